@@ -1,0 +1,95 @@
+"""Every exception that streamq raises on purpose.
+
+StreamqError
+├── SettingsError           a setting is missing or wrong; the text names it and its value
+├── NoServer                there is no Redis to talk to and none to start
+├── ServerFailed            a Redis was started and did not come up
+├── MailError               an entry of the spool cannot be sent as it is
+│   ├── MalformedMail       a field breaks its rule → dead letter
+│   ├── UnknownFields       fields that this version does not know → held
+│   └── UnsupportedFields   fields that this version knows and cannot do yet → held
+└── QueueError              the queue said no
+    ├── QueueFormat         the keys were written by a version that this one cannot read
+    └── NotFound            no mail has that ID
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "MailError",
+    "MalformedMail",
+    "NoServer",
+    "NotFound",
+    "QueueError",
+    "QueueFormat",
+    "ServerFailed",
+    "SettingsError",
+    "StreamqError",
+    "UnknownFields",
+    "UnsupportedFields",
+]
+
+SHOWN = 80  # characters of a wrong value that an error repeats
+
+
+class StreamqError(Exception):
+    """The root: what streamq raises on purpose."""
+
+
+class SettingsError(StreamqError):
+    """A setting is missing or wrong."""
+
+
+class NoServer(StreamqError):
+    """There is no Redis to talk to and none to start."""
+
+
+class ServerFailed(StreamqError):
+    """A Redis was started and did not come up."""
+
+
+class MailError(StreamqError):
+    """An entry of the spool cannot be sent as it is."""
+
+
+class MalformedMail(MailError):
+    """A field breaks its rule; `field` names it, `value` is what stood there (cut), `why` the rule."""
+
+    def __init__(self, field: str, value: str | bytes, why: str) -> None:
+        shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+        if len(shown) > SHOWN:
+            shown = shown[:SHOWN] + "…"
+        self.field = field
+        self.value = shown
+        self.why = why
+        super().__init__(f"{field}: {why}: {shown!r}" if shown else f"{field}: {why}")
+
+
+class UnknownFields(MailError):
+    """Fields that this version does not know."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        self.fields = tuple(sorted(fields))
+        super().__init__(f"unknown fields: {', '.join(self.fields)}")
+
+
+class UnsupportedFields(MailError):
+    """Fields that this version knows and cannot do yet."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        self.fields = tuple(sorted(fields))
+        super().__init__(f"not built yet: {', '.join(self.fields)}")
+
+
+class QueueError(StreamqError):
+    """The queue said no."""
+
+
+class QueueFormat(QueueError):
+    """The keys were written by a version that this one cannot read."""
+
+
+class NotFound(QueueError):
+    """No mail has that ID."""
