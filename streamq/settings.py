@@ -167,7 +167,9 @@ class RouteSettings(BaseModel):
 class Settings(BaseSettings):
     """All of them. `load_settings` reads them from where they may stand."""
 
-    model_config = SettingsConfigDict(env_prefix="STREAMQ_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="STREAMQ_", extra="forbid", frozen=True, validate_default=False
+    )
 
     redis_url: str | None = None
     redis_bin: str | None = None
