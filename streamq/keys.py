@@ -1,0 +1,99 @@
+"""Every key name of a queue, for Python and, rendered from the same table, for the scripts.
+
+A queue lives in one hash slot: all its keys begin with `{NAME}:` and share that hash tag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["GROUP", "TABLE", "Key", "Keys", "lua_names"]
+
+GROUP = "streamq"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One row of the wire protocol's first table. `shape` holds `<…>` where the name goes on."""
+
+    name: str
+    shape: str
+    type: str
+    content: str
+
+
+TABLE = (
+    Key("stream", "<priority>", "stream", "the spool: producers XADD here; group `streamq`"),
+    Key("bell", "bell", "stream", "wakes one idle worker"),
+    Key("schedule", "schedule", "zset", "next-attempt time in ms"),
+    Key("parked", "parked", "zset", "`<route>|<site>|<entry, zero-padded>`, score 0: a lane is a range"),
+    Key("lane", "lane:<bucket>", "hash", "entry → lane"),
+    Key("expiry", "expiry", "zset", "mails with a deadline of their own, in ms"),
+    Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
+    Key("held", "held", "zset", "held mails, by entry time in ms"),
+    Key("holds", "holds", "hash", "intents and standing rules"),
+    Key("limit", "limit:<what>", "hash", "state of a limit or a pause; expires when idle"),
+    Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows"),
+    Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
+    Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
+    Key("clock", "clock", "string", "largest time seen, in µs; expires when idle"),
+    Key("leader", "leader:<role>", "string", "lease of a role"),
+    Key("notes", "notes", "hash", "per mail, only when needed: attempts, last reply, reclaims"),
+    Key("lease", "lease", "string", "lease tokens"),
+    Key("dots", "dots", "hash", "`<consumer>/<connection>` → the entry that is, or was last, past its dot"),
+    Key("seen", "seen:<generation>:<bucket>", "hash", "idempotency: digest of (tenant, id) → owning entry"),
+    Key("body", "body:<entry>", "hash", "what the children of an expanded mail share"),
+    Key("dead", "dead", "stream", "dead letters"),
+    Key("events", "events", "stream", "events, bounded"),
+    # Never made: a DEL of it is the first write of scripts that free memory, so that `maxmemory`, which is
+    # asked at a script's first write only, lets the rest of them pass.
+    Key("absent", "absent", "none", "never made"),
+)
+
+
+class Keys:
+    """The names of one queue."""
+
+    __slots__ = ("prefix", "queue")
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.prefix = f"{{{queue}}}:"
+
+    def __getattr__(self, name: str) -> str:
+        for key in TABLE:
+            if key.name == name and "<" not in key.shape:
+                return self.prefix + key.shape
+        raise AttributeError(name)
+
+    def stream(self, priority: str) -> str:
+        return self.prefix + priority
+
+    def due(self, priority: str) -> str:
+        return f"{self.prefix}due:{priority}"
+
+    def limit(self, what: str) -> str:
+        return f"{self.prefix}limit:{what}"
+
+    def leader(self, role: str) -> str:
+        return f"{self.prefix}leader:{role}"
+
+
+def lua_names() -> str:
+    """Lua: `K.<name>` for fixed keys, `K.<name>(part, …)` for the others; KEYS[1] is the prefix."""
+    lines = ["local K = {}"]
+    for key in TABLE:
+        head, *rest = key.shape.replace(">", "<").split("<")
+        if not rest:
+            lines.append(f"K.{key.name} = KEYS[1] .. '{head}'")
+            continue
+        parts = [f"'{head}'"] if head else []
+        names = []
+        for at, piece in enumerate(rest):
+            if at % 2 == 0:
+                names.append(piece)
+                parts.append(piece)
+            elif piece:
+                parts.append(f"'{piece}'")
+        lines.append(f"function K.{key.name}({', '.join(names)}) return KEYS[1] .. {' .. '.join(parts)} end")
+    return "\n".join(lines) + "\n"

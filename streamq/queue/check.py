@@ -1,0 +1,135 @@
+"""The conservation law, proved by visiting: `streamq check`.
+
+For every priority stream, between any two commands: XLEN = waiting + leased + parked + scheduled + held, and
+each mail is in exactly one of them. Every entry is visited, in chunks that one script classifies; the indexes
+and the PELs are visited for members that no stream holds. On a live queue a mail may move between two looks,
+so what looks wrong is looked at a second time, by itself, and only counts if it still is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streamq.queue.spool import Spool
+
+__all__ = ["CheckReport", "Wrong", "check"]
+
+STATES = ("waiting", "leased", "parked", "scheduled", "held")
+CHUNK = 100
+CHUNK_BYTES = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Wrong:
+    """One breach: `what` is lost, twice, both, lane, orphan or counts; `entry` is "" for counts."""
+
+    entry: str
+    what: str
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What was seen. `seen[priority][state]` are mails."""
+
+    seen: dict[str, Counter[str]] = field(default_factory=dict)
+    wrong: list[Wrong] = field(default_factory=list)
+    repaired: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return not self.wrong
+
+    def total(self, state: str) -> int:
+        return sum(counts[state] for counts in self.seen.values())
+
+
+async def check(
+    spool: Spool, *, repair: bool = False, progress: Callable[[int], None] | None = None
+) -> CheckReport:
+    """Visit everything; with `repair`, mend what is wrong. Reads only, without it."""
+    report = CheckReport()
+    suspects: set[Wrong] = set()
+    for p, name in enumerate(spool.priorities):
+        report.seen[name] = counts = Counter(dict.fromkeys(STATES, 0))
+        many = await _chunk(spool, name)
+        at = ""
+        while True:
+            reached, *rows = await spool.scripts.check("stream", p, at, many)
+            for entry, state in zip(rows[::2], rows[1::2], strict=True):
+                if state.decode() in STATES:
+                    counts[state.decode()] += 1
+                else:
+                    suspects.add(Wrong(entry.decode(), state.decode()))
+            if progress:
+                progress(len(rows) // 2)
+            at = reached.decode()
+            if not at:
+                break
+    suspects |= await _orphans(spool)
+    suspects |= await _counts(spool)
+    if suspects:
+        await _again(spool, suspects, report)
+    if repair and report.wrong:
+        rows = [(wrong.entry, wrong.what) for wrong in report.wrong]
+        for start in range(0, len(rows), CHUNK):
+            report.repaired += await spool.scripts.repair(rows[start : start + CHUNK])
+    return report
+
+
+async def _chunk(spool: Spool, priority: str) -> int:
+    """A script sees bodies when it walks a stream: fewer at a time where they are large."""
+    key = spool.keys.stream(priority)
+    length = await spool.redis.execute_command("XLEN", key)
+    if not length:
+        return CHUNK
+    used = await spool.redis.execute_command("MEMORY USAGE", key) or 0
+    return max(1, min(CHUNK, CHUNK_BYTES * length // max(used, 1)))
+
+
+async def _orphans(spool: Spool) -> set[Wrong]:
+    found: set[Wrong] = set()
+    visits = [("schedule", 0), ("held", 0), ("parked", 0)]
+    visits += [("lease", p) for p in range(len(spool.priorities))]
+    for what, p in visits:
+        many = min([await _chunk(spool, name) for name in spool.priorities])
+        at = ""
+        while True:
+            reached, *entries = await spool.scripts.check(what, p, at, many)
+            found |= {Wrong(entry.decode(), "orphan") for entry in entries}
+            at = reached.decode()
+            if not at:
+                break
+    return found
+
+
+async def _counts(spool: Spool) -> set[Wrong]:
+    _, *rows = await spool.scripts.check("totals")
+    kinds = zip(rows[1::3], rows[2::3], strict=True)
+    return {Wrong("", "counts") for counted, members in kinds if counted != members}
+
+
+async def _again(spool: Spool, suspects: set[Wrong], report: CheckReport) -> None:
+    """The second look, one by one."""
+    orphans = await _orphans(spool) if any(s.what == "orphan" for s in suspects) else set()
+    counts = await _counts(spool) if any(s.what == "counts" for s in suspects) else set()
+    for suspect in sorted(suspects):
+        if suspect.what in {"orphan", "counts"}:
+            if suspect in orphans | counts:
+                report.wrong.append(suspect)
+            continue
+        state = await _state(spool, suspect.entry)
+        if state in STATES:
+            report.seen[spool.priorities[int(suspect.entry[0])]][state] += 1
+        elif state:
+            report.wrong.append(Wrong(suspect.entry, state))
+
+
+async def _state(spool: Spool, entry: str) -> str:
+    """One entry's state now; "" where it is gone."""
+    p, id_ = int(entry[0]), entry[1:]
+    ms, seq = id_.split("-")
+    before = f"{ms}-{int(seq) - 1}" if int(seq) else f"{int(ms) - 1}-{2**64 - 1}" if int(ms) else ""
+    _, *rows = await spool.scripts.check("stream", p, before, 1)
+    return rows[1].decode() if rows and rows[0].decode() == entry else ""

@@ -1,0 +1,36 @@
+"""Connections to Redis, as each side of the queue needs them.
+
+redis-py's defaults would lose or double mail: a socket timeout of 5 s kills a blocked read, and its automatic
+retry turned one XADD whose reply was lost into four entries. So: readers without a time limit, writers with
+one, neither with retries. Replies come as the server sends them (bytes, flat lists), the same on RESP2 and 3.
+"""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from streamq.errors import SettingsError
+
+__all__ = ["connect"]
+
+WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
+
+
+def connect(url: str, *, blocking: bool = False) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever."""
+    try:
+        client = Redis.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None if blocking else WRITE_SECONDS,
+            socket_connect_timeout=10.0,
+            health_check_interval=0,
+            **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+        )
+    except ValueError as wrong:
+        raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
+    client.response_callbacks.clear()
+    return client

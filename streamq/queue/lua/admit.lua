@@ -1,0 +1,174 @@
+-- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
+-- needs: base lease index notes seen event dead limit
+-- ARGV: now consumer window
+--   now        µs, '' for the server's time
+--   window     ms, how long an id is known
+-- EACH: kind entry lane due deadline expires seen id tail why
+--   kind       'send', 'dead' or 'hold': what intake made of it
+--   due        ms, 0 for at once          deadline  ms, when it is too old
+--   expires    ms, a deadline of its own for the index, 0 for none
+--   seen       '' or 10 bytes digest and 4 bytes content hash
+--   id         the producer's id or the entry      tail  inner JSON for events
+--   why        for dead and hold: JSON {reason, class}
+-- RETURNS: now, closed (µs until which the lanes' route is closed, 0 if open), token, next (µs of the next due
+--   thing this call made, 0 none), then per row: status, notes (JSON or '')
+--   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost
+-- EVENTS: email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
+
+local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local now = clock(given)
+local now_ms = math.floor(now / 1000)
+local token = new_token()
+local next, closed = 0, 0
+local parked_any = redis.call('EXISTS', K.parked) == 1
+local admitted = {} -- p → highest id admitted
+local out = {}
+
+local function sooner(us) if next == 0 or us < next then next = us end end
+
+-- The highest id that was admitted, per priority: at or below it an index may know the entry.
+local function known(p, id)
+  if admitted[p] == nil then admitted[p] = redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0' end
+  if before(admitted[p], id) then
+    admitted[p] = id
+    return false
+  end
+  return true
+end
+
+-- Standing rules of operators: selector → verb. Only read where there are any.
+local function rule_for(entry, id, tail)
+  if not has_holds then return nil end
+  local by_id = id ~= entry and redis.call('HGET', K.holds, 'id:' .. id)
+  if by_id then
+    redis.call('HDEL', K.holds, 'id:' .. id)
+    return by_id
+  end
+  local mail = cjson.decode('{' .. tail .. '}')
+  local asked = {'rule:all', 'rule:priority:' .. NAMES[tonumber(entry:sub(1, 1)) + 1]}
+  if mail.site then asked[#asked + 1] = 'rule:domain:' .. mail.site end
+  if mail.tenant then asked[#asked + 1] = 'rule:tenant:' .. mail.tenant end
+  for _, tag in ipairs(mail.tags or {}) do asked[#asked + 1] = 'rule:tag:' .. tag end
+  for _, verb in ipairs(redis.call('HMGET', K.holds, unpack(asked))) do
+    if verb then return verb end
+  end
+  return nil
+end
+
+-- The mail is this consumer's and stands nowhere else.
+local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why)
+  local event_id = entry .. '.' .. token
+  local notes = notes_of(entry)
+  if notes.sent then -- a 250 came after the lease was lost: it is not sent again
+    remove(entry, stream, id)
+    count('total:relayed', 1)
+    event('email.relayed', producer, entry, event_id, now, notes.sent)
+    return 'done'
+  end
+  if kind ~= 'send' then
+    local reason = cjson.decode(why)
+    local said = tail .. (tail ~= '' and ',' or '') .. '"class":' .. json(reason.class) .. ',"reason":' .. json(reason.reason)
+    if kind == 'hold' then
+      leave(stream, id)
+      hold(entry)
+      notes.reason, notes.class = reason.reason, reason.class
+      note(entry, notes)
+      for _, field in ipairs(reason.fields or {}) do redis.call('HINCRBY', K.holds, 'need:' .. field, 1) end
+      event('email.held', producer, entry, event_id, now, said)
+      return 'held'
+    end
+    bury(entry, stream, id, reason, now, window)
+    count('total:rejected', 1)
+    event('email.rejected', producer, entry, event_id, now, said)
+    return 'dead'
+  end
+  if ident ~= '' then
+    local digest, hash = ident:sub(1, 10), ident:sub(11)
+    local owner, owner_hash = seen(digest, now, window)
+    if not owner then
+      see(digest, hash, entry, now, window)
+    elseif owner ~= entry and owner_hash == hash then
+      remove(entry, stream, id)
+      count('total:duplicate', 1)
+      event('email.duplicate', producer, entry, event_id, now, tail .. ',"of":"' .. owner .. '"')
+      return 'duplicate'
+    elseif owner ~= entry then
+      local reason = 'id: same id, other content, as entry ' .. owner
+      bury(entry, stream, id, {reason = reason, class = 'id_conflict'}, now, window)
+      count('total:rejected', 1)
+      event('email.rejected', producer, entry, event_id, now, tail .. ',"class":"id_conflict","reason":' .. json(reason))
+      return 'dead'
+    end
+  end
+  local asked = intent_of(entry) or rule_for(entry, producer, tail)
+  if asked == 'hold' then
+    drop_intent(entry)
+    leave(stream, id)
+    hold(entry)
+    notes.reason, notes.class, notes.due = 'asked for', 'operator', due
+    note(entry, notes)
+    event('email.held', producer, entry, event_id, now, tail .. ',"class":"operator"')
+    return 'held'
+  elseif asked == 'cancel' then
+    if ident ~= '' then unsee(ident:sub(1, 10), entry, now, window) end
+    remove(entry, stream, id)
+    count('total:cancelled', 1)
+    event('email.cancelled', producer, entry, event_id, now, tail)
+    return 'cancelled'
+  elseif asked == 'bounce' then
+    bury(entry, stream, id, {reason = 'bounced by an operator', class = 'operator'}, now, window)
+    count('total:bounced', 1)
+    event('email.bounced', producer, entry, event_id, now, tail .. ',"class":"operator"')
+    return 'dead'
+  end
+  if now_ms >= deadline then
+    bury(entry, stream, id, {reason = 'too old: its time was over at ' .. text(deadline), class = 'expired'}, now, window)
+    count('total:expired', 1)
+    event('email.expired', producer, entry, event_id, now, tail .. ',"class":"expired"')
+    return 'expired'
+  end
+  if expires > 0 then expire_at(entry, expires) end
+  if due > now_ms then
+    leave(stream, id)
+    schedule(entry, math.min(due, deadline))
+    sooner(math.min(due, deadline) * 1000)
+    return 'scheduled'
+  end
+  -- A newcomer never overtakes its own lane; a better priority than all that is parked there may.
+  local wait = 0
+  if parked_any then
+    local first = lane_range(lane, nil, 1)[1]
+    if first and tonumber(first:sub(#lane + 2, #lane + 2)) <= p then wait = math.max(next_slot(lane, now), now) end
+  end
+  if wait == 0 then wait = take_slot(lane, now) end
+  if wait == 0 then
+    stamp(stream, id, consumer, token)
+    return 'go'
+  end
+  leave(stream, id)
+  park(entry, lane, wait)
+  parked_any = true
+  sooner(wait)
+  return 'parked'
+end
+
+for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in each() do
+  local p, id, stream = split(entry)
+  local status
+  if holder(stream, id) ~= consumer then
+    status = 'lost'
+  elseif known(p, id) and place(entry) then
+    leave(stream, id)
+    status = 'elsewhere'
+  else
+    status = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
+      producer, tail, why)
+    if lane ~= '' then closed = math.max(closed, route_state(route_of(lane)).till) end
+  end
+  out[#out + 1] = status
+  out[#out + 1] = status == 'go' and has_notes and redis.call('HGET', K.notes, entry) or ''
+end
+
+for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
+keep_limits(now)
+return {text(now), text(closed), token, text(next), unpack(out)}

@@ -1,0 +1,58 @@
+-- check: visits a chunk of the spool, or of an index, and says where everything stands. Changes nothing.
+-- needs: base lease index classify
+-- ARGV: what p from many
+--   what   stream (of priority p), schedule, held, parked, lease (PEL of priority p), or totals
+--   from   exclusive id, rank or member to go on from; '' at the start      many  at most so many (100)
+-- RETURNS: stream: next from ('' at the end), then per entry: entry, state
+--   schedule, held, parked, lease: next from, then the entries that no stream holds any more
+--   totals: '', then per kind: kind, its sum in counts, its ZCARD
+-- EVENTS: none
+
+local what, p, from, many = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local out = {''}
+
+local function orphan(entry)
+  local _, id, stream = split(entry)
+  if not exists(stream, id) then out[#out + 1] = entry end
+end
+
+local function visit_stream()
+  local stream = K.stream(NAMES[p + 1])
+  local last = delivered(stream) or '0-0'
+  local found = redis.call('XRANGE', stream, from == '' and '-' or '(' .. from, '+', 'COUNT', many)
+  for _, row in ipairs(found) do
+    out[#out + 1] = p .. row[1]
+    out[#out + 1] = classify(p .. row[1], stream, row[1], last)
+  end
+  if #found == many then out[1] = found[#found][1] end
+end
+
+local function visit_index(key)
+  local rank = tonumber(from == '' and 0 or from)
+  local found = redis.call('ZRANGE', key, rank, rank + many - 1)
+  for _, member in ipairs(found) do orphan(key == K.parked and unpadded(member) or member) end
+  if #found == many then out[1] = text(rank + many) end
+end
+
+local function visit_leases()
+  local stream = K.stream(NAMES[p + 1])
+  local found = redis.call('XPENDING', stream, GROUP, from == '' and '-' or '(' .. from, '+', many)
+  for _, row in ipairs(found) do orphan(p .. row[1]) end
+  if #found == many then out[1] = found[#found][1] end
+end
+
+local function totals()
+  for kind, key in pairs({parked = K.parked, scheduled = K.schedule, held = K.held}) do
+    local sum = 0
+    for at = 1, #NAMES do sum = sum + tonumber(redis.call('HGET', K.counts, kind .. ':' .. (at - 1)) or 0) end
+    out[#out + 1] = kind
+    out[#out + 1] = sum
+    out[#out + 1] = redis.call('ZCARD', key)
+  end
+end
+
+if what == 'stream' then visit_stream()
+elseif what == 'lease' then visit_leases()
+elseif what == 'totals' then totals()
+else visit_index(K[what]) end
+return out

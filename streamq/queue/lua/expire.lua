@@ -1,0 +1,82 @@
+-- expire: ends mails whose time is over, wherever they stand, without scanning: the index of own deadlines, the
+-- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
+-- needs: base lease index notes seen event dead
+-- ARGV: now window ages lane_from
+--   ages        'ms,ms,…': the oldest a mail of each digit may get
+--   lane_from   rank among the lanes, where the sweep goes on
+-- RETURNS: how many ended, lane_from for the next call
+-- EVENTS: email.expired
+
+local now, window, lane_from = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local now_ms = math.floor(now / 1000)
+local ages = {}
+for ms in ARGV[3]:gmatch('%d+') do ages[#ages + 1] = tonumber(ms) end
+local MOST, BYTES = 50, 4000000 -- a call ends so many, or so many bytes of dead letters, whichever comes first
+local ended, bytes, token = 0, 0, 0
+
+local function full() return ended >= MOST or bytes >= BYTES end
+
+local function finish(entry, from, reason)
+  local _, id, stream = split(entry)
+  local fields = fields_of(stream, id)
+  if from then displace(entry, from) end
+  if fields then
+    for _, value in ipairs(fields) do bytes = bytes + #value end
+    if token == 0 then token = new_token() end
+    local tail, producer = tail_from(fields)
+    bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)
+    count('total:expired', 1)
+    event('email.expired', producer ~= '' and producer or entry, entry, entry .. '.' .. token, now,
+      tail .. (tail ~= '' and ',' or '') .. '"class":"expired"')
+  else
+    forget(entry)
+  end
+  ended = ended + 1
+end
+
+local function age_over(entry)
+  local p, id = split(entry)
+  return time_of(id) + (ages[p + 1] or ages[#ages]) <= now_ms and not redis.call('ZSCORE', K.expiry, entry)
+end
+
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.expiry, '-inf', text(now_ms), 'LIMIT', 0, MOST)) do
+  if full() then break end
+  redis.call('ZREM', K.expiry, entry)
+  -- A leased one: the end of its attempt looks at the deadline itself.
+  local from = place(entry)
+  if from then finish(entry, from, 'too old: its own deadline is over') end
+end
+
+local youngest = math.min(unpack(ages))
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.held, '-inf', text(now_ms - youngest), 'LIMIT', 0, MOST)) do
+  if full() then break end
+  if age_over(entry) then finish(entry, 'held', 'too old: max_age is over') end
+end
+
+for at, name in ipairs(NAMES) do
+  local stream = K.stream(name)
+  local last = delivered(stream)
+  if last and not is_rereading(at - 1, stream) then
+    for _, row in ipairs(redis.call('XRANGE', stream, '(' .. last, text(now_ms - (ages[at] or ages[#ages])), 'COUNT', 10)) do
+      if full() then break end
+      local map = info(row[2])
+      local entry = (at - 1) .. row[1]
+      if not map['send_at'] and not map['delay'] then finish(entry, nil, 'too old: max_age is over') end
+    end
+  end
+end
+
+local LANES = 50
+local seen_lanes = 0
+for at, name in ipairs(NAMES) do
+  local lanes = redis.call('ZRANGE', K.due(name), lane_from, lane_from + LANES - 1)
+  seen_lanes = math.max(seen_lanes, #lanes)
+  for _, lane in ipairs(lanes) do
+    for _, member in ipairs(lane_range(lane, at - 1, 10)) do
+      local entry = unpadded(member)
+      if full() or not age_over(entry) then break end
+      finish(entry, 'parked', 'too old: max_age is over')
+    end
+  end
+end
+return {ended, seen_lanes == LANES and lane_from + LANES or 0}

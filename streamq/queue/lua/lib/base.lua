@@ -1,0 +1,82 @@
+-- base: what every script stands on; `K` (key names), `HEAD`, `EACH` come from the loader.
+
+local GROUP = 'streamq'
+
+-- The rows behind the head: `for kind, entry in each() do`. The first field of a row is never nil.
+local function each()
+  local at = HEAD + 1 - EACH
+  return function()
+    at = at + EACH
+    if at <= #ARGV then return unpack(ARGV, at, at + EACH - 1) end
+  end
+end
+
+-- Numbers of µs lose digits through `..` and tostring.
+local function text(number) return string.format('%.0f', number) end
+
+local settings = redis.call('HMGET', K.meta, 'priorities', 'events_kept')
+local NAMES = {} -- digit + 1 → priority; the digit's order is the order of urgency
+for name in string.gmatch(settings[1] or '', '[^,]+') do NAMES[#NAMES + 1] = name end
+local EVENTS_KEPT = settings[2] or '100000'
+
+-- '11732-0' → 1, '1732-0', the stream's key
+local function split(entry)
+  local p = tonumber(entry:sub(1, 1))
+  local name = NAMES[p + 1]
+  if not name then error({err = 'ERR no priority has the digit of entry ' .. entry}) end
+  return p, entry:sub(2), K.stream(name)
+end
+
+local function time_of(id) return tonumber(id:match('^%d+')) end
+
+-- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
+local function id_parts(id)
+  local ms, seq = id:match('^0*(%d+)-0*(%d+)$')
+  return ms, seq
+end
+local function before(a, b)
+  local am, as = id_parts(a)
+  local bm, bs = id_parts(b)
+  if #am ~= #bm then return #am < #bm end
+  if am ~= bm then return am < bm end
+  if #as ~= #bs then return #as < #bs end
+  return as < bs
+end
+
+-- Now, in µs. The largest time seen wins, so that a failover to a slower clock turns no time back; a clock
+-- that was minutes ahead is believed to have been wrong.
+local function clock(given)
+  redis.call('DEL', K.absent) -- a first write that maxmemory lets pass (DESIGN 4)
+  local now
+  if given ~= '' then
+    now = tonumber(given)
+  else
+    local t = redis.call('TIME')
+    now = t[1] * 1000000 + t[2]
+  end
+  local last = tonumber(redis.call('GET', K.clock) or '0')
+  if last > now and last - now < 600000000 then return last end
+  redis.call('SET', K.clock, text(now), 'PX', 60000)
+  return now
+end
+
+local function count(field, by) redis.call('HINCRBY', K.counts, field, by) end
+
+-- XINFO's replies are lists of names and values.
+local function info(list)
+  local map = {}
+  for at = 1, #list, 2 do map[list[at]] = list[at + 1] end
+  return map
+end
+
+-- The group's last-delivered id, or nil where there is no group.
+local function delivered(stream)
+  if redis.call('EXISTS', stream) == 0 then return nil end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local found = info(group)
+    if found['name'] == GROUP then return found['last-delivered-id'] end
+  end
+  return nil
+end
+
+local function exists(stream, id) return #redis.call('XRANGE', stream, id, id) > 0 end

@@ -1,0 +1,88 @@
+-- index: where a mail stands that is neither waiting nor leased: schedule, parked, held; and the counts of them.
+-- needs: base
+
+local BUCKETS = 16384 -- lane hashes stay listpacks up to some eight million parked mails
+
+local function padded(p, id)
+  local ms, seq = id_parts(id)
+  return p .. string.rep('0', 13 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+end
+
+local function unpadded(member) -- '…|1001732-00…0' → '11732-0'
+  local p, ms, seq = member:match('|(%d)0*(%d+)%-0*(%d+)$')
+  return p .. ms .. '-' .. seq
+end
+
+local function bucket(id)
+  local ms, seq = id_parts(id)
+  return (tonumber(ms:sub(-9)) * 31 + tonumber(seq:sub(-9))) % BUCKETS
+end
+
+local function lane_of(entry, id) return redis.call('HGET', K.lane(bucket(id)), entry) end
+
+-- The parked members of a lane, one priority (nil: all), oldest first.
+local function lane_range(lane, p, many)
+  local first, last = lane .. '|', lane .. '}'
+  if p then first, last = lane .. '|' .. p, lane .. '|' .. string.char(49 + p) end
+  return redis.call('ZRANGEBYLEX', K.parked, '[' .. first, '(' .. last, 'LIMIT', 0, many)
+end
+
+-- next: µs at which the lane may be visited; an earlier visit that is set already stays.
+local function park(entry, lane, next)
+  local p, id = split(entry)
+  redis.call('ZADD', K.parked, 0, lane .. '|' .. padded(p, id))
+  redis.call('HSET', K.lane(bucket(id)), entry, lane)
+  redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
+  count('parked:' .. p, 1)
+end
+
+-- The lane it stood in, or nil.
+local function unpark(entry)
+  local p, id = split(entry)
+  local lane = lane_of(entry, id)
+  if not lane or redis.call('ZREM', K.parked, lane .. '|' .. padded(p, id)) == 0 then return nil end
+  redis.call('HDEL', K.lane(bucket(id)), entry)
+  if #lane_range(lane, p, 1) == 0 then redis.call('ZREM', K.due(NAMES[p + 1]), lane) end
+  count('parked:' .. p, -1)
+  return lane
+end
+
+local function schedule(entry, ms)
+  redis.call('ZADD', K.schedule, text(ms), entry)
+  count('scheduled:' .. entry:sub(1, 1), 1)
+end
+
+local function unschedule(entry)
+  if redis.call('ZREM', K.schedule, entry) == 0 then return false end
+  count('scheduled:' .. entry:sub(1, 1), -1)
+  return true
+end
+
+local function hold(entry)
+  local _, id = split(entry)
+  redis.call('ZADD', K.held, text(time_of(id)), entry)
+  count('held:' .. entry:sub(1, 1), 1)
+end
+
+local function unhold(entry)
+  if redis.call('ZREM', K.held, entry) == 0 then return false end
+  count('held:' .. entry:sub(1, 1), -1)
+  return true
+end
+
+-- 'scheduled', 'parked', 'held' or nil
+local function place(entry)
+  local _, id = split(entry)
+  if redis.call('ZSCORE', K.schedule, entry) then return 'scheduled' end
+  if lane_of(entry, id) then return 'parked' end
+  if redis.call('ZSCORE', K.held, entry) then return 'held' end
+  return nil
+end
+
+-- Out of whichever index it stands in.
+local function displace(entry, from)
+  if from == 'scheduled' then return unschedule(entry) end
+  if from == 'parked' then return unpark(entry) ~= nil end
+  if from == 'held' then return unhold(entry) end
+  return false
+end

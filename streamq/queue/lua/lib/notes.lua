@@ -1,0 +1,35 @@
+-- notes: what must be remembered of a mail beside its entry; made when first needed, gone with the mail.
+-- needs: base
+
+local has_notes = redis.call('EXISTS', K.notes) == 1
+local has_expiry = redis.call('EXISTS', K.expiry) == 1
+local has_holds = redis.call('EXISTS', K.holds) == 1
+
+local function notes_of(entry)
+  local found = has_notes and redis.call('HGET', K.notes, entry)
+  return found and cjson.decode(found) or {}
+end
+
+local function note(entry, notes)
+  has_notes = true
+  redis.call('HSET', K.notes, entry, cjson.encode(notes))
+end
+
+local function expire_at(entry, ms)
+  has_expiry = true
+  redis.call('ZADD', K.expiry, text(ms), entry)
+end
+
+-- 'hold', 'cancel' or 'bounce', where an operator asked for it while the mail could not be reached
+local function intent_of(entry) return has_holds and redis.call('HGET', K.holds, 'intent:' .. entry) or nil end
+
+local function drop_intent(entry)
+  if has_holds then redis.call('HDEL', K.holds, 'intent:' .. entry) end
+end
+
+-- Whatever hangs on a mail that ends.
+local function forget(entry)
+  if has_notes then redis.call('HDEL', K.notes, entry) end
+  if has_expiry then redis.call('ZREM', K.expiry, entry) end
+  drop_intent(entry)
+end

@@ -1,0 +1,67 @@
+-- seen: idempotency. Buckets of a hash per generation: 10-byte digest of (tenant, id) → the owning entry, packed
+-- (priority 1 byte, ms 6, seq as few as it needs), and before it 4 bytes of content hash: about 30 bytes an id.
+-- A generation is as long as the window; the one before it is asked too, so an id is known for one to two windows.
+-- needs: base
+
+local SEEN_BUCKETS = 32768
+
+local function bytes_of(number, many) -- big-endian, `many` bytes or as few as it needs
+  local out = ''
+  while number > 0 or (many and #out < many) do
+    out = string.char(number % 256) .. out
+    number = math.floor(number / 256)
+  end
+  return out
+end
+
+local function number_of(bytes)
+  local number = 0
+  for at = 1, #bytes do number = number * 256 + bytes:byte(at) end
+  return number
+end
+
+local function pack_entry(entry)
+  local ms, seq = id_parts(entry:sub(2))
+  return entry:sub(1, 1) .. bytes_of(tonumber(ms), 6) .. bytes_of(tonumber(seq))
+end
+
+local function unpack_entry(packed)
+  return packed:sub(1, 1) .. text(number_of(packed:sub(2, 7))) .. '-' .. text(number_of(packed:sub(8)))
+end
+
+local function seen_keys(digest, now, window)
+  local generation = math.floor(now / 1000 / window)
+  local slot = (digest:byte(1) * 256 + digest:byte(2)) % SEEN_BUCKETS
+  return K.seen(text(generation), slot), K.seen(text(generation - 1), slot)
+end
+
+-- entry, content hash of the owner; nil where the id is new
+local function seen(digest, now, window)
+  local this, last = seen_keys(digest, now, window)
+  local found = redis.call('HGET', this, digest) or redis.call('HGET', last, digest)
+  if found then return unpack_entry(found:sub(5)), found:sub(1, 4) end
+  return nil
+end
+
+local function see(digest, hash, entry, now, window)
+  local this = seen_keys(digest, now, window)
+  if redis.call('HSET', this, digest, hash .. pack_entry(entry)) == 1 and redis.call('HLEN', this) == 1 then
+    redis.call('PEXPIRE', this, window * 2)
+  end
+end
+
+-- A mail that ends without having been sent gives its id free.
+local function unsee(digest, entry, now, window)
+  local this, last = seen_keys(digest, now, window)
+  local packed = pack_entry(entry)
+  for _, key in ipairs({this, last}) do
+    local found = redis.call('HGET', key, digest)
+    if found and found:sub(5) == packed then redis.call('HDEL', key, digest) end
+  end
+end
+
+-- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
+local function digest_of(tenant, id)
+  local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
+  return (hex:sub(1, 20):gsub('..', function(byte) return string.char(tonumber(byte, 16)) end))
+end

@@ -1,0 +1,109 @@
+-- move: an operator's verbs on live mail.
+-- needs: base lease index notes seen event dead limit
+-- ARGV: now verb window at
+--   verb    hold, unhold, retry, cancel, bounce, expire      at  unhold: ms, '' for the old time
+-- EACH: entry
+-- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
+--   held scheduled parked cancelled bounced expired       done
+--   intended (in delivery, or not read yet: it is done if the attempt does not send it)
+--   parked leased waiting held                            nothing to do for that verb in that state
+--   missing                                               no such mail
+-- EVENTS: email.held email.cancelled email.bounced email.expired
+
+local given, verb, window, at = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local now = clock(given)
+local now_ms = math.floor(now / 1000)
+local token = new_token()
+local next = 0
+local out = {}
+
+local function sooner(us) if next == 0 or us < next then next = us end end
+
+local function state_of(entry, stream, id)
+  local where = place(entry)
+  if where then return where end
+  if holder(stream, id) then return 'leased' end
+  return 'waiting'
+end
+
+local verb_of = {}
+
+function verb_of.hold(mail)
+  if mail.state == 'held' then return 'held' end
+  if mail.state == 'leased' or mail.state == 'waiting' then
+    redis.call('HSET', K.holds, 'intent:' .. mail.entry, 'hold')
+    return 'intended'
+  end
+  local notes = notes_of(mail.entry)
+  notes.reason, notes.class = 'asked for', 'operator'
+  notes.due = mail.state == 'scheduled' and tonumber(redis.call('ZSCORE', K.schedule, mail.entry)) or now_ms
+  displace(mail.entry, mail.state)
+  hold(mail.entry)
+  note(mail.entry, notes)
+  event('email.held', mail.producer, mail.entry, mail.event_id, now, mail.tail)
+  return 'held'
+end
+
+function verb_of.unhold(mail)
+  drop_intent(mail.entry)
+  if mail.state ~= 'held' then return mail.state end
+  if is_rereading(mail.p, mail.stream) then return 'held' end
+  unhold(mail.entry)
+  local notes = notes_of(mail.entry)
+  local due = at ~= '' and tonumber(at) or notes.due or now_ms
+  notes.reason, notes.class, notes.due = nil, nil, nil
+  note(mail.entry, notes)
+  schedule(mail.entry, due)
+  sooner(due * 1000)
+  return 'scheduled'
+end
+
+function verb_of.retry(mail)
+  if mail.state == 'scheduled' then
+    redis.call('ZADD', K.schedule, 'XX', text(now_ms), mail.entry)
+    sooner(now)
+  elseif mail.state == 'parked' then
+    sooner(now)
+  end
+  return mail.state
+end
+
+-- The end of a mail that no courier has in hand.
+local function finish(mail, kind, reason)
+  if mail.state == 'leased' then
+    if verb ~= 'expire' then redis.call('HSET', K.holds, 'intent:' .. mail.entry, verb) end
+    return verb == 'expire' and 'leased' or 'intended'
+  end
+  displace(mail.entry, mail.state)
+  if reason then
+    bury(mail.entry, mail.stream, mail.id, reason, now, window)
+  else
+    local map = info(mail.fields)
+    if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), mail.entry, now, window) end
+    remove(mail.entry, mail.stream, mail.id)
+  end
+  count('total:' .. kind, 1)
+  event('email.' .. kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)
+  return kind
+end
+
+function verb_of.cancel(mail) return finish(mail, 'cancelled', nil) end
+function verb_of.bounce(mail)
+  return finish(mail, 'bounced', {reason = 'bounced by an operator', class = 'operator'})
+end
+function verb_of.expire(mail) return finish(mail, 'expired', {reason = 'expired by an operator', class = 'expired'}) end
+
+for entry in each() do
+  local p, id, stream = split(entry)
+  local fields = fields_of(stream, id)
+  if not fields then
+    out[#out + 1] = 'missing'
+  else
+    local tail, producer = tail_from(fields)
+    tail = tail .. (tail ~= '' and ',' or '') .. '"class":"operator"'
+    out[#out + 1] = verb_of[verb]({entry = entry, p = p, id = id, stream = stream, fields = fields,
+      state = state_of(entry, stream, id), tail = tail, producer = producer ~= '' and producer or entry,
+      event_id = entry .. '.' .. token})
+  end
+end
+return {text(now), text(next), unpack(out)}

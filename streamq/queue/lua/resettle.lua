@@ -1,0 +1,27 @@
+-- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
+-- whatever state, under their old event's id. The caller has compared the contents.
+-- needs: base lease index notes seen event dead
+-- ARGV: now window
+-- EACH: entry id kind tail why event_id
+--   why    '' for a mail that was sent, else JSON {reason, class, reply} of its dead letter
+-- RETURNS: how many ended again
+-- EVENTS: the rows' kinds
+
+local now, window = clock(ARGV[1]), tonumber(ARGV[2])
+local again = 0
+for entry, producer, kind, tail, why, event_id in each() do
+  local _, id, stream = split(entry)
+  if exists(stream, id) then
+    again = again + 1
+    displace(entry, place(entry))
+    if why == '' then
+      remove(entry, stream, id)
+    else
+      bury(entry, stream, id, cjson.decode(why), now, window)
+    end
+    count('resettled', 1)
+    count('total:' .. kind:match('[^.]*$'), 1)
+    event(kind, producer, entry, event_id, now, tail)
+  end
+end
+return again

@@ -1,0 +1,121 @@
+"""The loader of the Lua scripts: `lua/<verb>.lua` with the parts of `lua/lib/` that its header needs.
+
+A header is the contract: `ARGV:` names the head of the arguments, `EACH:` the fields of a row; rows follow the
+head. The loader counts both, so a stub that passes too few or too many fails before Redis is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from streamq.keys import lua_names
+
+__all__ = ["VERBS", "Caller", "Script", "load"]
+
+Arg = str | bytes | int
+LUA = files("streamq.queue") / "lua"
+VERBS = tuple(sorted(file.name[:-4] for file in LUA.iterdir() if file.name.endswith(".lua")))
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One verb: its arguments by name, its whole text and that text's SHA-1."""
+
+    verb: str
+    head: tuple[str, ...]
+    row: tuple[str, ...]
+    source: str
+    sha: str
+
+    def arguments(self, head: Sequence[Arg], rows: Iterable[Sequence[Arg]]) -> list[Arg]:
+        if len(head) != len(self.head):
+            raise TypeError(f"{self.verb}: takes {' '.join(self.head)}, got {len(head)} arguments")
+        flat = list(head)
+        for row in rows:
+            if len(row) != len(self.row):
+                raise TypeError(f"{self.verb}: a row is {' '.join(self.row)}, got {len(row)} fields")
+            flat.extend(row)
+        return flat
+
+
+def _named(text: str, label: str) -> tuple[str, ...]:
+    found = re.search(rf"^-- {label}:(.*)$", text, re.M)
+    return tuple(found[1].split()) if found else ()
+
+
+@cache
+def load(verb: str) -> Script:
+    body = (LUA / f"{verb}.lua").read_text("utf-8")
+    head, row = _named(body, "ARGV"), _named(body, "EACH")
+    parts = [(LUA / "lib" / f"{name}.lua").read_text("utf-8") for name in _named(body, "needs")]
+    source = "\n".join([lua_names(), f"local HEAD, EACH = {len(head)}, {len(row)}", *parts, body])
+    return Script(verb, head, row, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+class Caller:
+    """Calls scripts on one queue. A server that lost its scripts is given them again; a queue that lost its
+    groups is opened again (`reopen`); in both cases exactly the call that failed is repeated."""
+
+    __slots__ = ("_redis", "calls", "prefix", "reopen")
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self.prefix = prefix
+        self.reopen: Callable[[], Awaitable[None]] | None = None
+        self.calls: dict[str, int] = {}
+
+    async def call(self, verb: str, head: Sequence[Arg] = (), rows: Iterable[Sequence[Arg]] = ()) -> Any:
+        script = load(verb)
+        command = ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows))
+        self.calls[verb] = self.calls.get(verb, 0) + 1
+        try:
+            return await self._evalsha(script, command)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error) or self.reopen is None:
+                raise
+        await self.reopen()
+        return await self._evalsha(script, command)
+
+    async def _evalsha(self, script: Script, command: tuple[Arg, ...]) -> Any:
+        try:
+            return await self._redis.execute_command(*command)
+        except NoScriptError:
+            await self._redis.execute_command("SCRIPT LOAD", script.source)
+            return await self._redis.execute_command(*command)
+
+    async def pipeline(
+        self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]
+    ) -> list[Any]:
+        """Several calls of one verb whose order does not matter, in one round trip. Those that a server without
+        the script refused, and only those, are repeated."""
+        script = load(verb)
+        commands = [
+            ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls
+        ]
+        self.calls[verb] = self.calls.get(verb, 0) + len(commands)
+        replies = await self._send(commands)
+        again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if again:
+            await self._redis.execute_command("SCRIPT LOAD", script.source)
+            for at, reply in zip(again, await self._send([commands[at] for at in again]), strict=True):
+                replies[at] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _send(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            return replies

@@ -1,0 +1,234 @@
+"""One stub per script in `lua/<verb>.lua`: the script's arguments and replies with names and types.
+
+Times: `_ms` since the epoch in milliseconds, `_us` in microseconds, both by the server's clock. Entries are
+`<p><ms>-<seq>`. `now` is "" outside tests: the server's own time decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from streamq.queue.script import Caller
+
+__all__ = [
+    "AdmitRow",
+    "Admitted",
+    "Leased",
+    "MarkRow",
+    "Moved",
+    "Opened",
+    "Reclaimed",
+    "Released",
+    "ResettleRow",
+    "Scripts",
+    "SettleRow",
+    "Settled",
+    "why",
+]
+
+BATCH = 100  # rows a call: 1 to 3 ms of the server's time at a million entries
+
+
+class AdmitRow(NamedTuple):
+    """What intake made of one entry that was read. See admit.lua."""
+
+    kind: str
+    entry: str
+    lane: str = ""
+    due: int = 0
+    deadline: int = 0
+    expires: int = 0
+    seen: bytes = b""
+    id: str = ""
+    tail: bytes = b""
+    why: bytes = b""
+
+
+class SettleRow(NamedTuple):
+    """The end of one attempt. See settle.lua."""
+
+    op: str
+    entry: str
+    token: int
+    lane: str
+    id: str
+    kind: str
+    tail: bytes
+    arg: bytes = b""
+
+
+class MarkRow(NamedTuple):
+    connection: int
+    entry: str
+    token: int
+
+
+class ResettleRow(NamedTuple):
+    entry: str
+    id: str
+    kind: str
+    tail: bytes
+    why: bytes
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`found` is the format that the keys had, "" for a new queue."""
+
+    found: str
+    salt: bytes
+    priorities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`statuses` in the order of the rows: (status, notes as JSON or b"")."""
+
+    now_us: int
+    closed_us: int
+    token: int
+    next_us: int
+    statuses: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    now_us: int
+    next_us: int
+    statuses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A mail that an index gave back. `slot`: it may go at once; otherwise it is admitted first."""
+
+    entry: str
+    notes: bytes
+    slot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    now_us: int
+    next_us: int
+    token: int
+    left: bool
+    leases: list[Leased]
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """`leases`: (entry, notes as JSON, whether its last owner died past its dot)."""
+
+    token: int
+    cursor: str
+    leases: list[tuple[str, bytes, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    now_us: int
+    next_us: int
+    statuses: list[str]
+
+
+class Scripts:
+    """The scripts of one queue. `window_ms`: how long a producer's id is known."""
+
+    def __init__(self, caller: Caller, *, window_ms: int, now: str = "") -> None:
+        self.caller = caller
+        self.window_ms = window_ms
+        self.now = now
+
+    async def open(self, format_: str, salt: bytes, events_kept: int, priorities: Sequence[str]) -> Opened:
+        found, kept, names = await self.caller.call(
+            "open", (format_, salt, events_kept, ",".join(priorities))
+        )
+        return Opened(found.decode(), kept, tuple(names.decode().split(",")))
+
+    async def admit(self, consumer: str, rows: Sequence[AdmitRow]) -> Admitted:
+        reply = await self.caller.call("admit", (self.now, consumer, self.window_ms), rows)
+        now, closed, token, coming, *flat = reply
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return Admitted(int(now), int(closed), token, int(coming), [(s.decode(), n) for s, n in pairs])
+
+    async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
+        now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
+        return Settled(int(now), int(coming), [status.decode() for status in flat])
+
+    async def mark(self, consumer: str, rows: Sequence[MarkRow]) -> list[str]:
+        return [status.decode() for status in await self.caller.call("mark", (consumer,), rows)]
+
+    async def release(self, consumer: str, room: int, bell: Iterable[str] = ()) -> Released:
+        head = (self.now, consumer, room, ",".join(bell))
+        now, coming, token, left, *flat = await self.caller.call("release", head)
+        leases = [
+            Leased(entry.decode(), notes, origin == b"parked")
+            for entry, origin, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+        return Released(int(now), int(coming), token, bool(left), leases)
+
+    async def heartbeat(self, consumer: str, leases: Sequence[tuple[str, int]]) -> set[str]:
+        """Renew; returns the entries that are lost. Chunks go in one round trip."""
+        chunks = [leases[at : at + BATCH] for at in range(0, len(leases), BATCH)]
+        replies = await self.caller.pipeline("heartbeat", [((consumer,), chunk) for chunk in chunks])
+        return {entry.decode() for reply in replies for entry in reply}
+
+    async def reclaim(
+        self, consumer: str, *, idle_ms: int, room: int, most: int, cursor: str = ""
+    ) -> Reclaimed:
+        head = (self.now, consumer, self.window_ms, idle_ms, room, most, cursor)
+        _, token, reached, *flat = await self.caller.call("reclaim", head)
+        leases = [
+            (entry.decode(), notes, bool(ambiguous))
+            for entry, notes, ambiguous in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        ]
+        return Reclaimed(token, reached.decode(), leases)
+
+    async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
+        return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
+
+    async def reap(self, idle_ms: int, consumer: str = "") -> list[str]:
+        return [name.decode() for name in await self.caller.call("reap", (idle_ms, consumer))]
+
+    async def move(self, verb: str, entries: Sequence[str], at_ms: int | None = None) -> Moved:
+        """hold, unhold, retry, cancel, bounce or expire; at most 100 entries."""
+        head = (self.now, verb, self.window_ms, "" if at_ms is None else at_ms)
+        now, coming, *flat = await self.caller.call("move", head, [(entry,) for entry in entries])
+        return Moved(int(now), int(coming), [status.decode() for status in flat])
+
+    async def requeue(self, letters: Sequence[str]) -> list[str]:
+        rows = [(letter,) for letter in letters]
+        return [status.decode() for status in await self.caller.call("requeue", (self.now,), rows)]
+
+    async def find(self, ids: Sequence[tuple[str | None, str]]) -> list[str]:
+        """Entries that own these (tenant, id); "" where none does."""
+        rows = [("-" if tenant is None else f"={tenant}", id_) for tenant, id_ in ids]
+        return [entry.decode() for entry in await self.caller.call("find", (self.now, self.window_ms), rows)]
+
+    async def expire(self, ages_ms: Sequence[int], lane_from: int = 0) -> tuple[int, int]:
+        """How many ended, and where among the lanes the sweep goes on."""
+        head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)
+        ended, rank = await self.caller.call("expire", head)
+        return ended, rank
+
+    async def resettle(self, rows: Sequence[ResettleRow]) -> int:
+        again: int = await self.caller.call("resettle", (self.now, self.window_ms), rows)
+        return again
+
+    async def check(self, what: str, p: int = 0, start: str = "", many: int = BATCH) -> list[Any]:
+        reply: list[Any] = await self.caller.call("check", (what, p, start, many))
+        return reply
+
+    async def repair(self, rows: Sequence[tuple[str, str]]) -> int:
+        return sum(await self.caller.call("repair", (self.now,), rows))
+
+
+def why(**known: object) -> bytes:
+    """The JSON argument of a row."""
+    return orjson.dumps(known)

@@ -1,0 +1,219 @@
+"""The spool of one queue: opening it, reading it, fetching bodies; its arrows are in `scripts`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from streamq.errors import QueueFormat
+from streamq.keys import GROUP, Keys
+from streamq.queue.connection import connect
+from streamq.queue.script import Caller
+from streamq.queue.scripts import Scripts
+from streamq.settings import Settings, Window
+
+__all__ = ["Entry", "Reading", "Spool", "time_ms"]
+
+FORMAT = "1"
+
+
+def time_ms(entry: str) -> int:
+    """The time that stands in an entry, in ms."""
+    return int(entry[1 : entry.index("-")])
+
+
+@dataclass(slots=True)
+class Entry:
+    """An entry of the spool as it was read."""
+
+    entry: str
+    fields: dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one read brought: entries, and the bell's if it rang."""
+
+    entries: list[Entry] = field(default_factory=list)
+    bell: list[str] = field(default_factory=list)
+
+
+class Spool:
+    """One queue as a worker, a command or a test uses it.
+
+    Two connections: `redis` for scripts and looks, `reader` for reads that block. Raises redis-py's errors when
+    the server is away, `QueueFormat` where another version owns the keys.
+    """
+
+    def __init__(
+        self, settings: Settings, redis: Redis, reader: Redis | None = None, *, now: str = ""
+    ) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.queue)
+        self.redis = redis
+        self.reader = reader or redis
+        self.caller = Caller(redis, self.keys.prefix)
+        self.caller.reopen = self._reopen
+        self.scripts = Scripts(self.caller, window_ms=settings.id_window, now=now)
+        self.salt = b""
+        self.priorities: tuple[str, ...] = ()
+        self._digit: dict[bytes, int] = {}
+
+    @classmethod
+    async def connect(cls, settings: Settings, url: str) -> Spool:
+        """Connect and open."""
+        spool = cls(settings, connect(url), connect(url, blocking=True))
+        try:
+            await spool.open()
+        except BaseException:
+            await spool.close()
+            raise
+        return spool
+
+    async def open(self) -> None:
+        """Make groups, digits and salt, where they are not there yet."""
+        opened = await self.scripts.open(
+            FORMAT, os.urandom(16), self.settings.events_kept, self.settings.priorities
+        )
+        if opened.found not in {"", FORMAT}:
+            raise QueueFormat(
+                f"queue {self.settings.queue!r} has key format {opened.found}, this is format {FORMAT}: "
+                "use the version of streamq that made it, or another STREAMQ_QUEUE"
+            )
+        self.salt = opened.salt
+        self.priorities = opened.priorities
+        self._digit = {self.keys.stream(name).encode(): p for p, name in enumerate(self.priorities)}
+
+    async def _reopen(self) -> None:
+        await self.open()
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        if self.reader is not self.redis:
+            await self.reader.aclose()
+
+    def digit(self, priority: str) -> int:
+        return self.priorities.index(priority)
+
+    def stream(self, entry: str) -> str:
+        return self.keys.stream(self.priorities[int(entry[0])])
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def read(self, consumer: str, shares: Sequence[tuple[str, int]]) -> Reading:
+        """Read at most that many of each priority, without waiting, in one round trip."""
+        async with self.reader.pipeline(transaction=False) as pipe:
+            for name, many in shares:
+                pipe.execute_command(
+                    "XREADGROUP",
+                    "GROUP",
+                    GROUP,
+                    consumer,
+                    "COUNT",
+                    many,
+                    "STREAMS",
+                    self.keys.stream(name),
+                    ">",
+                )
+            replies = await pipe.execute(raise_on_error=False)
+        reading = Reading()
+        for reply in replies:
+            if isinstance(reply, ResponseError) and "NOGROUP" in str(reply):
+                await self.open()
+            elif isinstance(reply, Exception):
+                raise reply
+            else:
+                self._add(reading, reply)
+        return reading
+
+    async def wait(self, consumer: str, many: int, block_ms: int) -> Reading:
+        """Block until any stream or the bell brings something. Never cancel it: `unblock` ends it."""
+        streams = [*(self.keys.stream(name) for name in self.priorities), self.keys.bell]
+        marks = [">"] * len(streams)
+        reading = Reading()
+        try:
+            reply = await self.reader.execute_command(
+                "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", many, "BLOCK", block_ms, "STREAMS",
+                *streams, *marks,
+            )  # fmt: skip
+        except ResponseError as error:
+            if "NOGROUP" in str(error):
+                await self.open()
+            elif "UNBLOCKED" not in str(error):  # a master that became a replica: the caller reads again
+                raise
+        else:
+            self._add(reading, reply)
+        return reading
+
+    def _add(self, reading: Reading, reply: Any) -> None:
+        for stream, rows in reply or ():
+            if stream == self.keys.bell.encode():
+                reading.bell.extend(row[0].decode() for row in rows)
+                continue
+            p = self._digit[stream]
+            for id_, flat in rows:
+                reading.entries.append(Entry(f"{p}{id_.decode()}", _fields(flat)))
+
+    async def reader_id(self) -> int:
+        """The reader's client id, for `unblock`."""
+        client_id: int = await self.reader.execute_command("CLIENT ID")
+        return client_id
+
+    async def unblock(self, client_id: int) -> None:
+        await self.redis.execute_command("CLIENT", "UNBLOCK", client_id)
+
+    async def fetch(self, entries: Sequence[str]) -> list[Entry | None]:
+        """Bodies of leased mails, in one round trip; None where the entry is gone."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for entry in entries:
+                pipe.execute_command("XRANGE", self.stream(entry), entry[1:], entry[1:])
+            replies = await pipe.execute()
+        return [
+            Entry(entry, _fields(rows[0][1])) if rows else None
+            for entry, rows in zip(entries, replies, strict=True)
+        ]
+
+    async def own_pending(self, consumer: str, many: int = 1000) -> list[str]:
+        """Entries in this consumer's PEL: what a lost reply may have delivered. XPENDING, since XREADGROUP 0
+        raises the delivery counts that hold our tokens."""
+        entries: list[str] = []
+        for p, name in enumerate(self.priorities):
+            rows = await self.redis.execute_command(
+                "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer
+            )
+            entries.extend(f"{p}{row[0].decode()}" for row in rows)
+        return entries
+
+    async def run_id(self) -> str:
+        """Changes when the server was started anew, or another one took over."""
+        text = (await self.redis.execute_command("INFO", "server")).decode()
+        found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return found.get("run_id", "")
+
+    # -- limits ----------------------------------------------------------------------------------
+
+    async def publish_limits(self) -> None:
+        """What the settings' file says of sites becomes the queue's limits, for all workers: they must be the
+        same everywhere. Settings that say nothing of sites change nothing."""
+        if self.settings.sites is None:
+            return
+        limits = {f"*|{site}": windows_text(limit.rate) for site, limit in self.settings.sites.items()}
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.execute_command("DEL", self.keys.limits)
+            for name, text in limits.items():
+                pipe.execute_command("HSET", self.keys.limits, name, text)
+            await pipe.execute()
+
+
+def windows_text(windows: Iterable[Window]) -> str:
+    """`50:1000000,60000:3600000000`: mails and microseconds, as lib/limit.lua reads them."""
+    return ",".join(f"{window.count}:{window.window_ms * 1000}" for window in windows)
+
+
+def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
