@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 
 __all__ = ["CheckReport", "Wrong", "check"]
@@ -81,10 +82,10 @@ async def check(
 async def _chunk(spool: Spool, priority: str) -> int:
     """A script sees bodies when it walks a stream: fewer at a time where they are large."""
     key = spool.keys.stream(priority)
-    length = await spool.redis.execute_command("XLEN", key)
+    length: int = await command(spool.redis, "XLEN", key)
     if not length:
         return CHUNK
-    used = await spool.redis.execute_command("MEMORY USAGE", key) or 0
+    used: int = await command(spool.redis, "MEMORY USAGE", key) or 0
     return max(1, min(CHUNK, CHUNK_BYTES * length // max(used, 1)))
 
 

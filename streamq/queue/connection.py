@@ -7,13 +7,18 @@ one, neither with retries. Replies come as the server sends them (bytes, flat li
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from streamq.errors import SettingsError
 
-__all__ = ["connect"]
+__all__ = ["Part", "command", "connect", "pipelined"]
+
+Part = str | bytes | int | float
 
 WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
 
@@ -34,3 +39,19 @@ def connect(url: str, *, blocking: bool = False) -> Redis:
         raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
     client.response_callbacks.clear()
     return client
+
+
+async def command(client: Redis, *parts: Part) -> Any:
+    """One command; its reply as the server sent it."""
+    return await client.execute_command(*parts)  # type: ignore[no-untyped-call]
+
+
+async def pipelined(
+    client: Redis, commands: Iterable[Sequence[Part]], *, atomic: bool = False, raising: bool = True
+) -> list[Any]:
+    """Several commands in one round trip; `atomic` ones in MULTI. Without `raising`, errors are replies."""
+    async with client.pipeline(transaction=atomic) as pipe:
+        for parts in commands:
+            pipe.execute_command(*parts)
+        replies: list[Any] = await pipe.execute(raise_on_error=raising)
+        return replies

@@ -1,7 +1,7 @@
 """The loader of the Lua scripts: `lua/<verb>.lua` with the parts of `lua/lib/` that its header needs.
 
-A header is the contract: `ARGV:` names the head of the arguments, `EACH:` the fields of a row; rows follow the
-head. The loader counts both, so a stub that passes too few or too many fails before Redis is asked.
+A header is the contract: `ARGV:` names the head of the arguments, `EACH:` the fields of a row; rows follow
+the head. The loader counts both, so a stub that passes too few or too many fails before Redis is asked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from streamq.keys import lua_names
+from streamq.queue.connection import command, pipelined
 
 __all__ = ["VERBS", "Caller", "Script", "load"]
 
@@ -75,47 +76,44 @@ class Caller:
 
     async def call(self, verb: str, head: Sequence[Arg] = (), rows: Iterable[Sequence[Arg]] = ()) -> Any:
         script = load(verb)
-        command = ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows))
+        evalsha = ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows))
         self.calls[verb] = self.calls.get(verb, 0) + 1
         try:
-            return await self._evalsha(script, command)
+            return await self._evalsha(script, evalsha)
         except ResponseError as error:
             if "NOGROUP" not in str(error) or self.reopen is None:
                 raise
         await self.reopen()
-        return await self._evalsha(script, command)
+        return await self._evalsha(script, evalsha)
 
-    async def _evalsha(self, script: Script, command: tuple[Arg, ...]) -> Any:
+    async def _evalsha(self, script: Script, evalsha: tuple[Arg, ...]) -> Any:
         try:
-            return await self._redis.execute_command(*command)
+            return await command(self._redis, *evalsha)
         except NoScriptError:
-            await self._redis.execute_command("SCRIPT LOAD", script.source)
-            return await self._redis.execute_command(*command)
+            await command(self._redis, "SCRIPT LOAD", script.source)
+            return await command(self._redis, *evalsha)
 
     async def pipeline(
         self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]
     ) -> list[Any]:
-        """Several calls of one verb whose order does not matter, in one round trip. Those that a server without
-        the script refused, and only those, are repeated."""
+        """Several calls of one verb whose order does not matter, in one round trip. Those that a server
+        without the script refused, and only those, are repeated."""
         script = load(verb)
         commands = [
             ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls
         ]
         self.calls[verb] = self.calls.get(verb, 0) + len(commands)
-        replies = await self._send(commands)
+        replies = await pipelined(self._redis, commands, raising=False)
         again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if again:
-            await self._redis.execute_command("SCRIPT LOAD", script.source)
-            for at, reply in zip(again, await self._send([commands[at] for at in again]), strict=True):
+            await command(self._redis, "SCRIPT LOAD", script.source)
+            for at, reply in zip(
+                again,
+                await pipelined(self._redis, [commands[at] for at in again], raising=False),
+                strict=True,
+            ):
                 replies[at] = reply
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
-
-    async def _send(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
-            return replies

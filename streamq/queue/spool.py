@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
-from streamq.queue.connection import connect
+from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
 from streamq.settings import Settings, Window
@@ -46,8 +46,8 @@ class Reading:
 class Spool:
     """One queue as a worker, a command or a test uses it.
 
-    Two connections: `redis` for scripts and looks, `reader` for reads that block. Raises redis-py's errors when
-    the server is away, `QueueFormat` where another version owns the keys.
+    Two connections: `redis` for scripts and looks, `reader` for reads that block. Raises redis-py's errors
+    when the server is away, `QueueFormat` where another version owns the keys.
     """
 
     def __init__(
@@ -107,22 +107,12 @@ class Spool:
 
     async def read(self, consumer: str, shares: Sequence[tuple[str, int]]) -> Reading:
         """Read at most that many of each priority, without waiting, in one round trip."""
-        async with self.reader.pipeline(transaction=False) as pipe:
-            for name, many in shares:
-                pipe.execute_command(
-                    "XREADGROUP",
-                    "GROUP",
-                    GROUP,
-                    consumer,
-                    "COUNT",
-                    many,
-                    "STREAMS",
-                    self.keys.stream(name),
-                    ">",
-                )
-            replies = await pipe.execute(raise_on_error=False)
+        commands = [
+            ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", many, "STREAMS", self.keys.stream(name), ">")
+            for name, many in shares
+        ]
         reading = Reading()
-        for reply in replies:
+        for reply in await pipelined(self.reader, commands, raising=False):
             if isinstance(reply, ResponseError) and "NOGROUP" in str(reply):
                 await self.open()
             elif isinstance(reply, Exception):
@@ -137,7 +127,7 @@ class Spool:
         marks = [">"] * len(streams)
         reading = Reading()
         try:
-            reply = await self.reader.execute_command(
+            reply = await command(self.reader, 
                 "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", many, "BLOCK", block_ms, "STREAMS",
                 *streams, *marks,
             )  # fmt: skip
@@ -161,18 +151,16 @@ class Spool:
 
     async def reader_id(self) -> int:
         """The reader's client id, for `unblock`."""
-        client_id: int = await self.reader.execute_command("CLIENT ID")
+        client_id: int = await command(self.reader, "CLIENT ID")
         return client_id
 
     async def unblock(self, client_id: int) -> None:
-        await self.redis.execute_command("CLIENT", "UNBLOCK", client_id)
+        await command(self.redis, "CLIENT", "UNBLOCK", client_id)
 
     async def fetch(self, entries: Sequence[str]) -> list[Entry | None]:
         """Bodies of leased mails, in one round trip; None where the entry is gone."""
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for entry in entries:
-                pipe.execute_command("XRANGE", self.stream(entry), entry[1:], entry[1:])
-            replies = await pipe.execute()
+        ranges = [("XRANGE", self.stream(entry), entry[1:], entry[1:]) for entry in entries]
+        replies = await pipelined(self.redis, ranges)
         return [
             Entry(entry, _fields(rows[0][1])) if rows else None
             for entry, rows in zip(entries, replies, strict=True)
@@ -183,15 +171,15 @@ class Spool:
         raises the delivery counts that hold our tokens."""
         entries: list[str] = []
         for p, name in enumerate(self.priorities):
-            rows = await self.redis.execute_command(
-                "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer
+            rows = await command(
+                self.redis, "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer
             )
             entries.extend(f"{p}{row[0].decode()}" for row in rows)
         return entries
 
     async def run_id(self) -> str:
         """Changes when the server was started anew, or another one took over."""
-        text = (await self.redis.execute_command("INFO", "server")).decode()
+        text: str = (await command(self.redis, "INFO", "server")).decode()
         found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return found.get("run_id", "")
 
@@ -203,11 +191,8 @@ class Spool:
         if self.settings.sites is None:
             return
         limits = {f"*|{site}": windows_text(limit.rate) for site, limit in self.settings.sites.items()}
-        async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.execute_command("DEL", self.keys.limits)
-            for name, text in limits.items():
-                pipe.execute_command("HSET", self.keys.limits, name, text)
-            await pipe.execute()
+        sets = [("HSET", self.keys.limits, name, text) for name, text in limits.items()]
+        await pipelined(self.redis, [("DEL", self.keys.limits), *sets], atomic=True)
 
 
 def windows_text(windows: Iterable[Window]) -> str:
