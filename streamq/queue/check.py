@@ -46,9 +46,7 @@ class CheckReport:
         return sum(counts[state] for counts in self.seen.values())
 
 
-async def check(
-    spool: Spool, *, repair: bool = False, progress: Callable[[int], None] | None = None
-) -> CheckReport:
+async def check(spool: Spool, *, repair: bool = False, progress: Callable[[int], None] | None = None) -> CheckReport:
     """Visit everything; with `repair`, mend what is wrong. Reads only, without it."""
     report = CheckReport()
     suspects: set[Wrong] = set()

@@ -23,12 +23,14 @@ Part = str | bytes | int | float
 WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
 
 
-def connect(url: str, *, blocking: bool = False) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever."""
+def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Redis:
+    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever; `name` is
+    what CLIENT LIST shows."""
     try:
         client = Redis.from_url(
             url,
             protocol=2,
+            client_name=name,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None if blocking else WRITE_SECONDS,
             socket_connect_timeout=10.0,

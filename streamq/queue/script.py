@@ -93,15 +93,11 @@ class Caller:
             await command(self._redis, "SCRIPT LOAD", script.source)
             return await command(self._redis, *evalsha)
 
-    async def pipeline(
-        self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]
-    ) -> list[Any]:
+    async def pipeline(self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]) -> list[Any]:
         """Several calls of one verb whose order does not matter, in one round trip. Those that a server
         without the script refused, and only those, are repeated."""
         script = load(verb)
-        commands = [
-            ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls
-        ]
+        commands = [("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls]
         self.calls[verb] = self.calls.get(verb, 0) + len(commands)
         replies = await pipelined(self._redis, commands, raising=False)
         again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]

@@ -146,9 +146,7 @@ class Scripts:
         self.now = now
 
     async def open(self, format_: str, salt: bytes, events_kept: int, priorities: Sequence[str]) -> Opened:
-        found, kept, names = await self.caller.call(
-            "open", (format_, salt, events_kept, ",".join(priorities))
-        )
+        found, kept, names = await self.caller.call("open", (format_, salt, events_kept, ",".join(priorities)))
         return Opened(found.decode(), kept, tuple(names.decode().split(",")))
 
     async def admit(self, consumer: str, rows: Sequence[AdmitRow]) -> Admitted:
@@ -179,9 +177,7 @@ class Scripts:
         replies = await self.caller.pipeline("heartbeat", [((consumer,), chunk) for chunk in chunks])
         return {entry.decode() for reply in replies for entry in reply}
 
-    async def reclaim(
-        self, consumer: str, *, idle_ms: int, room: int, most: int, cursor: str = ""
-    ) -> Reclaimed:
+    async def reclaim(self, consumer: str, *, idle_ms: int, room: int, most: int, cursor: str = "") -> Reclaimed:
         head = (self.now, consumer, self.window_ms, idle_ms, room, most, cursor)
         _, token, reached, *flat = await self.caller.call("reclaim", head)
         leases = [

@@ -50,9 +50,7 @@ class Spool:
     when the server is away, `QueueFormat` where another version owns the keys.
     """
 
-    def __init__(
-        self, settings: Settings, redis: Redis, reader: Redis | None = None, *, now: str = ""
-    ) -> None:
+    def __init__(self, settings: Settings, redis: Redis, reader: Redis | None = None, *, now: str = "") -> None:
         self.settings = settings
         self.keys = Keys(settings.queue)
         self.redis = redis
@@ -65,9 +63,9 @@ class Spool:
         self._digit: dict[bytes, int] = {}
 
     @classmethod
-    async def connect(cls, settings: Settings, url: str) -> Spool:
-        """Connect and open."""
-        spool = cls(settings, connect(url), connect(url, blocking=True))
+    async def connect(cls, settings: Settings, url: str, name: str | None = None) -> Spool:
+        """Connect and open; `name` is the reader's in CLIENT LIST, for `unblock`."""
+        spool = cls(settings, connect(url), connect(url, blocking=True, name=name))
         try:
             await spool.open()
         except BaseException:
@@ -77,9 +75,7 @@ class Spool:
 
     async def open(self) -> None:
         """Make groups, digits and salt, where they are not there yet."""
-        opened = await self.scripts.open(
-            FORMAT, os.urandom(16), self.settings.events_kept, self.settings.priorities
-        )
+        opened = await self.scripts.open(FORMAT, os.urandom(16), self.settings.events_kept, self.settings.priorities)
         if opened.found not in {"", FORMAT}:
             raise QueueFormat(
                 f"queue {self.settings.queue!r} has key format {opened.found}, this is format {FORMAT}: "
@@ -127,7 +123,7 @@ class Spool:
         marks = [">"] * len(streams)
         reading = Reading()
         try:
-            reply = await command(self.reader, 
+            reply = await command(self.reader,
                 "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", many, "BLOCK", block_ms, "STREAMS",
                 *streams, *marks,
             )  # fmt: skip
@@ -149,21 +145,20 @@ class Spool:
             for id_, flat in rows:
                 reading.entries.append(Entry(f"{p}{id_.decode()}", _fields(flat)))
 
-    async def reader_id(self) -> int:
-        """The reader's client id, for `unblock`."""
-        client_id: int = await command(self.reader, "CLIENT ID")
-        return client_id
-
-    async def unblock(self, client_id: int) -> None:
-        await command(self.redis, "CLIENT", "UNBLOCK", client_id)
+    async def unblock(self, name: str) -> None:
+        """Ends the blocked read of the reader that connected under this name."""
+        text: str = (await command(self.redis, "CLIENT LIST")).decode()
+        for line in text.splitlines():
+            client = dict(part.split("=", 1) for part in line.split() if "=" in part)
+            if client.get("name") == name:
+                await command(self.redis, "CLIENT", "UNBLOCK", client["id"])
 
     async def fetch(self, entries: Sequence[str]) -> list[Entry | None]:
         """Bodies of leased mails, in one round trip; None where the entry is gone."""
         ranges = [("XRANGE", self.stream(entry), entry[1:], entry[1:]) for entry in entries]
         replies = await pipelined(self.redis, ranges)
         return [
-            Entry(entry, _fields(rows[0][1])) if rows else None
-            for entry, rows in zip(entries, replies, strict=True)
+            Entry(entry, _fields(rows[0][1])) if rows else None for entry, rows in zip(entries, replies, strict=True)
         ]
 
     async def own_pending(self, consumer: str, many: int = 1000) -> list[str]:
@@ -171,9 +166,7 @@ class Spool:
         raises the delivery counts that hold our tokens."""
         entries: list[str] = []
         for p, name in enumerate(self.priorities):
-            rows = await command(
-                self.redis, "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer
-            )
+            rows = await command(self.redis, "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer)
             entries.extend(f"{p}{row[0].decode()}" for row in rows)
         return entries
 

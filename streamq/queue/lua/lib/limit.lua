@@ -95,8 +95,8 @@ local function take_slot(lane, now)
     window.tat = math.max(now, window.tat) + window.t
     window.changed = true
   end
-  if state.down > 0 then -- this mail is the probe: the next one only if no word comes of it
-    set_route(route, now + math.min(PROBE_FIRST * 2 ^ state.down, PROBE_MOST), state.down, now)
+  if state.down > 0 then -- this mail is the probe: the next one, later still, only if no good word comes of it
+    set_route(route, now + math.min(PROBE_FIRST * 2 ^ state.down, PROBE_MOST), state.down + 1, now)
   end
   return 0
 end

@@ -3,7 +3,7 @@
 -- A generation is as long as the window; the one before it is asked too, so an id is known for one to two windows.
 -- needs: base
 
-local SEEN_BUCKETS = 32768
+local SEEN_BUCKETS = 8192 -- listpacks up to four million ids a window
 
 local function bytes_of(number, many) -- big-endian, `many` bytes or as few as it needs
   local out = ''

@@ -1,0 +1,105 @@
+"""Admission: what was read, taken back or reclaimed becomes deliveries in their routes' outboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from streamq.mail import Mail
+from streamq.queue.scripts import BATCH, AdmitRow, SettleRow
+from streamq.queue.spool import Entry, Spool
+from streamq.smtp.outbox import Outbox
+from streamq.worker.hand import Delivery, Hand
+from streamq.worker.intake import Intake
+from streamq.worker.link import Link
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """One per process. `closed_us` is the time until which the only route there is takes nothing, 0: it is open;
+    `now_us` is when that was said."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        link: Link,
+        hand: Hand,
+        consumer: str,
+        intake: Intake,
+        outboxes: Mapping[str, Outbox],
+        next_due: Callable[[int, int], None],
+    ) -> None:
+        self.spool = spool
+        self.link = link
+        self.hand = hand
+        self.consumer = consumer
+        self.intake = intake
+        self.outboxes = outboxes
+        self.next_due = next_due
+        self.closed_us = 0
+        self.now_us = 0
+
+    async def admit(self, entries: Sequence[Entry]) -> None:
+        """Through the limits: to an outbox, or wherever the script says."""
+        for start in range(0, len(entries), BATCH):
+            await self._admit(entries[start : start + BATCH])
+
+    async def _admit(self, entries: Sequence[Entry]) -> None:
+        judged = [self.intake.judge(entry) for entry in entries]
+        rows = [row for row, _ in judged]
+        admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows))
+        self.closed_us = admitted.closed_us if len(self.outboxes) == 1 else 0
+        self.now_us = admitted.now_us
+        for (row, mail), (status, notes) in zip(judged, admitted.statuses, strict=True):
+            if status == "go" and mail is not None:
+                self.deliver(row, mail, admitted.token, notes)
+            else:
+                self.hand.drop(row.entry)
+        self.next_due(admitted.next_us, admitted.now_us)
+
+    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes) -> None:
+        """Into the outbox of its route."""
+        known: dict[str, Any] = orjson.loads(notes) if notes else {}
+        delivery = Delivery(
+            envelope_from=mail.envelope_from,
+            envelope_to=mail.envelope_to,
+            content=mail.content(),
+            site=mail.site,
+            priority=int(row.entry[0]),
+            eight_bit=mail.eight_bit,
+            smtputf8=mail.smtputf8,
+            entry=row.entry,
+            token=token,
+            lane=row.lane,
+            mail=mail,
+            deadline_ms=row.deadline,
+            attempts=int(known.get("attempts", 0)),
+            notes=known,
+        )
+        self.hand.add(delivery)
+        self.outboxes[row.lane.partition("|")[0]].put(delivery)
+
+    async def take_back(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
+        """Leases that an index or a reclaim gave: fetch the bodies; (entry, notes, slot). With a slot it goes at
+        once, without one it is admitted."""
+        found = await self.link.call(lambda: self.spool.fetch([entry for entry, _, _ in leases]))
+        unslotted: list[Entry] = []
+        for (name, notes, slot), entry in zip(leases, found, strict=True):
+            if entry is None:
+                await self._vanished(name, token)
+                continue
+            row, mail = self.intake.judge(entry) if slot else (None, None)
+            if row is not None and mail is not None:
+                self.deliver(row, mail, token, notes)
+            else:
+                unslotted.append(entry)
+        if unslotted:
+            await self.admit(unslotted)
+
+    async def _vanished(self, entry: str, token: int) -> None:
+        row = SettleRow("gone", entry, token, "", entry, "", b"")
+        await self.link.call(lambda: self.spool.scripts.settle(self.consumer, [row]))
+        self.hand.drop(entry)

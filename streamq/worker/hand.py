@@ -1,0 +1,73 @@
+"""What one process holds: its leases, and how many more it may take."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamq.mail import Mail
+from streamq.smtp.letter import Letter
+
+__all__ = ["Delivery", "Hand"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Delivery(Letter):
+    """A letter with its lease. `mark` is what the mark before the dot answered: "", ok, lost or sent."""
+
+    entry: str
+    token: int
+    lane: str
+    mail: Mail
+    deadline_ms: int
+    attempts: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+    mark: str = ""
+    lost: bool = False
+
+
+class Hand:
+    """Leases by entry. The size is soft: a blocked read and a release may each fill it at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.deliveries: dict[str, Delivery] = {}
+        self.pending: set[str] = set()  # read, or taken back, and not admitted yet
+        self._changed = asyncio.Event()
+
+    @property
+    def room(self) -> int:
+        return max(0, self.size - len(self.deliveries) - len(self.pending))
+
+    def __contains__(self, entry: str) -> bool:
+        return entry in self.deliveries or entry in self.pending
+
+    def __len__(self) -> int:
+        return len(self.deliveries) + len(self.pending)
+
+    def add(self, delivery: Delivery) -> None:
+        self.pending.discard(delivery.entry)
+        self.deliveries[delivery.entry] = delivery
+
+    def drop(self, entry: str) -> None:
+        self.pending.discard(entry)
+        self.deliveries.pop(entry, None)
+        self._changed.set()
+
+    def drop_lease(self, entry: str, token: int) -> None:
+        """Only this lease: the same entry may have come back under a new one."""
+        held = self.deliveries.get(entry)
+        if held is not None and held.token == token:
+            self.drop(entry)
+
+    def leases(self) -> list[tuple[str, int]]:
+        return [(held.entry, held.token) for held in self.deliveries.values()]
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Returns when something has left the hand since the last call."""
+        await self._changed.wait()
+        self._changed.clear()

@@ -1,0 +1,75 @@
+"""Intake: what to make of an entry that was read. No wire here, neither Redis' nor SMTP's."""
+
+from __future__ import annotations
+
+from streamq.errors import MalformedMail, UnknownFields, UnsupportedFields
+from streamq.mail import Mail, parse
+from streamq.queue.scripts import AdmitRow, why
+from streamq.queue.spool import Entry, time_ms
+from streamq.settings import Settings
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Turns entries into rows for admission. `salt` makes Message-IDs and boundaries, the same each time."""
+
+    def __init__(self, settings: Settings, salt: bytes, routes: tuple[str, ...]) -> None:
+        self.settings = settings
+        self.salt = salt
+        self.routes = routes
+
+    def judge(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
+        """The row, and the mail where it may be sent."""
+        at_ms = time_ms(entry.entry)
+        try:
+            mail = parse(
+                entry.fields,
+                entry=entry.entry,
+                at_ms=at_ms,
+                salt=self.salt,
+                max_bytes=self.settings.max_mail_bytes,
+                pii=self.settings.pii,
+            )
+        except UnknownFields as unknown:
+            return self._held(entry, "unknown_field", str(unknown), unknown.fields), None
+        except UnsupportedFields as unsupported:
+            return self._held(entry, "unsupported", str(unsupported), unsupported.fields), None
+        except MalformedMail as wrong:
+            reason = why(reason=str(wrong), **{"class": "malformed"})
+            return AdmitRow("dead", entry.entry, id=_id(entry), why=reason), None
+        route = mail.route or self.routes[0]
+        if route not in self.routes:
+            return self._held(entry, "unknown_route", f"route: no such route: {route!r}", ()), None
+        start = max(at_ms, mail.send_at_ms or 0)
+        deadline = start + self.settings.max_age
+        if mail.expires_at_ms is not None:
+            deadline = min(deadline, mail.expires_at_ms)
+        own = mail.expires_at_ms is not None or mail.send_at_ms is not None
+        row = AdmitRow(
+            "send",
+            entry.entry,
+            f"{route}|{mail.site}",
+            mail.send_at_ms or 0,
+            deadline,
+            deadline if own else 0,
+            (mail.digest or b"") + mail.content_hash,
+            mail.id or entry.entry,
+            mail.event,
+        )
+        return row, mail
+
+    def rebuild(self, entry: Entry) -> bytes | None:
+        """An entry's content as it was or would be sent; None where it is no mail that can be."""
+        mail = self.judge(entry)[1]
+        return mail.content() if mail is not None else None
+
+    def _held(self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...]) -> AdmitRow:
+        said = why(reason=reason, fields=fields, **{"class": klass})
+        return AdmitRow("hold", entry.entry, id=_id(entry), why=said)
+
+
+def _id(entry: Entry) -> str:
+    """The producer's id for an event, as far as it can be shown."""
+    given = entry.fields.get(b"id", b"")[:256].decode("utf-8", "replace")
+    return given or entry.entry

@@ -1,0 +1,162 @@
+"""The keeper: heartbeats of this process; and, in one process of all, the sweeps: reclaim, expiry, orphans of the
+schedule, dead consumers, old dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from streamq.queue.connection import command
+from streamq.queue.scripts import SettleRow
+from streamq.queue.spool import Spool
+from streamq.settings import Settings
+from streamq.worker.admission import Admission
+from streamq.worker.hand import Hand
+from streamq.worker.intake import Intake
+from streamq.worker.link import Link
+from streamq.worker.releaser import Releaser
+
+__all__ = ["Keeper"]
+
+ROLE = "keeper"
+TICK_SECONDS = 1.0
+TRIM_SECONDS = 60.0
+log = logging.getLogger("streamq.keeper")
+
+
+class Keeper:
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Spool,
+        link: Link,
+        hand: Hand,
+        consumer: str,
+        admission: Admission,
+        intake: Intake,
+        releaser: Releaser,
+        chance: random.Random,
+    ) -> None:
+        self.settings = settings
+        self.spool = spool
+        self.link = link
+        self.hand = hand
+        self.consumer = consumer
+        self.admission = admission
+        self.intake = intake
+        self.releaser = releaser
+        self.chance = chance
+        self.lease_ms = round(settings.lease_seconds * 1000)
+        self.lost = 0
+        self.reclaimed = 0
+        self.leads = False
+        self._cursor = ""
+        self._lane_from = 0
+
+    async def beat(self) -> None:
+        """Renews every lease that is in hand, three times a lease."""
+        while True:
+            await asyncio.sleep(self.settings.lease_seconds / 3)
+            leases = self.hand.leases()
+            if not leases:
+                continue
+            lost = await self.link.call(self.spool.scripts.heartbeat, self.consumer, leases)
+            tokens = dict(leases)
+            for entry in lost:
+                held = self.hand.deliveries.get(entry)
+                if held is not None and held.token == tokens[entry] and not held.lost:
+                    held.lost = True
+                    self.lost += 1
+            if lost:
+                log.warning("%d leases are somebody else's now", len(lost))
+
+    async def lead(self) -> None:
+        """Once a second, where this process leads: one sweeper per queue."""
+        loop = asyncio.get_running_loop()
+        sweep = trim = loop.time()
+        while True:
+            ttl = max(3000, self.lease_ms // 3)
+            self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, ttl)
+            if self.leads:
+                self.releaser.now()
+                await self._expire()
+                if loop.time() >= sweep:
+                    full = await self._reclaim()
+                    pace = 0.0 if full else self.settings.lease_seconds / 4
+                    sweep = loop.time() + pace * self.chance.uniform(0.75, 1.25)
+                if loop.time() >= trim:
+                    await self._trim()
+                    trim = loop.time() + TRIM_SECONDS
+            await asyncio.sleep(min(TICK_SECONDS, self.settings.lease_seconds / 4))
+
+    async def _reclaim(self) -> bool:
+        """One sweep; True where more may be found at once."""
+        room = min(self.hand.room, 100)
+        if not room:
+            return True
+        found = await self.link.call(
+            lambda: self.spool.scripts.reclaim(
+                self.consumer,
+                idle_ms=self.lease_ms,
+                room=room,
+                most=self.settings.max_reclaims,
+                cursor=self._cursor,
+            )
+        )
+        self._cursor = found.cursor
+        if found.leases:
+            self.reclaimed += len(found.leases)
+            log.warning("reclaimed %d mails of silent workers", len(found.leases))
+            self.hand.pending.update(entry for entry, _, _ in found.leases)
+            await self._take(found.leases, found.token)
+        return bool(found.leases or found.cursor)
+
+    async def _take(self, leases: list[tuple[str, bytes, bool]], token: int) -> None:
+        """Reclaimed mails are admitted anew; ambiguous ones as their policy says."""
+        ambiguous = [entry for entry, _, past_dot in leases if past_dot]
+        settled: set[str] = set()
+        if ambiguous:
+            rows: list[SettleRow] = []
+            for entry in await self.link.call(lambda: self.spool.fetch(ambiguous)):
+                mail = self.intake.judge(entry)[1] if entry is not None else None
+                if entry is None or mail is None:
+                    continue
+                policy = mail.on_ambiguous or self.settings.on_ambiguous
+                name = mail.id or entry.entry
+                if policy == "hold":
+                    said = b'{"reason":"ambiguous: its worker died past the dot","class":"ambiguous"}'
+                    rows.append(SettleRow("hold", entry.entry, token, "", name, "email.held", mail.event, said))
+                elif policy == "assume_delivered":
+                    tail = mail.event + b',"class":"ambiguous"'
+                    rows.append(SettleRow("sent", entry.entry, token, "", name, "email.relayed", tail))
+            if rows:
+                await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
+                settled = {row.entry for row in rows}
+                for entry_name in settled:
+                    self.hand.drop(entry_name)
+        rest = [(entry, notes, False) for entry, notes, _ in leases if entry not in settled]
+        if rest:
+            await self.admission.take_back(rest, token)
+
+    async def _expire(self) -> None:
+        ages = [self.settings.max_age] * len(self.spool.priorities)
+        while True:
+            rank = self._lane_from
+            ended, self._lane_from = await self.link.call(self.spool.scripts.expire, ages, rank)
+            if not ended:
+                return
+
+    async def _trim(self) -> None:
+        """Consumers that are gone; dead letters that are too old or too many bytes."""
+        await self.link.call(lambda: self.spool.scripts.reap(max(60_000, self.lease_ms * 3)))
+        dead = self.spool.keys.dead
+        now = await self.link.call(lambda: command(self.spool.redis, "TIME"))
+        oldest = int(now[0]) * 1000 - self.settings.dead_age
+        await self.link.call(lambda: command(self.spool.redis, "XTRIM", dead, "MINID", "~", oldest))
+        length = await self.link.call(lambda: command(self.spool.redis, "XLEN", dead))
+        used = await self.link.call(lambda: command(self.spool.redis, "MEMORY USAGE", dead)) or 0
+        if length and used > self.settings.dead_bytes:
+            kept = length * self.settings.dead_bytes // used
+            log.warning("dead letters take %d bytes: the oldest %d go", used, length - kept)
+            await self.link.call(lambda: command(self.spool.redis, "XTRIM", dead, "MAXLEN", "~", kept))

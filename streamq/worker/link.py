@@ -1,0 +1,96 @@
+"""The link to Redis: what to do while the server is away, and what to do first when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+__all__ = ["AWAY", "Link"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+AWAY = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    MasterDownError,
+    TryAgainError,
+    OSError,
+)
+# What a server says that has been demoted, or is short of memory, or cannot write its AOF, for a while.
+PASSING = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
+log = logging.getLogger("streamq.link")
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the same call may succeed later."""
+    if isinstance(error, AWAY):
+        return True
+    return isinstance(error, ResponseError) and any(word in str(error) for word in PASSING)
+
+
+class Link:
+    """Repeats calls until they come through. Every call that goes through here may be repeated: scripts are
+    fenced or idempotent, and what a lost reply delivered is found in the PEL by `recover`."""
+
+    def __init__(self, recover: Callable[[], Awaitable[None]]) -> None:
+        self._recover = recover
+        self._up = asyncio.Event()
+        self._up.set()
+        self._mending: asyncio.Task[None] | None = None
+        self.stopped = False
+        self.outages = 0
+
+    async def call(self, what: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
+        while True:
+            await self._up.wait()
+            try:
+                return await what(*args, **named)
+            except (RedisError, OSError) as error:
+                if self.stopped or not is_away(error):
+                    raise
+                self._down(error)
+
+    def _down(self, error: Exception) -> None:
+        self._up.clear()
+        if self._mending is None or self._mending.done():
+            self.outages += 1
+            log.warning("redis is away: %s", error)
+            self._mending = asyncio.create_task(self._mend(), name="link")
+
+    async def _mend(self) -> None:
+        wait = 0.05
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                await self._recover()
+            except (RedisError, OSError) as error:
+                if not is_away(error):
+                    log.error("redis is back, and: %s", error)
+                wait = min(wait * 2, 2.0)
+                continue
+            log.warning("redis is back")
+            self._up.set()
+            return
+
+    async def stop(self) -> None:
+        """From here on errors are the callers'."""
+        self.stopped = True
+        self._up.set()
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)

@@ -1,0 +1,44 @@
+"""The marker: says before each dot that it goes out. Gathers: marks cost by the number of round trips."""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamq.queue.scripts import BATCH, MarkRow
+from streamq.queue.spool import Spool
+from streamq.smtp.letter import Letter
+from streamq.worker.hand import Delivery
+from streamq.worker.link import Link
+
+__all__ = ["Marker"]
+
+
+class Marker:
+    """`mark` is what a courier awaits between the 354 and the body. False: no dot for this mail."""
+
+    def __init__(self, spool: Spool, link: Link, consumer: str) -> None:
+        self.spool = spool
+        self.link = link
+        self.consumer = consumer
+        self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
+        self._wake = asyncio.Event()
+
+    async def mark(self, connection: int, letter: Letter) -> bool:
+        assert isinstance(letter, Delivery)
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append((MarkRow(connection, letter.entry, letter.token), answer))
+        self._wake.set()
+        letter.mark = await answer
+        return letter.mark == "ok"
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                rows = [row for row, _ in batch]
+                statuses = await self.link.call(self.spool.scripts.mark, self.consumer, rows)
+                for (_, answer), status in zip(batch, statuses, strict=True):
+                    if not answer.done():
+                        answer.set_result(status)

@@ -1,0 +1,117 @@
+"""From what the courier reports to what the queue is told: retries, bounces, events."""
+
+from __future__ import annotations
+
+import random
+
+import orjson
+
+from streamq.queue.scripts import SettleRow, why
+from streamq.queue.spool import time_ms
+from streamq.settings import Settings
+from streamq.smtp.letter import Action, Report, Scope
+from streamq.worker.hand import Delivery
+
+__all__ = ["Outcomes"]
+
+HINT_MOST_MS = 4 * 3_600_000
+THROTTLES = frozenset({"site_rate", "route_rate", "recipient_rate"})
+
+
+class Outcomes:
+    """Turns reports into rows. `chance` decides the jitter."""
+
+    def __init__(self, settings: Settings, chance: random.Random) -> None:
+        self.settings = settings
+        self.chance = chance
+        self._parks: dict[str, int] = {}  # route → parks in a row that no route's failure explains
+
+    def wait_ms(self, attempts: int, hint_ms: int = 0) -> int:
+        """How long after this many judged attempts (1 after the first)."""
+        steps = self.settings.retry
+        step = steps[min(attempts, len(steps)) - 1]
+        jitter = self.settings.jitter
+        wait = round(step * self.chance.uniform(1 - jitter, 1 + jitter))
+        return max(wait, min(hint_ms, HINT_MOST_MS))
+
+    def row(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow | None:
+        """What to settle; None where the lease is somebody else's."""
+        if report.action is Action.ABANDON:
+            return self._abandoned(delivery, report, now_ms)
+        if report.action is Action.PARK:
+            return self._parked(delivery, report)
+        route = delivery.lane.partition("|")[0]
+        self._parks.pop(route, None)
+        tail = self.tail(delivery, report, now_ms)
+        if report.action is Action.SENT:
+            return self._made(delivery, "sent", "email.relayed", tail)
+        if report.action is Action.FAIL:
+            said = why(
+                reason=f"{report.stage}: {report.reply or report.klass}",
+                reply=report.reply,
+                judged=True,
+                **{"class": report.klass},
+            )
+            return self._made(delivery, "dead", "email.bounced", tail, said)
+        if report.action is Action.AMBIGUOUS:
+            policy = delivery.mail.on_ambiguous or self.settings.on_ambiguous
+            if policy == "assume_delivered":
+                return self._made(delivery, "sent", "email.ambiguous", tail)
+            if policy == "hold":
+                said = why(reason="ambiguous: the dot went out, no reply came", **{"class": "ambiguous"})
+                return self._made(delivery, "hold", "email.ambiguous", tail, said)
+        kind = "email.deferred"
+        if report.action is Action.AMBIGUOUS:
+            kind = "email.ambiguous"
+        elif report.klass in THROTTLES:
+            kind = "email.throttled"
+        said = why(
+            wait=self.wait_ms(delivery.attempts + 1, report.hint_ms),
+            deadline=delivery.deadline_ms,
+            reply=report.reply,
+            **{"class": report.klass},
+        )
+        return self._made(delivery, "defer", kind, tail, said)
+
+    def handed_back(self, delivery: Delivery) -> SettleRow:
+        """Back to its lane, untried: shutdown."""
+        return self._made(delivery, "park", "", b"", why(wait=0))
+
+    def tail(self, delivery: Delivery, report: Report, now_ms: int) -> bytes:
+        """The event's inner JSON."""
+        known: dict[str, object] = {
+            "route": delivery.lane.partition("|")[0],
+            "peer": report.peer,
+            "attempt": delivery.attempts + (report.action is not Action.PARK),
+            "class": report.klass,
+            "code": report.code,
+            "enhanced": report.enhanced,
+            "reply": report.reply,
+            "stage": str(report.stage),
+            "tls": report.tls,
+            "queued_ms": max(0, now_ms - max(time_ms(delivery.entry), delivery.mail.send_at_ms or 0)),
+            "duration_ms": report.duration_ms,
+        }
+        own = orjson.dumps({name: value for name, value in known.items() if value not in ("", None)})[1:-1]
+        return delivery.mail.event + b"," + own if delivery.mail.event else own
+
+    def _made(self, delivery: Delivery, op: str, kind: str, tail: bytes, arg: bytes = b"") -> SettleRow:
+        name = delivery.mail.id or delivery.entry
+        return SettleRow(op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg)
+
+    def _abandoned(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow | None:
+        if delivery.mark != "sent":
+            return None
+        # The 250 came to its last owner, after that one's lease had gone: it ends as what it was.
+        return self._made(delivery, "sent", "email.relayed", self.tail(delivery, report, now_ms))
+
+    def _parked(self, delivery: Delivery, report: Report) -> SettleRow:
+        route = delivery.lane.partition("|")[0]
+        if report.scope is Scope.ROUTE:
+            return self._made(delivery, "park", "", b"", why(down=True, **{"class": report.klass}))
+        # A session that ended before it judged this mail: again at once, and slower where that goes on.
+        parks = self._parks[route] = self._parks.get(route, 0) + 1
+        wait = (
+            0 if parks <= 3 * self.settings.in_hand else min(50 * 2 ** min(parks // self.settings.in_hand, 10), 30_000)
+        )
+        return self._made(delivery, "park", "", b"", why(wait=wait))

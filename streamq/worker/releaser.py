@@ -1,0 +1,84 @@
+"""The releaser: what is due, from schedule and lanes, on time. A local timer per process; no mail polls."""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamq.queue.spool import Spool
+from streamq.worker.admission import Admission
+from streamq.worker.hand import Hand
+from streamq.worker.link import Link
+
+__all__ = ["Releaser"]
+
+FULL_SECONDS = 1.0  # something is due and this process is full: look again when it is not, or then
+
+
+class Releaser:
+    """`next_due` is told by every script what becomes due when; `rang` by the reader that the bell woke us."""
+
+    def __init__(self, spool: Spool, link: Link, hand: Hand, consumer: str) -> None:
+        self.spool = spool
+        self.link = link
+        self.hand = hand
+        self.consumer = consumer
+        self.admission: Admission | None = None  # which in turn tells us what is due
+        self.released = 0
+        self._bell: list[str] = []
+        self._due: float | None = None  # loop time
+        self._wake = asyncio.Event()
+
+    def next_due(self, due_us: int, now_us: int) -> None:
+        """Something becomes due at `due_us` by the server's clock, which says `now_us` now; 0: nothing."""
+        if due_us:
+            at = asyncio.get_running_loop().time() + max(0.0, (due_us - now_us) / 1e6)
+            if self._due is None or at < self._due:
+                self._due = at
+                self._wake.set()
+
+    def rang(self, bell: list[str]) -> None:
+        self._bell.extend(bell)
+        self.now()
+
+    def now(self) -> None:
+        """Look at once."""
+        self._due = asyncio.get_running_loop().time()
+        self._wake.set()
+
+    async def run(self) -> None:
+        self.now()
+        while True:
+            await self._until_due()
+            self._due = None
+            if await self._release():
+                # Due, and no room: another worker was rung for. Ours comes when the hand has changed.
+                try:
+                    async with asyncio.timeout(FULL_SECONDS):
+                        await self.hand.changed()
+                except TimeoutError:
+                    pass
+                self.now()
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._due is None or self._due > loop.time():
+            self._wake.clear()
+            try:
+                async with asyncio.timeout_at(self._due):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _release(self) -> bool:
+        assert self.admission is not None
+        bell, self._bell = self._bell, []
+        room = self.hand.room
+        released = await self.link.call(lambda: self.spool.scripts.release(self.consumer, room, bell))
+        self.hand.pending.update(lease.entry for lease in released.leases)
+        if released.leases:
+            self.released += len(released.leases)
+            leases = [(lease.entry, lease.notes, lease.slot) for lease in released.leases]
+            await self.admission.take_back(leases, released.token)
+        if not released.left:
+            self.next_due(released.next_us, released.now_us)
+        return released.left

@@ -1,0 +1,142 @@
+"""The settler: ends of attempts, in batches, one script a batch. While one call is under way the next gathers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamq.queue.scripts import BATCH, ResettleRow, SettleRow
+from streamq.queue.spool import Entry, Spool
+from streamq.smtp.letter import Letter, Report
+from streamq.worker.hand import Delivery, Hand
+from streamq.worker.link import Link
+from streamq.worker.outcome import Outcomes
+
+__all__ = ["Settler"]
+
+BURIED_BYTES = 4_000_000  # dead letters travel through the script: so many bytes a call
+RING_SECONDS = 10.0
+RING_MOST = 50_000
+FINAL = frozenset({"sent", "dead"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Final:
+    """One final outcome, remembered in case the server loses its last second."""
+
+    at: float
+    row: SettleRow
+    content: int
+
+
+class Settler:
+    """Takes reports from couriers. `next_due` is told when something becomes due (µs, and now); `rebuild` makes
+    an entry's content anew, to see whether it is the same mail."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        link: Link,
+        hand: Hand,
+        consumer: str,
+        outcomes: Outcomes,
+        next_due: Callable[[int, int], None],
+        rebuild: Callable[[Entry], bytes | None],
+    ) -> None:
+        self.spool = spool
+        self.link = link
+        self.hand = hand
+        self.consumer = consumer
+        self.outcomes = outcomes
+        self.next_due = next_due
+        self.rebuild = rebuild
+        self.settled: dict[str, int] = {}  # how many ended how, for people
+        self._queue: deque[tuple[SettleRow, Delivery]] = deque()
+        self._ring: deque[_Final] = deque(maxlen=RING_MOST)
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def done(self, letter: Letter, report: Report) -> None:
+        """A courier's report."""
+        assert isinstance(letter, Delivery)
+        row = self.outcomes.row(letter, report, time.time_ns() // 1_000_000)
+        if row is None or (letter.lost and row.op != "sent"):
+            self.hand.drop_lease(letter.entry, letter.token)
+            return
+        self.put(row, letter)
+
+    def put(self, row: SettleRow, delivery: Delivery) -> None:
+        self._queue.append((row, delivery))
+        self._idle.clear()
+        self._wake.set()
+
+    async def flushed(self) -> None:
+        """Returns when everything that was put is settled."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._settle(self._batch())
+            self._idle.set()
+
+    def _batch(self) -> list[tuple[SettleRow, Delivery]]:
+        batch: list[tuple[SettleRow, Delivery]] = []
+        buried = 0
+        while self._queue and len(batch) < BATCH:
+            row, delivery = self._queue[0]
+            if row.op == "dead":
+                buried += delivery.mail.size
+                if buried > BURIED_BYTES and batch:
+                    break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _settle(self, batch: list[tuple[SettleRow, Delivery]]) -> None:
+        rows = [row for row, _ in batch]
+        settled = await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
+        now = time.monotonic()
+        for (row, delivery), status in zip(batch, settled.statuses, strict=True):
+            self.hand.drop_lease(row.entry, row.token)
+            name = row.op if status == "ok" else status
+            self.settled[name] = self.settled.get(name, 0) + 1
+            if status == "ok" and row.op in FINAL:
+                self._ring.append(_Final(now, row, zlib.crc32(delivery.content)))
+        while self._ring and self._ring[0].at < now - RING_SECONDS:
+            self._ring.popleft()
+        self.next_due(settled.next_us, settled.now_us)
+
+    async def replay(self) -> int:
+        """After another server, or a restarted one, answers: mails that had ended and are there again, with the
+        same content, end again under their old event's id. Returns how many."""
+        young = [final for final in self._ring if final.at >= time.monotonic() - RING_SECONDS]
+        again = 0
+        for start in range(0, len(young), BATCH):
+            part = young[start : start + BATCH]
+            found = await self.spool.fetch([final.row.entry for final in part])
+            rows = [
+                ResettleRow(
+                    final.row.entry,
+                    final.row.id,
+                    final.row.kind,
+                    final.row.tail,
+                    final.row.arg if final.row.op == "dead" else b"",
+                    f"{final.row.entry}.{final.row.token}",
+                )
+                for final, entry in zip(part, found, strict=True)
+                if entry is not None and self._same(entry, final.content)
+            ]
+            if rows:
+                again += await self.spool.scripts.resettle(rows)
+        return again
+
+    def _same(self, entry: Entry, content: int) -> bool:
+        rebuilt = self.rebuild(entry)
+        return rebuilt is not None and zlib.crc32(rebuilt) == content

@@ -1,0 +1,204 @@
+"""The worker: one process that runs the roles, and their life from start to shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+import secrets
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+from streamq.errors import SettingsError
+from streamq.queue.spool import Spool
+from streamq.settings import Settings
+from streamq.smtp.courier import Courier, Mark
+from streamq.smtp.outbox import Outbox
+from streamq.worker.admission import Admission
+from streamq.worker.hand import Delivery, Hand
+from streamq.worker.intake import Intake
+from streamq.worker.keeper import Keeper
+from streamq.worker.link import Link
+from streamq.worker.marker import Marker
+from streamq.worker.outcome import Outcomes
+from streamq.worker.reader import Reader
+from streamq.worker.releaser import Releaser
+from streamq.worker.settler import Settler
+
+__all__ = ["Worker", "consumer_name"]
+
+CONNECTIONS = 1000  # numbers of connections a route gets: `{q}:dots` names them over all routes of a process
+log = logging.getLogger("streamq.worker")
+
+
+def consumer_name() -> str:
+    """`<host>-<pid>-<random>`."""
+    host = re.sub(r"[^A-Za-z0-9.]", "", socket.gethostname())[:40] or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Worker:
+    """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
+    route, redis-py's errors where the server cannot be reached at the start."""
+
+    def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
+        if not settings.ways:
+            raise SettingsError(
+                "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port (to try: `streamq sink` is a mail "
+                "server on this machine, STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches it)"
+            )
+        self.settings = settings
+        self.url = url
+        self.consumer = consumer_name()
+        self.chance = chance or random.Random()
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._now = asyncio.Event()
+        self._run_id = ""
+
+    async def run(self) -> None:
+        self.spool = await Spool.connect(self.settings, self.url, self.consumer)
+        try:
+            await self.spool.publish_limits()
+            self._run_id = await self.spool.run_id()
+            await self._work()
+        finally:
+            await self.spool.close()
+
+    def stop(self, *, now: bool = False) -> None:
+        """Stop reading, finish what is in SMTP up to the grace time, hand back the rest; `now`: no grace."""
+        self._stop.set()
+        if now:
+            self._now.set()
+
+    def _build(self) -> None:
+        ways = self.settings.ways
+        self.hand = Hand(self.settings.in_hand)
+        self.link = Link(self._recover)
+        self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
+        self.outboxes = {name: Outbox() for name in ways}
+        intake = Intake(self.settings, self.spool.salt, tuple(ways))
+        outcomes = Outcomes(self.settings, self.chance)
+        self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer)
+        self.admission = Admission(
+            self.spool, self.link, self.hand, self.consumer, intake, self.outboxes, self.releaser.next_due
+        )
+        self.releaser.admission = self.admission
+        self.settler = Settler(
+            self.spool,
+            self.link,
+            self.hand,
+            self.consumer,
+            outcomes,
+            self.releaser.next_due,
+            intake.rebuild,
+        )
+        self.outcomes = outcomes
+        self.reader = Reader(self.spool, self.link, self.hand, self.consumer, self.admission, self.releaser.rang)
+        self.marker = Marker(self.spool, self.link, self.consumer)
+        self.keeper = Keeper(
+            self.settings,
+            self.spool,
+            self.link,
+            self.hand,
+            self.consumer,
+            self.admission,
+            intake,
+            self.releaser,
+            self.chance,
+        )
+        self.couriers = [
+            Courier(name, way, self.outboxes[name], self.settler.done, self._marks(at))
+            for at, (name, way) in enumerate(ways.items())
+        ]
+
+    def _marks(self, at: int) -> Mark:
+        return lambda connection, letter: self.marker.mark(at * CONNECTIONS + connection, letter)
+
+    async def _work(self) -> None:
+        self._build()
+        roles: dict[str, Coroutine[object, object, None]] = {
+            "releaser": self.releaser.run(),
+            "settler": self.settler.run(),
+            "marker": self.marker.run(),
+            "heartbeat": self.keeper.beat(),
+            "keeper": self.keeper.lead(),
+            "adopter": self._adopt(),
+            **{f"courier {courier.name}": courier.run() for courier in self.couriers},
+        }
+        tasks = [asyncio.create_task(role, name=name) for name, role in roles.items()]
+        reading = asyncio.create_task(self.reader.run(), name="reader")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        self.ready.set()
+        try:
+            done, _ = await asyncio.wait([*tasks, reading, stopping], return_when=asyncio.FIRST_COMPLETED)
+            failed = next((task for task in done if task is not stopping), None)
+            if failed is not None:
+                log.error("%s failed: the worker hands back what it has and ends", failed.get_name())
+            await self._shut_down(reading)
+            if failed is not None:
+                failed.result()
+        finally:
+            for task in (*tasks, reading, stopping):
+                task.cancel()
+            await asyncio.gather(*tasks, reading, stopping, return_exceptions=True)
+            await self.link.stop()
+
+    async def _shut_down(self, reading: asyncio.Task[None]) -> None:
+        grace = self.settings.grace / 1000
+        await self.reader.stop(reading, grace)
+        for courier in self.couriers:
+            courier.stop()
+        self._hand_back()
+        closing = asyncio.gather(*(courier.close(grace) for courier in self.couriers))
+        hurry = asyncio.create_task(self._now.wait())
+        either: set[asyncio.Future[Any]] = {closing, hurry}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not closing.done():
+            await asyncio.gather(*(courier.close(0) for courier in self.couriers))
+        hurry.cancel()
+        await asyncio.gather(closing, hurry, return_exceptions=True)
+        self._hand_back()
+        try:
+            async with asyncio.timeout(max(grace, 5.0)):
+                await self.settler.flushed()
+        except TimeoutError:
+            log.error("redis is away: %d mails stay leased until others reclaim them", len(self.hand))
+            return
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Nothing of this worker stays behind."""
+        await self.spool.scripts.leader("keeper", self.consumer, 0)
+        await self.spool.scripts.release(self.consumer, 0)  # what was handed back rings for the next worker
+        await self.spool.scripts.reap(2**53, self.consumer)
+
+    def _hand_back(self) -> None:
+        for outbox in self.outboxes.values():
+            for letter in outbox.drain():
+                assert isinstance(letter, Delivery)
+                self.settler.put(self.outcomes.handed_back(letter), letter)
+
+    async def _recover(self) -> None:
+        """The server answers again: is it the same one? What did a lost reply deliver?"""
+        run_id = await self.spool.run_id()
+        await self.spool.open()
+        if run_id != self._run_id:
+            again = await self.settler.replay()
+            if again:
+                log.warning("the server had lost %d settled mails: settled again", again)
+            self._run_id = run_id
+        missed = [name for name in await self.spool.own_pending(self.consumer) if name not in self.hand]
+        if missed:
+            self.hand.pending.update(missed)
+            self.missed.put_nowait(missed)
+
+    async def _adopt(self) -> None:
+        """What a lost reply had delivered to us; after the outage, since admission needs the link."""
+        while True:
+            missed = await self.missed.get()
+            log.warning("%d mails were ours and we did not know it", len(missed))
+            await self.admission.take_back([(name, b"", False) for name in missed], 0)
