@@ -74,6 +74,11 @@ class Worker:
         if now:
             self._now.set()
 
+    @property
+    def settled(self) -> dict[str, int]:
+        """How many attempts ended how, since the start."""
+        return self.settler.settled
+
     def _build(self) -> None:
         ways = self.settings.ways
         self.hand = Hand(self.settings.in_hand)

@@ -1,0 +1,5 @@
+"""`python -m streamq`: the command line."""
+
+from streamq.cli import main
+
+main()
