@@ -51,6 +51,7 @@ class Keeper:
         self.lost = 0
         self.reclaimed = 0
         self.leads = False
+        self._stopping = asyncio.Event()
         self._cursor = ""
         self._lane_from = 0
 
@@ -71,11 +72,15 @@ class Keeper:
             if lost:
                 log.warning("%d leases are somebody else's now", len(lost))
 
+    def stop(self) -> None:
+        """No more sweeps: `lead` returns. Heartbeats go on."""
+        self._stopping.set()
+
     async def lead(self) -> None:
         """Once a second, where this process leads: one sweeper per queue."""
         loop = asyncio.get_running_loop()
         sweep = trim = loop.time()
-        while True:
+        while not self._stopping.is_set():
             ttl = max(3000, self.lease_ms // 3)
             self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, ttl)
             if self.leads:
@@ -88,7 +93,11 @@ class Keeper:
                 if loop.time() >= trim:
                     await self._trim()
                     trim = loop.time() + TRIM_SECONDS
-            await asyncio.sleep(min(TICK_SECONDS, self.settings.lease_seconds / 4))
+            try:
+                async with asyncio.timeout(min(TICK_SECONDS, self.settings.lease_seconds / 4)):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
 
     async def _reclaim(self) -> bool:
         """One sweep; True where more may be found at once."""

@@ -24,6 +24,7 @@ class Releaser:
         self.consumer = consumer
         self.admission: Admission | None = None  # which in turn tells us what is due
         self.released = 0
+        self.stopping = False
         self._bell: list[str] = []
         self._due: float | None = None  # loop time
         self._wake = asyncio.Event()
@@ -45,11 +46,19 @@ class Releaser:
         self._due = asyncio.get_running_loop().time()
         self._wake.set()
 
+    def stop(self) -> None:
+        """Take nothing more; `run` returns."""
+        self.stopping = True
+        self.hand.wake()
+        self.now()
+
     async def run(self) -> None:
         self.now()
         while True:
             await self._until_due()
             self._due = None
+            if self.stopping:
+                return
             if await self._release():
                 # Due, and no room: another worker was rung for. Ours comes when the hand has changed.
                 try:

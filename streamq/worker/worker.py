@@ -126,35 +126,40 @@ class Worker:
     async def _work(self) -> None:
         self._build()
         roles: dict[str, Coroutine[object, object, None]] = {
-            "releaser": self.releaser.run(),
             "settler": self.settler.run(),
             "marker": self.marker.run(),
             "heartbeat": self.keeper.beat(),
-            "keeper": self.keeper.lead(),
             "adopter": self._adopt(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
         }
         tasks = [asyncio.create_task(role, name=name) for name, role in roles.items()]
-        reading = asyncio.create_task(self.reader.run(), name="reader")
+        takers = [
+            asyncio.create_task(self.reader.run(), name="reader"),
+            asyncio.create_task(self.releaser.run(), name="releaser"),
+            asyncio.create_task(self.keeper.lead(), name="keeper"),
+        ]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         self.ready.set()
         try:
-            done, _ = await asyncio.wait([*tasks, reading, stopping], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, *takers, stopping], return_when=asyncio.FIRST_COMPLETED)
             failed = next((task for task in done if task is not stopping), None)
             if failed is not None:
                 log.error("%s failed: the worker hands back what it has and ends", failed.get_name())
-            await self._shut_down(reading)
+            await self._shut_down(takers)
             if failed is not None:
                 failed.result()
         finally:
-            for task in (*tasks, reading, stopping):
+            for task in (*tasks, *takers, stopping):
                 task.cancel()
-            await asyncio.gather(*tasks, reading, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, *takers, stopping, return_exceptions=True)
             await self.link.stop()
 
-    async def _shut_down(self, reading: asyncio.Task[None]) -> None:
+    async def _shut_down(self, takers: list[asyncio.Task[None]]) -> None:
         grace = self.settings.grace / 1000
-        await self.reader.stop(reading, grace)
+        self.releaser.stop()
+        self.keeper.stop()
+        await self.reader.stop(takers[0], grace)
+        await asyncio.wait(takers, timeout=max(grace, 1.0))
         for courier in self.couriers:
             courier.stop()
         self._hand_back()

@@ -1,0 +1,182 @@
+"""Fixtures of all tests: real servers, spools on them, and what must hold after every test.
+
+A test that uses `server_url` or `any_server_url` (or `make_spool`, which stands on whichever the test names)
+is examined when it ends: the conservation law, by `check` and once more by hand (law.py); groups in place;
+nothing that hangs on a mail which is gone; no key that the table of keys does not know; no mail left. Two
+markers change the last: `leaves_mail`: it ends with live mail on purpose (the law holds all the same);
+`drained`: nothing but events, counts, lease, meta, seen, dead letters, empty streams and keys with a time to
+live is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from law import leaks, queues, survey
+from mailroom import Mailroom
+from servers import KINDS, Missing, Server, Servers, executable
+
+from streamq.queue.check import check
+from streamq.queue.connection import command, connect
+from streamq.queue.spool import Spool
+from streamq.settings import Settings
+
+MakeSpool = Callable[..., Awaitable[Spool]]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("STREAMQ_") or name == "REDIS_URL":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    running = Servers()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def server_url(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]:
+    """The default real server, empty."""
+    try:
+        server = servers.first()
+    except Missing as why:
+        pytest.fail(f"no test can run without a server: {why}")
+    yield from _examined(request, server.url)
+
+
+@pytest.fixture(params=list(KINDS))
+def any_server_url(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]:
+    """Each real server, empty; skipped where this machine has none of that kind."""
+    try:
+        server = servers.get(request.param)
+    except Missing as why:
+        pytest.skip(str(why))
+    yield from _examined(request, server.url)
+
+
+@pytest.fixture
+def queue_url(request: pytest.FixtureRequest) -> str:
+    """Whichever server the test names; the default one if it names none."""
+    name = "any_server_url" if "any_server_url" in request.fixturenames else "server_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[..., Server]]:
+    """`own_server("--appendonly", "yes", kind="redis-6.2")`: a started server that a test may stop, kill and
+    start again. Nobody examines it: call `examine` where that makes sense."""
+    made: list[Server] = []
+
+    def make(*options: str, kind: str | None = None) -> Server:
+        for each in [kind] if kind else KINDS:
+            try:
+                server = Server(executable(each), options)
+            except Missing as why:
+                missing = str(why)
+                continue
+            made.append(server)
+            server.start()
+            return server
+        pytest.skip(missing)
+
+    yield make
+    for server in made:
+        server.remove()
+
+
+@pytest_asyncio.fixture
+async def make_spool(queue_url: str) -> AsyncIterator[MakeSpool]:
+    """`await make_spool(queue="other", now="1", in_hand=5)`: an open spool on the test's server; `now` is the
+    virtual time of its scripts in µs, everything else a setting. Several may share a queue."""
+    made: list[Spool] = []
+
+    async def make(*, url: str = queue_url, now: str = "", **settings: Any) -> Spool:
+        spool = Spool(Settings(**settings), connect(url), connect(url, blocking=True), now=now)
+        made.append(spool)
+        await spool.open()
+        return spool
+
+    yield make
+    for spool in made:
+        await spool.close()
+
+
+@pytest_asyncio.fixture
+async def spool(make_spool: MakeSpool) -> Spool:
+    """One open spool with the default settings."""
+    return await make_spool()
+
+
+@pytest.fixture
+def room(spool: Spool) -> Mailroom:
+    """That spool in virtual time."""
+    return Mailroom(spool)
+
+
+def _examined(request: pytest.FixtureRequest, url: str) -> Iterator[str]:
+    _run(_emptied(url))
+    yield url
+    wrong = _run(
+        examine(
+            url,
+            leaves_mail=request.node.get_closest_marker("leaves_mail") is not None,
+            drained=request.node.get_closest_marker("drained") is not None,
+        )
+    )
+    _run(_emptied(url))
+    if wrong:
+        pytest.fail("left behind: " + "; ".join(wrong), pytrace=False)
+
+
+def _run(work: Any) -> Any:
+    """By a loop that is nobody's current one: the test's own is gone already, or never was."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+async def _emptied(url: str) -> None:
+    redis = connect(url)
+    try:
+        await command(redis, "CONFIG", "SET", "maxmemory", 0)
+        await command(redis, "FLUSHALL")
+    finally:
+        await redis.aclose()
+
+
+async def examine(url: str, *, leaves_mail: bool = False, drained: bool = False) -> list[str]:
+    """All that is wrong with the queues of a server, in words."""
+    redis = connect(url)
+    try:
+        await command(redis, "CONFIG", "SET", "maxmemory", 0)
+        wrong = await leaks(redis, drained=drained)
+        for queue in await queues(redis):
+            seen = await survey(redis, queue)
+            wrong += [f"{queue}: {what}" for what in seen.wrong]
+            if seen.states and not leaves_mail:
+                wrong.append(f"{queue}: mails are left: {dict(seen.depth)}")
+            busy = {name: many for name, many in seen.consumers.items() if many}
+            if busy and not leaves_mail:
+                wrong.append(f"{queue}: consumers have leases: {busy}")
+            if not any("no group" in what or "bell" in what for what in seen.wrong):
+                names = (await command(redis, "HGET", f"{{{queue}}}:meta", "priorities")).decode()
+                named: dict[str, Any] = {"queue": queue, "priorities": names}
+                spool = Spool(Settings(**named), redis)
+                await spool.open()
+                report = await check(spool)
+                wrong += [f"{queue}: check says {each.what} {each.entry}" for each in report.wrong]
+        return wrong
+    finally:
+        await redis.aclose()
