@@ -1,0 +1,7 @@
+"""A mail: the fields of an entry, checked, and the bytes that go to a server."""
+
+from streamq.mail.fields import BUILT, LATER, able, parse
+from streamq.mail.mail import Mail
+from streamq.mail.stamp import message_id
+
+__all__ = ["BUILT", "LATER", "Mail", "able", "message_id", "parse"]

@@ -1,0 +1,49 @@
+"""What a mail gives to the `data` of each of its events."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import NamedTuple
+
+import orjson
+
+from streamq.mail import rules
+from streamq.mail.rules import Given
+
+__all__ = ["Carried", "event_members", "hashed_address", "read_carried"]
+
+
+class Carried(NamedTuple):
+    """The fields that are carried into every event as they are."""
+
+    tenant: str | None
+    tags: list[str]
+    metadata: dict[str, object] | None
+    traceparent: str | None
+
+
+def read_carried(given: Given) -> Carried:
+    """Raises MalformedMail."""
+    return Carried(rules.key(given, b"tenant"), rules.tags(given), rules.metadata(given), rules.traceparent(given))
+
+
+def hashed_address(address: str) -> str:
+    """`sha256:` and 16 hexadecimal digits of the address in lower case: as long as a person looks for one
+    address, the same in every event."""
+    return "sha256:" + sha256(address.lower().encode()).hexdigest()[:16]
+
+
+def event_members(carried: Carried, *, rcpt: str, site: str, message_id: str) -> bytes:
+    """The JSON members without the outer braces, under CONTRACT's names (section 3); only what applies."""
+    members: dict[str, object] = {"rcpt": rcpt, "site": site}
+    if carried.tags:
+        members["tags"] = carried.tags
+    if carried.metadata:
+        members["metadata"] = carried.metadata
+    if carried.tenant:
+        members["tenant"] = carried.tenant
+    if carried.traceparent:
+        members["traceparent"] = carried.traceparent
+    if message_id:
+        members["message_id"] = message_id
+    return orjson.dumps(members)[1:-1]

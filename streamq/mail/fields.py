@@ -1,0 +1,133 @@
+"""From the fields of an entry to a checked mail: the rules of CONTRACT, section 2, and their order.
+
+First a field that this version does not know (a later version's rules may differ in all else), then a known
+field that breaks its rule, then one whose work is not built yet, then what is missing or contradicts. To
+build a field: move it from `LATER` to `BUILT`, give it its rule, and use it in `_mail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from streamq.errors import SHOWN, MalformedMail, UnknownFields
+from streamq.mail import rules
+from streamq.mail.event import event_members, hashed_address, read_carried
+from streamq.mail.identity import content_hash, digest
+from streamq.mail.mail import Mail
+from streamq.mail.message import COMPOSING, SEVERAL_LATER, read_message
+from streamq.mail.rules import Given
+from streamq.mail.values import wrong
+
+__all__ = ["BUILT", "LATER", "able", "parse"]
+
+BUILT = frozenset(
+    {
+        *COMPOSING,
+        *(b"id", b"raw", b"envelope_from", b"envelope_to", b"route", b"tenant", b"v"),
+        *(b"send_at", b"delay", b"expires_at", b"ttl"),
+        *(b"on_ambiguous", b"sensitive", b"tags", b"metadata", b"traceparent"),
+    }
+)
+LATER = frozenset(
+    {
+        *(b"cc", b"bcc", b"attachments", b"template", b"vars", b"recipients"),
+        *(b"collapse_key", b"collapse_seconds"),
+    }
+)
+KNOWN = BUILT | LATER
+IGNORED_PREFIX = b"x_"
+
+VERSION = b"1"
+NAMES_TOLD = 20  # unknown fields that an error names; an entry can have as many as its producer likes
+ON_AMBIGUOUS = frozenset({b"resend", b"hold", b"assume_delivered"})
+
+
+def able(need: str) -> bool:
+    """Whether this version can do what a mail was held for: one name out of `UnknownFields.fields` or
+    `UnsupportedFields.fields`."""
+    field = need.encode("utf-8", "replace")
+    return field in BUILT and field not in SEVERAL_LATER
+
+
+def parse(
+    fields: Mapping[bytes, bytes],
+    *,
+    entry: str,
+    at_ms: int,
+    salt: bytes,
+    max_bytes: int,
+    pii: str = "full",
+) -> Mail:
+    """Check an entry's fields; an empty value is no value.
+
+    `at_ms` is the entry's time, from which `delay` and `ttl` count; `salt` is the queue's; `max_bytes` caps
+    the fields together and the built message. With `pii="hash"` no address stands in `event`. Raises
+    UnknownFields, MalformedMail or UnsupportedFields, in this order, and nothing else, whatever the bytes.
+    """
+    given = {name: value for name, value in fields.items() if value}
+    if not given.keys() <= KNOWN or given.get(b"v", VERSION) != VERSION:
+        _refuse_unknown(given)
+    try:
+        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash")
+    except MalformedMail as found:
+        # The reason goes into events and dead letters: it must not say there what they are not to hold
+        if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
+            raise MalformedMail(found.field, "", found.why) from None
+        raise
+
+
+def _refuse_unknown(given: Given) -> None:
+    """A later version's mail (`v`) waits for it under a name that says which (`v=2`); see `able`."""
+    unknown = [name for name in given.keys() - KNOWN if not name.startswith(IGNORED_PREFIX)]
+    version = given.get(b"v", VERSION)
+    if version.isdigit() and len(version) < 10 and int(version) > 1:
+        unknown.append(b"v=%d" % int(version))
+    if unknown:
+        shown = sorted(unknown)[:NAMES_TOLD]
+        raise UnknownFields(name[:SHOWN].decode("utf-8", "backslashreplace") for name in shown)
+    if version != VERSION:
+        raise wrong(b"v", version, "not a version of the field table")
+
+
+def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool) -> Mail:
+    if sum(map(len, given.values())) > max_bytes:
+        raise _too_large(given, max_bytes)
+    mail_id = rules.key(given, b"id")
+    route = rules.name(given, b"route")
+    on_ambiguous = rules.choice(given, b"on_ambiguous", ON_AMBIGUOUS)
+    sensitive = rules.sensitive(given)
+    send_at_ms = rules.send_at_ms(given, at_ms)
+    expires_at_ms = rules.expires_at_ms(given, at_ms)
+    carried = read_carried(given)
+    later = LATER.intersection(given)
+    envelope_from, to, source, stamped = read_message(given, later, entry=entry, at_ms=at_ms, salt=salt)
+    size = source.size
+    if size > max_bytes // 2 and len(source.content()) > max_bytes:  # a size may be half of the truth
+        raise _too_large(given, max_bytes)
+    rcpt = to.spec
+    site = to.domain if to.domain.startswith("[") else to.domain.lower()
+    shown = hashed_address(rcpt) if hashed else rcpt
+    return Mail(
+        id=mail_id,
+        envelope_from=envelope_from,
+        envelope_to=rcpt,
+        site=site,
+        route=route,
+        tenant=carried.tenant,
+        send_at_ms=send_at_ms,
+        expires_at_ms=expires_at_ms,
+        on_ambiguous=on_ambiguous,
+        sensitive=sensitive,
+        eight_bit=source.eight_bit,
+        smtputf8=source.smtputf8 or not (rcpt.isascii() and envelope_from.isascii()),
+        digest=None if mail_id is None else digest(carried.tenant or "", mail_id),
+        content_hash=b"" if mail_id is None else content_hash(given),
+        event=event_members(carried, rcpt=shown, site=site, message_id=stamped),
+        size=size,
+        source=source,
+    )
+
+
+def _too_large(given: Given, max_bytes: int) -> MalformedMail:
+    largest = max(given, key=lambda field: len(given[field]))
+    return wrong(largest, "", f"the mail is over the size cap of {max_bytes} bytes")

@@ -1,0 +1,125 @@
+"""Header fields as wire text: encoded words (RFC 2047), phrases and addresses (RFC 5322), folding.
+
+All functions are total: what may stand in a value (no CR, LF, NUL) is checked before, by the field's rule.
+Lines are at most 78 characters wherever there is a blank to fold at, and never over 998 octets.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64
+from collections.abc import Iterable
+
+from streamq.mail.address import Address
+
+__all__ = ["address_field", "text_field"]
+
+LINE = 78  # RFC 5322, section 2.1.1
+CODED_LINE = 76  # RFC 2047, section 2: a line that holds an encoded word
+CODED_WORD = 75
+CODED_FRAME = len("=?utf-8?q??=")
+SHORTEST = 30  # an encoded word with less room than this begins on a line of its own
+LONGEST = 900  # a word over this would come near 998 with its neighbours: it is encoded
+
+VISIBLE = re.compile(r"[!-~]++(?:[ \t]++[!-~]++)*+")
+STEP = re.compile(r"[ \t]*[^ \t]+")
+PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*+")
+QUOTABLE = re.compile(r"[ -~]{1,60}")
+
+# RFC 2047, section 5 (3): the set that is safe in phrases too, so that one table does for all places
+Q_SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/ "
+Q_TABLE = [chr(code) if code in Q_SAFE and code != 32 else f"={code:02X}" for code in range(256)]
+Q_TABLE[32] = "_"
+
+
+def text_field(name: str, value: str) -> str:
+    """An unstructured field, folded, without its last CRLF. Unfolding and decoding gives back `value`."""
+    if VISIBLE.fullmatch(value) and "=?" not in value:
+        if len(name) + 2 + len(value) <= LINE:
+            return f"{name}: {value}"
+        steps = STEP.findall(value)
+        if max(map(len, steps)) <= LONGEST:
+            return _folded(f"{name}: {steps[0]}", steps[1:], LINE)
+    room = CODED_LINE - len(name) - 2
+    if room < SHORTEST:
+        return f"{name}:\r\n " + "\r\n ".join(_encoded_words(value, CODED_WORD))
+    return f"{name}: " + "\r\n ".join(_encoded_words(value, room))
+
+
+def address_field(name: str, addresses: Iterable[Address]) -> str:
+    """An address list, folded, without its last CRLF."""
+    steps = [step for address in addresses for step in _address(address)]
+    steps[-1] = steps[-1][:-1]  # the last comma
+    return _folded(f"{name}:{steps[0]}", steps[1:], CODED_LINE)
+
+
+def _address(address: Address) -> list[str]:
+    """The words of `Name <local@domain>,`, each with the blank before it."""
+    name, local, domain = address
+    if not name:
+        return [f" {local}@{domain},"]
+    spec = f" <{local}@{domain}>,"
+    if "=?" not in name and len(name) <= LONGEST:
+        if PHRASE.fullmatch(name):
+            return [*(" " + word for word in name.split(" ")), spec]
+        if QUOTABLE.fullmatch(name):
+            quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+            return [f' "{quoted}"', spec]
+    return [*(" " + word for word in _encoded_words(name, SHORTEST * 2)), spec]
+
+
+def _folded(line: str, steps: Iterable[str], limit: int) -> str:
+    """Steps (a blank, a word) put on lines. `line` has the name and the first word already: some readers take
+    a field whose first line is empty for an empty field."""
+    lines = []
+    for step in steps:
+        if len(line) + len(step) > limit:
+            lines.append(line)
+            line = step
+        else:
+            line += step
+    lines.append(line)
+    return "\r\n".join(lines)
+
+
+def _encoded_words(value: str, first: int) -> list[str]:
+    """The whole value as encoded words: at most `first` characters the first one, 75 the others.
+
+    Whole, though a plain word among them would stay readable: blanks between encoded words vanish, blanks
+    beside plain ones are kept, and only one rule can be got right by every reader. Characters are not split
+    (section 5). Q or B: whichever is shorter.
+    """
+    data = value.encode()
+    unsafe = len(data.translate(None, Q_SAFE))
+    q = unsafe * 6 < len(data)  # len + 2 unsafe < 4/3 len
+    room = first - CODED_FRAME
+    words = []
+    at = 0
+    while at < len(data):
+        end = _cut(data, at, room, q)
+        chunk = data[at:end]
+        if q:
+            words.append(f"=?utf-8?q?{''.join([Q_TABLE[code] for code in chunk])}?=")
+        else:
+            words.append(f"=?utf-8?b?{b2a_base64(chunk, newline=False).decode('ascii')}?=")
+        at = end
+        room = CODED_WORD - CODED_FRAME
+    return words
+
+
+def _cut(data: bytes, at: int, room: int, q: bool) -> int:
+    """Where the encoded word that begins at `at` must end, for its text to be at most `room` long."""
+    if q:
+        end = at
+        for code in data[at : at + room]:
+            room -= len(Q_TABLE[code])
+            if room < 0:
+                break
+            end += 1
+    else:
+        end = at + room // 4 * 3
+    if end >= len(data):
+        return len(data)
+    while data[end] & 0xC0 == 0x80:  # the middle of a character (RFC 3629)
+        end -= 1
+    return end

@@ -1,0 +1,31 @@
+"""Which mails are the same: the idempotency key of (tenant, id), and the hash of the content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha1
+from zlib import crc32
+
+__all__ = ["content_hash", "digest"]
+
+UNHASHED = frozenset({b"id", b"traceparent"})
+
+
+def digest(tenant: str, mail_id: str) -> bytes:
+    """10 bytes; neither text holds a NUL. SHA-1, as no attacker gains by a collision of their own two ids."""
+    return sha1(f"{tenant}\0{mail_id}".encode(), usedforsecurity=False).digest()[:10]
+
+
+def content_hash(given: Mapping[bytes, bytes]) -> bytes:
+    """4 bytes over every given field but `id` and `traceparent`, whatever their order. It tells a re-sent
+    XADD (same) from an id used twice (other).
+
+    CRC-32, not a cut SHA-1: at 4 bytes both miss one accident in four thousand million and neither stops
+    intent, and it costs a third (1 against 3 µs for 4 KB).
+    """
+    code = 0
+    for name in sorted(given):
+        if name not in UNHASHED:
+            value = given[name]
+            code = crc32(value, crc32(b"%d,%d,%b" % (len(name), len(value), name), code))
+    return code.to_bytes(4, "big")

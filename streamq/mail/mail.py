@@ -1,0 +1,57 @@
+"""What the rest of the program knows of a mail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Mail", "Source"]
+
+
+class Source(Protocol):
+    """Where a mail's bytes come from. `size` is octets, at least half and at most twice what they are."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def eight_bit(self) -> bool: ...
+    @property
+    def smtputf8(self) -> bool: ...
+    def content(self) -> bytes: ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)  # frozen would be right, and costs 1.5 µs of 15
+class Mail:
+    """The checked fields of one entry: one message for one recipient.
+
+    `envelope_from` is "" for the null sender. Addresses carry A-label domains. `site` is the recipient's
+    domain in lower case, or its address literal as it stands. Moments are Unix ms; `send_at_ms` is None for
+    a moment that has passed. `digest` is 10 bytes of the idempotency key (tenant, id), None without an `id`;
+    `content_hash` is 4 bytes over all fields but `id` and `traceparent`, b"" without an `id`. `event` is
+    what the mail gives to the `data` of each of its events: JSON members without the outer braces. `size` is
+    octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;
+    `smtputf8`: an address needs RFC 6531.
+    """
+
+    id: str | None
+    envelope_from: str
+    envelope_to: str
+    site: str
+    route: str | None
+    tenant: str | None
+    send_at_ms: int | None
+    expires_at_ms: int | None
+    on_ambiguous: str | None
+    sensitive: bool
+    eight_bit: bool
+    smtputf8: bool
+    digest: bytes | None
+    content_hash: bytes
+    event: bytes
+    size: int
+    source: Source
+
+    def content(self) -> bytes:
+        """The whole RFC 5322 message: CRLF line ends, the last one too; not dot-stuffed; the same bytes at
+        every call and every attempt. Cannot fail: what could be wrong was found by `parse`."""
+        return self.source.content()

@@ -1,0 +1,140 @@
+"""The two ways to give a message, `raw` and composed, each with its envelope.
+
+In each: first every given field's rule, then what is not built yet, then what is missing. A field that is
+not built may be the one that fills the gap (`template` gives a subject, `recipients` a recipient).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamq.errors import MalformedMail, UnsupportedFields
+from streamq.mail import rules
+from streamq.mail.address import Address
+from streamq.mail.compose import Composed
+from streamq.mail.custom import Headers, custom_headers
+from streamq.mail.mail import Source
+from streamq.mail.raw import RawHead
+from streamq.mail.rules import MAX_HEADER, Given
+from streamq.mail.stamp import boundary, date, message_id
+from streamq.mail.values import wrong
+
+__all__ = ["COMPOSING", "SEVERAL_LATER", "Message", "read_message"]
+
+COMPOSING = (b"from", b"sender", b"reply_to", b"to", b"subject", b"text", b"html", b"headers")
+# Built for one recipient: with several of them a mail is held for the field that names them
+SEVERAL_LATER = frozenset({b"to", b"envelope_to", b"raw"})
+NO_DOMAIN = "localhost"  # of the Message-ID of a mail that names no sender
+
+
+class Message(NamedTuple):
+    """A message and its envelope; `message_id` is what its header says, "" for nothing sensible."""
+
+    envelope_from: str
+    to: Address
+    source: Source
+    message_id: str
+
+
+def read_message(given: Given, later: frozenset[bytes], *, entry: str, at_ms: int, salt: bytes) -> Message:
+    """Read the message; `later` are the given fields whose work is not built. Raises MalformedMail,
+    UnsupportedFields."""
+    if b"raw" in given:
+        return _raw(given, later, entry, at_ms, salt)
+    return _composed(given, later, entry, at_ms, salt)
+
+
+def _return_path(given: Given) -> str | None:
+    """`envelope_from`: "" for the null sender, None where it is unset."""
+    if given.get(b"envelope_from") == b"<>":
+        return ""
+    found = rules.mailbox(given, b"envelope_from")
+    return found.spec if found else None
+
+
+def _refuse_later(later: frozenset[bytes], field: bytes, recipients: tuple[Address, ...]) -> None:
+    # Twice the same mailbox is one recipient: it gets one mail
+    if len(recipients) > 1 and len({(each.local, each.domain.lower()) for each in recipients}) > 1:
+        later |= {field}
+    if later:
+        raise UnsupportedFields(map(bytes.decode, later))
+
+
+def _raw(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: bytes) -> Message:
+    raw = given[b"raw"]
+    if not given.keys().isdisjoint(COMPOSING):
+        extra = next(field for field in COMPOSING if field in given)
+        raise wrong(extra, given[extra], "may not stand beside raw, which is the whole message")
+    return_path = _return_path(given)
+    recipients, named_by = rules.mailboxes(given, b"envelope_to"), b"envelope_to"
+    try:
+        head = RawHead(raw)
+        if not recipients and b"recipients" not in given:
+            recipients, named_by = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER)), b"raw"
+    except ValueError as broken:
+        raise wrong(b"raw", raw, str(broken)) from None
+    _refuse_later(later, named_by, recipients)
+    if not recipients:
+        raise wrong(b"raw", raw, "no recipient in To, Cc or Bcc, and no envelope_to")
+    author = None
+    stamped = head.message_id
+    if return_path is None or stamped is None:
+        author = head.author(limit=MAX_HEADER)
+    if return_path is None:
+        if author is None:
+            raise wrong(b"raw", raw, "no single address in From or Sender, and no envelope_from")
+        return_path = author.spec
+    missing_id = ""
+    if stamped is None:
+        domain = author.domain if author else return_path.rpartition("@")[2] or NO_DOMAIN
+        stamped = missing_id = message_id(salt, entry, domain)
+    source = head.message(date="" if head.has_date else date(at_ms), message_id=missing_id)
+    return Message(return_path, recipients[0], source, stamped)
+
+
+def _custom(given: Given) -> tuple[Headers, dict[str, str]]:
+    if b"headers" not in given:
+        return [], {}
+    if len(given[b"headers"]) > MAX_HEADER:
+        raise wrong(b"headers", given[b"headers"], f"longer than {MAX_HEADER} bytes")
+    return custom_headers(given[b"headers"])
+
+
+def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: bytes) -> Message:
+    author = rules.mailbox(given, b"from")
+    sender = rules.mailbox(given, b"sender")
+    reply_to = rules.mailboxes(given, b"reply_to")
+    to = rules.mailboxes(given, b"to")
+    subject = rules.header_line(given, b"subject")
+    text = rules.body(given, b"text")
+    html = rules.body(given, b"html")
+    headers, overrides = _custom(given)
+    return_path = _return_path(given)
+    envelope_to = rules.mailboxes(given, b"envelope_to")
+    recipients = envelope_to or to
+    _refuse_later(later, b"envelope_to" if envelope_to else b"to", recipients)
+    if author is None:
+        raise _missing("from", "a composed mail needs it (or give raw)")
+    if not recipients:
+        raise _missing("to", "no recipient here nor in envelope_to")
+    if not (subject or text or html):
+        raise _missing("text", "nothing to send: no text, html, subject or raw")
+    stamped = overrides.get("message-id") or message_id(salt, entry, author.domain)
+    source = Composed(
+        author=author,
+        sender=sender,
+        reply_to=reply_to,
+        to=to,
+        subject=subject,
+        date=overrides.get("date") or date(at_ms),
+        message_id=stamped,
+        headers=headers,
+        text=text,
+        html=html,
+        boundary=boundary(salt, entry) if text and html else "",
+    )
+    return Message(author.spec if return_path is None else return_path, recipients[0], source, stamped)
+
+
+def _missing(field: str, why: str) -> MalformedMail:
+    return wrong(field, "", why)

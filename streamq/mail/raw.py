@@ -1,0 +1,143 @@
+"""A message that its producer built: not a byte of it changes but what CONTRACT, section 2, names.
+
+Line ends become CRLF, a first mbox line, Bcc, Resent-Bcc and Return-Path go, Date and Message-ID come where
+they are missing, and a head that runs into its body gets the empty line between them, because readers that
+had to guess would not agree on which lines are headers. Lines over 998 octets stay: most servers take them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from streamq.mail.address import Address, parse_list
+from streamq.mail.wire import crlf
+
+__all__ = ["Raw", "RawHead"]
+
+# RFC 5322, sections 2.2 and 4.5 (blanks before the colon). The text is normalised: no CR without its LF.
+CONTINUED = rb"[^\r]*+\r\n(?:[ \t][^\r]*+\r\n)*+"
+HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:" + CONTINUED + rb")*+")
+DROPPED = re.compile(rb"^(?:bcc|resent-bcc|return-path)[ \t]*+:" + CONTINUED, re.I | re.M)
+DROPPED_NAMES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+# Looked for in a lower-case copy: a case-insensitive pattern can't skip to line ends and costs ten times that
+NAMES = re.compile(rb"\n(bcc|cc|date|from|message-id|resent-bcc|return-path|sender|to)(?=[ \t]*+:)")
+VALUE = re.compile(rb"[ \t]*+:(" + CONTINUED + rb")")
+MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\r]*+\r\n")
+MESSAGE_ID_SHOWN = 255
+
+
+class RawHead:
+    """A `raw` field taken apart. `raw` may be any bytes but NUL; raises ValueError for those."""
+
+    __slots__ = ("_body_at", "_data", "_head", "_lower", "_names", "_start")
+
+    def __init__(self, raw: bytes) -> None:
+        if b"\0" in raw:
+            raise ValueError("NUL in it")
+        data = crlf(raw)
+        if not data.endswith(b"\r\n"):
+            data += b"\r\n"
+        self._data = data
+        mbox = MBOX_LINE.match(data)
+        self._start = mbox.end() if mbox else 0
+        found = HEAD.match(data, self._start)
+        self._body_at = found.end() if found else self._start
+        self._head = data[self._start : self._body_at]
+        self._lower = b"\n" + self._head.lower()
+        self._names = frozenset(NAMES.findall(self._lower))
+
+    def _raw_values(self, name: bytes) -> list[bytes]:
+        found: list[bytes] = []
+        if name not in self._names:
+            return found
+        line = b"\n" + name
+        at = self._lower.find(line)
+        while at >= 0:
+            if value := VALUE.match(self._head, at + len(name)):
+                found.append(value[1])
+            at = self._lower.find(line, at + 1)
+        return found
+
+    def values(self, name: bytes) -> list[str]:
+        """The unfolded values of all fields of that (lower-case) name. Bytes that are no UTF-8 become lone
+        surrogates, which no address may hold."""
+        return [
+            found.replace(b"\r\n", b"").decode("utf-8", "surrogateescape").strip(" \t")
+            for found in self._raw_values(name)
+        ]
+
+    def addresses(self, *names: bytes, limit: int) -> list[Address]:
+        """All addresses in fields of those names, which may be `limit` characters together. Raises
+        ValueError."""
+        found: list[Address] = []
+        for name in names:
+            for value in self.values(name):
+                limit -= len(value)
+                if limit < 0:
+                    raise ValueError(f"its {name.decode().title()} is too long")
+                try:
+                    found += parse_list(value) if value else []
+                except ValueError as broken:
+                    raise ValueError(f"its {name.decode().title()}: {broken}") from None
+        return found
+
+    def author(self, *, limit: int) -> Address | None:
+        """Who stands in From, or in Sender where From is not one address; None when neither is good."""
+        for name in (b"from", b"sender"):
+            try:
+                found = self.addresses(name, limit=limit)
+            except ValueError:
+                continue
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    @property
+    def message_id(self) -> str | None:
+        """What stands in its Message-ID, cut to a sane length; None where it has none."""
+        if not (found := self.values(b"message-id")):
+            return None
+        shown = found[0][:MESSAGE_ID_SHOWN]
+        return shown if shown.isascii() else shown.encode("utf-8", "replace").decode()
+
+    @property
+    def has_date(self) -> bool:
+        return b"date" in self._names
+
+    def message(self, *, date: str, message_id: str) -> Raw:
+        """The message as it will be sent; `date` and `message_id` are put in where they are not ""."""
+        head = self._head
+        if not self._names.isdisjoint(DROPPED_NAMES):
+            head = DROPPED.sub(b"", head)
+        added = (f"Date: {date}\r\n" if date else "") + (f"Message-ID: {message_id}\r\n" if message_id else "")
+        bare = self._body_at < len(self._data) and not self._data.startswith(b"\r\n", self._body_at)
+        if head is self._head and not self._start and not added and not bare:
+            return Raw((self._data,))
+        between = added.encode() + (b"\r\n" if bare else b"")
+        return Raw((head, between, self._data[self._body_at :]))
+
+
+@dataclass(slots=True, eq=False)
+class Raw:
+    """A whole message in pieces, to be joined when it is sent."""
+
+    pieces: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Octets, exactly."""
+        return sum(map(len, self.pieces))
+
+    @property
+    def eight_bit(self) -> bool:
+        return not all(map(bytes.isascii, self.pieces))
+
+    @property
+    def smtputf8(self) -> bool:
+        """Only addresses of the envelope ask for it: raw 8-bit headers pass wherever 8-bit bodies do, and to
+        fail them with 5.6.7 would lose mail that Postfix and Exim send."""
+        return False
+
+    def content(self) -> bytes:
+        return b"".join(self.pieces)

@@ -1,0 +1,71 @@
+"""What every field's rule begins with: bytes to text, lists, objects; and the error that names the field."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from streamq.errors import MalformedMail
+
+__all__ = ["json_object", "line", "listed", "plain", "text", "wrong"]
+
+CUT = 400  # octets of a wrong value worth decoding: MalformedMail shows 80 characters, at most 4 octets each
+BREAKING = re.compile(r"[\r\n\0]")
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
+
+
+def wrong(field: bytes | str, value: bytes | str, why: str) -> MalformedMail:
+    """The error for a field. Cuts the value first: a reason must not cost 25 MB."""
+    name = field if isinstance(field, str) else field.decode("ascii", "backslashreplace")
+    return MalformedMail(name, value[:CUT], why)
+
+
+def text(field: bytes, value: bytes) -> str:
+    """UTF-8 (RFC 3629), strictly."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise wrong(field, value, "not UTF-8") from None
+
+
+def line(field: bytes, value: bytes) -> str:
+    """One line of text for a header: CR, LF and NUL would let a value write headers of its own."""
+    found = text(field, value)
+    if BREAKING.search(found):
+        raise wrong(field, value, "CR, LF or NUL in it")
+    return found
+
+
+def plain(field: bytes, value: bytes, limit: int) -> str:
+    """A name or key: text without control characters, of at most `limit` octets."""
+    if len(value) > limit:
+        raise wrong(field, value, f"longer than {limit} bytes")
+    found = text(field, value)
+    if CONTROL.search(found):
+        raise wrong(field, value, "control characters in it")
+    return found
+
+
+def listed(field: bytes, value: bytes) -> list[str]:
+    """A JSON array of strings, or a comma list; empty parts do not count."""
+    if not value.startswith(b"["):
+        return [part for part in map(str.strip, text(field, value).split(",")) if part]
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError as broken:
+        raise wrong(field, value, f"not a JSON array ({broken.msg})") from None
+    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
+        raise wrong(field, value, "not a JSON array of strings")
+    return [part for part in found if part]
+
+
+def json_object(field: bytes, value: bytes) -> dict[str, object]:
+    """A JSON object. orjson refuses what is nested deeper than 1,024 levels and lone surrogates."""
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError as broken:
+        raise wrong(field, value, f"not a JSON object ({broken.msg})") from None
+    if not isinstance(found, dict):
+        raise wrong(field, value, "not a JSON object")
+    return found

@@ -1,0 +1,155 @@
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamq.mail.address import Address
+from streamq.mail.compose import Composed
+
+SHOP = Address("My Shop", "shop", "example.com")
+BOB = Address("", "bob", "example.net")
+
+TEXT = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+    st.text("ab =.é\t\r\n", max_size=1500),
+    st.integers(990, 1010).map(lambda size: "x" * size),
+)
+WORDS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=40)
+NAMES = WORDS.map(lambda name: name[:12])
+LOCALS = st.from_regex(r"[a-z0-9+_-]{1,20}(\.[a-z0-9]{1,20})?", fullmatch=True)
+ADDRESSES = st.builds(Address, st.one_of(st.just(""), NAMES), LOCALS, st.sampled_from(["x.de", "xn--mnchen-3ya.de"]))
+
+
+def composed(
+    *,
+    author: Address = SHOP,
+    sender: Address | None = None,
+    reply_to: tuple[Address, ...] = (),
+    to: tuple[Address, ...] = (BOB,),
+    subject: str = "Hi",
+    headers: list[tuple[str, str]] | None = None,
+    text: str = "",
+    html: str = "",
+) -> Composed:
+    return Composed(
+        author=author,
+        sender=sender,
+        reply_to=reply_to,
+        to=to,
+        subject=subject,
+        date="Fri, 22 Nov 2024 01:06:01 +0000",
+        message_id="<1@example.com>",
+        headers=headers or [],
+        text=text.encode(),
+        html=html.encode(),
+        boundary="=_0123456789",
+    )
+
+
+def read(content: bytes) -> EmailMessage:
+    return BytesParser(EmailMessage, policy=policy.default).parsebytes(content)
+
+
+def part_text(part: EmailMessage) -> str:
+    payload = part.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload.decode()
+
+
+def canonical(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+
+
+def test_a_small_mail_in_full() -> None:
+    assert composed(text="Hello\n").content() == (
+        b"From: My Shop <shop@example.com>\r\n"
+        b"To: bob@example.net\r\n"
+        b"Subject: Hi\r\n"
+        b"Date: Fri, 22 Nov 2024 01:06:01 +0000\r\n"
+        b"Message-ID: <1@example.com>\r\n"
+        b"MIME-Version: 1.0\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Transfer-Encoding: 7bit\r\n"
+        b"\r\n"
+        b"Hello\r\n"
+    )
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    ADDRESSES,
+    st.none() | ADDRESSES,
+    st.lists(ADDRESSES, max_size=3),
+    st.lists(ADDRESSES, max_size=4),
+    WORDS,
+    TEXT,
+    TEXT,
+)
+def test_the_standard_library_reads_what_was_meant(
+    author: Address,
+    sender: Address | None,
+    reply_to: list[Address],
+    to: list[Address],
+    subject: str,
+    text: str,
+    html: str,
+) -> None:
+    mail = composed(
+        author=author,
+        sender=sender,
+        reply_to=tuple(reply_to),
+        to=tuple(to),
+        subject=subject,
+        headers=[("X-Note", subject), ("X-Note", "two")],
+        text=text,
+        html=html,
+    )
+    content = mail.content()
+    assert content.isascii()
+    assert content.endswith(b"\r\n")
+    assert content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r")
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+    found = read(content)
+    assert not found.defects
+    for name, addresses in (("From", [author]), ("Sender", [sender]), ("Reply-To", reply_to), ("To", to)):
+        given_ones = [(each.name, each.spec) for each in addresses if each]
+        shown = [(each.display_name, each.addr_spec) for each in found[name].addresses] if name in found else []
+        assert shown == given_ones
+    assert found["Subject"] == subject
+    assert found.get_all("X-Note") == [subject, "two"]
+    if text and html:
+        assert found.get_content_type() == "multipart/alternative"
+        plain, rich = found.iter_parts()
+        assert isinstance(plain, EmailMessage)
+        assert isinstance(rich, EmailMessage)
+        assert (plain.get_content_type(), part_text(plain)) == ("text/plain", canonical(text))
+        assert (rich.get_content_type(), part_text(rich)) == ("text/html", canonical(html))
+    else:
+        assert found.get_content_type() == ("text/html" if html else "text/plain")
+        assert part_text(found).removesuffix("\r\n") == canonical(html or text).removesuffix("\r\n")
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXT, TEXT, WORDS)
+def test_the_size_is_about_right(text: str, html: str, subject: str) -> None:
+    mail = composed(text=text, html=html, subject=subject)
+    assert mail.size / 2 <= len(mail.content()) <= mail.size * 2 + 2 * (text + html).count("\n")
+
+
+def test_the_same_fields_are_the_same_bytes() -> None:
+    assert composed(text="ü", html="<p>").content() == composed(text="ü", html="<p>").content()
+
+
+def test_a_local_part_beyond_ascii_needs_smtputf8() -> None:
+    assert not composed(text="ü", subject="ü").smtputf8
+    for mail in (
+        composed(to=(Address("", "jürgen", "x.de"),)),
+        composed(author=Address("", "jürgen", "x.de")),
+        composed(sender=Address("", "jürgen", "x.de")),
+        composed(reply_to=(BOB, Address("", "jürgen", "x.de"))),
+    ):
+        assert mail.smtputf8
+        assert mail.eight_bit
+        assert "jürgen@x.de".encode() in mail.content()

@@ -1,0 +1,24 @@
+import orjson
+
+from streamq.mail.event import Carried, event_members, hashed_address, read_carried
+
+
+def test_members_are_only_what_applies() -> None:
+    bare = event_members(Carried(None, [], None, None), rcpt="b@x.de", site="x.de", message_id="")
+    assert bare == b'"rcpt":"b@x.de","site":"x.de"'
+    given = {b"tenant": b"t", b"tags": b"a,b", b"metadata": b'{"n":1}', b"traceparent": b"00-1"}
+    whole = event_members(read_carried(given), rcpt="b@x.de", site="x.de", message_id="<1@x>")
+    assert orjson.loads(b"{" + whole + b"}") == {
+        "rcpt": "b@x.de",
+        "site": "x.de",
+        "tags": ["a", "b"],
+        "metadata": {"n": 1},
+        "tenant": "t",
+        "traceparent": "00-1",
+        "message_id": "<1@x>",
+    }
+
+
+def test_a_hashed_address_does_not_care_for_case() -> None:
+    assert hashed_address("Bob@Example.net") == hashed_address("bob@example.net") != hashed_address("b@example.net")
+    assert len(hashed_address("b@x.de")) == len("sha256:") + 16

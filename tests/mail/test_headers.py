@@ -1,0 +1,107 @@
+import re
+from email.header import decode_header, make_header
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamq.mail.address import Address
+from streamq.mail.headers import address_field, text_field
+
+VALUE = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=200),
+    st.text('ab =?_\t"<>(),é', min_size=1, max_size=200),
+    st.text("aé€𝄞 ", min_size=60, max_size=300),
+    st.integers(60, 1100).map(lambda size: "x" * size),
+    st.lists(st.text("abc", min_size=1, max_size=100), min_size=1, max_size=12).map(" ".join),
+)
+HEADER = st.sampled_from(["Subject", "X-A", "X-" + "Long-" * 14 + "Name"])
+
+
+def decoded(value: str) -> str:
+    return str(make_header(decode_header(value)))
+
+
+def check_lines(field: str) -> None:
+    assert not re.search(r"\r(?!\n)|(?<!\r)\n|\0", field)
+    lines = field.split("\r\n")
+    assert all(line.startswith((" ", "\t")) for line in lines[1:])
+    for line in lines:
+        assert line.strip()
+        assert len(line) <= 998
+        if "=?utf-8?" in line:
+            assert len(line) <= 76
+            for word in re.findall(r"=\?utf-8\?\S*\?=", line):
+                assert len(word) <= 75
+                decoded(word)  # by itself: no character may be split (RFC 2047, section 5)
+        elif len(line) > 78:
+            assert not re.search(r"\S[ \t]+\S", line.partition(":")[2].lstrip() if line is lines[0] else line)
+
+
+@settings(max_examples=400, deadline=None)
+@given(HEADER, VALUE)
+def test_a_text_is_read_back_from_short_lines(name: str, value: str) -> None:
+    field = text_field(name, value)
+    assert field.isascii()
+    check_lines(field)
+    unfolded = field.replace("\r\n", "")
+    assert unfolded.startswith(f"{name}: ")
+    assert decoded(unfolded[len(name) + 2 :].lstrip() if "=?" in unfolded else unfolded[len(name) + 2 :]) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ("Hi", "Subject: Hi"),
+        ("a  b", "Subject: a  b"),
+        ("Grüße", "Subject: =?utf-8?b?R3LDvMOfZQ==?="),
+        ("Ein langer Satz, der nur ein ä hat", "Subject: =?utf-8?q?Ein_langer_Satz=2C_der_nur_ein_=C3=A4_hat?="),
+        (" Hi", "Subject: =?utf-8?q?_Hi?="),
+        ("=?utf-8?q?x?=", "Subject: =?utf-8?b?PT91dGYtOD9xP3g/PQ==?="),
+        ("a" * 40 + " " + "b" * 40, "Subject: " + "a" * 40 + "\r\n " + "b" * 40),
+        ("a" * 200, "Subject: " + "a" * 200),
+    ],
+)
+def test_texts(value: str, field: str) -> None:
+    assert text_field("Subject", value) == field
+
+
+def test_a_word_too_long_for_any_line_is_encoded() -> None:
+    field = text_field("Subject", "a" * 2000)
+    check_lines(field)
+    assert decoded(field.replace("\r\n", "")[9:]) == "a" * 2000
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUE)
+def test_a_name_is_read_back(name: str) -> None:
+    field = address_field("From", [Address(name, "b", "x.de")])
+    check_lines(field)
+    phrase = field.replace("\r\n", "").removeprefix("From: ").removesuffix(" <b@x.de>")
+    if phrase.startswith('"'):
+        assert re.sub(r"\\(.)", r"\1", phrase[1:-1]) == name
+    else:
+        assert decoded(phrase) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("", "From: b@x.de"),
+        ("My Shop", "From: My Shop <b@x.de>"),
+        ("Shop, Inc.", 'From: "Shop, Inc." <b@x.de>'),
+        ('a"b\\', 'From: "a\\"b\\\\" <b@x.de>'),
+        ("a <c@y.de>", 'From: "a <c@y.de>" <b@x.de>'),
+        ("Jö", "From: =?utf-8?b?SsO2?= <b@x.de>"),
+    ],
+)
+def test_names(name: str, shown: str) -> None:
+    assert address_field("From", [Address(name, "b", "x.de")]) == shown
+
+
+def test_many_addresses_are_folded_between_them() -> None:
+    field = address_field("To", [Address("", f"bob{n}", "example.net") for n in range(20)])
+    check_lines(field)
+    assert max(map(len, field.split("\r\n"))) <= 78
+    assert field.count("@example.net") == 20
+    assert not field.endswith(",")

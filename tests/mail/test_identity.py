@@ -1,0 +1,30 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamq.mail.identity import content_hash, digest
+
+
+def test_the_key_is_tenant_and_id() -> None:
+    assert len(digest("", "a")) == 10
+    assert len({digest("", "ab"), digest("a", "b"), digest("ab", ""), digest("", "b")}) == 4
+
+
+def test_content_is_all_but_id_and_traceparent() -> None:
+    fields = {b"to": b"a@x", b"text": b"hi"}
+    same = {b"text": b"hi", b"id": b"1", b"to": b"a@x", b"traceparent": b"00"}
+    assert len(content_hash(fields)) == 4
+    assert content_hash(fields) == content_hash(same)
+
+
+@settings(max_examples=200, deadline=None)
+@given(*[st.dictionaries(st.sampled_from([b"to", b"text", b"tex", b"x_a"]), st.binary(max_size=9))] * 2)
+def test_other_content_has_another_hash(one: dict[bytes, bytes], two: dict[bytes, bytes]) -> None:
+    assert (content_hash(one) == content_hash(two)) is (one == two)
+
+
+def test_a_byte_may_not_move_between_name_value_and_neighbour() -> None:
+    hashes = [
+        content_hash(fields)
+        for fields in ({b"ab": b"c"}, {b"a": b"bc"}, {b"a": b"b", b"c": b""}, {b"a": b"", b"b": b"c"})
+    ]
+    assert len(set(hashes)) == 4

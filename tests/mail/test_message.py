@@ -1,0 +1,154 @@
+import pytest
+
+from streamq.errors import MalformedMail, UnsupportedFields
+from streamq.mail.message import Message, read_message
+
+NOW = 1_732_237_561_234
+COMPOSED = {b"from": b"Shop <shop@example.com>", b"to": b"bob@example.net", b"subject": b"Hi", b"text": b"Hello"}
+RAW = {b"raw": b"From: Shop <shop@example.com>\nTo: bob@example.net\nSubject: Hi\n\nHello\n"}
+SOME = frozenset({b"cc"})
+
+
+def message(fields: dict[bytes, bytes], later: frozenset[bytes] = frozenset()) -> Message:
+    return read_message(fields, later, entry="11-0", at_ms=NOW, salt=b"salt")
+
+
+@pytest.mark.parametrize("fields", [COMPOSED, RAW])
+def test_the_envelope_follows_the_header(fields: dict[bytes, bytes]) -> None:
+    found = message(fields)
+    assert (found.envelope_from, found.to.spec) == ("shop@example.com", "bob@example.net")
+
+
+@pytest.mark.parametrize("fields", [COMPOSED, RAW])
+def test_the_envelope_fields_win(fields: dict[bytes, bytes]) -> None:
+    found = message({**fields, b"envelope_from": b"b+1@Bounce.example", b"envelope_to": b"<x@y.de>"})
+    assert (found.envelope_from, found.to.spec) == ("b+1@Bounce.example", "x@y.de")
+    assert b"x@y.de" not in found.source.content()
+    assert message({**fields, b"envelope_from": b"<>"}).envelope_from == ""
+
+
+@pytest.mark.parametrize("fields", [COMPOSED, RAW])
+@pytest.mark.parametrize("field", ["envelope_from", "envelope_to"])
+def test_the_envelope_fields_have_rules(fields: dict[bytes, bytes], field: str) -> None:
+    for value in (b"bob", b"a@b\r\nRCPT TO:<c@d>", b"a@b> <c@d", b"\xff@x", b"<>\n"):
+        with pytest.raises(MalformedMail, match=f"^{field}: "):
+            message({**fields, field.encode(): value})
+    with pytest.raises(MalformedMail, match="envelope_to: not an address"):
+        message({**fields, b"envelope_to": b"<>"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs"),
+    [
+        ({**COMPOSED, b"to": b"a@x.de, b@x.de"}, ("to",)),
+        ({**COMPOSED, b"to": b'["a@x.de", "b@x.de"]'}, ("to",)),
+        ({**COMPOSED, b"envelope_to": b"a@x.de, b@x.de"}, ("envelope_to",)),
+        ({**RAW, b"envelope_to": b"a@x.de, b@x.de"}, ("envelope_to",)),
+        ({b"raw": b"From: a@x.de\nTo: a@x.de, b@x.de\n\n"}, ("raw",)),
+        ({b"raw": b"From: a@x.de\nTo: a@x.de\nCc: b@x.de\n\n"}, ("raw",)),
+        ({b"raw": b"From: a@x.de\nTo: a@x.de\nTo: b@x.de\nBcc: c@x.de\n\n"}, ("raw",)),
+    ],
+)
+def test_several_recipients_wait_for_a_later_version(fields: dict[bytes, bytes], needs: tuple[str, ...]) -> None:
+    with pytest.raises(UnsupportedFields) as found:
+        message(fields)
+    assert found.value.fields == needs
+    with pytest.raises(UnsupportedFields) as found:
+        message(fields, SOME)
+    assert found.value.fields == tuple(sorted((*needs, "cc")))
+
+
+def test_one_mailbox_twice_is_one_recipient() -> None:
+    assert message({**COMPOSED, b"to": b"Bob <bob@x.de>, bob@X.DE"}).to.spec == "bob@x.de"
+    assert message({b"raw": b"From: a@x.de\nTo: b@x.de\nCc: b@x.de\n\n"}).to.spec == "b@x.de"
+
+
+def test_several_in_to_are_a_header_where_the_envelope_names_one() -> None:
+    found = message({**COMPOSED, b"to": b"a@x.de, b@x.de", b"envelope_to": b"b@x.de"})
+    assert found.to.spec == "b@x.de"
+    assert b"\r\nTo: a@x.de, b@x.de\r\n" in found.source.content()
+
+
+def test_a_raw_message_may_hide_its_recipient() -> None:
+    found = message({b"raw": b"From: a@x.de\nTo: undisclosed-recipients:;\nBcc: b@x.de\n\nhi"})
+    assert found.to.spec == "b@x.de"
+    assert b"b@x.de" not in found.source.content()
+
+
+def test_a_raw_message_is_not_asked_for_what_the_envelope_says() -> None:
+    found = message({b"raw": b"To: =?broken, <\n\nhi", b"envelope_from": b"<>", b"envelope_to": b"b@x.de"})
+    assert (found.envelope_from, found.to.spec) == ("", "b@x.de")
+    assert found.message_id.endswith("@localhost>")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "why"),
+    [
+        ({b"to": b"b@x.de", b"text": b"x"}, "from", "needs it"),
+        ({b"from": b"b@x.de", b"text": b"x"}, "to", "no recipient"),
+        ({b"from": b"b@x.de", b"to": b"b@x.de"}, "text", "nothing to send"),
+        ({}, "from", "needs it"),
+        ({**RAW, b"subject": b"x"}, "subject", "beside raw"),
+        ({**RAW, b"to": b"b@x.de"}, "to", "beside raw"),
+        ({b"raw": b"From: a@x.de\n\nTo: b@x.de\n"}, "raw", "no recipient"),
+        ({b"raw": b"To: b@x.de\n\nFrom: b@x.de\n"}, "raw", "no single address in From"),
+        ({b"raw": b"From: b@x.de\nTo: nonsense\n\n"}, "raw", "its To: not an address"),
+        ({b"raw": b"From: b@x.de\nTo: b@x.de\n\n\0"}, "raw", "NUL"),
+    ],
+)
+def test_what_is_missing_or_contradicts(fields: dict[bytes, bytes], field: str, why: str) -> None:
+    with pytest.raises(MalformedMail, match=why) as found:
+        message(fields)
+    assert found.value.field == field
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"recipients": b"[]", b"from": b"a@x.de", b"text": b"x"},
+        {b"template": b"t", b"to": b"b@x.de"},
+        {b"recipients": b"[]", b"raw": b"From: a@x.de\n\n"},
+    ],
+)
+def test_what_is_not_built_may_fill_the_gap(fields: dict[bytes, bytes]) -> None:
+    later = frozenset(fields) & {b"recipients", b"template"}
+    with pytest.raises(UnsupportedFields) as found:
+        message(fields, later)
+    assert found.value.fields == tuple(name.decode() for name in later)
+
+
+BREAKS = [b"x\rBcc: e@x.de", b"x\nBcc: e@x.de", b"x\r\n\r\nbody", b"x\0"]
+
+
+@pytest.mark.parametrize("field", ["from", "sender", "reply_to", "to", "subject", "envelope_from", "envelope_to"])
+@pytest.mark.parametrize("broken", BREAKS)
+def test_no_value_writes_a_header(field: str, broken: bytes) -> None:
+    forms = [broken] if field == "subject" else [broken, b'"' + broken + b'" <a@x.de>', b"a@x.de" + broken]
+    for value in forms:
+        with pytest.raises(MalformedMail) as found:
+            message({**COMPOSED, field.encode(): value})
+        assert found.value.field == field
+
+
+def test_message_id_and_date_are_overridden_by_headers() -> None:
+    headers = b'{"Message-ID": "<mine@x>", "Date": "2 Nov 2024 01:06 +0100", "X-A": "b"}'
+    found = message({**COMPOSED, b"headers": headers})
+    content = found.source.content()
+    assert found.message_id == "<mine@x>"
+    assert content.count(b"\r\nMessage-ID: <mine@x>\r\n") == content.lower().count(b"message-id:") == 1
+    assert content.count(b"\r\nDate: 2 Nov 2024 01:06 +0100\r\n") == content.lower().count(b"date:") == 1
+    assert b"\r\nX-A: b\r\n" in content
+
+
+def test_a_message_id_is_in_the_senders_domain() -> None:
+    assert message(COMPOSED).message_id.endswith("@example.com>")
+    assert message(RAW).message_id.endswith("@example.com>")
+    assert message({**RAW, b"envelope_from": b"b@bounce.example"}).message_id.endswith("@example.com>")
+    nobody = {b"raw": b"Subject: x\n\n", b"envelope_to": b"b@x.de", b"envelope_from": b"b@bounce.example"}
+    assert message(nobody).message_id.endswith("@bounce.example>")
+    assert message({b"raw": b"From: a@x.de\nTo: b@x.de\nMessage-ID: <1@y>\n\n"}).message_id == "<1@y>"
+
+
+def test_too_long_a_headers_field() -> None:
+    with pytest.raises(MalformedMail, match="headers: longer than"):
+        message({**COMPOSED, b"headers": b'{"X":"' + b"a" * 140_000 + b'"}'})

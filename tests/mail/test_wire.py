@@ -1,0 +1,68 @@
+import base64
+import quopri
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamq.mail.wire import crlf, transfer
+
+ENDS = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b" ", b"\xff"]), max_size=20).map(b"".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ENDS)
+def test_every_line_end_becomes_crlf(data: bytes) -> None:
+    assert crlf(data) == re.sub(rb"\r\n|\r|\n", b"\r\n", data)
+
+
+def test_what_is_clean_is_not_copied() -> None:
+    data = b"a\r\nb\r\n"
+    assert crlf(data) is data
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (b"", "7bit"),
+        (b"Hello\r\n", "7bit"),
+        (b"a" * 998, "7bit"),
+        (b"a\r\n" + b"a" * 998 + b"\r\nb", "7bit"),
+        (b"a" * 999, "quoted-printable"),
+        (b"a\r\n" + b"a" * 999 + b"\r\nb", "quoted-printable"),
+        ("Viele Grüße aus der Stadt Köln am Rhein".encode(), "quoted-printable"),
+        ("привет".encode(), "base64"),
+        (b"\0", "base64"),
+    ],
+)
+def test_the_encoding_that_fits(data: bytes, encoding: str) -> None:
+    assert transfer(data)[0] == encoding
+
+
+BODY = st.one_of(
+    ENDS,
+    st.text(max_size=300).map(str.encode),
+    st.text("abc =.\t\r\n", max_size=2000).map(str.encode),
+    st.text("ab ü=\r\n", max_size=2000).map(str.encode),
+    st.tuples(st.integers(900, 1100), st.sampled_from([b"", b" ", b"\r\n", b"\xc3\xbc"])).map(
+        lambda drawn: b"a" * drawn[0] + drawn[1]
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODY)
+def test_the_body_comes_back_from_short_ascii_lines(data: bytes) -> None:
+    data = crlf(data)
+    encoding, body = transfer(data)
+    if encoding == "7bit":
+        assert body is data
+    else:
+        assert (quopri.decodestring if encoding == "quoted-printable" else base64.b64decode)(body) == data
+    assert body.isascii()
+    assert b"\0" not in body
+    assert crlf(body) == body
+    assert max(map(len, body.split(b"\r\n"))) <= (998 if encoding == "7bit" else 76)
+    if encoding != "7bit":
+        assert not re.search(rb"[ \t]+(\r\n|$)", body)  # blanks at line ends get lost on the way
