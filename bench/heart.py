@@ -1,0 +1,189 @@
+"""`python -m bench heart`: what the heart of the queue is promised to do, measured on this machine.
+
+idle      XADD to acceptance by the sink, one worker, nothing else to do: 100 mails, one at a time
+schedule  how late a mail leaves whose `send_at` is a moment
+drain     20,000 mails of 4 KB that wait already, two worker processes: mails a second, CPU seconds per 1,000
+blocked   3,000 mails to healthy sites alone; then behind 30,000 to a site at 50 a second, parked already; then
+          with those 30,000 still unread in front of them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.programs import Programs, feed, programs, until
+from streamq.queue.connection import command
+from streamq.queue.look import status
+from streamq.queue.spool import Spool
+from streamq.settings import load_settings
+
+SLOW = '[sites."slow.example"]\nrate = ["50/s"]\n'
+BLOCKED, HEALTHY = 30_000, 3_000
+
+
+async def _server_stats(spool: Spool) -> dict[str, int]:
+    """Commands that clients sent (not those inside scripts), and the server's CPU in ms."""
+    text = (await command(spool.redis, "INFO", "commandstats")).decode()
+    calls = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("cmdstat_"))
+    named = {name[8:]: int(value.split(",", 1)[0][6:]) for name, value in calls.items()}
+    cpu = dict(
+        line.split(":", 1) for line in (await command(spool.redis, "INFO", "cpu")).decode().splitlines() if ":" in line
+    )
+    used = round(1000 * (float(cpu["used_cpu_sys"]) + float(cpu["used_cpu_user"])))
+    sent = {name: named.get(name, 0) for name in ("evalsha", "xreadgroup")}
+    return {**sent, "fetch": await _fetches(spool), "cpu_ms": used}
+
+
+async def _fetches(spool: Spool) -> int:
+    """Round trips that the workers' connections made, whatever the command."""
+    text = (await command(spool.redis, "CLIENT LIST")).decode()
+    return sum(int(part[9:]) for line in text.splitlines() for part in line.split() if part.startswith("tot-cmds="))
+
+
+async def _spool(p: Programs) -> Spool:
+    spool = await Spool.connect(load_settings(), p.url)
+    p.stack.push_async_callback(spool.close)
+    return spool
+
+
+async def idle(p: Programs) -> dict[str, Any]:
+    sink = await p.sink()
+    spool = await _spool(p)
+    await p.worker()
+    took: list[float] = []
+    before: dict[str, int] = {}
+    for number in range(105):
+        if number == 5:
+            before = await _server_stats(spool)
+        begun = time.time_ns()
+        await command(
+            spool.redis, "XADD", spool.keys.stream("normal"), "*", "id", f"i{number}", "from", "shop@example.com",
+            "to", f"bob{number}@example.net", "subject", "Hi", "text", "Hello",
+        )  # fmt: skip
+        await sink.until(number + 1)
+        took.append((sink.accepted()[-1][0] - begun) / 1e6)
+        await asyncio.sleep(0.02)
+    after = await _server_stats(spool)
+    took = sorted(took[5:])
+    late: list[float] = []
+    for number in range(100):
+        at_ms = time.time_ns() // 1_000_000 + 150
+        await command(
+            spool.redis, "XADD", spool.keys.stream("normal"), "*", "from", "shop@example.com", "send_at", at_ms,
+            "to", f"at{number}@example.net", "subject", "Hi", "text", "Hello",
+        )  # fmt: skip
+        await sink.until(105 + number + 1)
+        late.append(sink.accepted()[-1][0] / 1e6 - at_ms)
+    late.sort()
+    return {
+        "xadd_to_sink_ms": {"median": statistics.median(took), "p99": took[98], "worst": took[-1]},
+        "scheduled_late_ms": {"median": statistics.median(late), "p99": late[98], "worst": late[-1]},
+        "commands_per_mail": {name: (after[name] - before[name]) / 100 for name in ("evalsha", "xreadgroup")},
+    }
+
+
+async def drain(p: Programs, many: int = 20_000, processes: int = 2) -> dict[str, Any]:
+    sink = await p.sink()
+    spool = await _spool(p)
+    await feed(spool, many, domain="example*.net")
+    before = await _server_stats(spool)
+    cpu = p.children_cpu()
+    begun = time.monotonic()
+    for _ in range(processes):
+        await p.worker()
+    await sink.until(many)
+    at = sink.accepted()
+    seconds = (at[-1][0] - at[0][0]) / 1e9
+    after = await _server_stats(spool)
+    await p.stop_workers()
+    used = p.children_cpu() - cpu
+    trips = {name: (after[name] - before[name]) / many for name in ("evalsha", "xreadgroup")}
+    return {
+        "mails": many,
+        "processes": processes,
+        "mails_per_s": many / seconds,
+        "seconds_with_start": time.monotonic() - begun,
+        "worker_cpu_s_per_1000": used / many * 1000,
+        "redis_cpu_s_per_1000": (after["cpu_ms"] - before["cpu_ms"]) / many,
+        "commands_per_mail": {**trips, "sum": sum(trips.values())},
+        "doubles": sum(many - 1 for many in p.duplicates().values()),
+    }
+
+
+async def _healthy(p: Programs, spool: Spool, already: int) -> tuple[float, float]:
+    """Seconds from the first worker's read to the last healthy mail; and the longest healthy wait after that."""
+    assert p.sink_ is not None
+
+    async def all_there() -> bool:
+        assert p.sink_ is not None
+        return sum("@ok" in rcpt for _, rcpt in p.sink_.accepted()) >= HEALTHY
+
+    await until(all_there)
+    at = [ns for ns, rcpt in p.sink_.accepted() if "@ok" in rcpt]
+    return (at[-1] - already) / 1e9, (at[-1] - at[0]) / 1e9
+
+
+async def blocked(folder: Path, how: str) -> dict[str, Any]:
+    """how: alone, parked, unread."""
+    async with programs(folder) as p:
+        await p.sink()
+        spool = await _spool(p)
+        if how == "parked":
+            await feed(spool, BLOCKED, domain="slow.example", name="slow")
+            await p.worker(SLOW)
+            await p.worker(SLOW)
+
+            async def all_parked() -> bool:
+                now = await status(spool)
+                return now.sum("waiting") == 0 and now.sum("leased") == 0
+
+            await until(all_parked)
+            begun = time.time_ns()
+            before = await _server_stats(spool)
+            await feed(spool, HEALTHY, domain="ok*.example", name="ok")
+        else:
+            if how == "unread":
+                await feed(spool, BLOCKED, domain="slow.example", name="slow")
+            await feed(spool, HEALTHY, domain="ok*.example", name="ok")
+            before = await _server_stats(spool)
+            first, second = await asyncio.gather(p.worker(SLOW), p.worker(SLOW))
+            assert first.consumer
+            assert second.consumer
+            begun = time.time_ns()
+        seconds, span = await _healthy(p, spool, begun)
+        after = await _server_stats(spool)
+        spent = {name: after[name] - before[name] for name in ("evalsha", "xreadgroup", "cpu_ms")}
+        return {"seconds": seconds, "first_to_last": span, **spent}
+
+
+async def heart() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="sqb-") as name:
+        folder = Path(name)
+        for part in ("idle", "drain"):
+            (folder / part).mkdir()
+            async with programs(folder / part) as p:
+                found[part] = await (idle(p) if part == "idle" else drain(p))
+        rounds: dict[str, list[dict[str, Any]]] = {"alone": [], "parked": [], "unread": []}
+        for number in range(5):
+            for how, results in rounds.items():
+                place = folder / f"{how}{number}"
+                place.mkdir()
+                results.append(await blocked(place, how))
+        middle = {how: statistics.median(one["seconds"] for one in results) for how, results in rounds.items()}
+        alone = middle["alone"]
+        sent = [one["evalsha"] + one["xreadgroup"] for one in rounds["unread"]]
+        only = [one["evalsha"] + one["xreadgroup"] for one in rounds["alone"]]
+        found["blocked"] = {
+            "median_seconds": middle,
+            "parked_ratio": middle["parked"] / alone,
+            "unread_us_per_blocked_beyond_1.2": (middle["unread"] - 1.2 * alone) * 1e6 / BLOCKED,
+            "commands_per_blocked": (statistics.median(sent) - statistics.median(only)) / BLOCKED,
+            "rounds": rounds,
+        }
+    return found

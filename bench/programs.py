@@ -1,0 +1,201 @@
+"""Whole programs, as a user runs them: a server of its own, a sink as ledger, worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from streamq.queue.connection import pipelined
+from streamq.queue.spool import Spool
+from streamq.server import start
+from streamq.settings import load_settings
+
+__all__ = ["BODY", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "until"]
+
+LINE = b"The quick brown fox jumps over the lazy dog, and over it again and again..\r\n"
+BODY = b"From: Shop <shop@example.com>\r\nTo: a@example.net\r\nSubject: Order\r\n\r\n" + LINE * 53  # 4 KB
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
+    """Waits for something that another process does and that nobody tells us: it is looked at."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+class SinkProcess:
+    """A sink in a process of its own; its journal has a line per accepted mail, before its 250."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, journal: Path) -> None:
+        self.process = process
+        self.url = f"smtp://127.0.0.1:{port}"
+        self.journal = journal
+
+    def accepted(self) -> list[tuple[int, str]]:
+        """(Unix ns, recipient), in order."""
+        lines = self.journal.read_text("utf-8").splitlines() if self.journal.exists() else []
+        parts = (line.split(" ") for line in lines)
+        return [(int(part[0]), part[1]) for part in parts if len(part) >= 2]
+
+    def count(self) -> int:
+        return self.journal.read_bytes().count(b"\n") if self.journal.exists() else 0
+
+    async def until(self, many: int, seconds: float = 300.0) -> None:
+        async def enough() -> bool:
+            return self.count() >= many
+
+        await until(enough, seconds)
+
+    async def until_recipient(self, recipient: str, seconds: float = 60.0) -> None:
+        async def there() -> bool:
+            return any(rcpt == recipient for _, rcpt in self.accepted())
+
+        await until(there, seconds)
+
+
+class WorkerProcess:
+    """`streamq worker`, one process; what it printed is in `log`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @property
+    def consumer(self) -> str:
+        found = re.search(r"^worker +(\S+)$", self.log.read_text(), re.M)
+        return found[1] if found else ""
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def stop(self) -> int:
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await self.process.wait()
+
+
+class Programs:
+    """A server, at most one sink, and workers; all end with the context."""
+
+    def __init__(self, stack: AsyncExitStack, folder: Path, url: str) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.url = url
+        self.workers: list[WorkerProcess] = []
+        self.sink_: SinkProcess | None = None
+
+    async def sink(self, rules: str = "") -> SinkProcess:
+        journal = self.folder / "journal"
+        words = ["--port", "0", "--keep", "0", "--quiet", "--journal", str(journal)]
+        if rules:
+            (self.folder / "rules.toml").write_text(rules)
+            words += ["--rules", str(self.folder / "rules.toml")]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "streamq.sink", *words, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        line = (await process.stdout.readline()).decode()
+        self.sink_ = SinkProcess(process, int(line.rsplit(":", 1)[1]), journal)
+
+        async def end() -> None:
+            if process.returncode is None:
+                process.terminate()
+            await process.communicate()
+
+        self.stack.push_async_callback(end)
+        return self.sink_
+
+    async def worker(self, config: str = "", **settings: Any) -> WorkerProcess:
+        """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once."""
+        assert self.sink_ is not None
+        number = len(self.workers)
+        known = {"redis_url": self.url, "relay": self.sink_.url, **settings}
+        environment = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()}
+        words = ["-m", "streamq"]
+        if config:
+            file = self.folder / f"streamq{number}.toml"
+            file.write_text(config)
+            words += ["--config", str(file)]
+        log = self.folder / f"worker{number}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *words, "worker", env={**os.environ, **environment}, stdout=output, stderr=output
+            )
+        one = WorkerProcess(process, log)
+        self.workers.append(one)
+
+        async def end() -> None:
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+                try:
+                    async with asyncio.timeout(20):
+                        await process.wait()
+                except TimeoutError:
+                    process.kill()
+            await process.wait()
+
+        self.stack.push_async_callback(end)
+
+        async def up() -> bool:
+            return bool(one.consumer) or process.returncode is not None
+
+        await until(up, 30)
+        return one
+
+    async def stop_workers(self) -> list[int]:
+        return [await worker.stop() for worker in self.workers]
+
+    @staticmethod
+    def children_cpu() -> float:
+        """CPU seconds of all children that have ended."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def duplicates(self) -> Counter[str]:
+        """Recipients that were accepted more than once."""
+        assert self.sink_ is not None
+        counts = Counter(rcpt for _, rcpt in self.sink_.accepted())
+        return Counter({rcpt: many for rcpt, many in counts.items() if many > 1})
+
+
+@asynccontextmanager
+async def programs(folder: Path, url: str | None = None) -> AsyncIterator[Programs]:
+    """On the server at `url`, or on one of its own whose data lie in `folder`."""
+    async with AsyncExitStack() as stack:
+        if url is None:
+            server = await asyncio.to_thread(lambda: start(load_settings(), directory=folder / "server"))
+            stack.callback(server.close)
+            url = server.url
+        yield Programs(stack, folder, url)
+
+
+async def feed(
+    spool: Spool,
+    many: int,
+    *,
+    domain: str = "example.net",
+    name: str = "m",
+    priority: str = "normal",
+    raw: bytes = BODY,
+) -> None:
+    """XADD so many mails of 4 KB with ids, 250 a round trip. A `*` in the domain becomes one of 200 numbers."""
+    stream = spool.keys.stream(priority)
+    for start_ in range(0, many, 250):
+        commands = []
+        for number in range(start_, min(start_ + 250, many)):
+            to = f"{name}{number}@{domain.replace('*', str(number % 200))}"
+            commands.append(
+                ("XADD", stream, "*", "id", f"{name}{number}", "envelope_from", "shop@example.com",
+                 "envelope_to", to, "raw", BODY)
+            )  # fmt: skip
+        await pipelined(spool.redis, commands)
