@@ -1,0 +1,110 @@
+"""What the sink really accepted, counted: the truth that senders' own books are held against."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+__all__ = ["Counters", "Ledger", "message_id_of"]
+
+Name = TypeVar("Name", str, bytes)
+
+LONGEST_ID = 998  # bytes kept of a Message-ID: a line of RFC 5322 section 2.1.1
+HEADER_BYTES = 262_144  # of a message are searched for it
+CRLF = b"\r\n"
+MESSAGE_ID = re.compile(rb"\r\nmessage-id[ \t]*:", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start. A mail is a transaction, whatever the number of its recipients."""
+
+    connections: int = 0
+    open: int = 0
+    most_open: int = 0  # connections at once
+    commands: int = 0
+    accepted: int = 0  # mails
+    recipients: int = 0  # of accepted mails
+    content_bytes: int = 0  # of accepted mails
+    refused: int = 0  # 4xx and 5xx replies to a greeting, EHLO, HELO, MAIL, RCPT, DATA or the dot
+    refused_by: Counter[str] = field(default_factory=Counter)  # "rcpt 450" → how often
+    cut: int = 0  # connections that ended in the middle of a mail's content
+
+
+class Ledger:
+    """Counts of accepted mails per recipient and per Message-ID, at most `limit` names of each.
+
+    Names beyond the limit are not counted, and `complete` says so: to push out old ones would make doubles
+    look like first deliveries.
+    """
+
+    def __init__(self, limit: int = 5_000_000) -> None:
+        self.recipients: dict[str, int] = {}
+        self.message_ids: dict[bytes, int] = {}
+        self.without_id = 0  # accepted mails that had no Message-ID
+        self.complete = True
+        self._limit = limit
+
+    def add(self, recipients: Iterable[str], message_id: bytes) -> None:
+        """One accepted mail; `message_id` is empty where it had none."""
+        if message_id:
+            self._count(self.message_ids, message_id)
+        else:
+            self.without_id += 1
+        for recipient in recipients:
+            self._count(self.recipients, recipient)
+
+    def _count(self, names: dict[Name, int], name: Name) -> None:
+        before = names.get(name, 0)
+        if before or len(names) < self._limit:
+            names[name] = before + 1
+        else:
+            self.complete = False
+
+    def doubles(self) -> dict[bytes, int]:
+        """Message-IDs accepted more than once."""
+        return {name: count for name, count in self.message_ids.items() if count > 1}
+
+    def as_json(self, counters: Counters) -> dict[str, Any]:
+        return {
+            "counters": {each.name: getattr(counters, each.name) for each in fields(counters)},
+            "recipients": self.recipients,
+            "message_ids": {
+                name.decode("utf-8", "backslashreplace"): count for name, count in self.message_ids.items()
+            },
+            "without_id": self.without_id,
+            "complete": self.complete,
+        }
+
+    def write(self, path: Path, counters: Counters) -> None:
+        """Write all of it as JSON; the file is there whole or not at all. Raises `OSError`."""
+        new = path.with_name(path.name + ".new")
+        new.write_bytes(orjson.dumps(self.as_json(counters)))
+        new.replace(path)
+
+
+def message_id_of(text: bytes) -> bytes:
+    """The Message-ID of a message, unfolded; empty where it has none.
+
+    `text` is the message with a CRLF in front, so that the first header begins like every other.
+    """
+    end = text.find(b"\r\n\r\n", 0, HEADER_BYTES)
+    end = min(len(text), HEADER_BYTES) if end < 0 else end + 2
+    at = text.find(b"\r\nMessage-ID:", 0, end)  # nearly every mail: a tenth of the pattern's price
+    if at >= 0:
+        at += 13
+    else:
+        found = MESSAGE_ID.search(text, 0, end)
+        if found is None:
+            return b""
+        at = found.end()
+    stop = text.find(CRLF, at, end)
+    while stop >= 0 and text[stop + 2 : stop + 3] in (b" ", b"\t") and stop - at < LONGEST_ID:
+        stop = text.find(CRLF, stop + 2, end)
+    return b" ".join(text[at : stop if stop >= 0 else end][:LONGEST_ID].split())

@@ -1,0 +1,180 @@
+"""The sink as a process of its own: `run` is what `streamq sink` and `python -m streamq.sink` call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from streamq.errors import SettingsError
+from streamq.sink.mailbox import Received
+from streamq.sink.reception import EXTENSIONS
+from streamq.sink.rules import Rules, load_rules, rule_of_flag
+from streamq.sink.server import Sink
+
+__all__ = ["Options", "run"]
+
+LINES_A_SECOND = 20  # a terminal that scrolls faster tells nobody anything, and costs more than the mails
+SHOWN_NAMES = 3  # recipients of a mail in its line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the flags say. `reply` holds `GLOB=CODE [text]` texts, which outrank the rules file."""
+
+    host: str = "127.0.0.1"
+    port: int = 2525
+    rules: Path | None = None
+    reply: tuple[str, ...] = ()
+    maildir: Path | None = None
+    envelope_headers: bool = False
+    keep: int = 1000
+    keep_bytes: int = 64 * 1024 * 1024
+    max_size: int = 25 * 1024 * 1024
+    without: tuple[str, ...] = ()  # extensions not to offer
+    ledger: Path | None = None  # JSON, written at the end
+    ledger_limit: int = 5_000_000
+    journal: Path | None = None
+    quiet: bool = False
+    ready_fd: int | None = None  # gets the port and a newline, and is closed, when the sink listens
+    allow_remote: bool = False
+
+
+def run(options: Options) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises `SettingsError`."""
+    rules = load_rules(options.rules) if options.rules else Rules()
+    rules = Rules((*map(rule_of_flag, options.reply), *rules.rules), rules.seed)
+    for extension in options.without:
+        if extension.upper() not in EXTENSIONS:
+            raise SettingsError(f"without: not one of {', '.join(EXTENSIONS)} (got {extension!r})")
+    if options.ready_fd is not None:
+        try:
+            os.fstat(options.ready_fd)
+        except OSError as wrong:
+            raise SettingsError(f"ready_fd: {wrong.strerror} (got {options.ready_fd})") from None
+    return uvloop.run(_serve(options, rules))
+
+
+async def _serve(options: Options, rules: Rules) -> int:
+    printer = None if options.quiet else Printer()
+    without = {extension.upper() for extension in options.without}
+    sink = Sink(
+        host=options.host,
+        port=options.port,
+        rules=rules,
+        keep=options.keep,
+        keep_bytes=options.keep_bytes,
+        maildir=options.maildir,
+        envelope_headers=options.envelope_headers,
+        max_size=options.max_size,
+        extensions=tuple(extension for extension in EXTENSIONS if extension not in without),
+        ledger_limit=options.ledger_limit,
+        journal=options.journal,
+        on_mail=printer.mail if printer else None,
+        allow_remote=options.allow_remote,
+    )
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await sink.start()
+    except OSError as wrong:
+        place = wrong.filename or f"{options.host}:{options.port}"
+        raise SettingsError(f"cannot start: {place}: {wrong.strerror or wrong}") from None
+    started = time.monotonic()
+    _say(f"listening on {sink.url}")
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, b"%d\n" % sink.port)
+        os.close(options.ready_fd)
+    failure = asyncio.create_task(sink.wait_until(lambda: sink.failed is not None))
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait({failure, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    failure.cancel()
+    if printer:
+        printer.close()
+    return await _finish(options, sink, time.monotonic() - started)
+
+
+async def _finish(options: Options, sink: Sink, seconds: float) -> int:
+    wrong = sink.failed
+    try:
+        await sink.close()
+    except OSError as again:
+        wrong = wrong or again
+    _say(_summary(sink, seconds))
+    if wrong is not None:
+        print(f"streamq sink: {options.journal}: {wrong.strerror}", file=sys.stderr)
+    if options.ledger is not None:
+        try:
+            sink.ledger.write(options.ledger, sink.counters)
+        except OSError as failed:
+            print(f"streamq sink: {options.ledger}: {failed.strerror}", file=sys.stderr)
+            return 1
+    return 0 if wrong is None else 1
+
+
+def _summary(sink: Sink, seconds: float) -> str:
+    counters = sink.counters
+    doubles = sum(count - 1 for count in sink.ledger.message_ids.values())
+    refused = ", ".join(f"{count:,} {name}" for name, count in counters.refused_by.most_common(5))
+    return (
+        f"{counters.accepted:,} mails to {len(sink.ledger.recipients):,} recipients in {seconds:.1f} s, "
+        f"{doubles:,} of them seen before; "
+        f"{counters.refused:,} refusals{f' ({refused})' if refused else ''}; "
+        f"{counters.connections:,} connections, {counters.most_open:,} at once, "
+        f"{counters.cut:,} cut in a mail"
+    )
+
+
+class Printer:
+    """One line per mail, and beyond `LINES_A_SECOND` one line per second."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._printed = 0
+        self._more = 0
+
+    def mail(self, mail: Received) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(1.0, self._second)
+        if self._printed >= LINES_A_SECOND:
+            self._more += 1
+            return
+        self._printed += 1
+        names = ", ".join(mail.envelope_to[:SHOWN_NAMES])
+        if len(mail.envelope_to) > SHOWN_NAMES:
+            names += f" and {len(mail.envelope_to) - SHOWN_NAMES} more"
+        clock = time.strftime("%H:%M:%S", time.localtime(mail.at_ns / 1e9))
+        message_id = mail.message_id.decode("utf-8", "backslashreplace") or "no Message-ID"
+        _say(f"{clock} <{mail.envelope_from}> → {names}  {len(mail.content):,} bytes  {message_id}")
+
+    def _second(self) -> None:
+        self._timer = None
+        self.close()
+        self._printed = 0
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._more:
+            _say(f"… and {self._more:,} more mails")
+            self._more = 0
+
+
+def _say(text: str) -> None:
+    """Print, with what could steer a terminal made visible; nobody may be reading."""
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    try:
+        print(shown, flush=True)
+    except (BrokenPipeError, UnicodeEncodeError):
+        return

@@ -1,0 +1,164 @@
+"""What all connections of a sink share: the judge, the books, and where accepted mails go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from streamq.sink.journal import Journal
+from streamq.sink.ledger import Counters, Ledger, message_id_of
+from streamq.sink.mailbox import Mailbox, Received
+from streamq.sink.maildir import Maildir
+from streamq.sink.rules import Judge, Rules
+
+if TYPE_CHECKING:
+    from streamq.sink.session import Session
+
+__all__ = ["EXTENSIONS", "Envelope", "Reception"]
+
+# STARTTLS and CHUNKING belong here as soon as the session speaks them.
+EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE", "ENHANCEDSTATUSCODES")
+
+
+class Envelope(NamedTuple):
+    """A transaction before its content; the fields are those of `Received`."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    mail_ns: int
+    peer: str
+    helo: str
+    eight_bit: bool
+    smtputf8: bool
+
+
+class Reception:
+    """Takes mails in and counts them. Without `keeps`, the mailbox gets none."""
+
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        mailbox: Mailbox,
+        keeps: bool,
+        ledger: Ledger,
+        on_mail: Callable[[Received], None] | None,
+        max_size: int,
+        extensions: tuple[str, ...],
+    ) -> None:
+        self.judge = Judge(rules)
+        self.counters = Counters()
+        self.ledger = ledger
+        self.mailbox = mailbox
+        self.max_size = max_size
+        self.extensions = extensions
+        self.sessions: set[Session] = set()
+        self.maildir: Maildir | None = None
+        self.journal: Journal | None = None
+        self.failed: OSError | None = None  # why the journal could not be written
+        self._keeps = keeps
+        self._on_mail = on_mail
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+
+    def opened(self, session: Session) -> None:
+        counters = self.counters
+        self.sessions.add(session)
+        counters.connections += 1
+        counters.open += 1
+        counters.most_open = max(counters.most_open, counters.open)
+        self.tell()
+
+    def closed(self, session: Session, *, cut: bool) -> None:
+        self.sessions.discard(session)
+        self.counters.open -= 1
+        self.counters.cut += cut
+        self.tell()
+
+    def refused(self, stage: str, code: int) -> None:
+        self.counters.refused += 1
+        self.counters.refused_by[f"{stage} {code}"] += 1
+
+    def accept(self, envelope: Envelope, text: bytes) -> bytes:
+        """Take a mail in: files, books, memory. Returns the reply; not a 250 if it could not be stored.
+
+        `text` is the content, dot-unstuffed, with a CRLF in front.
+        """
+        at_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+        message_id = message_id_of(text)
+        if self.maildir is not None:
+            try:
+                self.maildir.add(envelope.sender, envelope.recipients, text[2:])
+            except OSError:
+                return b"452 4.3.1 Cannot write to the Maildir\r\n"
+        if self.journal is not None:
+            self.journal.add(at_ns, envelope.recipients, message_id)
+        self.ledger.add(envelope.recipients, message_id)
+        counters = self.counters
+        counters.accepted += 1
+        counters.recipients += len(envelope.recipients)
+        counters.content_bytes += len(text) - 2
+        if self._keeps or self._on_mail is not None:
+            self._hand_on(envelope, text[2:], message_id, at_ns, monotonic_ns)
+        return b"250 2.0.0 Ok: queued as %X\r\n" % counters.accepted
+
+    def _hand_on(self, envelope: Envelope, content: bytes, message_id: bytes, at_ns: int, monotonic_ns: int) -> None:
+        mail = Received(
+            envelope_from=envelope.sender,
+            envelope_to=envelope.recipients,
+            content=content,
+            message_id=message_id,
+            at_ns=at_ns,
+            monotonic_ns=monotonic_ns,
+            mail_ns=envelope.mail_ns,
+            peer=envelope.peer,
+            helo=envelope.helo,
+            eight_bit=envelope.eight_bit,
+            smtputf8=envelope.smtputf8,
+        )
+        if self._keeps:
+            self.mailbox.add(mail)
+        if self._on_mail is not None:
+            self._on_mail(mail)
+
+    def settle(self) -> bool:
+        """Before replies go out: what they acknowledge goes to the journal. False: it could not."""
+        if self.journal is None or self.failed is not None:
+            return self.failed is None
+        try:
+            self.journal.flush()
+        except OSError as wrong:
+            self.failed = wrong
+            self.tell()
+            return False
+        return True
+
+    def tell(self) -> None:
+        """Something was counted: wake whoever waits for it."""
+        for done, future in self._waiting:
+            if not future.done() and done():
+                future.set_result(None)  # its waiter takes the entry out
+
+    async def wait_until(self, done: Callable[[], bool]) -> None:
+        """Return when `done` is true of the books. Raises `ConnectionAbortedError` if the sink ends first."""
+        if done():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (done, future)
+        self._waiting.append(entry)
+        try:
+            await future
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+
+    def end(self) -> None:
+        """No more will come. Raises `OSError` if the journal's last lines cannot be written."""
+        for _done, future in self._waiting:
+            if not future.done():
+                future.set_exception(ConnectionAbortedError("the sink was closed"))
+        self._waiting.clear()
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None

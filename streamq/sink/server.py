@@ -1,0 +1,206 @@
+"""The sink: a mail server on loopback to test against. It keeps what it gets and answers as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from streamq.errors import SettingsError
+from streamq.sink.journal import Journal
+from streamq.sink.ledger import Counters, Ledger
+from streamq.sink.mailbox import Mailbox, Received
+from streamq.sink.maildir import Maildir
+from streamq.sink.reception import EXTENSIONS, Reception
+from streamq.sink.rules import Judge, Rules
+from streamq.sink.session import Session
+
+__all__ = ["Sink"]
+
+BACKLOG = 1024  # connections that the kernel holds until they are accepted
+GOODBYE = 1.0  # seconds that clients have to read the 421 of the end
+LARGEST = 2**31  # bytes of a mail at most, whatever the setting
+
+
+class Sink:
+    """An SMTP server of this process. `async with Sink() as sink:` starts and closes it.
+
+    The last `keep` mails, of at most `keep_bytes` bytes together, are in `received`; with `maildir` each is a
+    file there too; `journal` gets a line per recipient before the 250 goes out. `on_mail` is called for each
+    accepted mail before its reply is written, and must neither block nor raise. Mails above `max_size` bytes
+    get 552. `extensions` are the keywords offered after EHLO. `ledger` counts at most `ledger_limit` names.
+
+    Raises `SettingsError` for a host that is not loopback without `allow_remote`: it takes mail from anybody.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        rules: Rules = Rules(),  # noqa: B008 (frozen)
+        keep: int = 1000,
+        keep_bytes: int = 64 * 1024 * 1024,
+        maildir: Path | None = None,
+        envelope_headers: bool = False,
+        max_size: int = 25 * 1024 * 1024,
+        extensions: tuple[str, ...] = EXTENSIONS,
+        ledger_limit: int = 5_000_000,
+        journal: Path | None = None,
+        on_mail: Callable[[Received], None] | None = None,
+        allow_remote: bool = False,
+    ) -> None:
+        _check(host, port, keep, keep_bytes, max_size, extensions, ledger_limit, allow_remote)
+        self._host = "127.0.0.1" if host == "localhost" else host  # two addresses would get two free ports
+        self._port = port
+        self._maildir = maildir
+        self._envelope_headers = envelope_headers
+        self._journal = journal
+        self._server: asyncio.Server | None = None
+        self._reception = Reception(
+            rules=rules,
+            mailbox=Mailbox(keep, keep_bytes),
+            keeps=keep > 0,
+            ledger=Ledger(ledger_limit),
+            on_mail=on_mail,
+            max_size=max_size,
+            extensions=extensions,
+        )
+
+    async def start(self) -> None:
+        """Open the files and listen. Raises `OSError`."""
+        if self._server is not None:
+            raise RuntimeError("this sink listens already")
+        if self._maildir is not None:
+            self._reception.maildir = Maildir(self._maildir, envelope_headers=self._envelope_headers)
+        journal = Journal(self._journal) if self._journal is not None else None
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Session(self._reception), self._host, self._port, backlog=BACKLOG
+            )
+        except OSError:
+            if journal is not None:
+                journal.close()
+            raise
+        self._reception.journal = journal
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Listen no more, say 421 where a reply may stand, close all. The books stay readable.
+
+        Raises `OSError` if the journal's last lines cannot be written.
+        """
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        reception = self._reception
+        for session in tuple(reception.sessions):
+            session.shut_down()
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await reception.wait_until(lambda: not reception.sessions)
+        except TimeoutError:
+            for session in tuple(reception.sessions):
+                session.abort()
+            await reception.wait_until(lambda: not reception.sessions)
+        await server.wait_closed()
+        reception.end()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def host(self) -> str:
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; stays the same after `close`, so that `start` comes back there."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """`smtp://127.0.0.1:2525`"""
+        return f"smtp://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+
+    @property
+    def received(self) -> Mailbox:
+        """The kept mails, oldest first."""
+        return self._reception.mailbox
+
+    @property
+    def ledger(self) -> Ledger:
+        """Accepted mails per recipient and per Message-ID."""
+        return self._reception.ledger
+
+    @property
+    def counters(self) -> Counters:
+        return self._reception.counters
+
+    @property
+    def failed(self) -> OSError | None:
+        """Why the journal could not be written: since then nothing is acknowledged any more."""
+        return self._reception.failed
+
+    def follow(self, rules: Rules) -> None:
+        """Answer by other rules from the next command on; their counts begin anew."""
+        self._reception.judge = Judge(rules)
+
+    async def wait_for(self, count: int) -> None:
+        """Return when `count` mails were accepted in all, since the start.
+
+        Raises `ConnectionAbortedError` if the sink is closed before.
+        """
+        await self.wait_until(lambda: self._reception.counters.accepted >= count)
+
+    async def wait_until(self, done: Callable[[], bool]) -> None:
+        """Return when `done()` is true; it is asked after whatever changes the books, and must not raise."""
+        await self._reception.wait_until(done)
+
+
+def _check(
+    host: str,
+    port: int,
+    keep: int,
+    keep_bytes: int,
+    max_size: int,
+    extensions: tuple[str, ...],
+    ledger_limit: int,
+    allow_remote: bool,
+) -> None:
+    if not allow_remote and not _is_loopback(host):
+        raise SettingsError(
+            f"host: the sink takes mail from anybody; to listen beyond loopback, allow it (got {host!r})"
+        )
+    bounds = {
+        "port": (port, 0, 65_535),
+        "keep": (keep, 0, 10**9),
+        "keep_bytes": (keep_bytes, 0, 2**63),
+        "max_size": (max_size, 1, LARGEST),
+        "ledger_limit": (ledger_limit, 0, 10**9),
+    }
+    for name, (value, least, most) in bounds.items():
+        if not least <= value <= most:
+            raise SettingsError(f"{name}: not from {least} to {most} (got {value})")
+    for extension in extensions:
+        if extension not in EXTENSIONS:
+            raise SettingsError(f"extensions: not one of {', '.join(EXTENSIONS)} (got {extension!r})")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
