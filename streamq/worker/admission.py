@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from streamq.worker.intake import Intake
 from streamq.worker.link import Link
 
 __all__ = ["Admission"]
+
+CLOSED_SECONDS = 1.0
+CLOSED_MOST = 10_000  # lanes
 
 
 class Admission:
@@ -41,6 +45,7 @@ class Admission:
         self.next_due = next_due
         self.closed_us = 0
         self.now_us = 0
+        self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
     async def admit(self, entries: Sequence[Entry]) -> None:
         """Through the limits: to an outbox, or wherever the script says."""
@@ -48,17 +53,39 @@ class Admission:
             await self._admit(entries[start : start + BATCH])
 
     async def _admit(self, entries: Sequence[Entry]) -> None:
-        judged = [self.intake.judge(entry) for entry in entries]
+        now = asyncio.get_running_loop().time()
+        judged = [self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
-        admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows))
+        admitted = await self.link.call(self.spool.scripts.admit, self.consumer, rows)
         self.closed_us = admitted.closed_us if len(self.outboxes) == 1 else 0
         self.now_us = admitted.now_us
-        for (row, mail), (status, notes) in zip(judged, admitted.statuses, strict=True):
-            if status == "go" and mail is not None:
-                self.deliver(row, mail, admitted.token, notes)
-            else:
-                self.hand.drop(row.entry)
+        again: list[Entry] = []
+        for entry, (row, mail), (status, notes) in zip(entries, judged, admitted.statuses, strict=True):
+            if status == "go":
+                self._closed.pop(row.lane, None)
+                if mail is None:  # it was glanced at, and its lane has opened since
+                    row, mail = self.intake.judge(entry)
+                if mail is not None:
+                    self.deliver(row, mail, admitted.token, notes)
+                else:
+                    again.append(entry)
+                continue
+            if status == "parked":
+                self._closed[row.lane] = now + CLOSED_SECONDS
+            self.hand.drop(row.entry)
         self.next_due(admitted.next_us, admitted.now_us)
+        if again:
+            await self._admit(again)
+
+    def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
+        """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
+        if self._closed:
+            row = self.intake.glance(entry)
+            if row is not None and self._closed.get(row.lane, 0.0) > now:
+                return row, None
+            if len(self._closed) > CLOSED_MOST:
+                self._closed.clear()
+        return self.intake.judge(entry)
 
     def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes) -> None:
         """Into the outbox of its route."""
@@ -85,7 +112,7 @@ class Admission:
     async def take_back(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
         """Leases that an index or a reclaim gave: fetch the bodies; (entry, notes, slot). With a slot it goes at
         once, without one it is admitted."""
-        found = await self.link.call(lambda: self.spool.fetch([entry for entry, _, _ in leases]))
+        found = await self.link.call(self.spool.fetch, [entry for entry, _, _ in leases])
         unslotted: list[Entry] = []
         for (name, notes, slot), entry in zip(leases, found, strict=True):
             if entry is None:
@@ -101,5 +128,5 @@ class Admission:
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")
-        await self.link.call(lambda: self.spool.scripts.settle(self.consumer, [row]))
+        await self.link.call(self.spool.scripts.settle, self.consumer, [row])
         self.hand.drop(entry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamq.errors import MalformedMail, UnknownFields, UnsupportedFields
-from streamq.mail import Mail, parse
+from streamq.mail import Mail, glance, parse
 from streamq.queue.scripts import AdmitRow, why
 from streamq.queue.spool import Entry, time_ms
 from streamq.settings import Settings
@@ -58,6 +58,27 @@ class Intake:
             mail.event,
         )
         return row, mail
+
+    def glance(self, entry: Entry) -> AdmitRow | None:
+        """The row of a plain mail without judging the rest of it: for a lane that is known to be closed. (With
+        `pii=hash` an event must not show what a glance would put there.)"""
+        if self.settings.pii == "hash":
+            return None
+        seen = glance(entry.fields, self.settings.max_mail_bytes)
+        if seen is None:
+            return None
+        deadline = time_ms(entry.entry) + self.settings.max_age
+        return AdmitRow(
+            "send",
+            entry.entry,
+            f"{self.routes[0]}|{seen.site}",
+            0,
+            deadline,
+            0,
+            seen.seen,
+            seen.id or entry.entry,
+            seen.event,
+        )
 
     def rebuild(self, entry: Entry) -> bytes | None:
         """An entry's content as it was or would be sent; None where it is no mail that can be."""

@@ -1,0 +1,60 @@
+"""A glance at a mail whose lane is closed: enough to park it, at a tenth of the price of `parse`.
+
+A burst to a site that takes fifty mails a second stands in front of everybody else's mail. What parks is
+looked at again when its turn comes; until then its recipient, its id and its content's hash are all that
+admission needs. Only the plain case is glanced at; everything else is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streamq.mail.identity import content_hash, digest
+
+__all__ = ["Glance", "glance"]
+
+# No field here decides when, which way, or by which rule a mail goes.
+PLAIN = frozenset(
+    {
+        *(b"id", b"raw", b"envelope_from", b"envelope_to", b"from", b"to", b"subject", b"text", b"html"),
+        *(b"reply_to", b"sender", b"headers", b"metadata", b"traceparent", b"sensitive", b"on_ambiguous"),
+    }
+)
+ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
+ADDRESS = re.compile(
+    rb"(?:%b)(?:\.%b)*+@([A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+)++)" % (ATOM, ATOM)
+)
+ID = re.compile(rb"[!#-\[\]-~]{1,256}")  # what JSON shows as it is
+MOST = 128
+
+
+@dataclass(slots=True)
+class Glance:
+    """`seen` is digest and content hash (b"" without an id); `event` as in `Mail`, as far as it was looked at."""
+
+    id: str
+    site: str
+    seen: bytes
+    event: bytes
+
+
+def glance(fields: Mapping[bytes, bytes], max_bytes: int) -> Glance | None:
+    """None where only `parse` can tell."""
+    if not fields.keys() <= PLAIN:
+        return None
+    to = fields.get(b"envelope_to") or (b"" if b"raw" in fields else fields.get(b"to", b""))
+    found = ADDRESS.fullmatch(to) if len(to) <= MOST else None
+    if found is None or sum(map(len, fields.values())) > max_bytes:
+        return None
+    site = found[1].decode().lower()
+    event = b'"rcpt":"%b","site":"%b"' % (to, site.encode())
+    name = fields.get(b"id")
+    if not name:
+        return Glance("", site, b"", event)
+    if not ID.fullmatch(name):
+        return None
+    given = {field: value for field, value in fields.items() if value}
+    text = name.decode()
+    return Glance(text, site, digest("", text) + content_hash(given), event)
