@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from law import leaks, queues, survey
 from mailroom import Mailroom
+from redis.asyncio import Redis
 from servers import KINDS, Missing, Server, Servers, executable
 
+from streamq.keys import Keys
 from streamq.queue.check import check
 from streamq.queue.connection import command, connect
 from streamq.queue.spool import Spool
@@ -124,21 +126,19 @@ def room(spool: Spool) -> Mailroom:
 
 
 def _examined(request: pytest.FixtureRequest, url: str) -> Iterator[str]:
-    _run(_emptied(url))
     yield url
     wrong = _run(
-        examine(
+        _ended(
             url,
             leaves_mail=request.node.get_closest_marker("leaves_mail") is not None,
             drained=request.node.get_closest_marker("drained") is not None,
         )
     )
-    _run(_emptied(url))
     if wrong:
         pytest.fail("left behind: " + "; ".join(wrong), pytrace=False)
 
 
-def _run(work: Any) -> Any:
+def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
     """By a loop that is nobody's current one: the test's own is gone already, or never was."""
     loop = asyncio.new_event_loop()
     try:
@@ -147,36 +147,33 @@ def _run(work: Any) -> Any:
         loop.close()
 
 
-async def _emptied(url: str) -> None:
+async def _ended(url: str, *, leaves_mail: bool, drained: bool) -> list[str]:
     redis = connect(url)
     try:
         await command(redis, "CONFIG", "SET", "maxmemory", 0)
+        return await examine(redis, leaves_mail=leaves_mail, drained=drained)
+    finally:
         await command(redis, "FLUSHALL")
-    finally:
         await redis.aclose()
 
 
-async def examine(url: str, *, leaves_mail: bool = False, drained: bool = False) -> list[str]:
+async def examine(redis: Redis, *, leaves_mail: bool = False, drained: bool = False) -> list[str]:
     """All that is wrong with the queues of a server, in words."""
-    redis = connect(url)
-    try:
-        await command(redis, "CONFIG", "SET", "maxmemory", 0)
-        wrong = await leaks(redis, drained=drained)
-        for queue in await queues(redis):
-            seen = await survey(redis, queue)
-            wrong += [f"{queue}: {what}" for what in seen.wrong]
-            if seen.states and not leaves_mail:
-                wrong.append(f"{queue}: mails are left: {dict(seen.depth)}")
-            busy = {name: many for name, many in seen.consumers.items() if many}
-            if busy and not leaves_mail:
-                wrong.append(f"{queue}: consumers have leases: {busy}")
-            if not any("no group" in what or "bell" in what for what in seen.wrong):
-                names = (await command(redis, "HGET", f"{{{queue}}}:meta", "priorities")).decode()
-                named: dict[str, Any] = {"queue": queue, "priorities": names}
-                spool = Spool(Settings(**named), redis)
-                await spool.open()
-                report = await check(spool)
-                wrong += [f"{queue}: check says {each.what} {each.entry}" for each in report.wrong]
-        return wrong
-    finally:
-        await redis.aclose()
+    wrong = await leaks(redis, drained=drained)
+    for queue in await queues(redis):
+        seen = await survey(redis, queue)
+        wrong += [f"{queue}: {what}" for what in seen.wrong]
+        if seen.states and not leaves_mail:
+            wrong.append(f"{queue}: mails are left: {dict(seen.depth)}")
+        busy = {name: many for name, many in seen.consumers.items() if many}
+        if busy and not leaves_mail:
+            wrong.append(f"{queue}: consumers have leases: {busy}")
+        if any("no group" in what or "bell" in what for what in seen.wrong):
+            continue  # opening it to check it would make them again
+        names = (await command(redis, "HGET", Keys(queue).meta, "priorities")).decode()
+        named: dict[str, Any] = {"queue": queue, "priorities": names}
+        spool = Spool(Settings(**named), redis)
+        await spool.open()
+        report = await check(spool)
+        wrong += [f"{queue}: check says {each.what} {each.entry}" for each in report.wrong]
+    return wrong

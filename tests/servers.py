@@ -82,7 +82,7 @@ class Server:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="sq-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="sqtest-"))
 
     @property
     def socket(self) -> Path:

@@ -24,7 +24,8 @@ CHUNK_BYTES = 2_000_000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Wrong:
-    """One breach: `what` is lost, twice, both, lane, orphan or counts; `entry` is "" for counts."""
+    """One breach: `what` is lost, twice, both, lane, orphan, stray or counts (lua/repair.lua). `entry` is "" for
+    counts, a member of parked for stray."""
 
     entry: str
     what: str
@@ -96,7 +97,8 @@ async def _orphans(spool: Spool) -> set[Wrong]:
         at = ""
         while True:
             reached, *entries = await spool.scripts.check(what, p, at, many)
-            found |= {Wrong(entry.decode(), "orphan") for entry in entries}
+            names = [entry.decode() for entry in entries]
+            found |= {Wrong(name, "stray" if "|" in name else "orphan") for name in names}
             at = reached.decode()
             if not at:
                 break
@@ -111,10 +113,10 @@ async def _counts(spool: Spool) -> set[Wrong]:
 
 async def _again(spool: Spool, suspects: set[Wrong], report: CheckReport) -> None:
     """The second look, one by one."""
-    orphans = await _orphans(spool) if any(s.what == "orphan" for s in suspects) else set()
+    orphans = await _orphans(spool) if any(s.what in {"orphan", "stray"} for s in suspects) else set()
     counts = await _counts(spool) if any(s.what == "counts" for s in suspects) else set()
     for suspect in sorted(suspects):
-        if suspect.what in {"orphan", "counts"}:
+        if suspect.what in {"orphan", "stray", "counts"}:
             if suspect in orphans | counts:
                 report.wrong.append(suspect)
             continue

@@ -81,7 +81,7 @@ class Caller:
         try:
             return await self._evalsha(script, evalsha)
         except ResponseError as error:
-            if "NOGROUP" not in str(error) or self.reopen is None:
+            if not _no_group(error) or self.reopen is None:
                 raise
         await self.reopen()
         return await self._evalsha(script, evalsha)
@@ -95,7 +95,7 @@ class Caller:
 
     async def pipeline(self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]) -> list[Any]:
         """Several calls of one verb whose order does not matter, in one round trip. Those that a server
-        without the script refused, and only those, are repeated."""
+        without the script or the group refused, and only those, are repeated."""
         script = load(verb)
         commands = [("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls]
         self.calls[verb] = self.calls.get(verb, 0) + len(commands)
@@ -103,13 +103,21 @@ class Caller:
         again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if again:
             await command(self._redis, "SCRIPT LOAD", script.source)
-            for at, reply in zip(
-                again,
-                await pipelined(self._redis, [commands[at] for at in again], raising=False),
-                strict=True,
-            ):
-                replies[at] = reply
+            await self._repeat(commands, replies, again)
+        again = [at for at, reply in enumerate(replies) if _no_group(reply)]
+        if again and self.reopen is not None:
+            await self.reopen()
+            await self._repeat(commands, replies, again)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
+
+    async def _repeat(self, commands: Sequence[tuple[Arg, ...]], replies: list[Any], again: Sequence[int]) -> None:
+        found = await pipelined(self._redis, [commands[at] for at in again], raising=False)
+        for at, reply in zip(again, found, strict=True):
+            replies[at] = reply
+
+
+def _no_group(reply: object) -> bool:
+    return isinstance(reply, ResponseError) and "NOGROUP" in str(reply)

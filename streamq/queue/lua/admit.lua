@@ -20,9 +20,12 @@ local now = clock(given)
 local now_ms = math.floor(now / 1000)
 local token = new_token()
 local next, closed = 0, 0
-local parked_any = redis.call('EXISTS', K.parked) == 1
 local admitted = {} -- p → highest id admitted
 local out = {}
+local go = {} -- stream → ids that become leases; all of a stream in one XCLAIM
+local rows_of = {} -- stream .. id → its entry and where its status stands
+gather()
+ask_holds(consumer, 2)
 
 local function sooner(us) if next == 0 or us < next then next = us end end
 
@@ -55,6 +58,22 @@ local function rule_for(entry, id, tail)
   return nil
 end
 
+-- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane.
+local queues = {}
+local function queue_of(lane)
+  local queue = queues[lane]
+  if not queue then
+    queue = {visit = 0}
+    local first = has_parked and lane_range(lane, nil, 1)[1]
+    if first then
+      queue.urgency = tonumber(first:sub(#lane + 2, #lane + 2))
+      queue.visit = tonumber(redis.call('ZSCORE', K.due(NAMES[queue.urgency + 1]), lane) or 0)
+    end
+    queues[lane] = queue
+  end
+  return queue
+end
+
 -- The mail is this consumer's and stands nowhere else.
 local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why)
   local event_id = entry .. '.' .. token
@@ -65,15 +84,16 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.relayed', producer, entry, event_id, now, notes.sent)
     return 'done'
   end
+  if expires > 0 then expire_at(entry, expires) end
   if kind ~= 'send' then
     local reason = cjson.decode(why)
-    local said = tail .. (tail ~= '' and ',' or '') .. '"class":' .. json(reason.class) .. ',"reason":' .. json(reason.reason)
+    local said = with(tail, '"class":' .. json(reason.class) .. ',"reason":' .. json(reason.reason))
     if kind == 'hold' then
       leave(stream, id)
       hold(entry)
-      notes.reason, notes.class = reason.reason, reason.class
+      notes.reason, notes.class, notes.fields = reason.reason, reason.class, reason.fields
       note(entry, notes)
-      for _, field in ipairs(reason.fields or {}) do redis.call('HINCRBY', K.holds, 'need:' .. field, 1) end
+      need(notes, 1)
       event('email.held', producer, entry, event_id, now, said)
       return 'held'
     end
@@ -90,13 +110,13 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     elseif owner ~= entry and owner_hash == hash then
       remove(entry, stream, id)
       count('total:duplicate', 1)
-      event('email.duplicate', producer, entry, event_id, now, tail .. ',"of":"' .. owner .. '"')
+      event('email.duplicate', producer, entry, event_id, now, with(tail, '"of":"' .. owner .. '"'))
       return 'duplicate'
     elseif owner ~= entry then
       local reason = 'id: same id, other content, as entry ' .. owner
       bury(entry, stream, id, {reason = reason, class = 'id_conflict'}, now, window)
       count('total:rejected', 1)
-      event('email.rejected', producer, entry, event_id, now, tail .. ',"class":"id_conflict","reason":' .. json(reason))
+      event('email.rejected', producer, entry, event_id, now, with(tail, '"class":"id_conflict","reason":' .. json(reason)))
       return 'dead'
     end
   end
@@ -105,9 +125,9 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     drop_intent(entry)
     leave(stream, id)
     hold(entry)
-    notes.reason, notes.class, notes.due = 'asked for', 'operator', due
+    notes.reason, notes.class, notes.due = 'asked for', 'operator', due > 0 and due or nil
     note(entry, notes)
-    event('email.held', producer, entry, event_id, now, tail .. ',"class":"operator"')
+    event('email.held', producer, entry, event_id, now, with(tail, '"class":"operator"'))
     return 'held'
   elseif asked == 'cancel' then
     if ident ~= '' then unsee(ident:sub(1, 10), entry, now, window) end
@@ -118,16 +138,15 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   elseif asked == 'bounce' then
     bury(entry, stream, id, {reason = 'bounced by an operator', class = 'operator'}, now, window)
     count('total:bounced', 1)
-    event('email.bounced', producer, entry, event_id, now, tail .. ',"class":"operator"')
+    event('email.bounced', producer, entry, event_id, now, with(tail, '"class":"operator"'))
     return 'dead'
   end
   if now_ms >= deadline then
     bury(entry, stream, id, {reason = 'too old: its time was over at ' .. text(deadline), class = 'expired'}, now, window)
     count('total:expired', 1)
-    event('email.expired', producer, entry, event_id, now, tail .. ',"class":"expired"')
+    event('email.expired', producer, entry, event_id, now, with(tail, '"class":"expired"'))
     return 'expired'
   end
-  if expires > 0 then expire_at(entry, expires) end
   if due > now_ms then
     leave(stream, id)
     schedule(entry, math.min(due, deadline))
@@ -136,18 +155,19 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   end
   -- A newcomer never overtakes its own lane; a better priority than all that is parked there may.
   local wait = 0
-  if parked_any then
-    local first = lane_range(lane, nil, 1)[1]
-    if first and tonumber(first:sub(#lane + 2, #lane + 2)) <= p then wait = math.max(next_slot(lane, now), now) end
+  local queue = queue_of(lane)
+  if queue.urgency and queue.urgency <= p then -- nor does it bring the lane's next visit forward
+    wait = math.max(next_slot(lane, now), queue.visit, now)
+  else
+    wait = take_slot(lane, now)
   end
-  if wait == 0 then wait = take_slot(lane, now) end
   if wait == 0 then
-    stamp(stream, id, consumer, token)
+    listed(go, stream, id)
     return 'go'
   end
   leave(stream, id)
   park(entry, lane, wait)
-  parked_any = true
+  if not queue.urgency or p < queue.urgency then queue.urgency, queue.visit = p, wait end
   sooner(wait)
   return 'parked'
 end
@@ -155,7 +175,7 @@ end
 for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in each() do
   local p, id, stream = split(entry)
   local status
-  if holder(stream, id) ~= consumer then
+  if not held_token(stream, id, consumer) then
     status = 'lost'
   elseif known(p, id) and place(entry) then
     leave(stream, id)
@@ -166,9 +186,18 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in eac
     if lane ~= '' then closed = math.max(closed, route_state(route_of(lane)).till) end
   end
   out[#out + 1] = status
+  if status == 'go' then rows_of[stream .. id] = {at = #out, entry = entry} end
   out[#out + 1] = status == 'go' and has_notes and redis.call('HGET', K.notes, entry) or ''
 end
 
+for stream, ids in pairs(go) do
+  for _, id in ipairs(stamp_all(stream, ids, consumer, token)) do
+    local row = rows_of[stream .. id]
+    out[row.at] = 'lost' -- somebody deleted its entry
+    vanish(row.entry, stream, id)
+  end
+end
+flush()
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
 keep_limits(now)
 return {text(now), text(closed), token, text(next), unpack(out)}

@@ -4,7 +4,8 @@
 --   what   stream (of priority p), schedule, held, parked, lease (PEL of priority p), or totals
 --   from   exclusive id, rank or member to go on from; '' at the start      many  at most so many (100)
 -- RETURNS: stream: next from ('' at the end), then per entry: entry, state
---   schedule, held, parked, lease: next from, then the entries that no stream holds any more
+--   schedule, held, parked, lease: next from, then the entries that no stream holds any more; of parked also the
+--     members (they have a `|`) that no entry leads to
 --   totals: '', then per kind: kind, its sum in counts, its ZCARD
 -- EVENTS: none
 
@@ -30,7 +31,15 @@ end
 local function visit_index(key)
   local rank = tonumber(from == '' and 0 or from)
   local found = redis.call('ZRANGE', key, rank, rank + many - 1)
-  for _, member in ipairs(found) do orphan(key == K.parked and unpadded(member) or member) end
+  for _, member in ipairs(found) do
+    if key ~= K.parked then
+      orphan(member)
+    elseif is_stray(member) then
+      out[#out + 1] = member
+    else
+      orphan(unpadded(member))
+    end
+  end
   if #found == many then out[1] = text(rank + many) end
 end
 

@@ -27,9 +27,9 @@ local function finish(entry, from, reason)
     bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)
     count('total:expired', 1)
     event('email.expired', producer ~= '' and producer or entry, entry, entry .. '.' .. token, now,
-      tail .. (tail ~= '' and ',' or '') .. '"class":"expired"')
+      with(tail, '"class":"expired"'))
   else
-    forget(entry)
+    vanish(entry, stream, id)
   end
   ended = ended + 1
 end
@@ -41,14 +41,21 @@ end
 
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.expiry, '-inf', text(now_ms), 'LIMIT', 0, MOST)) do
   if full() then break end
-  redis.call('ZREM', K.expiry, entry)
-  -- A leased one: the end of its attempt looks at the deadline itself.
   local from = place(entry)
-  if from then finish(entry, from, 'too old: its own deadline is over') end
+  if from then
+    finish(entry, from, 'too old: its own deadline is over')
+  else
+    local _, id, stream = split(entry)
+    if holder(stream, id) or exists(stream, id) then -- leased: a deferral looks at its deadline, parking does not
+      redis.call('ZADD', K.expiry, text(now_ms + 10000), entry)
+    else
+      vanish(entry, stream, id)
+    end
+  end
 end
 
 local youngest = math.min(unpack(ages))
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.held, '-inf', text(now_ms - youngest), 'LIMIT', 0, MOST)) do
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.held, '-inf', text(now_ms - youngest), 'LIMIT', 0, 10 * MOST)) do
   if full() then break end
   if age_over(entry) then finish(entry, 'held', 'too old: max_age is over') end
 end
@@ -57,8 +64,11 @@ for at, name in ipairs(NAMES) do
   local stream = K.stream(name)
   local last = delivered(stream)
   if last and not is_rereading(at - 1, stream) then
-    for _, row in ipairs(redis.call('XRANGE', stream, '(' .. last, text(now_ms - (ages[at] or ages[#ages])), 'COUNT', 10)) do
-      if full() then break end
+    local oldest = text(math.max(now_ms - (ages[at] or ages[#ages]), 0))
+    for _ = 1, 10 do -- one by one: bodies may be large
+      local row = not full() and redis.call('XRANGE', stream, '(' .. last, oldest, 'COUNT', 1)[1]
+      if not row then break end
+      last = row[1]
       local map = info(row[2])
       local entry = (at - 1) .. row[1]
       if not map['send_at'] and not map['delay'] then finish(entry, nil, 'too old: max_age is over') end

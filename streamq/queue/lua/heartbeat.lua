@@ -1,17 +1,18 @@
 -- heartbeat: renews leases that are still this consumer's. (A bare XCLAIM would take them back from a new owner.)
--- needs: base lease
+-- needs: base lease notes
 -- ARGV: consumer
 -- EACH: entry token
--- RETURNS: the entries that are lost
+-- RETURNS: the entries that are lost, or whose entry somebody deleted
 -- EVENTS: none
 
 local consumer = ARGV[1]
 local lost = {}
 for entry, token in each() do
   local _, id, stream = split(entry)
-  if owns(stream, id, consumer, token) then
-    stamp(stream, id, consumer, token)
-  else
+  if not owns(stream, id, consumer, token) then
+    lost[#lost + 1] = entry
+  elseif not stamp(stream, id, consumer, token) then
+    vanish(entry, stream, id)
     lost[#lost + 1] = entry
   end
 end

@@ -9,6 +9,7 @@
 local consumer = ARGV[1]
 redis.call('DEL', K.absent)
 local out, dots = {}, {}
+ask_holds(consumer, 2)
 for connection, entry, token in each() do
   local _, id, stream = split(entry)
   if not owns(stream, id, consumer, token) then

@@ -51,10 +51,11 @@ function verb_of.unhold(mail)
   unhold(mail.entry)
   local notes = notes_of(mail.entry)
   local due = at ~= '' and tonumber(at) or notes.due or now_ms
-  notes.reason, notes.class, notes.due = nil, nil, nil
+  need(notes, -1)
+  notes.reason, notes.class, notes.due, notes.fields = nil, nil, nil, nil
   note(mail.entry, notes)
   schedule(mail.entry, due)
-  sooner(due * 1000)
+  sooner(math.max(due * 1000, now))
   return 'scheduled'
 end
 
@@ -100,7 +101,7 @@ for entry in each() do
     out[#out + 1] = 'missing'
   else
     local tail, producer = tail_from(fields)
-    tail = tail .. (tail ~= '' and ',' or '') .. '"class":"operator"'
+    tail = with(tail, '"class":"operator"')
     out[#out + 1] = verb_of[verb]({entry = entry, p = p, id = id, stream = stream, fields = fields,
       state = state_of(entry, stream, id), tail = tail, producer = producer ~= '' and producer or entry,
       event_id = entry .. '.' .. token})

@@ -3,14 +3,13 @@
 -- ARGV: format salt events_kept priorities
 --   format      version of the keys' layout      salt  random bytes, kept if there is one already
 --   priorities  comma list; digits are given in order, names that have one keep it
--- RETURNS: format found ('' if new), salt, priorities in order of their digits
+-- RETURNS: an error where there are more than ten priorities, else: format found ('' if new), salt, priorities in order of their digits
 -- EVENTS: none
 
 local format, salt, kept, priorities = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+redis.call('DEL', K.absent)
 local found = redis.call('HGET', K.meta, 'format') or ''
 if found ~= '' and found ~= format then return {found, '', ''} end
-redis.call('HSET', K.meta, 'format', format, 'events_kept', kept)
-redis.call('HSETNX', K.meta, 'salt', salt)
 
 local digit = {}
 for at, name in ipairs(NAMES) do digit[name] = at end
@@ -20,7 +19,11 @@ for name in priorities:gmatch('[^,]+') do
     digit[name] = #NAMES
   end
 end
-redis.call('HSET', K.meta, 'priorities', table.concat(NAMES, ','))
+if #NAMES > 10 then
+  return redis.error_reply('ERR a queue has at most ten priorities, ever: ' .. table.concat(NAMES, ','))
+end
+redis.call('HSET', K.meta, 'format', format, 'events_kept', kept, 'priorities', table.concat(NAMES, ','))
+redis.call('HSETNX', K.meta, 'salt', salt)
 
 -- At id 0, not $: producers may have come first. A group that is made again re-reads what lies in its stream:
 -- up to the id that is last now, nothing may be taken back from an index (lib/lease).

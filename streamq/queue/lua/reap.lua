@@ -31,7 +31,7 @@ for name in pairs(silent) do
   end
 end
 for _, field in ipairs(redis.call('HKEYS', K.dots)) do
-  if gone[field:match('^(.*)/[^/]*$')] then redis.call('HDEL', K.dots, field) end
+  if not busy[field:match('^(.*)/[^/]*$')] then redis.call('HDEL', K.dots, field) end
 end
 local names = {}
 for name in pairs(gone) do names[#names + 1] = name end

@@ -36,19 +36,16 @@ local function reclaim(p, stream, id, who)
   local tail, producer = '', ''
   if ambiguous or (notes.reclaims or 0) >= most then -- only here: a body of 25 MB is not read for nothing
     local fields = fields_of(stream, id)
-    if not fields then
-      remove(entry, stream, id)
-      return count('vanished', 1)
-    end
+    if not fields then return vanish(entry, stream, id) end
     tail, producer = tail_from(fields)
   end
   notes.reclaims = (notes.reclaims or 0) + 1
   count('reclaimed', 1)
-  if notes.reclaims > most then
+  if notes.reclaims > most and not notes.sent then
     local reason = 'its worker died ' .. notes.reclaims .. ' times while it had this mail'
     bury(entry, stream, id, {reason = reason, class = 'poison'}, now, window)
     count('total:failed', 1)
-    tail = tail .. (tail ~= '' and ',' or '') .. '"class":"poison","reason":' .. json(reason)
+    tail = with(tail, '"class":"poison","reason":' .. json(reason))
     return event('email.failed', producer ~= '' and producer or entry, entry, entry .. '.' .. token, now, tail)
   end
   if ambiguous then
@@ -56,8 +53,8 @@ local function reclaim(p, stream, id, who)
     count('total:ambiguous', 1)
     event('email.ambiguous', producer ~= '' and producer or entry, entry, entry .. '.' .. token, now, tail)
   end
+  if not stamp(stream, id, consumer, token) then return vanish(entry, stream, id) end
   note(entry, notes)
-  stamp(stream, id, consumer, token)
   out[#out + 1] = entry
   out[#out + 1] = cjson.encode(notes)
   out[#out + 1] = ambiguous and 1 or 0

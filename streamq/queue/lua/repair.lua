@@ -2,7 +2,8 @@
 -- needs: base lease index notes classify
 -- ARGV: now
 -- EACH: entry wrong
---   wrong   lost twice both lane (lib/classify), orphan (in an index or a PEL, but in no stream), counts (entry: '')
+--   wrong   lost twice both lane (lib/classify), orphan (in an index or a PEL, but in no stream), stray (entry: a
+--           member of parked that its entry does not lead to), counts (entry: '')
 -- RETURNS: per row: 1 where something was mended
 -- EVENTS: none
 
@@ -12,7 +13,13 @@ local out = {}
 local mend = {}
 
 -- In none: it goes out now, through the limits. A mail that was in fact sent would have been deleted.
-function mend.lost(entry) schedule(entry, math.floor(now / 1000)) end
+function mend.lost(entry, id)
+  local p = entry:sub(1, 1)
+  schedule(entry, math.floor(now / 1000))
+  if before(redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0', id) then
+    redis.call('HSET', K.meta, 'admitted:' .. p, id) -- admission looks for it in the indexes from now on
+  end
+end
 
 -- In two indexes: an operator's hold wins, then the lane, which remembers its limits.
 function mend.twice(entry, id)
@@ -38,6 +45,16 @@ function mend.orphan(entry, id, stream)
   count('vanished', 1)
 end
 
+-- Its entry stands elsewhere, or is seen to by `lost`.
+local function mend_stray(member)
+  if not redis.call('ZSCORE', K.parked, member) or not is_stray(member) then return 0 end
+  local p, lane = tonumber(unpadded(member):sub(1, 1)), lane_in(member)
+  redis.call('ZREM', K.parked, member)
+  if #lane_range(lane, p, 1) == 0 then redis.call('ZREM', K.due(NAMES[p + 1]), lane) end
+  count('parked:' .. p, -1)
+  return 1
+end
+
 -- Whole, in one go: some milliseconds for 50,000; only on an operator's word.
 function mend.counts()
   for kind, key in pairs({parked = K.parked, scheduled = K.schedule, held = K.held}) do
@@ -56,6 +73,8 @@ for entry, wrong in each() do
   local done = 1
   if wrong == 'counts' then
     mend.counts()
+  elseif wrong == 'stray' then
+    done = mend_stray(entry)
   else
     local _, id, stream = split(entry)
     local there = exists(stream, id)

@@ -3,7 +3,8 @@
 -- ARGV: now
 -- EACH: letter
 --   letter   id in the dead letters' stream
--- RETURNS: per row: the new entry, 'missing', or 'packed' (too many fields: malformed for good)
+-- RETURNS: per row: the new entry, 'missing', 'packed' (too many fields: malformed for good), or 'sensitive' (its
+--   body was not kept)
 -- EVENTS: email.requeued
 
 local now = clock(ARGV[1])
@@ -18,6 +19,8 @@ for letter in each() do
     out[#out + 1] = 'missing'
   elseif fields['packed'] then
     out[#out + 1] = 'packed'
+  elseif fields['sensitive'] == '1' then
+    out[#out + 1] = 'sensitive'
   else
     local mail = {}
     for at = 1, #found[2], 2 do

@@ -20,10 +20,10 @@ local now = clock(given)
 local now_ms = math.floor(now / 1000)
 local next = 0
 local out = {}
+gather()
+ask_holds(consumer, 2)
 
 local function sooner(us) if next == 0 or us < next then next = us end end
-
-local function with(tail, more) return tail .. (tail ~= '' and more ~= '' and ',' or '') .. more end
 
 local op_of = {}
 
@@ -35,9 +35,7 @@ function op_of.sent(mail)
 end
 
 function op_of.gone(mail)
-  leave(mail.stream, mail.id)
-  forget(mail.entry)
-  count('vanished', 1)
+  vanish(mail.entry, mail.stream, mail.id)
   return 'ok'
 end
 
@@ -51,7 +49,13 @@ function op_of.dead(mail)
   return 'ok'
 end
 
+-- What an operator asked for while the mail was under way; nil where nobody did.
+local carried_out
+
 function op_of.hold(mail)
+  if intent_of(mail.entry) == 'hold' then drop_intent(mail.entry) end
+  local asked = carried_out(mail)
+  if asked then return asked end
   local why = cjson.decode(mail.arg)
   local notes = notes_of(mail.entry)
   notes.reason, notes.class = why.reason, why.class
@@ -62,8 +66,7 @@ function op_of.hold(mail)
   return 'ok'
 end
 
--- What an operator asked for while the mail was under way; nil where nobody did.
-local function carried_out(mail)
+function carried_out(mail)
   local asked = intent_of(mail.entry)
   if not asked then return nil end
   drop_intent(mail.entry)
@@ -94,16 +97,16 @@ function op_of.defer(mail)
   notes.attempts = (notes.attempts or 0) + 1
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class = now_ms, why.reply, why.class
+  note(mail.entry, notes)
   local asked = carried_out(mail)
   if asked then return asked end
   if now_ms >= why.deadline then
     mail.kind, mail.arg = 'email.expired', json({reason = 'too old: its time was over at ' .. text(why.deadline),
-      class = 'expired', reply = why.reply, judged = true})
+      class = 'expired', reply = why.reply})
     op_of.dead(mail)
     return 'expired'
   end
   local due = math.min(now_ms + why.wait, why.deadline)
-  note(mail.entry, notes)
   leave(mail.stream, mail.id)
   schedule(mail.entry, due)
   sooner(due * 1000)
@@ -146,7 +149,9 @@ for op, entry, token, lane, producer, kind, tail, arg in each() do
     out[#out + 1] = op_of[op](mail)
   else
     -- A 250 that comes too late: the new owner must learn of it before its own dot.
-    if op == 'sent' and not (holder(stream, id) == nil and place(entry) == nil and not exists(stream, id)) then
+    if not exists(stream, id) then
+      forget(entry)
+    elseif op == 'sent' then
       local notes = notes_of(entry)
       notes.sent = tail
       note(entry, notes)
@@ -156,4 +161,5 @@ for op, entry, token, lane, producer, kind, tail, arg in each() do
   end
 end
 
+flush()
 return {text(now), text(next), unpack(out)}

@@ -23,7 +23,7 @@ local EVENTS_KEPT = settings[2] or '100000'
 local function split(entry)
   local p = tonumber(entry:sub(1, 1))
   local name = NAMES[p + 1]
-  if not name then error({err = 'ERR no priority has the digit of entry ' .. entry}) end
+  if not name then error('no priority has the digit of entry ' .. entry) end -- text: 6.2 can't raise a table
   return p, entry:sub(2), K.stream(name)
 end
 
@@ -60,7 +60,35 @@ local function clock(given)
   return now
 end
 
-local function count(field, by) redis.call('HINCRBY', K.counts, field, by) end
+-- A script that takes a batch gathers what it can write once: `gather` at its start, `flush` at its end. The
+-- others write at once.
+local gathering = nil
+local function gather() gathering = {counts = {}, left = {}, gone = {}, deleted = {}} end
+
+local function listed(lists, key, value)
+  lists[key] = lists[key] or {}
+  lists[key][#lists[key] + 1] = value
+end
+
+local function count(field, by)
+  if not gathering then return redis.call('HINCRBY', K.counts, field, by) end
+  gathering.counts[field] = (gathering.counts[field] or 0) + by
+end
+
+local function delete(stream, id)
+  if not gathering then return redis.call('XDEL', stream, id) end
+  listed(gathering.gone, stream, id)
+  gathering.deleted[stream .. id] = true
+end
+
+local function flush()
+  for stream, ids in pairs(gathering.left) do redis.call('XACK', stream, GROUP, unpack(ids)) end
+  for stream, ids in pairs(gathering.gone) do redis.call('XDEL', stream, unpack(ids)) end
+  for field, by in pairs(gathering.counts) do
+    if by ~= 0 then redis.call('HINCRBY', K.counts, field, by) end
+  end
+  gathering = nil
+end
 
 -- XINFO's replies are lists of names and values.
 local function info(list)
@@ -79,4 +107,7 @@ local function delivered(stream)
   return nil
 end
 
-local function exists(stream, id) return #redis.call('XRANGE', stream, id, id) > 0 end
+local function exists(stream, id)
+  if gathering and gathering.deleted[stream .. id] then return false end
+  return #redis.call('XRANGE', stream, id, id) > 0
+end

@@ -15,12 +15,19 @@ local function classify(entry, stream, id, last)
   local held = redis.call('ZSCORE', K.held, entry)
   local indexes = (lane and 1 or 0) + (scheduled and 1 or 0) + (held and 1 or 0)
   if indexes > 1 then return 'twice' end
-  local leased = holder(stream, id)
+  local leased, token = holder(stream, id)
   if indexes == 0 then
     if leased then return 'leased' end
     return before(last, id) and 'waiting' or 'lost'
   end
-  if leased then return 'both' end
+  -- Read once more, after the group was made again: admission acks it, it counts in its index alone.
+  if leased and token >= FIRST_TOKEN then return 'both' end
   if lane then return in_lane(entry, lane) and 'parked' or 'lane' end
   return scheduled and 'scheduled' or 'held'
+end
+
+-- A parked member that its entry does not lead to.
+local function is_stray(member)
+  local entry = unpadded(member)
+  return lane_of(entry, entry:sub(2)) ~= lane_in(member)
 end

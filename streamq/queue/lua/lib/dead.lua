@@ -12,7 +12,7 @@ end
 -- Out of PEL and stream; what hangs on it goes too. The index is the caller's.
 local function remove(entry, stream, id)
   leave(stream, id)
-  redis.call('XDEL', stream, id)
+  delete(stream, id)
   forget(entry)
 end
 
@@ -21,8 +21,7 @@ end
 local function bury(entry, stream, id, why, now, window)
   local fields = fields_of(stream, id)
   if not fields then -- somebody deleted it
-    remove(entry, stream, id)
-    count('vanished', 1)
+    vanish(entry, stream, id)
     return false
   end
   local map = info(fields)
@@ -40,8 +39,10 @@ local function bury(entry, stream, id, why, now, window)
   add('dead_class', why.class)
   add('dead_at', text(math.floor(now / 1000)))
   add('dead_entry', entry)
-  add('attempts', why.attempts or notes_of(entry).attempts or 0)
-  add('last_reply', why.reply or notes_of(entry).reply or '')
+  local notes = notes_of(entry)
+  add('attempts', why.attempts or notes.attempts or 0)
+  local reply = type(why.reply) == 'string' and why.reply or notes.reply -- JSON's null is no string, and true
+  add('last_reply', type(reply) == 'string' and reply or '')
   if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), entry, now, window) end
   redis.call('XADD', K.dead, '*', unpack(letter))
   remove(entry, stream, id)
@@ -50,12 +51,13 @@ local function bury(entry, stream, id, why, now, window)
   return true
 end
 
--- The event's tail from the entry alone, for ends that no worker sees.
+-- The event's tail and the producer's id from the entry alone, for ends that no worker sees. Nobody has checked
+-- these fields: what is too long is left out.
 local function tail_from(fields)
   local map = info(fields)
   local known = {}
   for _, name in ipairs({'tenant', 'traceparent'}) do
-    if (map[name] or '') ~= '' then known[#known + 1] = json(name) .. ':' .. json(map[name]) end
+    if (map[name] or '') ~= '' and #map[name] <= 256 then known[#known + 1] = json(name) .. ':' .. json(map[name]) end
   end
-  return table.concat(known, ','), map['id'] or ''
+  return table.concat(known, ','), (map['id'] or ''):sub(1, 256)
 end

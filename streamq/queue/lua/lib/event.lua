@@ -1,6 +1,9 @@
 -- event: one entry per outcome, three fields, the third a JSON object.
 -- needs: base
 
+-- Two inner parts of a JSON object as one; either may be ''.
+local function with(tail, more) return tail .. (tail ~= '' and more ~= '' and ',' or '') .. more end
+
 -- tail: the inner part of a JSON object that the caller knows, without braces; may be ''.
 local function event(kind, id, entry, event_id, now, tail)
   local data = '{"at":' .. text(math.floor(now / 1000)) .. ',"event_id":"' .. event_id .. '"'

@@ -1,6 +1,10 @@
 -- index: where a mail stands that is neither waiting nor leased: schedule, parked, held; and the counts of them.
 -- needs: base
 
+local has_parked = redis.call('EXISTS', K.parked) == 1
+local has_scheduled = redis.call('EXISTS', K.schedule) == 1
+local has_held = redis.call('EXISTS', K.held) == 1
+
 local BUCKETS = 16384 -- lane hashes stay listpacks up to some eight million parked mails
 
 local function padded(p, id)
@@ -12,6 +16,8 @@ local function unpadded(member) -- '…|1001732-00…0' → '11732-0'
   local p, ms, seq = member:match('|(%d)0*(%d+)%-0*(%d+)$')
   return p .. ms .. '-' .. seq
 end
+
+local function lane_in(member) return member:match('^(.*)|') end
 
 local function bucket(id)
   local ms, seq = id_parts(id)
@@ -28,11 +34,17 @@ local function lane_range(lane, p, many)
 end
 
 -- next: µs at which the lane may be visited; an earlier visit that is set already stays.
+local visits = {} -- due key .. lane → the visit that this script has set
 local function park(entry, lane, next)
   local p, id = split(entry)
+  has_parked = true
   redis.call('ZADD', K.parked, 0, lane .. '|' .. padded(p, id))
   redis.call('HSET', K.lane(bucket(id)), entry, lane)
-  redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
+  local due = K.due(NAMES[p + 1])
+  if not visits[due .. lane] or next < visits[due .. lane] then
+    redis.call('ZADD', due, 'LT', text(next), lane)
+    visits[due .. lane] = next
+  end
   count('parked:' .. p, 1)
 end
 
@@ -42,12 +54,16 @@ local function unpark(entry)
   local lane = lane_of(entry, id)
   if not lane or redis.call('ZREM', K.parked, lane .. '|' .. padded(p, id)) == 0 then return nil end
   redis.call('HDEL', K.lane(bucket(id)), entry)
-  if #lane_range(lane, p, 1) == 0 then redis.call('ZREM', K.due(NAMES[p + 1]), lane) end
+  if #lane_range(lane, p, 1) == 0 then
+    redis.call('ZREM', K.due(NAMES[p + 1]), lane)
+    visits[K.due(NAMES[p + 1]) .. lane] = nil
+  end
   count('parked:' .. p, -1)
   return lane
 end
 
 local function schedule(entry, ms)
+  has_scheduled = true
   redis.call('ZADD', K.schedule, text(ms), entry)
   count('scheduled:' .. entry:sub(1, 1), 1)
 end
@@ -59,6 +75,7 @@ local function unschedule(entry)
 end
 
 local function hold(entry)
+  has_held = true
   local _, id = split(entry)
   redis.call('ZADD', K.held, text(time_of(id)), entry)
   count('held:' .. entry:sub(1, 1), 1)
@@ -73,9 +90,9 @@ end
 -- 'scheduled', 'parked', 'held' or nil
 local function place(entry)
   local _, id = split(entry)
-  if redis.call('ZSCORE', K.schedule, entry) then return 'scheduled' end
-  if lane_of(entry, id) then return 'parked' end
-  if redis.call('ZSCORE', K.held, entry) then return 'held' end
+  if has_scheduled and redis.call('ZSCORE', K.schedule, entry) then return 'scheduled' end
+  if has_parked and lane_of(entry, id) then return 'parked' end
+  if has_held and redis.call('ZSCORE', K.held, entry) then return 'held' end
   return nil
 end
 

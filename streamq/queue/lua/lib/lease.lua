@@ -2,9 +2,10 @@
 -- needs: base
 
 -- Tokens keep clear of the small counts that XREADGROUP itself writes.
+local FIRST_TOKEN = 16
 local function new_token()
   local token = redis.call('INCR', K.lease)
-  if token < 16 then token = redis.call('INCRBY', K.lease, 16) end
+  if token < FIRST_TOKEN then token = redis.call('INCRBY', K.lease, FIRST_TOKEN) end
   return token
 end
 
@@ -15,23 +16,71 @@ local function holder(stream, id)
   return nil
 end
 
-local function owns(stream, id, consumer, token)
-  local who, count = holder(stream, id)
-  return who == consumer and count == tonumber(token)
+-- What this consumer holds of a batch's rows, one command a stream instead of one a row. `column`: where the
+-- entry stands in a row. It holds other leases between those ids, too: beyond so many the rows are asked singly.
+local OTHERS = 300
+local holds_now -- stream .. id → token
+local asked_whole = {} -- streams
+local function ask_holds(consumer, column)
+  holds_now = {}
+  local first, last, many = {}, {}, {}
+  for at = HEAD + column, #ARGV, EACH do
+    local _, id, stream = split(ARGV[at])
+    if not first[stream] or before(id, first[stream]) then first[stream] = id end
+    if not last[stream] or before(last[stream], id) then last[stream] = id end
+    many[stream] = (many[stream] or 0) + 1
+  end
+  for stream, rows in pairs(many) do
+    local most = rows > 1 and rows + OTHERS or 1
+    local found = redis.call('XPENDING', stream, GROUP, first[stream], last[stream], most, consumer)
+    for _, row in ipairs(found) do holds_now[stream .. row[1]] = row[4] end
+    asked_whole[stream] = #found < most or rows == 1
+  end
 end
 
--- An entry that this consumer holds already gets its token; idle time starts again.
+-- The token under which this consumer holds it; nil where it does not.
+local function held_token(stream, id, consumer)
+  local token = holds_now and holds_now[stream .. id]
+  if token ~= nil then return token or nil end
+  if holds_now and asked_whole[stream] then return nil end
+  local who, found = holder(stream, id)
+  return who == consumer and found or nil
+end
+
+local function owns(stream, id, consumer, token) return held_token(stream, id, consumer) == tonumber(token) end
+
+-- An entry that this consumer holds already gets its token; idle time starts again. False where somebody
+-- deleted the entry: newer servers than 6.2 then drop it from the PEL, too.
 local function stamp(stream, id, consumer, token)
-  redis.call('XCLAIM', stream, GROUP, consumer, '0', id, 'RETRYCOUNT', token, 'JUSTID')
+  return #redis.call('XCLAIM', stream, GROUP, consumer, '0', id, 'RETRYCOUNT', token, 'JUSTID') > 0
+end
+
+-- The same for many; returns those whose entry somebody deleted.
+local function stamp_all(stream, ids, consumer, token)
+  local command = {'XCLAIM', stream, GROUP, consumer, '0'}
+  for _, id in ipairs(ids) do command[#command + 1] = id end
+  command[#command + 1] = 'RETRYCOUNT'
+  command[#command + 1] = token
+  command[#command + 1] = 'JUSTID'
+  local stamped, gone = {}, {}
+  for _, id in ipairs(redis.call(unpack(command))) do stamped[id] = true end
+  for _, id in ipairs(ids) do
+    if not stamped[id] then gone[#gone + 1] = id end
+  end
+  return gone
 end
 
 -- An entry that stands in no index any more, in this same script, becomes a lease. FORCE on an id that nobody
--- read yet, or that another holds, would steal it: hence only after the index's ZREM returned 1.
+-- read yet, or that another holds, would steal it: hence only after the index's ZREM returned 1. False as above.
 local function take(stream, id, consumer, token)
-  redis.call('XCLAIM', stream, GROUP, consumer, '0', id, 'RETRYCOUNT', token, 'FORCE', 'JUSTID')
+  return #redis.call('XCLAIM', stream, GROUP, consumer, '0', id, 'RETRYCOUNT', token, 'FORCE', 'JUSTID') > 0
 end
 
-local function leave(stream, id) return redis.call('XACK', stream, GROUP, id) end
+local function leave(stream, id)
+  if holds_now then holds_now[stream .. id] = false end
+  if not gathering then return redis.call('XACK', stream, GROUP, id) end
+  listed(gathering.left, stream, id)
+end
 
 -- A group that was made again re-reads its stream. Until it has passed the id that was last then, a mail taken
 -- back from an index would be read a second time.

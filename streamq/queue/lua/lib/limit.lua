@@ -87,6 +87,7 @@ local function take_slot(lane, now)
     if window.before ~= window.t then -- a changed limit keeps its history
       window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
       window.before = window.t
+      window.changed = true
     end
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
@@ -118,7 +119,7 @@ local function keep_limits(now)
     for _, window in ipairs(all) do
       if window.changed then
         fields[#fields + 1] = text(window.w)
-        fields[#fields + 1] = text(math.ceil(window.tat)) .. ':' .. string.format('%.3f', window.t)
+        fields[#fields + 1] = text(math.ceil(window.tat)) .. ':' .. string.format('%.17g', window.t)
         last = math.max(last, window.tat + window.w)
       end
     end

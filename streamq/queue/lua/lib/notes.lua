@@ -1,5 +1,5 @@
 -- notes: what must be remembered of a mail beside its entry; made when first needed, gone with the mail.
--- needs: base
+-- needs: base lease
 
 local has_notes = redis.call('EXISTS', K.notes) == 1
 local has_expiry = redis.call('EXISTS', K.expiry) == 1
@@ -27,9 +27,25 @@ local function drop_intent(entry)
   if has_holds then redis.call('HDEL', K.holds, 'intent:' .. entry) end
 end
 
+-- Fields that held mails wait for are counted, so that a version that knows one finds them.
+local function need(notes, by)
+  for _, field in ipairs(notes.fields or {}) do
+    has_holds = true
+    if redis.call('HINCRBY', K.holds, 'need:' .. field, by) <= 0 then redis.call('HDEL', K.holds, 'need:' .. field) end
+  end
+end
+
 -- Whatever hangs on a mail that ends.
 local function forget(entry)
+  if has_holds then need(notes_of(entry), -1) end
   if has_notes then redis.call('HDEL', K.notes, entry) end
   if has_expiry then redis.call('ZREM', K.expiry, entry) end
   drop_intent(entry)
+end
+
+-- Its entry was deleted by somebody.
+local function vanish(entry, stream, id)
+  leave(stream, id)
+  forget(entry)
+  count('vanished', 1)
 end

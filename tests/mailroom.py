@@ -1,0 +1,240 @@
+"""A queue in a test's hands: what producers, workers and operators do to it, by the scripts, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from law import Survey, survey
+
+from streamq.mail.identity import content_hash, digest
+from streamq.queue.connection import command
+from streamq.queue.scripts import AdmitRow, Admitted, Leased, Moved, Reclaimed, Released, Settled, SettleRow, why
+from streamq.queue.spool import Spool
+
+__all__ = ["DAY", "LANE", "START", "Event", "Lease", "Mailroom", "ident", "texts"]
+
+START = 1_700_000_000_000  # ms: when virtual time begins
+DAY = 86_400_000
+LANE = "main|example.net"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    entry: str
+    token: int
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    kind: str
+    id: str
+    data: dict[str, Any]
+
+
+def texts(fields: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+class Mailroom:
+    """`now` is virtual, in ms; entries get their ids from it, so that ages are virtual, too."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        self.scripts = spool.scripts
+        self.keys = spool.keys
+        self.now = START
+        self._seq = 0
+        self.to(START)
+
+    def to(self, ms: float) -> None:
+        self.now = int(ms)
+        self.scripts.now = str(round(ms * 1000))
+
+    def tick(self, ms: float) -> None:
+        self.to(self.now + ms)
+
+    async def do(self, *parts: str | bytes | int | float) -> Any:
+        """A raw command."""
+        return await command(self.spool.redis, *parts)
+
+    async def add(self, priority: str = "normal", **fields: Any) -> str:
+        """XADD, as a producer does it; the entry."""
+        self._seq += 1
+        given = fields or {"to": "bob@example.net", "subject": "Hi"}
+        pairs = [part for pair in given.items() for part in pair]
+        id_ = f"{self.now}-{self._seq}"
+        await self.do("XADD", self.keys.stream(priority), id_, *pairs)
+        return f"{self.spool.digit(priority)}{id_}"
+
+    async def read(self, consumer: str = "w1", many: int = 100) -> list[str]:
+        """What a worker reads, high to low; the entries."""
+        reading = await self.spool.read(consumer, [(name, many) for name in self.spool.priorities])
+        return [entry.entry for entry in reading.entries]
+
+    def row(self, entry: str, **known: Any) -> AdmitRow:
+        """What intake makes of it: send it, in five days at the latest, unless `known` says otherwise."""
+        made: dict[str, Any] = {"kind": "send", "lane": LANE, "deadline": self.now + 5 * DAY, "id": entry}
+        return AdmitRow(entry=entry, **(made | known))
+
+    async def admit(self, *rows: AdmitRow | str, consumer: str = "w1", **known: Any) -> Admitted:
+        made = [self.row(row, **known) if isinstance(row, str) else row for row in rows]
+        return await self.scripts.admit(consumer, made)
+
+    async def admitted(self, *rows: AdmitRow | str, consumer: str = "w1", **known: Any) -> list[str]:
+        """Their statuses."""
+        return [status for status, _ in (await self.admit(*rows, consumer=consumer, **known)).statuses]
+
+    async def lease(self, priority: str = "normal", *, consumer: str = "w1", lane: str = LANE, **fields: Any) -> Lease:
+        """A new mail, read and admitted."""
+        entry = await self.add(priority, **fields)
+        assert entry in await self.read(consumer)
+        found = await self.admit(entry, consumer=consumer, lane=lane)
+        assert found.statuses[0][0] == "go", found
+        return Lease(entry, found.token, consumer)
+
+    async def parked(self, priority: str = "normal", *, lane: str = LANE, **fields: Any) -> str:
+        """A new mail in its lane, for a minute if it is the first one there."""
+        entry = await self.add(priority, **fields)
+        assert entry in await self.read()
+        found = await self.admit(entry, lane=lane)
+        if found.statuses[0][0] == "go":  # else its lane was there before it
+            lease = Lease(entry, found.token, "w1")
+            assert await self.settled("park", lease, lane=lane, wait=60_000) == "ok"
+        return entry
+
+    async def scheduled(self, priority: str = "normal", *, after: int = 60_000, **fields: Any) -> str:
+        """A new mail with `send_at` ahead."""
+        entry = await self.add(priority, **fields)
+        assert entry in await self.read()
+        assert await self.admitted(entry, due=self.now + after) == ["scheduled"]
+        return entry
+
+    async def held(self, priority: str = "normal", **fields: Any) -> str:
+        """A new mail that intake held."""
+        entry = await self.add(priority, **fields)
+        assert entry in await self.read()
+        reason = why(reason="unknown fields: colour", fields=["colour"], **{"class": "unknown_field"})
+        assert await self.admitted(entry, kind="hold", why=reason) == ["held"]
+        return entry
+
+    async def in_state(self, state: str, priority: str = "normal", **fields: Any) -> str:
+        """A new mail in that state; leased by w1."""
+        match state:
+            case "waiting":
+                return await self.add(priority, **fields)
+            case "leased":
+                return (await self.lease(priority, **fields)).entry
+            case "parked":
+                return await self.parked(priority, **fields)
+            case "scheduled":
+                return await self.scheduled(priority, **fields)
+            case "held":
+                return await self.held(priority, **fields)
+        raise ValueError(state)
+
+    async def settle(self, op: str, lease: Lease, *, lane: str = LANE, kind: str = "", **arg: Any) -> Settled:
+        return await self.scripts.settle(lease.consumer, [self.end(op, lease, lane=lane, kind=kind, **arg)])
+
+    async def settled(self, op: str, lease: Lease, *, lane: str = LANE, kind: str = "", **arg: Any) -> str:
+        """Its status."""
+        return (await self.settle(op, lease, lane=lane, kind=kind, **arg)).statuses[0]
+
+    def end(
+        self, op: str, lease: Lease, *, lane: str = LANE, kind: str = "", tail: bytes = b"", **arg: Any
+    ) -> SettleRow:
+        """The end of an attempt as the settler tells it."""
+        kinds = {"sent": "relayed", "defer": "deferred", "dead": "bounced", "hold": "held"}
+        usual: dict[str, dict[str, Any]] = {
+            "sent": {},
+            "gone": {},
+            "park": {"wait": 0},
+            "defer": {"wait": 60_000, "deadline": self.now + 5 * DAY, "class": "greylisted", "reply": "450 no"},
+            "dead": {"reason": "rcpt: 550 no", "class": "bad_address", "reply": "550 no", "judged": True},
+            "hold": {"reason": "ambiguous", "class": "ambiguous"},
+        }
+        made = usual[op] | arg
+        event = kind or (f"email.{kinds[op]}" if op in kinds else "")
+        return SettleRow(op, lease.entry, lease.token, lane, lease.entry, event, tail, why(**made))
+
+    async def release(self, consumer: str = "w1", room: int = 100, bell: Sequence[str] = ()) -> Released:
+        return await self.scripts.release(consumer, room, bell)
+
+    async def released(self, consumer: str = "w1", room: int = 100) -> list[str]:
+        return [lease.entry for lease in (await self.release(consumer, room)).leases]
+
+    async def taken(self, consumer: str = "w1", room: int = 100) -> list[tuple[Lease, Leased]]:
+        found = await self.release(consumer, room)
+        return [(Lease(each.entry, found.token, consumer), each) for each in found.leases]
+
+    async def silent(self, entry: str, consumer: str, ms: int = 60_000) -> None:
+        """Its lease's heartbeat stopped so long ago (real time: the server knows no other for that)."""
+        stream = self.spool.stream(entry)
+        await self.do("XCLAIM", stream, "streamq", consumer, 0, entry[1:], "IDLE", ms, "JUSTID")
+
+    async def reclaim(
+        self, consumer: str = "w2", *, idle_ms: int = 60_000, room: int = 100, most: int = 3, cursor: str = ""
+    ) -> Reclaimed:
+        return await self.scripts.reclaim(consumer, idle_ms=idle_ms, room=room, most=most, cursor=cursor)
+
+    async def move(self, verb: str, *entries: str, at_ms: int | None = None) -> Moved:
+        return await self.scripts.move(verb, entries, at_ms)
+
+    async def moved(self, verb: str, *entries: str, at_ms: int | None = None) -> list[str]:
+        return (await self.move(verb, *entries, at_ms=at_ms)).statuses
+
+    # -- looks -----------------------------------------------------------------------------------
+
+    async def survey(self) -> Survey:
+        """Where everything stands; the law must hold."""
+        seen = await survey(self.spool.redis, self.spool.keys.queue)
+        assert seen.wrong == []
+        return seen
+
+    async def states(self) -> dict[str, str]:
+        return (await self.survey()).states
+
+    async def state(self, entry: str) -> str:
+        """Its state; "" where it is gone."""
+        return (await self.states()).get(entry, "")
+
+    async def length(self, priority: str = "normal") -> int:
+        many: int = await self.do("XLEN", self.keys.stream(priority))
+        return many
+
+    async def pending(self, priority: str = "normal") -> int:
+        summary = await self.do("XPENDING", self.keys.stream(priority), "streamq")
+        return int(summary[0])
+
+    async def count(self, name: str) -> int:
+        return int(await self.do("HGET", self.keys.counts, name) or 0)
+
+    async def notes(self, entry: str) -> dict[str, Any]:
+        found = await self.do("HGET", self.keys.notes, entry)
+        notes: dict[str, Any] = orjson.loads(found) if found else {}
+        return notes
+
+    async def events(self) -> list[Event]:
+        """All of them; each is three fields, the third a JSON object."""
+        events = []
+        for _, flat in await self.do("XRANGE", self.keys.events, "-", "+"):
+            assert flat[::2] == [b"type", b"id", b"data"]
+            events.append(Event(flat[1].decode(), flat[3].decode(), orjson.loads(flat[5])))
+        return events
+
+    async def kinds(self) -> list[str]:
+        return [event.kind for event in await self.events()]
+
+    async def letters(self) -> list[tuple[str, dict[str, str]]]:
+        """Dead letters: id in their stream, fields."""
+        rows = await self.do("XRANGE", self.keys.dead, "-", "+")
+        return [(id_.decode(), texts(dict(zip(flat[::2], flat[1::2], strict=True)))) for id_, flat in rows]
+
+
+def ident(mail_id: str, tenant: str = "", **fields: str) -> bytes:
+    """What intake makes of a producer's id."""
+    given = {name.encode(): value.encode() for name, value in fields.items()}
+    return digest(tenant, mail_id) + content_hash(given)
