@@ -168,7 +168,7 @@ async def examine(redis: Redis, *, leaves_mail: bool = False, drained: bool = Fa
         busy = {name: many for name, many in seen.consumers.items() if many}
         if busy and not leaves_mail:
             wrong.append(f"{queue}: consumers have leases: {busy}")
-        if any("no group" in what or "bell" in what for what in seen.wrong):
+        if any("no group" in what for what in seen.wrong):
             continue  # opening it to check it would make them again
         names = (await command(redis, "HGET", Keys(queue).meta, "priorities")).decode()
         named: dict[str, Any] = {"queue": queue, "priorities": names}

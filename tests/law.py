@@ -102,7 +102,7 @@ async def _indexes(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> 
         indexes.setdefault(entry, []).append("held")
     for member in _texts(await command(redis, "ZRANGE", keys.parked, 0, -1)):
         lane, _, padded = member.rpartition("|")
-        found = re.fullmatch(r"(\d)(\d{13})-(\d{20})", padded)
+        found = re.fullmatch(r"(\d)(\d{13,20})-(\d{20})", padded)
         if not found:
             seen.wrong.append(f"parked holds {member}")
             continue
@@ -123,9 +123,16 @@ async def _indexes(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> 
     return indexes
 
 
-async def _stream(redis: Redis, stream: str, p: int, indexes: dict[str, list[str]], seen: Survey) -> None:
+async def _delivered(redis: Redis, stream: str) -> str | None:
+    """The group's last-delivered id; None where there is no group."""
+    if not await command(redis, "EXISTS", stream):
+        return None
     groups = [_paired(group) for group in await command(redis, "XINFO", "GROUPS", stream)]
-    last = next((group["last-delivered-id"] for group in groups if group["name"] == GROUP), None)
+    return next((group["last-delivered-id"] for group in groups if group["name"] == GROUP), None)
+
+
+async def _stream(redis: Redis, stream: str, p: int, indexes: dict[str, list[str]], seen: Survey) -> None:
+    last = await _delivered(redis, stream)
     if last is None:
         seen.wrong.append(f"{stream} has no group")
         return
@@ -153,8 +160,8 @@ async def _stream(redis: Redis, stream: str, p: int, indexes: dict[str, list[str
 
 
 async def _bell(redis: Redis, keys: Keys, seen: Survey) -> None:
-    if not await command(redis, "EXISTS", keys.bell):
-        seen.wrong.append("the bell is gone")
+    if await _delivered(redis, keys.bell) is None:
+        seen.wrong.append("the bell has no group")
         return
     for row in await command(redis, "XINFO", "CONSUMERS", keys.bell, GROUP):
         consumer = _paired(row)

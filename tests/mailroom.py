@@ -176,9 +176,18 @@ class Mailroom:
         await self.do("XCLAIM", stream, "streamq", consumer, 0, entry[1:], "IDLE", ms, "JUSTID")
 
     async def reclaim(
-        self, consumer: str = "w2", *, idle_ms: int = 60_000, room: int = 100, most: int = 3, cursor: str = ""
+        self,
+        consumer: str = "w2",
+        *,
+        room: int = 100,
+        most: int = 3,
+        cursor: str = "",
+        suspects: int | None = None,
     ) -> Reclaimed:
-        return await self.scripts.reclaim(consumer, idle_ms=idle_ms, room=room, most=most, cursor=cursor)
+        """What was silent for a minute."""
+        return await self.scripts.reclaim(
+            consumer, idle_ms=60_000, room=room, most=most, cursor=cursor, suspects=suspects
+        )
 
     async def move(self, verb: str, *entries: str, at_ms: int | None = None) -> Moved:
         return await self.scripts.move(verb, entries, at_ms)

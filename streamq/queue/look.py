@@ -1,22 +1,20 @@
-"""Looks at a queue: depth by state, mails one by one, one mail's whole story. Reads only; bounded per call."""
+"""Looks at a queue: depth by state, who works, one mail's whole story. Reads only; bounded per call."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 from streamq.errors import NotFound
 from streamq.keys import GROUP
 from streamq.queue.connection import command, pipelined
-from streamq.queue.spool import Entry, Spool, time_ms
+from streamq.queue.spool import Spool, time_ms
+from streamq.queue.walk import STATES, MailView, is_entry, notes_from
 
-__all__ = ["STATES", "Consumer", "MailView", "Status", "consumers", "is_entry", "locate", "show", "status", "walk"]
+__all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "show", "status"]
 
-STATES = ("waiting", "leased", "parked", "scheduled", "held")
-PAGE = 100
+ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
+BUCKETS = 16384  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
 
 
 @dataclass(slots=True)
@@ -53,43 +51,26 @@ class Consumer:
     idle_ms: int
 
 
-@dataclass(slots=True)
-class MailView:
-    """A live mail. `due_ms`: next attempt, where it is scheduled; `lane` where it is parked; `holder` and
-    `token` where it is leased."""
-
-    entry: str
-    priority: str
-    state: str
-    fields: dict[bytes, bytes] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
-    due_ms: int = 0
-    lane: str = ""
-    holder: str = ""
-    token: int = 0
-    idle_ms: int = 0
-    intent: str = ""
-
-    def text(self, name: str) -> str:
-        return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
-
-
-def is_entry(text: str) -> bool:
-    """`11732237561234-0`, not a producer's id."""
-    ms, dash, seq = text.partition("-")
-    return bool(dash) and len(ms) > 1 and ms.isascii() and ms.isdigit() and seq.isascii() and seq.isdigit()
+async def now_ms(spool: Spool) -> int:
+    """The server's clock: the one that decides."""
+    seconds, micros = await command(spool.redis, "TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 async def consumers(spool: Spool) -> list[Consumer]:
     """All of them, with what they hold over all priorities."""
+    streams = [spool.keys.stream(name) for name in spool.priorities]
+    return _consumers(await pipelined(spool.redis, [("XINFO CONSUMERS", stream, GROUP) for stream in streams]))
+
+
+def _consumers(replies: list[Any]) -> list[Consumer]:
     found: dict[str, Consumer] = {}
-    for name in spool.priorities:
-        for row in await command(spool.redis, "XINFO", "CONSUMERS", spool.keys.stream(name), GROUP):
-            known = dict(zip(row[::2], row[1::2], strict=True))
-            who = known[b"name"].decode()
-            one = found.setdefault(who, Consumer(who, 0, known[b"idle"]))
-            one.pending += known[b"pending"]
-            one.idle_ms = min(one.idle_ms, known[b"idle"])
+    for row in (row for rows in replies for row in rows):
+        known = dict(zip(row[::2], row[1::2], strict=True))
+        who = known[b"name"].decode("utf-8", "replace")
+        one = found.setdefault(who, Consumer(who, 0, known[b"idle"]))
+        one.pending += known[b"pending"]
+        one.idle_ms = min(one.idle_ms, known[b"idle"])
     return sorted(found.values(), key=lambda one: one.name)
 
 
@@ -208,75 +189,3 @@ def _before(entry: str) -> str:
     return f"{ms - 1}-{2**64 - 1}" if ms else ""
 
 
-async def walk(spool: Spool, states: tuple[str, ...] = STATES) -> AsyncIterator[MailView]:
-    """Every live mail of these states, in pages. A mail that moves meanwhile may come twice or not at all."""
-    for state in states:
-        if state in ("waiting", "leased"):
-            for p, name in enumerate(spool.priorities):
-                pages = _unread(spool, p, name) if state == "waiting" else _leased(spool, p, name)
-                async for view in pages:
-                    yield view
-        else:
-            async for view in _indexed(spool, state):
-                yield view
-
-
-async def _unread(spool: Spool, p: int, name: str) -> AsyncIterator[MailView]:
-    stream = spool.keys.stream(name)
-    groups = await command(spool.redis, "XINFO", "GROUPS", stream)
-    last = next(
-        (row[row.index(b"last-delivered-id") + 1].decode() for row in groups if row[1] == GROUP.encode()), "0-0"
-    )
-    while True:
-        rows = await command(spool.redis, "XRANGE", stream, f"({last}", "+", "COUNT", PAGE)
-        for id_, flat in rows:
-            yield MailView(f"{p}{id_.decode()}", name, "waiting", dict(zip(flat[::2], flat[1::2], strict=True)))
-        if len(rows) < PAGE:
-            return
-        last = rows[-1][0].decode()
-
-
-async def _leased(spool: Spool, p: int, name: str) -> AsyncIterator[MailView]:
-    last = "-"
-    while True:
-        rows = await command(spool.redis, "XPENDING", spool.keys.stream(name), GROUP, last, "+", PAGE)
-        entries = [f"{p}{row[0].decode()}" for row in rows]
-        for row, found in zip(rows, await spool.fetch(entries) if entries else [], strict=True):
-            if found is not None:
-                view = MailView(found.entry, name, "leased", found.fields)
-                view.holder, view.idle_ms, view.token = row[1].decode(), row[2], row[3]
-                yield view
-        if len(rows) < PAGE:
-            return
-        last = f"({rows[-1][0].decode()}"
-
-
-async def _indexed(spool: Spool, state: str) -> AsyncIterator[MailView]:
-    key = {"scheduled": spool.keys.schedule, "held": spool.keys.held, "parked": spool.keys.parked}[state]
-    rank = 0
-    while True:
-        rows = await command(spool.redis, "ZRANGE", key, rank, rank + PAGE - 1, "WITHSCORES")
-        members = [member.decode() for member in rows[::2]]
-        named = [_unpadded(member) if state == "parked" else ("", member) for member in members]
-        bodies: list[Entry | None] = await spool.fetch([entry for _, entry in named]) if named else []
-        notes = await command(spool.redis, "HMGET", spool.keys.notes, *[entry for _, entry in named]) if named else []
-        for (lane, entry), score, found, note in zip(named, rows[1::2], bodies, notes, strict=True):
-            if found is not None:
-                view = MailView(entry, spool.priorities[int(entry[0])], state, found.fields, lane=lane)
-                view.notes = orjson.loads(note) if note else {}
-                view.due_ms = int(float(score)) if state == "scheduled" else 0
-                yield view
-        if len(named) < PAGE:
-            return
-        rank += PAGE
-
-
-def _unpadded(member: str) -> tuple[str, str]:
-    lane, _, padded = member.rpartition("|")
-    ms, seq = padded[1:].split("-")
-    return lane, f"{padded[0]}{int(ms)}-{int(seq)}"
-
-
-def age_ms(view: MailView, now_ms: int) -> int:
-    """How long it has been in the queue."""
-    return max(0, now_ms - time_ms(view.entry))

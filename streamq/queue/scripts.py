@@ -177,14 +177,23 @@ class Scripts:
         replies = await self.caller.pipeline("heartbeat", [((consumer,), chunk) for chunk in chunks])
         return {entry.decode() for reply in replies for entry in reply}
 
-    async def reclaim(self, consumer: str, *, idle_ms: int, room: int, most: int, cursor: str = "") -> Reclaimed:
-        head = (self.now, consumer, self.window_ms, idle_ms, room, most, cursor)
+    async def reclaim(
+        self, consumer: str, *, idle_ms: int, room: int, most: int, cursor: str = "", suspects: int | None = None
+    ) -> Reclaimed:
+        """`suspects`: see reclaim.lua; None takes as many as come."""
+        seen = "" if suspects is None else suspects
+        head = (self.now, consumer, self.window_ms, idle_ms, room, most, cursor, seen)
         _, token, reached, *flat = await self.caller.call("reclaim", head)
         leases = [
             (entry.decode(), notes, bool(ambiguous))
             for entry, notes, ambiguous in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
         return Reclaimed(token, reached.decode(), leases)
+
+    async def adopt(self, consumer: str, entries: Sequence[str]) -> tuple[int, list[tuple[str, bytes]]]:
+        """Held mails that this version knows: token, and (entry, notes as JSON) of those that are leased now."""
+        token, *flat = await self.caller.call("adopt", (consumer,), [(entry,) for entry in entries])
+        return token, [(entry.decode(), notes) for entry, notes in zip(flat[::2], flat[1::2], strict=True)]
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))

@@ -7,7 +7,11 @@ import asyncio
 import logging
 import random
 
+import orjson
+
+from streamq.mail import able
 from streamq.queue.connection import command
+from streamq.queue.look import walk
 from streamq.queue.scripts import SettleRow
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
@@ -22,6 +26,7 @@ __all__ = ["Keeper"]
 ROLE = "keeper"
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 60.0
+SUSPECT = 2  # reclaims, as in reclaim.lua
 log = logging.getLogger("streamq.keeper")
 
 
@@ -51,6 +56,7 @@ class Keeper:
         self.lost = 0
         self.reclaimed = 0
         self.leads = False
+        self._suspects: set[str] = set()
         self._stopping = asyncio.Event()
         self._cursor = ""
         self._lane_from = 0
@@ -69,8 +75,7 @@ class Keeper:
                 if held is not None and held.token == tokens[entry] and not held.lost:
                     held.lost = True
                     self.lost += 1
-            if lost:
-                log.warning("%d leases are somebody else's now", len(lost))
+                    log.warning("%s is somebody else's lease now", entry)
 
     def stop(self) -> None:
         """No more sweeps: `lead` returns. Heartbeats go on."""
@@ -92,6 +97,7 @@ class Keeper:
                     sweep = loop.time() + pace * self.chance.uniform(0.75, 1.25)
                 if loop.time() >= trim:
                     await self._trim()
+                    await self._adopt()
                     trim = loop.time() + TRIM_SECONDS
             try:
                 async with asyncio.timeout(min(TICK_SECONDS, self.settings.lease_seconds / 4)):
@@ -101,6 +107,7 @@ class Keeper:
 
     async def _reclaim(self) -> bool:
         """One sweep; True where more may be found at once."""
+        self._suspects = {entry for entry in self._suspects if entry in self.hand}
         room = min(self.hand.room, 100)
         if not room:
             return True
@@ -108,6 +115,7 @@ class Keeper:
             lambda: self.spool.scripts.reclaim(
                 self.consumer,
                 idle_ms=self.lease_ms,
+                suspects=len(self._suspects),
                 room=room,
                 most=self.settings.max_reclaims,
                 cursor=self._cursor,
@@ -118,6 +126,9 @@ class Keeper:
             self.reclaimed += len(found.leases)
             log.warning("reclaimed %d mails of silent workers", len(found.leases))
             self.hand.pending.update(entry for entry, _, _ in found.leases)
+            self._suspects |= {
+                entry for entry, notes, _ in found.leases if orjson.loads(notes).get("reclaims", 0) > SUSPECT
+            }
             await self._take(found.leases, found.token)
         return bool(found.leases or found.cursor)
 
@@ -155,6 +166,20 @@ class Keeper:
             ended, self._lane_from = await self.link.call(self.spool.scripts.expire, ages, rank)
             if not ended:
                 return
+
+    async def _adopt(self) -> None:
+        """Held mails that waited for fields which this version knows: straight into our own lease."""
+        holds = await self.link.call(command, self.spool.redis, "HKEYS", self.spool.keys.holds)
+        needs = {name.decode().removeprefix("need:") for name in holds if name.startswith(b"need:")}
+        if not any(able(need) for need in needs):
+            return
+        async for view in walk(self.spool, ("held",)):
+            fields = view.notes.get("fields")
+            if not fields or not all(able(field) for field in fields) or not self.hand.room:
+                continue
+            token, leases = await self.link.call(self.spool.scripts.adopt, self.consumer, [view.entry])
+            self.hand.pending.update(entry for entry, _ in leases)
+            await self.admission.take_back([(entry, notes, False) for entry, notes in leases], token)
 
     async def _trim(self) -> None:
         """Consumers that are gone; dead letters that are too old or too many bytes."""

@@ -102,6 +102,17 @@ async def test_a_newcomer_never_overtakes_its_own_lane(room: Mailroom) -> None:
     assert await room.admitted(other, lane="main|elsewhere.org") == ["go"]
 
 
+async def test_a_newcomer_does_not_bring_its_lane_s_visit_forward(room: Mailroom) -> None:
+    """The lane waits for a minute: its site said so."""
+    await room.parked()
+    visit = (room.now + 60_000) * 1000
+    newcomer, lower = await room.add(), await room.add("low")
+    await room.read()
+    found = await room.admit(newcomer, lower)
+    assert ([status for status, _ in found.statuses], found.next_us) == (["parked", "parked"], visit)
+    assert set((await room.survey()).visits.values()) == {visit}
+
+
 async def test_malformed_becomes_a_dead_letter(room: Mailroom) -> None:
     entry = await room.add(id="a1", to="nobody at all", text="secret")
     await room.read()
@@ -257,7 +268,8 @@ async def test_an_own_deadline_is_known_while_it_is_held(room: Mailroom) -> None
 async def test_a_late_250_is_not_sent_again(room: Mailroom) -> None:
     lease = await room.lease(id="a1")
     room.tick(60_000)
-    stolen = await room.scripts.reclaim("w2", idle_ms=0, room=10, most=3)
+    await room.silent(lease.entry, "w1")
+    stolen = await room.reclaim()
     assert [entry for entry, _, _ in stolen.leases] == [lease.entry]
     row = room.end("sent", lease, tail=b'"reply":"250 ok"')
     assert (await room.scripts.settle("w1", [row])).statuses == ["fenced"]

@@ -123,6 +123,24 @@ async def test_a_mail_that_kills_too_many_is_dead(room: Mailroom) -> None:
     assert await room.pending() == 0
 
 
+async def test_suspects_come_one_at_a_time(room: Mailroom) -> None:
+    """So that what dies with a mail that kills its worker is that mail, not its neighbours."""
+    leases = [await room.lease() for _ in range(3)]
+    for lease in leases[:2]:
+        await room.do("HSET", room.keys.notes, lease.entry, '{"reclaims":2}')
+    for lease in leases:
+        await room.silent(lease.entry, "w1")
+    found = await room.reclaim(suspects=1)
+    assert [entry for entry, _, _ in found.leases] == [leases[2].entry]
+    found = await room.reclaim(suspects=0)
+    assert [entry for entry, _, _ in found.leases] == [leases[0].entry]
+    assert (await room.reclaim(suspects=1)).leases == []
+    assert (await room.notes(leases[1].entry))["reclaims"] == 2
+    assert (await room.survey()).leases[leases[1].entry] == ("w1", leases[1].token)
+    found = await room.reclaim()
+    assert [entry for entry, _, _ in found.leases] == [leases[1].entry]
+
+
 async def test_a_mail_that_was_sent_is_no_poison(room: Mailroom) -> None:
     lease = await room.lease()
     await room.silent(lease.entry, "w1")

@@ -175,6 +175,21 @@ async def test_a_changed_limit_scales_what_is_owed(room: Mailroom) -> None:
     assert await room.released() == [second]
 
 
+async def test_ids_of_any_length_are_parked(room: Mailroom) -> None:
+    """A producer may give ids itself; none stops a worker."""
+    await limit(room, "1:1000000")
+    ids = ["7-0", "1700000000000-18446744073709551615", "99999999999999-3", "9999999999999999999-1"]
+    for id_ in ids:
+        await room.do("XADD", room.keys.stream("normal"), id_, "to", "bob@example.net")
+    entries = await room.read()
+    assert await room.admitted(*entries, deadline=10**20) == ["go", "parked", "parked", "parked"]
+    got = []
+    for _ in range(3):
+        room.tick(1100)
+        got += await room.released()
+    assert sorted(got) == sorted(entries[1:])
+
+
 async def test_limits_most_specific_first(make_spool: MakeSpool) -> None:
     room = Mailroom(await make_spool(sites={"*": {"rate": "2/s"}, "example.net": {"rate": "3/s"}}))
     await room.spool.publish_limits()
@@ -207,7 +222,9 @@ async def test_nothing_is_taken_back_while_the_stream_is_read_again(room: Mailro
     room.tick(60_000)
     await room.do("XGROUP", "DESTROY", room.keys.stream("normal"), "streamq")
     await room.spool.open()
-    assert await room.released() == [other]
+    found = await room.release()
+    assert [each.entry for each in found.leases] == [other]
+    assert found.next_us == (room.now + 100) * 1000  # due already: nobody asks again and again meanwhile
     assert await room.read("w1", 1) == [parked]
     assert await room.released() == []
     assert await room.read("w1", 1) == [scheduled]  # the last: the mark is passed

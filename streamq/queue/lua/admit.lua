@@ -1,8 +1,8 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
 -- needs: base lease index notes seen event dead limit
+-- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane lease limit limits meta notes parked
+--   schedule seen stream
 -- ARGV: now consumer window
---   now        µs, '' for the server's time
---   window     ms, how long an id is known
 -- EACH: kind entry lane due deadline expires seen id tail why
 --   kind       'send', 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
@@ -23,6 +23,7 @@ local next, closed = 0, 0
 local admitted = {} -- p → highest id admitted
 local out = {}
 local go = {} -- stream → ids that become leases; all of a stream in one XCLAIM
+local lanes = {}
 local rows_of = {} -- stream .. id → its entry and where its status stands
 gather()
 ask_holds(consumer, 2)
@@ -58,6 +59,8 @@ local function rule_for(entry, id, tail)
   return nil
 end
 
+local function event_id(entry) return entry .. '.' .. token end
+
 -- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane.
 local queues = {}
 local function queue_of(lane)
@@ -76,12 +79,11 @@ end
 
 -- The mail is this consumer's and stands nowhere else.
 local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why)
-  local event_id = entry .. '.' .. token
   local notes = notes_of(entry)
   if notes.sent then -- a 250 came after the lease was lost: it is not sent again
     remove(entry, stream, id)
     count('total:relayed', 1)
-    event('email.relayed', producer, entry, event_id, now, notes.sent)
+    event('email.relayed', producer, entry, event_id(entry), now, notes.sent)
     return 'done'
   end
   if expires > 0 then expire_at(entry, expires) end
@@ -94,29 +96,27 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
       notes.reason, notes.class, notes.fields = reason.reason, reason.class, reason.fields
       note(entry, notes)
       need(notes, 1)
-      event('email.held', producer, entry, event_id, now, said)
+      event('email.held', producer, entry, event_id(entry), now, said)
       return 'held'
     end
     bury(entry, stream, id, reason, now, window)
     count('total:rejected', 1)
-    event('email.rejected', producer, entry, event_id, now, said)
+    event('email.rejected', producer, entry, event_id(entry), now, said)
     return 'dead'
   end
   if ident ~= '' then
     local digest, hash = ident:sub(1, 10), ident:sub(11)
-    local owner, owner_hash = seen(digest, now, window)
-    if not owner then
-      see(digest, hash, entry, now, window)
-    elseif owner ~= entry and owner_hash == hash then
+    local owner, owner_hash = see(digest, hash, entry, now, window)
+    if owner and owner ~= entry and owner_hash == hash then
       remove(entry, stream, id)
       count('total:duplicate', 1)
-      event('email.duplicate', producer, entry, event_id, now, with(tail, '"of":"' .. owner .. '"'))
+      event('email.duplicate', producer, entry, event_id(entry), now, with(tail, '"of":"' .. owner .. '"'))
       return 'duplicate'
-    elseif owner ~= entry then
+    elseif owner and owner ~= entry then
       local reason = 'id: same id, other content, as entry ' .. owner
       bury(entry, stream, id, {reason = reason, class = 'id_conflict'}, now, window)
       count('total:rejected', 1)
-      event('email.rejected', producer, entry, event_id, now, with(tail, '"class":"id_conflict","reason":' .. json(reason)))
+      event('email.rejected', producer, entry, event_id(entry), now, with(tail, '"class":"id_conflict","reason":' .. json(reason)))
       return 'dead'
     end
   end
@@ -127,24 +127,24 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     hold(entry)
     notes.reason, notes.class, notes.due = 'asked for', 'operator', due > 0 and due or nil
     note(entry, notes)
-    event('email.held', producer, entry, event_id, now, with(tail, '"class":"operator"'))
+    event('email.held', producer, entry, event_id(entry), now, with(tail, '"class":"operator"'))
     return 'held'
   elseif asked == 'cancel' then
     if ident ~= '' then unsee(ident:sub(1, 10), entry, now, window) end
     remove(entry, stream, id)
     count('total:cancelled', 1)
-    event('email.cancelled', producer, entry, event_id, now, tail)
+    event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
   elseif asked == 'bounce' then
     bury(entry, stream, id, {reason = 'bounced by an operator', class = 'operator'}, now, window)
     count('total:bounced', 1)
-    event('email.bounced', producer, entry, event_id, now, with(tail, '"class":"operator"'))
+    event('email.bounced', producer, entry, event_id(entry), now, with(tail, '"class":"operator"'))
     return 'dead'
   end
   if now_ms >= deadline then
     bury(entry, stream, id, {reason = 'too old: its time was over at ' .. text(deadline), class = 'expired'}, now, window)
     count('total:expired', 1)
-    event('email.expired', producer, entry, event_id, now, with(tail, '"class":"expired"'))
+    event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
     return 'expired'
   end
   if due > now_ms then
@@ -157,7 +157,8 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   local wait = 0
   local queue = queue_of(lane)
   if queue.urgency and queue.urgency <= p then -- nor does it bring the lane's next visit forward
-    wait = math.max(next_slot(lane, now), queue.visit, now)
+    queue.slot = queue.slot or next_slot(lane, now)
+    wait = math.max(queue.slot, queue.visit, now)
   else
     wait = take_slot(lane, now)
   end
@@ -166,7 +167,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     return 'go'
   end
   leave(stream, id)
-  park(entry, lane, wait)
+  park(entry, lane, wait, p, id)
   if not queue.urgency or p < queue.urgency then queue.urgency, queue.visit = p, wait end
   sooner(wait)
   return 'parked'
@@ -183,7 +184,7 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in eac
   else
     status = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
       producer, tail, why)
-    if lane ~= '' then closed = math.max(closed, route_state(route_of(lane)).till) end
+    if lane ~= '' then lanes[lane] = true end
   end
   out[#out + 1] = status
   if status == 'go' then rows_of[stream .. id] = {at = #out, entry = entry} end
@@ -198,6 +199,7 @@ for stream, ids in pairs(go) do
   end
 end
 flush()
+for lane in pairs(lanes) do closed = math.max(closed, route_state(route_of(lane)).till) end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
 keep_limits(now)
 return {text(now), text(closed), token, text(next), unpack(out)}

@@ -1,7 +1,9 @@
 -- check: visits a chunk of the spool, or of an index, and says where everything stands. Changes nothing.
 -- needs: base lease index classify
+-- KEYS: {streamq}: counts due held lane meta parked schedule stream
 -- ARGV: what p from many
 --   what   stream (of priority p), schedule, held, parked, lease (PEL of priority p), or totals
+--   p      digit of a priority
 --   from   exclusive id, rank or member to go on from; '' at the start      many  at most so many (100)
 -- RETURNS: stream: next from ('' at the end), then per entry: entry, state
 --   schedule, held, parked, lease: next from, then the entries that no stream holds any more; of parked also the
@@ -63,5 +65,5 @@ end
 if what == 'stream' then visit_stream()
 elseif what == 'lease' then visit_leases()
 elseif what == 'totals' then totals()
-else visit_index(K[what]) end
+else visit_index(({schedule = K.schedule, held = K.held, parked = K.parked})[what]) end
 return out

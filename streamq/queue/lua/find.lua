@@ -1,5 +1,6 @@
 -- find: the entry that owns a producer's id.
 -- needs: base seen
+-- KEYS: {streamq}: absent clock meta seen stream
 -- ARGV: now window
 -- EACH: tenant id
 --   tenant   '-' for none, else '=' and its name

@@ -1,7 +1,8 @@
 -- leader: takes or renews the lease of a role.
 -- needs: base
+-- KEYS: {streamq}: absent leader meta stream
 -- ARGV: role consumer ttl
---   ttl   ms; 0 gives it back
+--   role  its name      ttl  ms; 0 gives it back
 -- RETURNS: 1 where this consumer has it
 -- EVENTS: none
 

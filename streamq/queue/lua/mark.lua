@@ -1,8 +1,10 @@
 -- mark: these mails' dots go out now. One field per connection, overwritten by its next mail: if their consumer
 -- dies, what its dots name is ambiguous.
 -- needs: base lease notes
+-- KEYS: {streamq}: absent dots expiry holds meta notes stream
 -- ARGV: consumer
 -- EACH: connection entry token
+--   connection  a number that this consumer gave it
 -- RETURNS: per row: ok, lost (somebody else's lease), sent (a 250 came late: do not send it again)
 -- EVENTS: none
 

@@ -1,7 +1,9 @@
 -- open: makes a queue ready: priorities' digits, salt, groups. Again whenever a group is missing.
--- needs: base lease
+-- needs: base
+-- KEYS: {streamq}: absent bell meta stream
 -- ARGV: format salt events_kept priorities
 --   format      version of the keys' layout      salt  random bytes, kept if there is one already
+--   events_kept  about how many events the stream keeps
 --   priorities  comma list; digits are given in order, names that have one keep it
 -- RETURNS: an error where there are more than ten priorities, else: format found ('' if new), salt, priorities in order of their digits
 -- EVENTS: none

@@ -1,6 +1,7 @@
 -- reap: consumers that hold nothing and were not heard of are deleted, their dots with them. (Deleting one that
 -- still has leases would lose those mails: the group is past their ids.)
 -- needs: base
+-- KEYS: {streamq}: absent bell dots meta stream
 -- ARGV: idle consumer
 --   idle      ms; consumers that were silent for longer      consumer  this one, whatever its idle time; '' none
 -- RETURNS: the names deleted

@@ -1,6 +1,8 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
 -- needs: base lease index notes limit
+-- KEYS: {streamq}: absent bell clock counts due expiry held holds lane lease limit limits meta notes parked
+--   schedule stream
 -- ARGV: now consumer room bell
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
@@ -17,7 +19,9 @@ end
 
 local LANES_A_CALL = 100
 local ASTRAY = 1000000 -- µs
+local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked at again then
 local out, taken, left = {}, 0, 0
+local barred = false
 local token = 0
 
 local function lease(entry, from)
@@ -36,7 +40,9 @@ local function release_schedule()
     local p, _, stream = split(entry)
     if taken >= room then
       left = 1
-    elseif not is_rereading(p, stream) and unschedule(entry) then
+    elseif is_rereading(p, stream) then
+      barred = true
+    elseif unschedule(entry) then
       lease(entry, 'scheduled')
     end
   end
@@ -64,7 +70,9 @@ end
 local function release_lanes()
   for at, name in ipairs(NAMES) do
     local p = at - 1
-    if not is_rereading(p, K.stream(name)) then
+    if is_rereading(p, K.stream(name)) then
+      barred = true
+    else
       for _, lane in ipairs(redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'LIMIT', 0, LANES_A_CALL)) do
         local next = release_lane(lane, p)
         -- A slot that one priority used is gone for the others of the lane, too.
@@ -90,5 +98,6 @@ local function sooner(found, factor)
 end
 sooner(redis.call('ZRANGE', K.schedule, 0, 0, 'WITHSCORES'), 1000)
 for _, name in ipairs(NAMES) do sooner(redis.call('ZRANGE', K.due(name), 0, 0, 'WITHSCORES'), 1) end
+if barred and next > 0 then next = math.max(next, now + RETRY) end
 if left == 1 and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 return {text(now), text(next), token, left, unpack(out)}

@@ -1,5 +1,6 @@
 -- requeue: dead letters become waiting mails again.
 -- needs: base lease event
+-- KEYS: {streamq}: absent clock counts dead events lease meta stream
 -- ARGV: now
 -- EACH: letter
 --   letter   id in the dead letters' stream

@@ -1,9 +1,12 @@
 -- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
 -- whatever state, under their old event's id. The caller has compared the contents.
 -- needs: base lease index notes seen event dead
+-- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane meta notes parked schedule seen
+--   stream
 -- ARGV: now window
 -- EACH: entry id kind tail why event_id
 --   why    '' for a mail that was sent, else JSON {reason, class, reply} of its dead letter
+--   event_id  that of the event when it ended first
 -- RETURNS: how many ended again
 -- EVENTS: the rows' kinds
 

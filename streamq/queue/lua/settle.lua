@@ -1,7 +1,8 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
 -- needs: base lease index notes seen event dead limit
+-- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane limit limits meta notes parked
+--   schedule seen stream
 -- ARGV: now consumer window
---   window     ms, how long an id is known
 -- EACH: op entry token lane id kind tail arg
 --   op         sent  gone, with its event
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply}

@@ -1,4 +1,10 @@
 -- base: what every script stands on; `K` (key names), `HEAD`, `EACH` come from the loader.
+-- Names that mean the same in every header:
+--   now       µs, '' for the server's time           window    ms, how long a producer's id is known
+--   consumer  who calls                              entry     '<p><ms>-<seq>'
+--   token     of the lease                           lane      '<route>|<site>', '' where it does not matter
+--   id        the producer's id, or the entry        kind      an event's type
+--   tail      inner JSON of an event
 
 local GROUP = 'streamq'
 
@@ -16,25 +22,31 @@ local function text(number) return string.format('%.0f', number) end
 
 local settings = redis.call('HMGET', K.meta, 'priorities', 'events_kept')
 local NAMES = {} -- digit + 1 → priority; the digit's order is the order of urgency
-for name in string.gmatch(settings[1] or '', '[^,]+') do NAMES[#NAMES + 1] = name end
+local STREAMS = {} -- digit + 1 → its key
+for name in string.gmatch(settings[1] or '', '[^,]+') do
+  NAMES[#NAMES + 1] = name
+  STREAMS[#STREAMS + 1] = K.stream(name)
+end
 local EVENTS_KEPT = settings[2] or '100000'
 
 -- '11732-0' → 1, '1732-0', the stream's key
 local function split(entry)
-  local p = tonumber(entry:sub(1, 1))
-  local name = NAMES[p + 1]
-  if not name then error('no priority has the digit of entry ' .. entry) end -- text: 6.2 can't raise a table
-  return p, entry:sub(2), K.stream(name)
+  local p = entry:byte(1) - 48
+  if not NAMES[p + 1] then error('no priority has the digit of entry ' .. entry) end -- text: 6.2 can't raise a table
+  return p, entry:sub(2), STREAMS[p + 1]
 end
 
 local function time_of(id) return tonumber(id:match('^%d+')) end
 
 -- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
+local DASH = string.byte('-')
 local function id_parts(id)
+  if id:byte(14) == DASH and id:byte(1) ~= 48 then return id:sub(1, 13), id:sub(15) end -- any id of our time
   local ms, seq = id:match('^0*(%d+)-0*(%d+)$')
   return ms, seq
 end
 local function before(a, b)
+  if #a == #b and a:byte(14) == DASH and b:byte(14) == DASH then return a < b end
   local am, as = id_parts(a)
   local bm, bs = id_parts(b)
   if #am ~= #bm then return #am < #bm end

@@ -1,5 +1,5 @@
 -- dead: ends of mails. Every mail leaves its stream through one of these.
--- needs: base lease index notes seen event
+-- needs: base lease notes seen event
 
 local BODY = {text = true, html = true, raw = true, attachments = true, vars = true, recipients = true}
 local MOST_FIELDS = 1000 -- `unpack` fails near 8,000 values

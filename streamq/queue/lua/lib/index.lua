@@ -7,9 +7,12 @@ local has_held = redis.call('EXISTS', K.held) == 1
 
 local BUCKETS = 16384 -- lane hashes stay listpacks up to some eight million parked mails
 
+local ZEROS = {}
+for many = 0, 20 do ZEROS[many] = string.rep('0', many) end
+
 local function padded(p, id)
   local ms, seq = id_parts(id)
-  return p .. string.rep('0', 13 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
+  return p .. (ZEROS[13 - #ms] or '') .. ms .. '-' .. ZEROS[20 - #seq] .. seq
 end
 
 local function unpadded(member) -- '…|1001732-00…0' → '11732-0'
@@ -34,16 +37,16 @@ local function lane_range(lane, p, many)
 end
 
 -- next: µs at which the lane may be visited; an earlier visit that is set already stays.
-local visits = {} -- due key .. lane → the visit that this script has set
-local function park(entry, lane, next)
-  local p, id = split(entry)
+local visits = {} -- digit → lane → the visit that this script has set
+local function park(entry, lane, next, p, id)
+  if not p then p, id = split(entry) end
   has_parked = true
   redis.call('ZADD', K.parked, 0, lane .. '|' .. padded(p, id))
   redis.call('HSET', K.lane(bucket(id)), entry, lane)
-  local due = K.due(NAMES[p + 1])
-  if not visits[due .. lane] or next < visits[due .. lane] then
-    redis.call('ZADD', due, 'LT', text(next), lane)
-    visits[due .. lane] = next
+  visits[p] = visits[p] or {}
+  if not visits[p][lane] or next < visits[p][lane] then
+    redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
+    visits[p][lane] = next
   end
   count('parked:' .. p, 1)
 end
@@ -56,7 +59,7 @@ local function unpark(entry)
   redis.call('HDEL', K.lane(bucket(id)), entry)
   if #lane_range(lane, p, 1) == 0 then
     redis.call('ZREM', K.due(NAMES[p + 1]), lane)
-    visits[K.due(NAMES[p + 1]) .. lane] = nil
+    if visits[p] then visits[p][lane] = nil end
   end
   count('parked:' .. p, -1)
   return lane

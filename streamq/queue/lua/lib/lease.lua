@@ -19,7 +19,7 @@ end
 -- What this consumer holds of a batch's rows, one command a stream instead of one a row. `column`: where the
 -- entry stands in a row. It holds other leases between those ids, too: beyond so many the rows are asked singly.
 local OTHERS = 300
-local holds_now -- stream .. id → token
+local holds_now -- stream → id → token
 local asked_whole = {} -- streams
 local function ask_holds(consumer, column)
   holds_now = {}
@@ -31,18 +31,19 @@ local function ask_holds(consumer, column)
     many[stream] = (many[stream] or 0) + 1
   end
   for stream, rows in pairs(many) do
+    holds_now[stream] = {}
     local most = rows > 1 and rows + OTHERS or 1
     local found = redis.call('XPENDING', stream, GROUP, first[stream], last[stream], most, consumer)
-    for _, row in ipairs(found) do holds_now[stream .. row[1]] = row[4] end
+    for _, row in ipairs(found) do holds_now[stream][row[1]] = row[4] end
     asked_whole[stream] = #found < most or rows == 1
   end
 end
 
 -- The token under which this consumer holds it; nil where it does not.
 local function held_token(stream, id, consumer)
-  local token = holds_now and holds_now[stream .. id]
+  local token = holds_now and holds_now[stream] and holds_now[stream][id]
   if token ~= nil then return token or nil end
-  if holds_now and asked_whole[stream] then return nil end
+  if asked_whole[stream] then return nil end
   local who, found = holder(stream, id)
   return who == consumer and found or nil
 end
@@ -77,7 +78,7 @@ local function take(stream, id, consumer, token)
 end
 
 local function leave(stream, id)
-  if holds_now then holds_now[stream .. id] = false end
+  if holds_now and holds_now[stream] then holds_now[stream][id] = false end
   if not gathering then return redis.call('XACK', stream, GROUP, id) end
   listed(gathering.left, stream, id)
 end

@@ -20,19 +20,26 @@ local function number_of(bytes)
   return number
 end
 
+local packed_ms = {} -- a burst's entries share their time
 local function pack_entry(entry)
   local ms, seq = id_parts(entry:sub(2))
-  return entry:sub(1, 1) .. bytes_of(tonumber(ms), 6) .. bytes_of(tonumber(seq))
+  if not packed_ms[ms] then packed_ms[ms] = bytes_of(tonumber(ms), 6) end
+  seq = tonumber(seq)
+  return entry:sub(1, 1) .. packed_ms[ms] .. (seq < 256 and seq > 0 and string.char(seq) or bytes_of(seq))
 end
 
 local function unpack_entry(packed)
   return packed:sub(1, 1) .. text(number_of(packed:sub(2, 7))) .. '-' .. text(number_of(packed:sub(8)))
 end
 
+local this_generation, last_generation
 local function seen_keys(digest, now, window)
-  local generation = math.floor(now / 1000 / window)
+  if not this_generation then
+    local generation = math.floor(now / 1000 / window)
+    this_generation, last_generation = text(generation), text(generation - 1)
+  end
   local slot = (digest:byte(1) * 256 + digest:byte(2)) % SEEN_BUCKETS
-  return K.seen(text(generation), slot), K.seen(text(generation - 1), slot)
+  return K.seen(this_generation, slot), K.seen(last_generation, slot)
 end
 
 -- entry, content hash of the owner; nil where the id is new
@@ -43,11 +50,18 @@ local function seen(digest, now, window)
   return nil
 end
 
+-- The same, and a new id becomes this entry's.
 local function see(digest, hash, entry, now, window)
-  local this = seen_keys(digest, now, window)
-  if redis.call('HSET', this, digest, hash .. pack_entry(entry)) == 1 and redis.call('HLEN', this) == 1 then
-    redis.call('PEXPIRE', this, window * 2)
+  local this, last = seen_keys(digest, now, window)
+  local found = redis.call('HGET', last, digest)
+  if not found then
+    if redis.call('HSETNX', this, digest, hash .. pack_entry(entry)) == 1 then
+      if redis.call('HLEN', this) == 1 then redis.call('PEXPIRE', this, window * 2) end
+      return nil
+    end
+    found = redis.call('HGET', this, digest)
   end
+  return unpack_entry(found:sub(5)), found:sub(1, 4)
 end
 
 -- A mail that ends without having been sent gives its id free.

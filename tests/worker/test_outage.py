@@ -1,0 +1,143 @@
+"""What Redis may do to a worker: restart, die, come back without its last second, forget, fill up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import examine
+from crew import Crew, crew
+from servers import Server
+
+from streamq.queue.connection import command, connect
+
+OwnServer = Callable[..., Server]
+ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+async def _ends(c: Crew) -> Counter[str]:
+    rows = await command(c.spool.redis, "XRANGE", c.spool.keys.events, "-", "+")
+    return Counter(flat[3].decode() for _, flat in rows if flat[1] == b"email.relayed")
+
+
+async def _empty(c: Crew) -> None:
+    while await command(c.spool.redis, "XLEN", c.spool.keys.stream("normal")):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def _left(server: Server) -> list[str]:
+    redis = connect(server.url)
+    try:
+        return await examine(redis)
+    finally:
+        await redis.aclose()
+
+
+async def test_a_killed_server_comes_back_and_every_mail_arrives(own_server: OwnServer) -> None:
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c:
+        worker = await c.worker(lease_seconds=2)
+        for number in range(400):
+            await c.add(id=f"m{number}")
+        await c.sink.wait_for(100)
+        await asyncio.to_thread(server.stop, signal.SIGKILL)
+        await asyncio.to_thread(server.start)
+        await _empty(c)
+        ends = await _ends(c)
+        assert len(ends) == 400
+        assert set(ends.values()) == {1}
+        arrived = Counter(mail.message_id for mail in c.sink.received)
+        assert len(arrived) == 400
+        assert worker.link.outages >= 1
+        # A mail whose dot was out while the server was away may be there twice: never more than connections.
+        assert sum(arrived.values()) - 400 <= worker.settings.ways["relay"].connections
+    assert await _left(server) == []
+
+
+async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server: OwnServer) -> None:
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c:
+        for number in range(50):
+            await c.add(id=f"m{number}")
+        # The mails' moment: what the disk would hold if everything after it was lost.
+        before = Path(f"{server.directory}-before")
+        await asyncio.to_thread(shutil.copytree, server.directory, before, ignore=shutil.ignore_patterns("s"))
+        try:
+            await c.worker()
+            await c.until("email.relayed", many=50)
+            await _empty(c)
+            await asyncio.to_thread(server.stop, signal.SIGKILL)
+            for name in ("appendonlydir", "appendonly.aof"):
+                old, new = before / name, server.directory / name
+                if old.is_dir():
+                    await asyncio.to_thread(shutil.rmtree, new)
+                    await asyncio.to_thread(shutil.copytree, old, new)
+                elif old.exists():
+                    shutil.copy(old, new)
+            await asyncio.to_thread(server.start)
+        finally:
+            shutil.rmtree(before)
+        c._last = "0"
+        events = await c.until("email.relayed", many=50)
+        await _empty(c)
+        assert await c.count("resettled") == 50
+        assert len(c.sink.received) == 50, "a mail was sent again"
+        assert len({event["event_id"] for event in events}) == 50
+        await c.add(id="after")
+        await c.until("email.relayed", "after")
+    assert await _left(server) == []
+
+
+async def test_killed_connections_lose_nothing(server_url: str) -> None:
+    async with crew(server_url) as c:
+        await c.worker()
+        for round_ in range(5):
+            for number in range(20):
+                await c.add(id=f"m{round_}-{number}")
+            await command(c.spool.redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await c.sink.wait_for(100)
+        await _empty(c)
+        ends = await _ends(c)
+        assert len(ends) == 100
+        assert set(ends.values()) == {1}
+
+
+async def test_a_full_server_drains_and_goes_on(server_url: str) -> None:
+    async with crew(server_url) as c:
+        for number in range(200):
+            await c.add(id=f"m{number}", text="x" * 4000)
+        used = dict(
+            line.split(":", 1)
+            for line in (await command(c.spool.redis, "INFO", "memory")).decode().splitlines()
+            if ":" in line
+        )
+        await command(c.spool.redis, "CONFIG", "SET", "maxmemory", int(used["used_memory"]) - 1000)
+        try:
+            await c.worker()
+            await c.sink.wait_for(200)
+            await _empty(c)
+        finally:
+            await command(c.spool.redis, "CONFIG", "SET", "maxmemory", 0)
+        await c.add(id="after")
+        await c.until("email.relayed", "after")
+        assert len({mail.message_id for mail in c.sink.received}) == 201
+
+
+async def test_a_stopped_server_stops_nothing_for_good(own_server: OwnServer) -> None:
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c:
+        await c.worker()
+        await c.add(id="before")
+        await c.until("email.relayed", "before")
+        os.kill(server.pid, signal.SIGSTOP)
+        adding = asyncio.create_task(c.add(id="during"))
+        await asyncio.sleep(0)
+        os.kill(server.pid, signal.SIGCONT)
+        await adding
+        await c.until("email.relayed", "during")
+    assert await _left(server) == []
