@@ -79,4 +79,4 @@ class Report:
     peer: str = ""  # "mx1.example.net[192.0.2.1]:25"
     tls: str = ""  # "TLSv1.3"
     duration_ms: int = 0
-    hint_ms: int = 0  # the server's own "try again in", 0 when it gave none
+    hint_ms: int = 0  # not before that: the server's own "try again in", or the courier's next probe; 0: no hint

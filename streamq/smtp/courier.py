@@ -1,0 +1,317 @@
+"""The courier: takes letters from an outbox and carries them to one relay over kept connections.
+
+LINES    Up to `connections` tasks, each with one connection and a number 0 .. n-1. A line takes letters for
+         as long as there are any, rests, and closes with QUIT after `idle`, or after `mails_per_connection`.
+OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
+         mail on this route, one line only: a route that is down is not met by twenty connections.
+DOWN     A connection that fails before MAIL, or that the server gives up in its first transaction, or a reply
+         about our account (scope route, park) takes the route down, if no other line has proved that it
+         works. Then every letter in the outbox, and every one that comes, is reported PARK with scope ROUTE
+         and the class of the failure, with `hint_ms` until the next probe. After that time (1 s, doubling to
+         60 s, less jitter) the next letter makes one attempt. No timer probes by itself: whoever holds the
+         mails decides by handing out one.
+THINNING If another line works, a failed opening only holds back further ones for the same growing time: a
+         server that takes five connections and refuses the sixth is not down.
+DONE     `done` is called exactly once for each letter that was taken, also when a line is cancelled or the
+         mark raises. What nobody took stays in the outbox for `drain`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from streamq.settings import RouteSettings
+from streamq.smtp.connection import Connection, NotConnected, connect, tls_context
+from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
+from streamq.smtp.outbox import Outbox
+from streamq.smtp.replies import Replies, default_replies
+from streamq.smtp.transaction import Mark, Transaction
+
+__all__ = ["Courier", "Done", "Mark", "RouteState"]
+
+Done = Callable[[Letter, Report], None]
+
+LETTERS_PER_LINE = 4
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """What became of the route: called on going down, on each probe that failed, and on coming up.
+
+    `stage`, `klass`, `code`, `reply`: why it is down. `probe_in_ms`: letters before that are parked unseen.
+    """
+
+    name: str
+    up: bool
+    stage: Stage | None = None
+    klass: str = ""
+    code: int = 0
+    reply: str = ""
+    probe_in_ms: int = 0
+
+
+class Courier:
+    """One route. `run` works until `stop` or `close`; it raises only what `done`, `mark`, `on_state` raise.
+
+    `mark(connection number, letter)` is awaited after the 354 and before the body: False ends the transaction
+    with ABANDON. `rand` gives numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        route: RouteSettings,
+        outbox: Outbox,
+        done: Done,
+        mark: Mark | None = None,
+        *,
+        rules: Replies | None = None,
+        on_state: Callable[[RouteState], None] | None = None,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.route = route
+        self._outbox = outbox
+        self._done = done
+        self._mark = mark
+        self._rules = rules or default_replies()
+        self._on_state = on_state
+        self._rand = rand
+        self._context = tls_context(route)
+        self._group: asyncio.TaskGroup | None = None
+        self._lines: dict[int, asyncio.Task[None]] = {}
+        self._opening: set[int] = set()
+        self._proven: set[int] = set()  # lines whose server has answered a mail
+        self._route_proven = False
+        self._failure: Report | None = None  # why the route is down; a pattern for what it parks
+        self._failures = 0
+        self._probe_at = 0.0
+        self._holds = 0
+        self._hold_until = 0.0
+        self._epoch = 0  # lines of an older one saw the route before it went down
+        self._refusing = False
+        self._stopping = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Open now, those being opened included."""
+        return len(self._lines)
+
+    @property
+    def up(self) -> bool:
+        return self._failure is None
+
+    async def run(self) -> None:
+        if self._group is not None:
+            raise RuntimeError("a courier runs once")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._outbox.call_when_short_of_hands(self._consider)
+                self._consider()
+                await self._stopping.wait()
+        finally:
+            self._outbox.call_when_short_of_hands(None)
+
+    def stop(self) -> None:
+        """Take no more letters; finish the transactions under way."""
+        self._stopping.set()
+        for number, task in self._lines.items():
+            if number in self._opening:  # holds no letter
+                task.cancel()
+        self._outbox.wake_all()
+
+    async def close(self, grace: float) -> None:
+        """`stop`, wait up to `grace` seconds, then abort: past their dot AMBIGUOUS, before it PARK."""
+        self.stop()
+        tasks = set(self._lines.values())
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=grace)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- lines -----------------------------------------------------------------------------------------------
+
+    def _consider(self) -> None:
+        """Open what is missing; called whenever a letter came that no resting line takes."""
+        group = self._group
+        waiting = len(self._outbox)
+        if group is None or not waiting or self._stopping.is_set():
+            return
+        now = asyncio.get_running_loop().time()
+        if self._failure is not None and now < self._probe_at:
+            self._refuse_soon()
+            return
+        open_now = len(self._lines)
+        if not self._route_proven:
+            wanted = 1
+        elif self._proven and now < self._hold_until:
+            return
+        else:
+            at_work = open_now - len(self._opening) - self._outbox.resting
+            wanted = min(self.route.connections, at_work + -(-waiting // LETTERS_PER_LINE))
+        for _ in range(wanted - open_now):
+            number = next(number for number in range(self.route.connections) if number not in self._lines)
+            self._opening.add(number)
+            self._lines[number] = group.create_task(self._line(number, self._epoch), name=f"{self.name}-{number}")
+
+    async def _line(self, number: int, epoch: int) -> None:
+        try:
+            try:
+                link = await connect(self.route, self._context, number, self._rules)
+            except NotConnected as failure:
+                self._opening_failed(failure, epoch)
+            else:
+                self._opening.discard(number)
+                await self._keep(link, epoch)
+        except BaseException:  # the group ends: nothing may be opened any more
+            self._stopping.set()
+            raise
+        finally:
+            self._opening.discard(number)
+            del self._lines[number]
+        self._consider()
+
+    async def _keep(self, link: Connection, epoch: int) -> None:
+        try:
+            await self._work(link, epoch)
+        finally:
+            self._proven.discard(link.number)
+            await link.quit()
+
+    async def _work(self, link: Connection, epoch: int) -> None:
+        transaction = Transaction(link, self.route, self._rules, self._mark)
+        outbox, most = self._outbox, self.route.mails_per_connection
+        while link.usable and link.mails < most and epoch == self._epoch and not self._stopping.is_set():
+            letter = outbox.get_nowait()
+            if letter is None:
+                if not await self._rest(link):
+                    break
+                continue
+            report: Report | None = None
+            try:
+                report = await transaction.run(letter)
+            finally:
+                if report is None:
+                    report = transaction.interrupted()
+                fails = self._fails(link, report, epoch)
+                if fails:
+                    self._go_down(report)
+                self._done(letter, report)
+            if fails:
+                self._spread_word()
+        outbox.pass_on()
+
+    async def _rest(self, link: Connection) -> bool:
+        """Wait for a letter. False: the time is over, or the connection is."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.enlist(waiter)
+        link.wire.rest(waiter, self.route.idle / 1000)
+        try:
+            await waiter
+            return bool(self._outbox) or not link.wire.expired
+        finally:
+            link.wire.rise()
+            self._outbox.dismiss(waiter)
+
+    # -- up and down -----------------------------------------------------------------------------------------
+
+    def _fails(self, link: Connection, report: Report, epoch: int) -> bool:
+        """What a report says of the route; True: it is down, and the report says so too."""
+        if report.klass == INTERRUPTED or epoch != self._epoch:
+            return False
+        if report.action is Action.PARK:
+            if report.scope is Scope.SESSION:
+                if link.mails != 1:
+                    return False  # a kept connection ended: nothing is known of the route
+                if self._proven - {link.number}:
+                    self._hold_back()
+                    return False
+                report.scope = Scope.ROUTE
+            return report.scope is Scope.ROUTE
+        if report.code and link.number not in self._proven:
+            self._come_up(link.number)
+        return False
+
+    def _come_up(self, number: int) -> None:
+        self._proven.add(number)
+        self._holds = 0
+        self._failures = 0
+        self._route_proven = True
+        if self._failure is not None:
+            self._failure = None
+            if self._on_state is not None:
+                self._on_state(RouteState(self.name, True))
+        asyncio.get_running_loop().call_soon(self._consider)  # after this line took its next letter
+
+    def _opening_failed(self, failure: NotConnected, epoch: int) -> None:
+        if epoch != self._epoch:
+            return
+        if self._proven:
+            self._hold_back()
+            return
+        self._go_down(
+            Report(
+                action=Action.PARK,
+                stage=failure.stage,
+                scope=Scope.ROUTE,
+                klass=failure.klass,
+                code=failure.code,
+                enhanced=failure.enhanced,
+                reply=failure.said,
+                peer=failure.peer,
+                tls=failure.tls,
+                hint_ms=failure.hint_ms,
+            )
+        )
+        self._spread_word()
+
+    def _hold_back(self) -> None:
+        self._hold_until = asyncio.get_running_loop().time() + self._wait(self._holds)
+        self._holds += 1
+
+    def _go_down(self, failure: Report) -> None:
+        wait = self._wait(self._failures)
+        self._failures += 1
+        self._failure = failure
+        self._route_proven = False
+        self._proven.clear()
+        self._epoch += 1
+        self._probe_at = asyncio.get_running_loop().time() + wait
+        failure.hint_ms = max(failure.hint_ms, round(wait * 1000))
+
+    def _spread_word(self) -> None:
+        """After `_go_down`: to the lines, which are of an older epoch now, to the letters, to the worker."""
+        self._outbox.wake_all()
+        self._refuse()
+        down, tell = self._failure, self._on_state
+        if down is not None and tell is not None:
+            wait_ms = round((self._probe_at - asyncio.get_running_loop().time()) * 1000)
+            tell(RouteState(self.name, False, down.stage, down.klass, down.code, down.reply, max(0, wait_ms)))
+
+    def _refuse_soon(self) -> None:
+        """Not inside `put`: whoever puts a letter does not expect its report before `put` returns."""
+        if not self._refusing:
+            self._refusing = True
+            asyncio.get_running_loop().call_soon(self._refuse)
+
+    def _refuse(self) -> None:
+        self._refusing = False
+        failure = self._failure
+        if failure is None or self._stopping.is_set():
+            return
+        left_ms = max(0, round((self._probe_at - asyncio.get_running_loop().time()) * 1000))
+        while (letter := self._outbox.get_nowait()) is not None:
+            self._done(letter, replace(failure, hint_ms=left_ms, duration_ms=0))
+
+    def _wait(self, before: int) -> float:
+        """Seconds after the n-th failure: 1 doubling to 60, less a quarter to a half: the queue's own doubling is
+        never shorter, so the letter that it sends to find out is not turned away here."""
+        return float(min(FIRST_WAIT * 2 ** min(before, 10), LONGEST_WAIT)) * (0.75 - self._rand() / 4)
