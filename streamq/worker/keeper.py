@@ -11,9 +11,9 @@ import orjson
 
 from streamq.mail import able
 from streamq.queue.connection import command
-from streamq.queue.look import walk
 from streamq.queue.scripts import SettleRow
 from streamq.queue.spool import Spool
+from streamq.queue.walk import walk
 from streamq.settings import Settings
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
@@ -173,7 +173,7 @@ class Keeper:
         needs = {name.decode().removeprefix("need:") for name in holds if name.startswith(b"need:")}
         if not any(able(need) for need in needs):
             return
-        async for view in walk(self.spool, ("held",)):
+        async for view in walk(self.spool, ("held",), sweep=True):
             fields = view.notes.get("fields")
             if not fields or not all(able(field) for field in fields) or not self.hand.room:
                 continue
