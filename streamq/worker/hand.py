@@ -27,6 +27,9 @@ class Delivery(Letter):
     lost: bool = False
 
 
+HAND_BYTES = 64_000_000  # a hundred mails of 25 MB would be 2.5 GB
+
+
 class Hand:
     """Leases by entry. The size is soft: a blocked read and a release may each fill it at the same time."""
 
@@ -34,10 +37,14 @@ class Hand:
         self.size = size
         self.deliveries: dict[str, Delivery] = {}
         self.pending: set[str] = set()  # read, or taken back, and not admitted yet
+        self.bytes = 0
         self._changed = asyncio.Event()
 
     @property
     def room(self) -> int:
+        """How many more; none while what is here is large."""
+        if self.bytes >= HAND_BYTES:
+            return 0
         return max(0, self.size - len(self.deliveries) - len(self.pending))
 
     def __contains__(self, entry: str) -> bool:
@@ -48,11 +55,15 @@ class Hand:
 
     def add(self, delivery: Delivery) -> None:
         self.pending.discard(delivery.entry)
+        before = self.deliveries.pop(delivery.entry, None)
+        self.bytes += len(delivery.content) - (len(before.content) if before is not None else 0)
         self.deliveries[delivery.entry] = delivery
 
     def drop(self, entry: str) -> None:
         self.pending.discard(entry)
-        self.deliveries.pop(entry, None)
+        held = self.deliveries.pop(entry, None)
+        if held is not None:
+            self.bytes -= len(held.content)
         self._changed.set()
 
     def drop_lease(self, entry: str, token: int) -> None:

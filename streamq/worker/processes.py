@@ -26,9 +26,9 @@ def follow_parent(parent: int) -> None:
 
 
 def run_processes(arguments: list[str], environment: dict[str, str], many: int) -> int:
-    """Run `python -m streamq ARGUMENTS --parent PID` so many times until SIGTERM or SIGINT. Returns the exit
-    code: 0 where all ended in order, else the first other one. Secrets belong in the environment: `ps` shows
-    arguments."""
+    """Run `python -m streamq ARGUMENTS --parent PID` so many times until SIGTERM or SIGINT; at a second one they
+    end now. Returns the exit code: 0 where all ended in order, 2 where one found its settings wrong, else 1.
+    Secrets belong in the environment: `ps` shows arguments."""
     return asyncio.run(_Parent(arguments, environment, many).run())
 
 
@@ -45,37 +45,50 @@ class _Parent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         codes = await asyncio.gather(*(self._keep() for _ in range(self.many)))
-        return next((code for code in codes if code), 0)
+        return max(codes)
 
     def _stop(self) -> None:
+        # SIGTERM, however often, is "in order" to a child: a service manager may tell the whole group, too.
+        number = signal.SIGINT if self.stopping.is_set() else signal.SIGTERM
         self.stopping.set()
         for process in self.running:
             if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(number)
 
     async def _keep(self) -> int:
         """One of the processes, and its successors."""
         loop = asyncio.get_running_loop()
         wait = 0.5
-        while True:
+        while not self.stopping.is_set():
             started = loop.time()
-            # A session of its own: Ctrl-C reaches the parent alone, which then says SIGTERM once.
-            process = await asyncio.create_subprocess_exec(*self.command, env=self.environment, start_new_session=True)
-            self.running.add(process)
+            code = await self._one()
             if self.stopping.is_set():
-                process.send_signal(signal.SIGTERM)
-            code = await process.wait()
-            self.running.discard(process)
-            if self.stopping.is_set():
-                return code
+                # Killed by our signal before it could listen to it, it held nothing yet.
+                return 0 if code in {0, -signal.SIGTERM, -signal.SIGINT} else max(1, code)
             if code == SETTINGS_CODE:
                 self._stop()
                 return code
-            log.error("worker %d ended with %d: another one starts", process.pid, code)
             wait = 0.5 if loop.time() - started > CALM_SECONDS else min(wait * 2, 30.0)
+            log.error("another worker starts in %.1f s", wait)
             try:
                 async with asyncio.timeout(wait):
                     await self.stopping.wait()
-                return code
             except TimeoutError:
                 pass
+        return 0
+
+    async def _one(self) -> int:
+        try:
+            # A session of its own: Ctrl-C reaches the parent alone, which then says SIGTERM once.
+            process = await asyncio.create_subprocess_exec(*self.command, env=self.environment, start_new_session=True)
+        except OSError as wrong:  # no process, no memory: for a while
+            log.error("no worker could be started: %s", wrong)
+            return 1
+        self.running.add(process)
+        if self.stopping.is_set():
+            process.send_signal(signal.SIGTERM)
+        code = await process.wait()
+        self.running.discard(process)
+        if not self.stopping.is_set():
+            log.error("worker %d ended with %d", process.pid, code)
+        return code

@@ -22,6 +22,7 @@ BURIED_BYTES = 4_000_000  # dead letters travel through the script: so many byte
 RING_SECONDS = 10.0
 RING_MOST = 50_000
 FINAL = frozenset({"sent", "dead"})
+JUDGED = FINAL | {"defer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,11 @@ class _Final:
 
 
 class Settler:
-    """Takes reports from couriers. `next_due` is told when something becomes due (µs, and now); `rebuild` makes
-    an entry's content anew, to see whether it is the same mail."""
+    """Takes reports from couriers.
+
+    `next_due` is told when something becomes due (µs, and now); `rebuild` makes an entry's content anew, to see
+    whether it is the same mail; `spoke` is told when a receiver has judged something: its route is up.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Settler:
         outcomes: Outcomes,
         next_due: Callable[[int, int], None],
         rebuild: Callable[[Entry], bytes | None],
+        spoke: Callable[[], None],
     ) -> None:
         self.spool = spool
         self.link = link
@@ -54,6 +59,7 @@ class Settler:
         self.outcomes = outcomes
         self.next_due = next_due
         self.rebuild = rebuild
+        self.spoke = spoke
         self.settled: dict[str, int] = {}  # how many ended how, for people
         self._queue: deque[tuple[SettleRow, Delivery]] = deque()
         self._ring: deque[_Final] = deque(maxlen=RING_MOST)
@@ -111,6 +117,8 @@ class Settler:
                 self._ring.append(_Final(now, row, zlib.crc32(delivery.content)))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
+        if any(row.op in JUDGED for row in rows):
+            self.spoke()
         self.next_due(settled.next_us, settled.now_us)
 
     async def replay(self) -> int:

@@ -100,6 +100,7 @@ class Worker:
             outcomes,
             self.releaser.next_due,
             intake.rebuild,
+            lambda: self.reader.reopened.set(),
         )
         self.outcomes = outcomes
         self.reader = Reader(self.spool, self.link, self.hand, self.consumer, self.admission, self.releaser.rang)

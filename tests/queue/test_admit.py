@@ -233,7 +233,7 @@ async def test_what_operators_asked_for_is_carried_out(
     await room.read()
     field = {
         "intent": f"intent:{entry}",
-        "id": "id:a1",
+        "id": "id:a1\nacme",
         "all": "rule:all",
         "priority": "rule:priority:low",
         "domain": "rule:domain:example.net",
@@ -316,3 +316,12 @@ async def test_a_closed_route_is_told(make_spool: MakeSpool) -> None:
     found = await room.admit(entry)
     assert found.statuses[0][0] == "parked"
     assert found.closed_us == (room.now + 1000) * 1000
+
+
+async def test_a_rule_for_an_id_is_one_tenant_s(room: Mailroom) -> None:
+    entries = [await room.add(id="a1") for _ in range(3)]
+    await room.read()
+    await room.do("HSET", room.keys.holds, "id:a1\nacme", "hold")
+    tails = [b"", b'"tenant":"other"', b'"tenant":"acme"']
+    rows = [room.row(entry, id="a1", tail=tail) for entry, tail in zip(entries, tails, strict=True)]
+    assert await room.admitted(*rows) == ["go", "go", "held"]

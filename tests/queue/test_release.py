@@ -269,3 +269,19 @@ async def test_a_lane_whose_parts_disagree_leases_nothing_twice(room: Mailroom) 
     await room.do("HSET", room.keys.counts, "scheduled:1", 1)
     await room.do("DEL", room.keys.due("normal"))
     assert await room.released() == [entry]
+
+
+async def test_a_slower_clock_turns_no_time_back(room: Mailroom) -> None:
+    """A failover to it gives no slots twice; one that was minutes ahead is believed to have been wrong."""
+    await limit(room, "1:1000000")
+    first = await room.parked()
+    room.tick(60_000)
+    assert await room.released() == [first]
+    ahead = room.now * 1000
+    second = await room.add()
+    await room.read()
+    room.tick(-59_000)
+    found = await room.admit(second)
+    assert (found.statuses[0][0], found.now_us, found.next_us) == ("parked", ahead, ahead + 1_000_000)
+    room.tick(-600_000)
+    assert (await room.release()).now_us == room.now * 1000

@@ -43,12 +43,16 @@ end
 -- Standing rules of operators: selector → verb. Only read where there are any.
 local function rule_for(entry, id, tail)
   if not has_holds then return nil end
-  local by_id = id ~= entry and redis.call('HGET', K.holds, 'id:' .. id)
-  if by_id then
-    redis.call('HDEL', K.holds, 'id:' .. id)
-    return by_id
+  local read, mail = pcall(cjson.decode, '{' .. tail .. '}') -- its metadata may be deeper than cjson goes
+  if not read then mail = {} end
+  if id ~= entry then -- two tenants may use the same id
+    local name = 'id:' .. id .. (mail.tenant and '\n' .. mail.tenant or '')
+    local by_id = redis.call('HGET', K.holds, name)
+    if by_id then
+      redis.call('HDEL', K.holds, name)
+      return by_id
+    end
   end
-  local mail = cjson.decode('{' .. tail .. '}')
   local asked = {'rule:all', 'rule:priority:' .. NAMES[tonumber(entry:sub(1, 1)) + 1]}
   if mail.site then asked[#asked + 1] = 'rule:domain:' .. mail.site end
   if mail.tenant then asked[#asked + 1] = 'rule:tenant:' .. mail.tenant end
