@@ -325,3 +325,13 @@ async def test_a_rule_for_an_id_is_one_tenant_s(room: Mailroom) -> None:
     tails = [b"", b'"tenant":"other"', b'"tenant":"acme"']
     rows = [room.row(entry, id="a1", tail=tail) for entry, tail in zip(entries, tails, strict=True)]
     assert await room.admitted(*rows) == ["go", "go", "held"]
+
+
+async def test_what_is_to_be_held_can_be_cancelled_before(room: Mailroom) -> None:
+    entry = await room.add(x="1")
+    await room.read()
+    await room.do("HSET", room.keys.holds, f"intent:{entry}", "cancel")
+    reason = why(reason="unknown fields: colour", fields=["colour"], **{"class": "unknown_field"})
+    assert await room.admitted(entry, kind="hold", why=reason) == ["cancelled"]
+    assert await room.states() == {}
+    assert await room.do("EXISTS", room.keys.holds) == 0

@@ -139,3 +139,22 @@ async def test_resettle_ends_again_what_had_ended(room: Mailroom, state: str, se
     assert [letter["last_reply"] for _, letter in await room.letters()] == ([] if sent else ["550 no"])
     assert await room.count("resettled") == 1
     assert (await room.survey()).visits == {}
+
+
+@pytest.mark.parametrize("state", ["parked", "held"])
+async def test_what_was_sent_is_not_expired(room: Mailroom, state: str) -> None:
+    entry = await room.in_state(state)
+    await room.do("HSET", room.keys.notes, entry, '{"sent":""}')
+    room.tick(5 * DAY)
+    assert await room.scripts.expire(AGES) == (1, 0)
+    assert (await room.kinds())[-1] == "email.relayed"
+    assert (await room.states(), await room.letters()) == ({}, [])
+
+
+async def test_own_deadlines_in_front_of_a_lane_do_not_shield_what_is_behind(room: Mailroom) -> None:
+    first = await room.parked()
+    await room.parked()
+    await room.do("ZADD", room.keys.expiry, room.now + 30 * DAY, first)
+    room.tick(5 * DAY)
+    assert await room.scripts.expire(AGES) == (1, 0)
+    assert await room.states() == {first: "parked"}

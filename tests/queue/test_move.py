@@ -167,3 +167,15 @@ async def test_own_deadlines_end_with_their_mail(room: Mailroom) -> None:
 async def test_an_entry_of_no_priority_is_an_error_in_words(room: Mailroom) -> None:
     with pytest.raises(Exception, match="no priority has the digit of entry 91-1"):
         await room.moved("hold", "91-1")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])
+@pytest.mark.parametrize("state", ["parked", "scheduled", "held"])
+async def test_what_was_sent_ends_as_relayed(room: Mailroom, verb: str, state: str) -> None:
+    """A 250 had come, too late for who held it then."""
+    entry = await room.in_state(state)
+    known = len(await room.kinds())
+    await room.do("HSET", room.keys.notes, entry, '{"sent":""}')
+    assert await room.moved(verb, entry) == ["relayed"]
+    assert (await room.kinds())[known:] == ["email.relayed"]
+    assert (await room.states(), await room.letters()) == ({}, [])

@@ -228,3 +228,15 @@ async def test_a_batch_is_a_hundred_of_all_kinds(room: Mailroom) -> None:
     rows = [room.end(OPS[n % 5], Lease(entry, token, "w1")) for n, entry in enumerate(entries)]
     assert (await room.scripts.settle("w1", rows)).statuses == ["ok"] * 100
     assert (await room.survey()).depth == {"scheduled": 20, "parked": 20, "held": 20}
+
+
+@pytest.mark.parametrize("op", ["defer", "park", "dead", "hold", "sent"])
+@pytest.mark.drained
+async def test_what_a_late_250_says_was_sent_ends_so_whatever_its_new_owner_says(room: Mailroom, op: str) -> None:
+    lease = await room.lease()
+    await room.silent(lease.entry, "w1")
+    stolen = Lease(lease.entry, (await room.reclaim()).token, "w2")
+    assert await room.settled("sent", lease) == "fenced"
+    assert await room.settled(op, stolen) == "ok"
+    assert await room.kinds() == ["email.relayed"]
+    assert await room.letters() == []

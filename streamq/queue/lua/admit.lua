@@ -83,26 +83,12 @@ end
 
 -- The mail is this consumer's and stands nowhere else.
 local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why)
+  if sent_late(entry, stream, id, producer, event_id(entry), now) then return 'done' end
   local notes = notes_of(entry)
-  if notes.sent then -- a 250 came after the lease was lost: it is not sent again
-    remove(entry, stream, id)
-    count('total:relayed', 1)
-    event('email.relayed', producer, entry, event_id(entry), now, notes.sent)
-    return 'done'
-  end
   if expires > 0 then expire_at(entry, expires) end
-  if kind ~= 'send' then
-    local reason = cjson.decode(why)
-    local said = with(tail, '"class":' .. json(reason.class) .. ',"reason":' .. json(reason.reason))
-    if kind == 'hold' then
-      leave(stream, id)
-      hold(entry)
-      notes.reason, notes.class, notes.fields = reason.reason, reason.class, reason.fields
-      note(entry, notes)
-      need(notes, 1)
-      event('email.held', producer, entry, event_id(entry), now, said)
-      return 'held'
-    end
+  local reason = kind ~= 'send' and cjson.decode(why)
+  local said = reason and with(tail, '"class":' .. json(reason.class) .. ',"reason":' .. json(reason.reason))
+  if kind == 'dead' then
     bury(entry, stream, id, reason, now, window)
     count('total:rejected', 1)
     event('email.rejected', producer, entry, event_id(entry), now, said)
@@ -144,6 +130,15 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:bounced', 1)
     event('email.bounced', producer, entry, event_id(entry), now, with(tail, '"class":"operator"'))
     return 'dead'
+  end
+  if kind == 'hold' then
+    leave(stream, id)
+    hold(entry)
+    notes.reason, notes.class, notes.fields = reason.reason, reason.class, reason.fields
+    note(entry, notes)
+    need(notes, 1)
+    event('email.held', producer, entry, event_id(entry), now, said)
+    return 'held'
   end
   if now_ms >= deadline then
     bury(entry, stream, id, {reason = 'too old: its time was over at ' .. text(deadline), class = 'expired'}, now, window)

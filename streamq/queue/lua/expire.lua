@@ -7,7 +7,7 @@
 --   ages        'ms,ms,…': the oldest a mail of each digit may get
 --   lane_from   rank among the lanes, where the sweep goes on
 -- RETURNS: how many ended, lane_from for the next call
--- EVENTS: email.expired
+-- EVENTS: email.expired; a late email.relayed
 
 local now, window, lane_from = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local now_ms = math.floor(now / 1000)
@@ -26,20 +26,24 @@ local function finish(entry, from, reason)
     for _, value in ipairs(fields) do bytes = bytes + #value end
     if token == 0 then token = new_token() end
     local tail, producer = tail_from(fields)
-    bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)
-    count('total:expired', 1)
-    event('email.expired', producer ~= '' and producer or entry, entry, entry .. '.' .. token, now,
-      with(tail, '"class":"expired"'))
+    if producer == '' then producer = entry end
+    if not sent_late(entry, stream, id, producer, entry .. '.' .. token, now) then
+      bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)
+      count('total:expired', 1)
+      event('email.expired', producer, entry, entry .. '.' .. token, now, with(tail, '"class":"expired"'))
+    end
   else
     vanish(entry, stream, id)
   end
   ended = ended + 1
 end
 
-local function age_over(entry)
+local function is_old(entry)
   local p, id = split(entry)
-  return time_of(id) + (ages[p + 1] or ages[#ages]) <= now_ms and not redis.call('ZSCORE', K.expiry, entry)
+  return time_of(id) + (ages[p + 1] or ages[#ages]) <= now_ms
 end
+
+local function has_own_deadline(entry) return redis.call('ZSCORE', K.expiry, entry) and true end
 
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.expiry, '-inf', text(now_ms), 'LIMIT', 0, MOST)) do
   if full() then break end
@@ -59,7 +63,7 @@ end
 local youngest = math.min(unpack(ages))
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', K.held, '-inf', text(now_ms - youngest), 'LIMIT', 0, 10 * MOST)) do
   if full() then break end
-  if age_over(entry) then finish(entry, 'held', 'too old: max_age is over') end
+  if is_old(entry) and not has_own_deadline(entry) then finish(entry, 'held', 'too old: max_age is over') end
 end
 
 for at, name in ipairs(NAMES) do
@@ -84,10 +88,10 @@ for at, name in ipairs(NAMES) do
   local lanes = redis.call('ZRANGE', K.due(name), lane_from, lane_from + LANES - 1)
   seen_lanes = math.max(seen_lanes, #lanes)
   for _, lane in ipairs(lanes) do
-    for _, member in ipairs(lane_range(lane, at - 1, 10)) do
+    for _, member in ipairs(lane_range(lane, at - 1, 100)) do
       local entry = unpadded(member)
-      if full() or not age_over(entry) then break end
-      finish(entry, 'parked', 'too old: max_age is over')
+      if full() or not is_old(entry) then break end
+      if not has_own_deadline(entry) then finish(entry, 'parked', 'too old: max_age is over') end
     end
   end
 end

@@ -9,8 +9,9 @@
 --   held scheduled parked cancelled bounced expired       done
 --   intended (in delivery, or not read yet: it is done if the attempt does not send it)
 --   parked leased waiting held                            nothing to do for that verb in that state
+--   relayed                                               its 250 had come, too late for who held it then
 --   missing                                               no such mail
--- EVENTS: email.held email.cancelled email.bounced email.expired
+-- EVENTS: email.held email.cancelled email.bounced email.expired; a late email.relayed
 
 local given, verb, window, at = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local now = clock(given)
@@ -78,6 +79,7 @@ local function finish(mail, kind, reason)
     return verb == 'expire' and 'leased' or 'intended'
   end
   displace(mail.entry, mail.state)
+  if sent_late(mail.entry, mail.stream, mail.id, mail.producer, mail.event_id, now) then return 'relayed' end
   if reason then
     bury(mail.entry, mail.stream, mail.id, reason, now, window)
   else

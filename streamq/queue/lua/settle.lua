@@ -14,7 +14,7 @@
 --   kind       the event's type, '' for none; tail its inner JSON
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
--- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; route.resumed, route.paused
+-- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; a late email.relayed; route.resumed, route.paused
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = clock(given)
@@ -147,7 +147,9 @@ for op, entry, token, lane, producer, kind, tail, arg in each() do
       event('route.resumed', route_of(lane), '', mail.event_id, now, '"route":' .. json(route_of(lane)))
       sooner(now)
     end
-    out[#out + 1] = op_of[op](mail)
+    -- What was sent is neither tried again nor reported as failed.
+    local was_sent = op ~= 'sent' and op ~= 'gone' and sent_late(entry, stream, id, producer, mail.event_id, now)
+    out[#out + 1] = was_sent and 'ok' or op_of[op](mail)
   else
     -- A 250 that comes too late: the new owner must learn of it before its own dot.
     if not exists(stream, id) then

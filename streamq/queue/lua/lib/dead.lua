@@ -51,6 +51,17 @@ local function bury(entry, stream, id, why, now, window)
   return true
 end
 
+-- A 250 that came after its lease was lost: that mail was sent, whatever was to become of it now. True where it
+-- ended so.
+local function sent_late(entry, stream, id, producer, event_id, now)
+  local sent = notes_of(entry).sent
+  if not sent then return false end
+  remove(entry, stream, id)
+  count('total:relayed', 1)
+  event('email.relayed', producer, entry, event_id, now, sent)
+  return true
+end
+
 -- The event's tail and the producer's id from the entry alone, for ends that no worker sees. Nobody has checked
 -- these fields: what is too long is left out.
 local function tail_from(fields)
