@@ -16,14 +16,14 @@ from streamq.mail.domain import HOST, to_wire
 __all__ = ["Address", "parse_list"]
 
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
-DOT_ATOM = rf"{ATOM}(?:\.{ATOM})*+"
-FAST = re.compile(rf"({DOT_ATOM})@({HOST})|({ATOM}(?: {ATOM})*+) <({DOT_ATOM})@({HOST})>")
+DOT_ATOM = rf"{ATOM}(?>(?:\.{ATOM})*)"
+FAST = re.compile(rf"({DOT_ATOM})@({HOST})|({ATOM}(?>(?: {ATOM})*)) <({DOT_ATOM})@({HOST})>")
 UTF8_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]++"  # RFC 6531, section 3.3
-PLAIN_LOCAL = re.compile(rf"{UTF8_ATOM}(?:\.{UTF8_ATOM})*+")
+PLAIN_LOCAL = re.compile(rf"{UTF8_ATOM}(?>(?:\.{UTF8_ATOM})*)")
 BREAKING = re.compile(r"[\r\n\0]")
 
 TOKEN = re.compile(
-    r'(?P<blank>[ \t]++)|(?P<quoted>"(?:[^"\\]|\\.)*+")|(?P<literal>\[[^\[\]\\]*+\])'
+    r'(?P<blank>[ \t]++)|(?P<quoted>"(?>(?:[^"\\]|\\.)*)")|(?P<literal>\[[^\[\]\\]*+\])'
     r'|(?P<atom>[^ \t()<>@,:;\\".\[\]]++)|(?P<special>[<>@,:;.])'
 )
 ESCAPED = re.compile(r"\\(.)")

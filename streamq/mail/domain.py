@@ -8,8 +8,8 @@ import unicodedata
 
 __all__ = ["HOST", "to_wire"]
 
-LABEL = r"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
-HOST = rf"{LABEL}(?:\.{LABEL})*+"  # RFC 5321, section 4.1.2: Domain
+LABEL = r"[A-Za-z0-9]++(?>(?:-++[A-Za-z0-9]++)*)"
+HOST = rf"{LABEL}(?>(?:\.{LABEL})*)"  # RFC 5321, section 4.1.2: Domain
 _HOST = re.compile(HOST)
 _DOTS = re.compile("[\u3002\uff0e\uff61]")  # RFC 3490, section 3.1: they count as full stops
 _LETTERS = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})  # RFC 5892, section 2.1: LetterDigits

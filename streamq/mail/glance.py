@@ -23,9 +23,8 @@ PLAIN = frozenset(
     }
 )
 ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
-ADDRESS = re.compile(
-    rb"(?:%b)(?:\.%b)*+@([A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+(?:\.[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+)++)" % (ATOM, ATOM)
-)
+LABEL = rb"[A-Za-z0-9]++(?>(?:-++[A-Za-z0-9]++)*)"
+ADDRESS = re.compile(rb"%b(?>(?:\.%b)*)@(%b(?>(?:\.%b)+))" % (ATOM, ATOM, LABEL, LABEL))
 ID = re.compile(rb"[!#-\[\]-~]{1,256}")  # what JSON shows as it is
 MOST = 128
 

@@ -21,9 +21,9 @@ CODED_FRAME = len("=?utf-8?q??=")
 SHORTEST = 30  # an encoded word with less room than this begins on a line of its own
 LONGEST = 900  # a word over this would come near 998 with its neighbours: it is encoded
 
-VISIBLE = re.compile(r"[!-~]++(?:[ \t]++[!-~]++)*+")
+VISIBLE = re.compile(r"[!-~]++(?>(?:[ \t]++[!-~]++)*)")
 STEP = re.compile(r"[ \t]*[^ \t]+")
-PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*+")
+PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?>(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*)")
 QUOTABLE = re.compile(r"[ -~]{1,60}")
 
 # RFC 2047, section 5 (3): the set that is safe in phrases too, so that one table does for all places

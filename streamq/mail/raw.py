@@ -16,8 +16,8 @@ from streamq.mail.wire import crlf
 __all__ = ["Raw", "RawHead"]
 
 # RFC 5322, sections 2.2 and 4.5 (blanks before the colon). The text is normalised: no CR without its LF.
-CONTINUED = rb"[^\r]*+\r\n(?:[ \t][^\r]*+\r\n)*+"
-HEAD = re.compile(rb"(?:[!-9;-~]++[ \t]*+:" + CONTINUED + rb")*+")
+CONTINUED = rb"[^\r]*+\r\n(?>(?:[ \t][^\r]*+\r\n)*)"
+HEAD = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:" + CONTINUED + rb")*)")
 DROPPED = re.compile(rb"^(?:bcc|resent-bcc|return-path)[ \t]*+:" + CONTINUED, re.I | re.M)
 DROPPED_NAMES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 # Looked for in a lower-case copy: a case-insensitive pattern can't skip to line ends and costs ten times that

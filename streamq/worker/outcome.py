@@ -56,10 +56,12 @@ class Outcomes:
         if report.action is Action.AMBIGUOUS:
             policy = delivery.mail.on_ambiguous or self.settings.on_ambiguous
             if policy == "assume_delivered":
-                return self._made(delivery, "sent", "email.ambiguous", tail)
+                return self._made(delivery, "sent", "email.relayed", tail, why(ambiguous=True))
             if policy == "hold":
-                said = why(reason="ambiguous: the dot went out, no reply came", **{"class": "ambiguous"})
-                return self._made(delivery, "hold", "email.ambiguous", tail, said)
+                said = why(
+                    reason="ambiguous: the dot went out, no reply came", ambiguous=True, **{"class": "ambiguous"}
+                )
+                return self._made(delivery, "hold", "email.held", tail, said)
         kind = "email.deferred"
         if report.action is Action.AMBIGUOUS:
             kind = "email.ambiguous"

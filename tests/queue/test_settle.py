@@ -240,3 +240,12 @@ async def test_what_a_late_250_says_was_sent_ends_so_whatever_its_new_owner_says
     assert await room.settled(op, stolen) == "ok"
     assert await room.kinds() == ["email.relayed"]
     assert await room.letters() == []
+
+
+@pytest.mark.parametrize("op", ["sent", "hold"])
+async def test_an_end_by_policy_says_that_it_is_ambiguous(room: Mailroom, op: str) -> None:
+    lease = await room.lease()
+    assert await room.settled(op, lease, ambiguous=True) == "ok"
+    assert await room.kinds() == ["email.ambiguous", {"sent": "email.relayed", "hold": "email.held"}[op]]
+    events = await room.events()
+    assert len({event.data["event_id"] for event in events}) == 2

@@ -4,17 +4,17 @@
 --   schedule seen stream
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg
---   op         sent  gone, with its event
+--   op         sent  gone, with its event                    arg  '', or JSON {ambiguous}: by policy, not by a reply
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged}
 --              park  back to its lane, no attempt            arg  JSON {down (the route failed before MAIL), wait (ms)}
---              hold  held                                    arg  JSON {reason, class}
+--              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
 --   lane       '' where it does not matter
 --   kind       the event's type, '' for none; tail its inner JSON
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
--- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; a late email.relayed; route.resumed, route.paused
+-- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; email.ambiguous; a late email.relayed; route.resumed, route.paused
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = clock(given)
@@ -28,7 +28,14 @@ local function sooner(us) if next == 0 or us < next then next = us end end
 
 local op_of = {}
 
+-- An outcome by policy, not by a reply: that is said as well.
+local function say_ambiguous(mail)
+  count('total:ambiguous', 1)
+  event('email.ambiguous', mail.producer, mail.entry, mail.event_id .. '.a', now, mail.tail)
+end
+
 function op_of.sent(mail)
+  if mail.arg ~= '' and cjson.decode(mail.arg).ambiguous then say_ambiguous(mail) end
   remove(mail.entry, mail.stream, mail.id)
   count('total:' .. mail.kind:match('[^.]*$'), 1)
   event(mail.kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)
@@ -59,6 +66,7 @@ function op_of.hold(mail)
   if asked then return asked end
   local why = cjson.decode(mail.arg)
   local notes = notes_of(mail.entry)
+  if why.ambiguous then say_ambiguous(mail) end
   notes.reason, notes.class = why.reason, why.class
   leave(mail.stream, mail.id)
   hold(mail.entry)
