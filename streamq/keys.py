@@ -72,6 +72,9 @@ class Keys:
     def due(self, priority: str) -> str:
         return f"{self.prefix}due:{priority}"
 
+    def lane(self, bucket: int) -> str:
+        return f"{self.prefix}lane:{bucket}"
+
     def limit(self, what: str) -> str:
         return f"{self.prefix}limit:{what}"
 

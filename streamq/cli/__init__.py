@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 from streamq.cli.app import app
@@ -15,18 +17,39 @@ def main() -> None:
     from redis.exceptions import RedisError
 
     from streamq.cli import dead, demo, look, run, send, steer  # noqa: F401  (each adds its commands)
-    from streamq.errors import NotFound, SettingsError
+    from streamq.errors import SettingsError
 
+    for stream in (sys.stdout, sys.stderr):  # a terminal that has no … must not be the end of a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
+        _refuse_bytes(sys.argv[1:])
         app()
     except SettingsError as wrong:
-        print(f"streamq: {wrong}", file=sys.stderr)
-        sys.exit(2)
-    except (StreamqError, NotFound) as wrong:
-        print(f"streamq: {wrong}", file=sys.stderr)
+        _end(2, str(wrong))
+    except StreamqError as wrong:
+        _end(1, str(wrong))
+    except RedisError as wrong:
+        _end(1, f"redis: {wrong}")
+    except BrokenPipeError:  # `| head` has seen enough; Python's own flush at the end must not complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (RedisError, OSError) as wrong:
-        print(f"streamq: redis: {wrong}", file=sys.stderr)
-        sys.exit(1)
+    except OSError as wrong:
+        _end(1, f"{wrong.filename}: {wrong.strerror}" if wrong.filename else str(wrong))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refuse_bytes(words: list[str]) -> None:
+    from streamq.errors import SettingsError
+
+    for at, text in enumerate(words, 1):
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise SettingsError(f"argument {at} is not UTF-8 (got {text[:80]!r})")
+
+
+def _end(code: int, text: str) -> None:
+    from streamq.cli.terminal import clip
+
+    print(f"streamq: {clip(text, 2000)}", file=sys.stderr)
+    sys.exit(code)

@@ -2,143 +2,221 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from streamq.cli.app import Json, app, clip, console, emit, open_queue, run_async
+from streamq.cli.app import Json, app, open_queue, run_async
+from streamq.cli.choice import All, DryRun, Yes
+from streamq.cli.look import BODY, print_fields
+from streamq.cli.terminal import ask, clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.scripts import BATCH
+from streamq.queue.letters import DeadLetter, dead_letter, dead_letters, remove_dead, requeue_dead
 from streamq.queue.spool import Spool
-from streamq.queue.steer import DeadLetter, dead_letters, remove_dead
 
 dead = typer.Typer(name="dead", help="Dead letters: mails that cannot be delivered.", no_args_is_help=True)
 app.add_typer(dead)
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="a dead letter's id, entry or producer's id")]
-Class = Annotated[str | None, typer.Option("--class", help="all of this class")]
-All = Annotated[bool, typer.Option("--all")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say how many, change nothing")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+ID_HELP = "a dead letter's id, its mail's entry or a producer's id"
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help=ID_HELP)]
+Class = Annotated[str | None, typer.Option("--class", help="all of this class", metavar="CLASS")]
+NAMES = (
+    *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
+    *("envelope_to", "to", "subject", "tenant", "tags"),
+)
+NOT_REQUEUED = {
+    "missing": "gone meanwhile",
+    "packed": "of more than 1,000 fields: they were no mails",
+    "sensitive": "whose bodies were not kept (`sensitive`)",
+}
 
 
 @dead.command("ls")
-def ls(class_: Class = None, limit: Annotated[int, typer.Option(min=1)] = 50, json: Json = False) -> None:
+def ls(
+    class_: Class = None,
+    limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
+    json: Json = False,
+) -> None:
     """List them, oldest first."""
 
     async def run() -> None:
         async with open_queue() as spool:
-            letters = await _chosen(spool, [], class_, limit)
+            letters: list[dict[str, str]] = []
+            more = False
+            async for letter in _of_class(spool, class_):
+                if len(letters) == limit:
+                    more = True
+                    break
+                letters.append(_plain(letter))
             if json:
-                return emit([_plain(letter) for letter in letters])
-            table = Table()
-            for name in ("id", "class", "to", "subject", "tries", "reason"):
-                table.add_column(name)
-            for letter in letters:
-                table.add_row(
-                    letter.letter,
-                    letter.text("dead_class"),
-                    Text(clip(letter.text("envelope_to") or letter.text("to"), 40)),
-                    Text(clip(letter.text("subject"), 30)),
-                    letter.text("attempts"),
-                    Text(clip(letter.text("dead_reason"), 80)),
-                )
-            return console.print(table)
-
-    run_async(run)
-
-
-@dead.command("show")
-def show(id_: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
-    """One dead letter, whole."""
-
-    async def run() -> None:
-        async with open_queue() as spool:
-            letter = (await _chosen(spool, [id_], None, 1))[0]
-            if json:
-                return emit({"id": letter.letter, "fields": {n.decode(): v for n, v in letter.fields.items()}})
-            for name, value in letter.fields.items():
-                text = value.decode("utf-8", "backslashreplace")
-                console.print(Text(f"{name.decode('utf-8', 'replace'):<16} {clip(text, 2000)}"))
+                return emit(letters)
+            _print_list(letters)
+            if more:
+                console.print(f"… and more: --limit {limit * 10}", style="dim")
             return None
 
     run_async(run)
+
+
+def _print_list(letters: list[dict[str, str]]) -> None:
+    rows = [
+        [
+            known["letter"],
+            clip(known.get("dead_class", ""), 16),
+            clip(known.get("attempts", ""), 6),
+            clip(known.get("envelope_to") or known.get("to", ""), 40 if console.width > 100 else 24),
+            clip(known.get("dead_reason", ""), 200),
+        ]
+        for known in letters
+    ]
+    names = ("id", "class", "tries", "to", "reason")
+    console.print(table(names, rows, right=("tries",), firm=3) if rows else "no dead letters", soft_wrap=True)
+
+
+@dead.command("show")
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)],
+    raw: Annotated[bool, typer.Option("--raw", help="bodies, too")] = False,
+    json: Json = False,
+) -> None:
+    """One dead letter; of several with that id the last."""
+
+    async def run() -> None:
+        async with open_queue() as spool:
+            letter = await _last(spool, id_)
+            if json:
+                fields = {n: v for n, v in letter.fields.items() if raw or n not in BODY}
+                named = {name.decode("utf-8", "backslashreplace"): value for name, value in fields.items()}
+                return emit({"letter": letter.letter, "fields": named})
+            console.print(f"{letter.letter}{_died(letter)}", style="bold")
+            return print_fields(letter.fields, raw=raw)
+
+    run_async(run)
+
+
+def _died(letter: DeadLetter) -> str:
+    at = letter.text("dead_at")
+    if not at.isdecimal() or len(at) > 14:
+        return ""
+    return f"  died {datetime.fromtimestamp(int(at) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+async def _last(spool: Spool, id_: str) -> DeadLetter:
+    found = await dead_letter(spool, id_)
+    if found is None:
+        async for letter in dead_letters(spool):
+            if id_ in _ids_of(letter):
+                found = letter
+    if found is None:
+        raise NotFound(f"no dead letter has the id {id_[:300]!r}")
+    return found
 
 
 @dead.command("requeue")
 def requeue(
-    ids: Ids = None, class_: Class = None, everything: All = False, dry_run: DryRun = False, yes: Yes = False,
+    ids: Ids = None,
+    class_: Class = None,
+    everything: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """They become waiting mails again, as new entries."""
 
-    async def run() -> None:
+    async def run() -> bool:
         async with open_queue() as spool:
             letters = await _asked(spool, "requeue", ids, class_, everything, dry_run, yes)
-            done: list[str] = []
-            for at in range(0, len(letters), BATCH):
-                done += await spool.scripts.requeue([letter.letter for letter in letters[at : at + BATCH]])
-            made = [entry for entry in done if entry not in {"missing", "packed"}]
+            if dry_run:
+                _say_dry("requeue", len(letters), json)
+                return True
+            done = await requeue_dead(spool, letters.items())
+            made = [entry for entry in done if entry not in NOT_REQUEUED]
+            kept = Counter(entry for entry in done if entry in NOT_REQUEUED)
             if json:
-                return emit({"requeued": made, "packed": done.count("packed"), "missing": done.count("missing")})
-            console.print(f"requeued {len(made):,} mails")
-            if "packed" in done:
-                console.print(f"{done.count('packed')} had more than 1,000 fields: they were no mails")
-            return None
+                emit({"requeued": made, **{name: kept[name] for name in NOT_REQUEUED}})
+            else:
+                console.print(f"requeued {len(made):,} mails")
+                for name, many in kept.items():
+                    note(f"not requeued: {many:,} {NOT_REQUEUED[name]}")
+            return not kept
 
-    run_async(run)
+    if not run_async(run):
+        raise typer.Exit(1)
 
 
 @dead.command("rm")
 def rm(
-    ids: Ids = None, class_: Class = None, everything: All = False, dry_run: DryRun = False, yes: Yes = False,
+    ids: Ids = None,
+    class_: Class = None,
+    everything: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Discard them for good."""
 
     async def run() -> None:
         async with open_queue() as spool:
-            letters = await _asked(spool, "discard", ids, class_, everything, dry_run, yes)
-            removed = await remove_dead(spool, [letter.letter for letter in letters])
+            letters = await _asked(spool, "rm", ids, class_, everything, dry_run, yes)
+            if dry_run:
+                return _say_dry("rm", len(letters), json)
+            removed = await remove_dead(spool, letters)
             if json:
-                emit({"removed": removed})
-            else:
-                console.print(f"discarded {removed:,} dead letters")
+                return emit({"removed": removed})
+            return console.print(f"discarded {removed:,} dead letters")
 
     run_async(run)
 
 
+def _say_dry(verb: str, many: int, json: bool) -> None:
+    if json:
+        return emit({"verb": verb, "letters": many, "dry_run": True})
+    return console.print(f"{verb}: {many:,} dead letters (dry run: nothing was changed)")
+
+
 async def _asked(
     spool: Spool, verb: str, ids: list[str] | None, class_: str | None, everything: bool, dry_run: bool, yes: bool
-) -> list[DeadLetter]:
+) -> dict[str, int]:
+    """The letters that are meant, and their bytes. Bodies are not kept: there may be a gigabyte of them."""
     if bool(ids) + (class_ is not None) + everything != 1:
-        raise SettingsError(f"{verb}: name dead letters by ID, or --class, or --all")
-    letters = await _chosen(spool, ids or [], class_, None)
-    if dry_run:
-        console.print(f"{verb}: {len(letters):,} dead letters (dry run: nothing was changed)")
-        return []
-    if len(letters) > 1 and not yes:
-        typer.confirm(f"{verb} {len(letters):,} dead letters?", abort=True)
+        raise SettingsError(f"dead {verb}: name dead letters by ID, or by --class, or --all of them")
+    letters = await _named(spool, ids) if ids else {each.letter: each.size async for each in _of_class(spool, class_)}
+    if not dry_run and len(letters) > 1 and not yes:
+        ask(f"{verb} {len(letters):,} dead letters?")
     return letters
 
 
-async def _chosen(spool: Spool, ids: list[str], class_: str | None, limit: int | None) -> list[DeadLetter]:
-    found: list[DeadLetter] = []
+async def _named(spool: Spool, ids: list[str]) -> dict[str, int]:
+    letters: dict[str, int] = {}
+    missing = set(ids)
+    for id_ in ids:
+        found = await dead_letter(spool, id_)
+        if found is not None:
+            letters[found.letter] = found.size
+            missing.discard(id_)
+    if missing:  # entries and producers' ids have no index here: read them all
+        named = frozenset(missing)
+        async for letter in dead_letters(spool):
+            if hit := named & _ids_of(letter):
+                letters[letter.letter] = letter.size
+                missing -= hit
+    if missing:
+        raise NotFound(f"no dead letter has the id {', '.join(repr(id_[:300]) for id_ in sorted(missing))}")
+    return letters
+
+
+async def _of_class(spool: Spool, class_: str | None) -> AsyncIterator[DeadLetter]:
     async for letter in dead_letters(spool):
-        if ids and not {letter.letter, letter.text("dead_entry"), letter.text("id")} & set(ids):
-            continue
-        if class_ is not None and letter.text("dead_class") != class_:
-            continue
-        found.append(letter)
-        if limit is not None and len(found) == limit:
-            break
-    if ids and not found:
-        raise NotFound(f"no dead letter has the id {', '.join(ids)!r}")
-    return found
+        if class_ is None or letter.text("dead_class") == class_:
+            yield letter
 
 
-def _plain(letter: DeadLetter) -> dict[str, str]:
-    names = ("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply", "to", "subject")
-    return {"letter": letter.letter, **{name: letter.text(name) for name in names if letter.text(name)}}
+def _ids_of(letter: DeadLetter) -> set[str]:
+    return {letter.letter, letter.text("dead_entry"), letter.text("id")}
+
+
+def _plain(letter: DeadLetter) -> dict[str, Any]:
+    return {"letter": letter.letter, **{name: letter.text(name) for name in NAMES if letter.text(name)}}

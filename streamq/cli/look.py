@@ -6,19 +6,22 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from streamq.cli.app import ID, Json, app, clip, console, emit, open_queue, run_async, shown_ms
+from streamq.cli.app import ID, Json, app, open_queue, run_async
+from streamq.cli.choice import Domain, Priority, Tag, Tenant, chosen, known_priority
+from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.errors import SettingsError
+from streamq.queue.check import CheckReport
 from streamq.queue.check import check as check_law
-from streamq.queue.connection import command
-from streamq.queue.look import STATES, MailView, Status, age_ms, locate
+from streamq.queue.look import Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
-from streamq.queue.steer import Selector, rules, select
+from streamq.queue.steer import rules, select
+from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
+WRONG_SHOWN = 50
+WIDE = 110  # columns from which on a list has room for more than where a mail is and why
 
 
 @app.command()
@@ -30,7 +33,7 @@ def status(json: Json = False) -> None:
             now = await read_status(spool)
             standing = await rules(spool)
             if json:
-                emit({**asdict(now), "live": now.live, "rules": standing})
+                emit({"queue": spool.settings.queue, **asdict(now), "live": now.live, "rules": standing})
             else:
                 _print_status(spool.settings.queue, now, standing)
 
@@ -38,98 +41,125 @@ def status(json: Json = False) -> None:
 
 
 def _print_status(queue: str, now: Status, standing: dict[str, str]) -> None:
-    table = Table(title=f"queue {queue}", title_justify="left", title_style="bold")
-    table.add_column("priority")
-    for name in (*STATES, "oldest"):
-        table.add_column(name, justify="right")
+    console.print(f"queue {queue}", style="bold")
+    rows = []
     for priority, states in now.depth.items():
         oldest = shown_ms(now.oldest_ms[priority]) if now.oldest_ms[priority] else "–"
-        table.add_row(priority, *(f"{states[state]:,}" for state in STATES), oldest)
-    console.print(table)
-    ended = ", ".join(f"{count:,} {name}" for name, count in sorted(now.totals.items())) or "nothing yet"
-    console.print(f"so far    {ended}")
+        rows.append([clip(priority, 20), *(f"{states[state]:,}" for state in STATES), oldest])
+    console.print(table(("priority", *STATES, "oldest"), rows, right=(*STATES, "oldest")), soft_wrap=True)
+    lines = [("so far", ", ".join(f"{count:,} {name}" for name, count in sorted(now.totals.items())) or "nothing yet")]
     if now.classes:
         most = sorted(now.classes.items(), key=lambda pair: -pair[1])[:8]
-        console.print("reasons   " + ", ".join(f"{count:,} {name}" for name, count in most))
+        lines.append(("reasons", ", ".join(f"{count:,} {name}" for name, count in most)))
     due = f"; next due in {shown_ms(max(0, now.next_due_ms - now.now_ms))}" if now.next_due_ms else ""
-    console.print(f"dead      {now.dead:,} dead letters; {now.events:,} events kept{due}")
+    lines.append(("dead", f"{now.dead:,} dead letters; {now.events:,} events kept{due}"))
     ceiling = f" of {now.memory_max / 1e6:,.0f} MB" if now.memory_max else ""
-    console.print(f"workers   {now.workers}; redis uses {now.memory / 1e6:,.1f} MB{ceiling}")
-    for name, left in now.paused.items():
-        console.print(f"closed    route {name}: looks again in {shown_ms(left)}", style="yellow")
-    for name, verb in standing.items():
-        console.print(f"rule      {verb} {name}", style="yellow")
+    lines.append(("workers", f"{now.workers}; redis uses {now.memory / 1e6:,.1f} MB{ceiling}"))
+    _print_lines(lines)
+    yellow = [("closed", f"route {name}: looks again in {shown_ms(left)}") for name, left in now.paused.items()]
+    yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in standing.items()]
+    _print_lines(yellow, "yellow")
     if now.memory_max and now.memory > 0.85 * now.memory_max:
-        console.print("warning   redis is nearly full: XADD will be refused at maxmemory", style="red")
+        _print_lines([("warning", "redis is nearly full: XADD will be refused at maxmemory")], "red")
     if not now.workers and now.live:
-        console.print("warning   mails wait and no worker runs: `streamq worker`", style="red")
+        _print_lines([("warning", "mails wait and no worker runs: `streamq worker`")], "red")
+
+
+def _print_lines(lines: list[tuple[str, str]], style: str | None = None) -> None:
+    for name, text in lines:
+        console.print(f"{name:<9} {clip(text, 400)}", style=style, soft_wrap=True)
+
+
+def _rule_words(name: str) -> str:
+    """A rule as the flags that made it: what `unhold` wants to hear."""
+    kind, _, value = name.partition(":")
+    if kind == "id":
+        id_, _, tenant = value.partition("\n")
+        return f"{id_} --tenant {tenant}" if tenant else id_
+    return f"--{kind} {value}".rstrip()
 
 
 @app.command()
 def ls(
-    state: Annotated[str | None, typer.Option(help=f"one of {', '.join(STATES)}")] = None,
-    priority: Annotated[str | None, typer.Option()] = None,
-    domain: Annotated[str | None, typer.Option(help="of the recipient")] = None,
-    tenant: Annotated[str | None, typer.Option()] = None,
-    tag: Annotated[str | None, typer.Option()] = None,
-    limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 50,
+    state: Annotated[str | None, typer.Option(help=f"one of {', '.join(STATES)}", metavar="STATE")] = None,
+    priority: Priority = None,
+    domain: Domain = None,
+    tenant: Tenant = None,
+    tag: Tag = None,
+    limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
-    """List live mails, oldest first within each state."""
+    """List live mails, by state, oldest (scheduled: next) first."""
     if state is not None and state not in STATES:
         raise SettingsError(f"--state: one of {', '.join(STATES)} (got {state!r})")
-    states = STATES if state is None else (state,)
+    selector = chosen(priority, domain, tenant, tag).among(*(STATES if state is None else (state,)))
 
     async def run() -> None:
         async with open_queue() as spool:
-            seconds, micros = await command(spool.redis, "TIME")
-            now_ms = int(seconds) * 1000 + int(micros) // 1000
+            known_priority(spool, priority)
+            now = await now_ms(spool)
             views: list[MailView] = []
             more = False
-            async for view in select(spool, Selector(priority, domain, tenant, tag, states)):
+            async for view in select(spool, selector):
                 if len(views) == limit:
                     more = True
                     break
+                view.fields = _without_bodies(view.fields)
                 views.append(view)
             if json:
-                emit([_plain(view, now_ms) for view in views])
-                return
-            table = Table()
-            for name in ("entry", "priority", "state", "age", "to", "subject", "why, when"):
-                table.add_column(name, no_wrap=name in {"entry", "state", "age"})
-            for view in views:
-                table.add_row(
-                    view.entry,
-                    view.priority,
-                    view.state,
-                    shown_ms(age_ms(view, now_ms)),
-                    Text(clip(view.text("envelope_to") or view.text("to"), 40)),
-                    Text(clip(view.text("subject"), 40)),
-                    Text(clip(_why(view, now_ms), 60)),
-                )
-            console.print(table)
+                return emit([_plain(view, now) for view in views])
+            _print_list(views, now)
             if more:
-                console.print(f"… and more: --limit {limit * 10}")
+                console.print(f"… and more: --limit {limit * 10}", style="dim")
+            return None
 
     run_async(run)
 
 
-def _why(view: MailView, now_ms: int) -> str:
+def _print_list(views: list[MailView], now: int) -> None:
+    wide = console.width >= WIDE
+    names = [
+        "entry",
+        "state",
+        "age",
+        *(["priority"] if wide else []),
+        "to",
+        *(["subject"] if wide else []),
+        "when, why",
+    ]
+    rows = []
+    for view in views:
+        cells = {
+            "entry": view.entry,
+            "state": view.state,
+            "age": shown_ms(age_ms(view, now)),
+            "priority": clip(view.priority, 12),
+            "to": clip(view.text("envelope_to") or view.text("to"), 40 if wide else 24),
+            "subject": clip(view.text("subject"), 40),
+            "when, why": clip(_why(view, now), 200),
+        }
+        rows.append([cells[name] for name in names])
+    console.print(table(names, rows, right=("age",), firm=3) if rows else "no mails", soft_wrap=True)
+
+
+def _why(view: MailView, now: int) -> str:
     last = str(view.notes.get("reply") or view.notes.get("reason") or "")
     if view.state == "scheduled":
-        return f"in {shown_ms(max(0, view.due_ms - now_ms))} {last}"
+        return f"in {shown_ms(max(0, view.due_ms - now))} {last}"
     if view.state == "parked":
         return f"lane {view.lane} {last}"
-    if view.state == "leased":
-        return f"{view.holder}"
-    return last
+    return f"by {view.holder}" if view.state == "leased" else last
 
 
-def _plain(view: MailView, now_ms: int) -> dict[str, Any]:
-    """For JSON: fields without bodies."""
-    fields = {name.decode("utf-8", "replace"): value for name, value in view.fields.items() if name not in BODY}
+def _without_bodies(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {name: value for name, value in fields.items() if name not in BODY}
+
+
+def _plain(view: MailView, now: int) -> dict[str, Any]:
+    """For JSON."""
+    fields = {name.decode("utf-8", "backslashreplace"): value for name, value in view.fields.items()}
     known: dict[str, Any] = {"entry": view.entry, "priority": view.priority, "state": view.state}
-    known |= {"age_ms": age_ms(view, now_ms), "fields": fields, "notes": view.notes}
+    known |= {"age_ms": age_ms(view, now), "fields": fields, "notes": view.notes}
     for name in ("due_ms", "lane", "holder", "token", "intent"):
         if getattr(view, name):
             known[name] = getattr(view, name)
@@ -139,7 +169,7 @@ def _plain(view: MailView, now_ms: int) -> dict[str, Any]:
 @app.command()
 def show(
     id_: ID,
-    tenant: Annotated[str | None, typer.Option(help="whose id it is")] = None,
+    tenant: Annotated[str | None, typer.Option(help="whose id it is", metavar="TENANT")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="bodies, too")] = False,
     json: Json = False,
 ) -> None:
@@ -148,33 +178,45 @@ def show(
     async def run() -> None:
         async with open_queue() as spool:
             view = await show_mail(spool, await locate(spool, id_, tenant))
-            seconds, _ = await command(spool.redis, "TIME")
-            now_ms = int(seconds) * 1000
+            now = await now_ms(spool)
             if json:
-                known = _plain(view, now_ms)
-                if raw:
-                    known["fields"] = {name.decode("utf-8", "replace"): value for name, value in view.fields.items()}
-                emit(known)
-                return
-            console.print(f"[bold]{view.entry}[/]  {view.priority}  {view.state}  {shown_ms(age_ms(view, now_ms))} old")
-            if view.due_ms:
-                console.print(f"next attempt in {shown_ms(max(0, view.due_ms - now_ms))}")
-            if view.lane:
-                console.print(f"waits in lane {view.lane} for a slot")
-            if view.holder:
-                console.print(f"leased by {view.holder}, token {view.token}, heard of {shown_ms(view.idle_ms)} ago")
-            if view.intent:
-                console.print(f"asked for: {view.intent}, when this attempt ends unsent")
-            for name, value in view.notes.items():
-                console.print(Text(f"  {name:<12} {clip(str(value), 200)}"))
-            console.rule(style="dim")
-            for field, content in view.fields.items():
-                text = content.decode("utf-8", "backslashreplace")
-                hidden = field in BODY and not raw
-                said = f"({len(content):,} bytes: --raw)" if hidden else text if raw else clip(text, 200)
-                console.print(Text(f"{field.decode('utf-8', 'replace'):<16} {said}"))
+                view.fields = view.fields if raw else _without_bodies(view.fields)
+                emit(_plain(view, now))
+            else:
+                _print_mail(view, now)
+                print_fields(view.fields, raw=raw)
 
     run_async(run)
+
+
+def _print_mail(view: MailView, now: int) -> None:
+    age = shown_ms(age_ms(view, now))
+    console.print(f"{view.entry}  {clip(view.priority, 64)}  {view.state}  {age} old", style="bold")
+    said = {
+        "due_ms": f"next attempt in {shown_ms(max(0, view.due_ms - now))}",
+        "lane": f"waits in lane {view.lane} for a slot",
+        "holder": f"leased by {view.holder}, token {view.token}, heard of {shown_ms(view.idle_ms)} ago",
+        "intent": f"asked for: {view.intent}, if this attempt does not send it",
+    }
+    for name, text in said.items():
+        if getattr(view, name):
+            console.print(clip(text, 500), soft_wrap=True)
+    for note, value in view.notes.items():
+        console.print(f"  {clip(note, 12):<12} {clip(str(value), 500)}", soft_wrap=True)
+    console.print()
+
+
+def print_fields(fields: dict[bytes, bytes], *, raw: bool) -> None:
+    """One a line; bodies only if `raw`, then with their lines."""
+    for field, content in fields.items():
+        name = clip(field.decode("utf-8", "backslashreplace"), 40)
+        if raw:
+            said = safe(content.decode("utf-8", "backslashreplace"))
+        elif field in BODY:
+            said = f"({len(content):,} bytes: --raw)"
+        else:
+            said = clip(content[:2000].decode("utf-8", "backslashreplace"), 200)
+        console.print(f"{name:<16} {said}", soft_wrap=True)
 
 
 @app.command()
@@ -186,24 +228,29 @@ def check(
     async def run() -> bool:
         async with open_queue() as spool:
             report = await check_law(spool, repair=repair)
+            mended = repair and report.repaired == len(report.wrong)
             if json:
                 wrong = [{"entry": one.entry, "wrong": one.what} for one in report.wrong]
                 emit({"clean": report.clean, "seen": report.seen, "wrong": wrong, "repaired": report.repaired})
             else:
-                visited = sum(report.total(state) for state in STATES)
-                seen = ", ".join(f"{report.total(state):,} {state}" for state in STATES)
-                console.print(f"{visited:,} mails visited: {seen}")
-                for one in report.wrong[:50]:
-                    console.print(f"{one.what:<8} {one.entry}", style="red")
-                if len(report.wrong) > 50:
-                    console.print(f"… and {len(report.wrong) - 50:,} more")
-                if report.clean:
-                    console.print("clean: each is in exactly one state", style="green")
-                elif repair:
-                    console.print(f"{report.repaired:,} of {len(report.wrong):,} repaired; run it again to see")
-                else:
-                    console.print(f"{len(report.wrong):,} wrong: `streamq check --repair` mends them")
-            return report.clean or (repair and report.repaired == len(report.wrong))
+                _print_report(report, repair)
+            return report.clean or mended
 
     if not run_async(run):
         raise typer.Exit(1)
+
+
+def _print_report(report: CheckReport, repair: bool) -> None:
+    visited = sum(report.total(state) for state in STATES)
+    seen = ", ".join(f"{report.total(state):,} {state}" for state in STATES)
+    console.print(f"{visited:,} mails visited: {seen}", soft_wrap=True)
+    for one in report.wrong[:WRONG_SHOWN]:
+        console.print(f"{one.what:<8} {clip(one.entry, 200)}", style="red", soft_wrap=True)
+    if len(report.wrong) > WRONG_SHOWN:
+        console.print(f"… and {len(report.wrong) - WRONG_SHOWN:,} more")
+    if report.clean:
+        console.print("clean: each is in exactly one state", style="green")
+    elif repair:
+        console.print(f"{report.repaired:,} of {len(report.wrong):,} repaired; run it again to see")
+    else:
+        console.print(f"{len(report.wrong):,} wrong: `streamq check --repair` mends them")

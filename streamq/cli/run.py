@@ -8,30 +8,47 @@ import signal
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 import uvloop
 
 from streamq.cli.app import app, given, settings, url_of
+from streamq.cli.terminal import note, safe
 from streamq.errors import SettingsError
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq")
 
+Parent = Annotated[int | None, typer.Option(hidden=True, help="end when this process does")]
+
+
+class _Lines(logging.Formatter):
+    """Servers' replies and producers' values stand in the log: nothing of them steers the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
 
 @app.command()
 def worker(
-    processes: Annotated[int, typer.Option(min=1, max=256, help="how many, each with its own event loop")] = 1,
-    relay: Annotated[str | None, typer.Option(help="smtp://[user:password@]host:port (STREAMQ_RELAY)")] = None,
-    in_hand: Annotated[int | None, typer.Option(help="mails a process holds at once")] = None,
-    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=256, help="how many, each with its own event loop", metavar="N")
+    ] = 1,
+    relay: Annotated[
+        str | None, typer.Option(help="smtp://[user:password@]host:port (STREAMQ_RELAY)", metavar="URL")
+    ] = None,
+    in_hand: Annotated[int | None, typer.Option(help="mails a process holds at once", metavar="N")] = None,
+    parent: Parent = None,
 ) -> None:
     """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now."""
     from streamq.worker.processes import follow_parent, run_processes
 
     if parent is not None:
         follow_parent(parent)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     known = settings(relay=relay, in_hand=in_hand)
     if not known.ways:
         raise SettingsError(
@@ -39,7 +56,7 @@ def worker(
             "mail server on this machine that STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches"
         )
     if processes == 1:
-        code = uvloop.run(_worker(known))
+        code = uvloop.run(_worker(known, child=parent is not None))
     else:
         asked = {
             "STREAMQ_CONFIG": given.get("config"),
@@ -54,7 +71,7 @@ def worker(
         raise typer.Exit(code)
 
 
-async def _worker(known: Settings) -> int:
+async def _worker(known: Settings, *, child: bool) -> int:
     from streamq.server import redis_cli_line
     from streamq.worker import Worker
 
@@ -63,19 +80,21 @@ async def _worker(known: Settings) -> int:
         loop = asyncio.get_running_loop()
         asked = 0
 
-        def stop() -> None:
+        def stop(*, hurry: bool) -> None:
             nonlocal asked
             asked += 1
-            log.info("stopping%s", " now" if asked > 1 else ": finishing what is in SMTP")
-            one.stop(now=asked > 1)
+            log.info("stopping%s", " now" if hurry else ": finishing what is in SMTP")
+            one.stop(now=hurry)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        routes = ", ".join(f"{name} {way.shown}" for name, way in known.ways.items())
-        print(f"queue     {redis_cli_line(url)}", flush=True)
+        # Of several processes one is told by its parent, and maybe by a service manager as well, which tells all of
+        # a group: SIGTERM twice is once there, and the parent says "now" by SIGINT.
+        loop.add_signal_handler(signal.SIGTERM, lambda: stop(hurry=asked > 0 and not child))
+        loop.add_signal_handler(signal.SIGINT, lambda: stop(hurry=asked > 0 or child))
         streams = " ".join(f"'{{{known.queue}}}:{name}'" for name in known.priorities)
+        routes = ", ".join(f"{name} {way.shown}" for name, way in known.ways.items())
+        print(f"queue     {safe(redis_cli_line(url))}", flush=True)
         print(f"streams   {streams}", flush=True)
-        print(f"routes    {routes}", flush=True)
+        print(f"routes    {safe(routes)}", flush=True)
         print(f"worker    {one.consumer}", flush=True)
         await one.run()
         log.info("stopped: %s", ", ".join(f"{many} {how}" for how, many in one.settled.items()) or "nothing was done")
@@ -84,33 +103,52 @@ async def _worker(known: Settings) -> int:
 
 @app.command()
 def url() -> None:
-    """Print the queue's URL; where none is set, start the embedded server, which stays up for a minute."""
+    """Print the queue's URL, for STREAMQ_REDIS_URL and client libraries (standard error: the redis-cli line).
+
+    Where none is set, the embedded server is started, and stays up for a minute: connect a worker by then.
+    A password is not repeated. redis-cli takes `-u` only for redis:// and rediss://; a unix socket is reached
+    with `-s`, as the second line says.
+    """
+    from streamq.server import redis_cli_line
     from streamq.server.linger import linger
 
     known = settings()
-    if known.redis_url is None:
-        print(linger(known))
-    else:
-        print(known.redis_url)
+    found = linger(known) if known.redis_url is None else known.redis_url
+    print(_without_password(found), flush=True)
+    note(redis_cli_line(found))
+
+
+def _without_password(found: str) -> str:
+    parts = urlsplit(found)
+    if parts.password is not None:
+        user, _, host = parts.netloc.rpartition("@")
+        parts = parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}")
+    query = "&".join("password=***" if one.startswith("password=") else one for one in parts.query.split("&"))
+    return parts._replace(query=query).geturl()
 
 
 @app.command()
 def sink(
-    port: Annotated[int, typer.Option(help="0 takes a free one and prints it")] = 2525,
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one and prints it", metavar="N")] = 2525,
+    host: Annotated[str, typer.Option(metavar="ADDRESS")] = "127.0.0.1",
     reply: Annotated[
         list[str] | None, typer.Option(metavar="GLOB=CODE", help="answer to RCPT: '*@slow.example=450 4.2.1 text'")
     ] = None,
     rules: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML: what to answer to whom")] = None,
     maildir: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the mails there")] = None,
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="mails kept in memory")] = 1000,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line per mail")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON of all counts, written at the end")] = None,
     journal: Annotated[Path | None, typer.Option(metavar="FILE", help="a line per mail, at once")] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="listen beyond loopback")] = False,
+    parent: Parent = None,
 ) -> None:
     """A mail server on this machine to test against: keeps what it gets, answers as told."""
     from streamq.sink.process import Options, run
+    from streamq.worker.processes import follow_parent
 
+    if parent is not None:
+        follow_parent(parent)
     code = run(
         Options(
             host=host,
@@ -118,6 +156,7 @@ def sink(
             reply=tuple(reply or ()),
             rules=rules,
             maildir=maildir,
+            keep=keep,
             quiet=quiet,
             ledger=ledger,
             journal=journal,

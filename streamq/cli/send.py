@@ -11,100 +11,143 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from streamq.cli.app import Json, app, console, emit, open_queue, run_async
+from streamq.cli.app import Json, app, open_queue, run_async, settings
+from streamq.cli.choice import known_priority
+from streamq.cli.terminal import clip, console, emit, note
 from streamq.errors import MailError, SettingsError, UnknownFields, UnsupportedFields
 from streamq.mail import parse
 from streamq.queue.connection import command
+from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool, time_ms
 
 FINAL = {
-    "email.relayed", "email.delivered", "email.bounced", "email.expired", "email.rejected", "email.cancelled",
-    "email.duplicate", "email.superseded", "email.failed", "email.held",
-}  # fmt: skip
+    *("email.relayed", "email.delivered", "email.bounced", "email.expired", "email.rejected", "email.cancelled"),
+    *("email.duplicate", "email.superseded", "email.failed", "email.held"),
+}
 GOOD = {"email.relayed", "email.delivered", "email.duplicate"}
+TEXT = Annotated[str | None, typer.Option(metavar="TEXT")]
 
 
 @app.command()
 def send(
-    from_: Annotated[str | None, typer.Option("--from", help="From")] = None,
-    to: Annotated[str | None, typer.Option(help="To")] = None,
-    subject: Annotated[str, typer.Option()] = "",
-    text: Annotated[str, typer.Option(help="the text; - reads standard input")] = "",
-    html: Annotated[str, typer.Option()] = "",
-    raw: Annotated[Path | None, typer.Option(help="a whole message from a file; - reads standard input")] = None,
-    priority: Annotated[str, typer.Option(help="high, normal, low")] = "normal",
-    id_: Annotated[str | None, typer.Option("--id", help="idempotency key; made if absent")] = None,
-    field: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="any other field")] = None,
-    wait: Annotated[float, typer.Option(help="seconds to wait for its end; 0 does not wait")] = 0.0,
+    from_: Annotated[str | None, typer.Option("--from", help="From", metavar="ADDRESS")] = None,
+    to: Annotated[str | None, typer.Option(help="To", metavar="ADDRESS")] = None,
+    subject: TEXT = None,
+    text: Annotated[str | None, typer.Option(help="the text; - reads standard input", metavar="TEXT")] = None,
+    html: TEXT = None,
+    raw: Annotated[
+        Path | None, typer.Option(help="a whole message from a file; - reads standard input", metavar="FILE")
+    ] = None,
+    priority: Annotated[str, typer.Option(help="high, normal, low", metavar="NAME")] = "normal",
+    id_: Annotated[str | None, typer.Option("--id", help="idempotency key; made if absent", metavar="ID")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="any other field (may be repeated)")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, max=86_400, help="seconds to wait for its end; 0 does not wait", metavar="SECONDS")
+    ] = 0.0,
     json: Json = False,
 ) -> None:
-    """XADD one mail; with --wait, say what became of it."""
-    fields: dict[str, str | bytes] = {"id": id_ or f"send-{secrets.token_hex(8)}"}
-    headers = (("from", from_), ("to", to), ("subject", subject), ("html", html))
-    fields |= {name: value for name, value in headers if value}
-    if text:
-        fields["text"] = sys.stdin.read() if text == "-" else text
+    """XADD one mail; with --wait, say what became of it: exit 0 only where it was sent."""
+    known = settings()
+    most = known.max_mail_bytes
+    fields: dict[str, bytes] = {"id": (id_ or f"send-{secrets.token_hex(8)}").encode()}
+    for name, value in (("from", from_), ("to", to), ("subject", subject), ("text", text), ("html", html)):
+        if value:
+            fields[name] = value.encode()
+    if text == "-":
+        fields["text"] = _standard_input("--text", most)
     if raw is not None:
-        fields["raw"] = sys.stdin.buffer.read() if str(raw) == "-" else raw.read_bytes()
+        fields["raw"] = _standard_input("--raw", most) if str(raw) == "-" else _file(raw, most)
     for one in field or []:
         name, equals, value = one.partition("=")
         if not equals or not name:
-            raise SettingsError(f"--field: write NAME=VALUE (got {one!r})")
-        fields[name] = value
-    if run_async(lambda: _send(fields, priority, wait, json)) is False:
+            raise SettingsError(f"--field: write NAME=VALUE (got {one[:80]!r})")
+        if name in fields and name != "id":
+            raise SettingsError(f"--field: {name} is given twice (got {one[:80]!r})")
+        fields[name] = value.encode()
+    if not run_async(lambda: _send(fields, priority, wait, json)):
         raise typer.Exit(1)
 
 
-async def _send(fields: dict[str, str | bytes], priority: str, wait: float, json: bool) -> bool | None:
+def _standard_input(flag: str, most: int) -> bytes:
+    if sys.stdin is None:
+        raise SettingsError(f"{flag}: there is no standard input (got '-')")
+    return _no_more(flag, "-", sys.stdin.buffer.read(most + 1), most)
+
+
+def _file(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return _no_more("--raw", str(path), file.read(most + 1), most)
+    except OSError as wrong:
+        raise SettingsError(f"--raw: {wrong.strerror} (got {str(path)!r})") from None
+
+
+def _no_more(flag: str, value: str, found: bytes, most: int) -> bytes:
+    if len(found) > most:
+        raise SettingsError(f"{flag}: over the size cap of {most} bytes (got {value!r})")
+    return found
+
+
+async def _send(fields: dict[str, bytes], priority: str, wait: float, json: bool) -> bool:
     async with open_queue() as spool:
-        if priority not in spool.priorities:
-            raise SettingsError(f"--priority: one of {', '.join(spool.priorities)} (got {priority!r})")
-        known = {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in fields.items()}
-        _judge(spool, known)
+        known_priority(spool, priority)
+        known = {name.encode(): value for name, value in fields.items()}
+        _judge(spool, known, await now_ms(spool))
         last = await command(spool.redis, "XREVRANGE", spool.keys.events, "+", "-", "COUNT", 1)
         flat = [part for pair in known.items() for part in pair]
         id_ = (await command(spool.redis, "XADD", spool.keys.stream(priority), "*", *flat)).decode()
-        entry = f"{spool.priorities.index(priority)}{id_}"
+        entry = f"{spool.digit(priority)}{id_}"
+        name = fields["id"].decode()
         if not wait:
             if json:
-                emit({"entry": entry, "id": fields["id"]})
+                emit({"entry": entry, "id": name})
             else:
-                console.print(f"{entry} is in the queue, id {fields['id']!s}")
-            return None
+                console.print(f"{entry} is in the queue, id {clip(name, 256)}", soft_wrap=True)
+            return True
         event = await _ending(spool, entry, last[0][0].decode() if last else "0", wait)
         if json:
-            emit(event or {"entry": entry, "type": None})
+            emit(event or {"entry": entry, "id": name, "type": None})
         elif event is None:
             console.print(f"{entry} has not ended within {wait:g} s: `streamq show {entry}`")
         else:
-            took = event["at"] - time_ms(entry)
-            console.print(f"{event['type']} after {took} ms  {event.get('reply') or event.get('reason') or ''}")
+            took = int(event.get("at", time_ms(entry))) - time_ms(entry)
+            said = clip(str(event.get("reply") or event.get("reason") or ""), 500)
+            console.print(f"{event['type']} after {took:,} ms  {said}".rstrip(), soft_wrap=True)
         return event is not None and event["type"] in GOOD
 
 
-def _judge(spool: Spool, known: dict[bytes, bytes]) -> None:
+def _judge(spool: Spool, known: dict[bytes, bytes], at_ms: int) -> None:
     """Say at once what the worker would say; what a later version may know is queued."""
     try:
-        parse(known, entry="00-0", at_ms=0, salt=b"", max_bytes=spool.settings.max_mail_bytes)
+        parse(known, entry=f"0{at_ms}-0", at_ms=at_ms, salt=spool.salt, max_bytes=spool.settings.max_mail_bytes)
     except (UnknownFields, UnsupportedFields) as later:
-        console.print(f"note: this mail will be held: {later}", style="yellow")
+        note(f"note: this mail will be held: {clip(str(later), 400)}", style="yellow")
     except MailError as wrong:
         raise SettingsError(str(wrong)) from None
 
 
 async def _ending(spool: Spool, entry: str, last: str, wait: float) -> dict[str, Any] | None:
     """The event that ends this mail, or None."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait
+    while (left := end - loop.time()) > 0:
+        block = max(1, min(1000, int(left * 1000)))  # never cancelled: it ends by itself
+        found = await command(spool.reader, "XREAD", "COUNT", 100, "BLOCK", block, "STREAMS", spool.keys.events, last)
+        for _, rows in found or ():
+            for id_, flat in rows:
+                last = id_.decode()
+                event = _event(flat)
+                if event.get("entry") == entry and event["type"] in FINAL:
+                    return event
+    return None
+
+
+def _event(flat: list[bytes]) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(wait):
-            while True:
-                found = await command(
-                    spool.reader, "XREAD", "COUNT", 100, "BLOCK", 1000, "STREAMS", spool.keys.events, last
-                )
-                for _, rows in found or ():
-                    for id_, flat in rows:
-                        last = id_.decode()
-                        event = orjson.loads(flat[5])
-                        if event.get("entry") == entry and flat[1].decode() in FINAL:
-                            return {"type": flat[1].decode(), "id": flat[3].decode(), **event}
-    except TimeoutError:
-        return None
+        kind, name, data = (part.decode("utf-8", "replace") for part in flat[1:6:2])
+        known = orjson.loads(data)
+    except ValueError:  # not one of ours
+        return {}
+    return {"type": kind, "id": name, **known} if isinstance(known, dict) else {}

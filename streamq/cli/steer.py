@@ -3,110 +3,185 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 from rich.progress import Progress
 
-from streamq.cli.app import Json, app, console, emit, open_queue, run_async
+from streamq.cli.app import Json, app, open_queue, run_async
+from streamq.cli.choice import All, Domain, DryRun, Ids, Priority, Tag, Tenant, Yes, chosen, known_priority
+from streamq.cli.terminal import ask, clip, console, emit, note
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.look import STATES, locate
+from streamq.queue.look import locate, now_ms
 from streamq.queue.spool import Spool
-from streamq.queue.steer import Selector, apply, select, set_rule, unset_rule
+from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unset_rule
+from streamq.queue.walk import STATES, MailView, is_entry
 from streamq.settings import duration_ms
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="entries or producers' ids")]
-Priority = Annotated[str | None, typer.Option(help="all of this priority")]
-Domain = Annotated[str | None, typer.Option(help="all to this domain")]
-Tenant = Annotated[str | None, typer.Option(help="all of this tenant; with IDs: whose ids they are")]
-Tag = Annotated[str | None, typer.Option(help="all with this tag")]
-All = Annotated[bool, typer.Option("--all", help="all live mails")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say how many, change nothing")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+DONE = {"hold": "held", "cancel": "cancelled"}  # what becomes of a mail that was not seen yet
+# Which states a choice is looked for in. What waits is held by the standing rule, when it is admitted.
+SWEPT = {
+    "retry": ("parked", "scheduled"),
+    "hold": ("waiting", "leased", "parked", "scheduled"),
+    "unhold": ("held",),
+    "cancel": STATES,
+    "bounce": STATES,
+}
+MANY = 1000  # from so many on, progress is shown
+ENTRY_DIGITS = 14  # a priority's and a time's of this century
 
-DONE = {"hold": "held", "unhold": "scheduled", "cancel": "cancelled", "bounce": "bounced", "retry": "scheduled"}
 
+@dataclass(slots=True)
+class _Order:
+    """One command's verb and the mails it names: by id, or by a choice."""
 
-class _Asked:
-    """Which mails a command names: by id, or by a selector."""
+    verb: str
+    ids: list[str]
+    choice: Selector
+    everything: bool
+    dry_run: bool
+    yes: bool
+    json: bool
+    after_ms: int | None = None
+    rules: dict[str, str] = field(default_factory=dict)  # what was asked for ids that were not seen yet → what became
 
-    def __init__(
-        self,
-        verb: str,
-        ids: list[str] | None,
-        selector: Selector,
-        everything: bool,
-        dry_run: bool,
-        yes: bool,
-        json: bool,
-        at_ms: int | None = None,
-    ) -> None:
-        self.verb, self.ids, self.selector, self.at_ms = verb, ids or [], selector, at_ms
-        self.dry_run, self.yes, self.json = dry_run, yes, json
-        chosen = any((selector.priority, selector.domain, selector.tenant, selector.tag))
-        if not self.ids and not chosen and not everything:
-            raise SettingsError(f"{verb}: name mails by ID, or by --domain, --priority, --tenant, --tag, --all")
-        if self.ids and (selector.priority or selector.domain or selector.tag or everything):
-            raise SettingsError(f"{verb}: either IDs, or a choice, not both")
-        if verb == "hold" and not self.ids and selector.rule is None:
-            raise SettingsError("hold: a standing rule takes one of --domain, --priority, --tenant, --tag, --all")
+    def __post_init__(self) -> None:
+        flags = [part.partition(":")[0] for part in self.choice.parts]
+        if self.ids:
+            if self.everything or set(flags) - {"tenant"}:
+                raise SettingsError(f"{self.verb}: either IDs or a choice (--domain, --all, …), not both")
+        elif self.everything == bool(flags):
+            raise SettingsError(
+                f"{self.verb}: name mails by ID, or by --domain, --priority, --tenant, --tag; or --all of them"
+            )
+        if self.verb == "hold" and not self.ids and self.choice.rule is None:
+            got = ", ".join(f"--{flag}" for flag in flags)
+            raise SettingsError(f"hold: a standing rule takes one of --domain, --priority, --tenant, --tag (got {got})")
 
     def run(self) -> None:
-        run_async(self._by_id if self.ids else self._by_choice)
+        if not run_async(self._carried_out):
+            raise typer.Exit(1)
 
-    async def _by_id(self) -> None:
+    async def _carried_out(self) -> bool:
         async with open_queue() as spool:
-            entries: dict[str, str] = {}
-            for text in self.ids:
-                try:
-                    entries[text] = await locate(spool, text, self.selector.tenant)
-                except NotFound:
-                    if self.verb not in {"hold", "cancel"}:
-                        raise
-                    if not self.dry_run:
-                        await set_rule(spool, f"id:{text}", self.verb)
-                    console.print(f"{text}: not seen yet; it will be {DONE[self.verb]} when it comes")
-            done = Counter[str]() if self.dry_run else await apply(spool, self.verb, entries.values(), at_ms=self.at_ms)
-            self._say(done, len(entries))
-            if done["missing"]:
-                raise typer.Exit(1)
+            known_priority(spool, self.choice.priority)
+            return await (self._by_id(spool) if self.ids else self._by_choice(spool))
 
-    async def _by_choice(self) -> None:
-        async with open_queue() as spool:
-            rule = self.selector.rule
-            if not self.dry_run and rule and self.verb == "unhold":
-                await unset_rule(spool, rule)
-            entries = [view.entry async for view in select(spool, self.selector)]
-            if not self.dry_run and len(entries) > 1 and not self.yes:
-                typer.confirm(f"{self.verb} {len(entries):,} mails?", abort=True)
+    async def _by_id(self, spool: Spool) -> bool:
+        entries: list[str] = []
+        unseen: list[str] = []
+        for text in dict.fromkeys(self.ids):
+            try:
+                entries.append(await locate(spool, text, self.choice.tenant))
+            except NotFound:
+                if not await self._is_rule(spool, text):
+                    raise
+                unseen.append(text)
+        if not self.dry_run and len(self.ids) > 1 and not self.yes:
+            ask(f"{self.verb} {len(entries) + len(unseen):,} mails?")
+        for text in unseen:
+            await self._rule(spool, text)
+        at_ms = await self._at_ms(spool)
+        done = Counter[str]() if self.dry_run else await apply(spool, self.verb, entries, at_ms=at_ms)
+        self._say(done, len(entries))
+        return not done["missing"]
+
+    async def _is_rule(self, spool: Spool, text: str) -> bool:
+        """An id that was not seen yet may come; what has the form of an entry was seen, and is gone."""
+        if is_entry(text) and len(text.partition("-")[0]) >= ENTRY_DIGITS:
+            return False
+        if self.verb == "unhold":
+            return await has_rule(spool, id_rule(text, self.choice.tenant))
+        return self.verb in DONE
+
+    async def _rule(self, spool: Spool, text: str) -> None:
+        name = id_rule(text, self.choice.tenant)
+        if self.verb == "unhold":
+            said = "not seen yet; what was asked for it is forgotten"
+            if not self.dry_run:
+                await unset_rule(spool, name)
+        else:
+            said = f"not seen yet, or ended unsent; {DONE[self.verb]} when it comes, unless `streamq unhold` says no"
+            if not self.dry_run:
+                await set_rule(spool, name, self.verb)
+        self.rules[text] = said
+
+    async def _by_choice(self, spool: Spool) -> bool:
+        rule = self.choice.rule
+        if self.dry_run or not self.yes:
+            many = len({view.entry async for view in self._chosen(spool)})
             if self.dry_run:
-                return self._say(Counter(), len(entries))
-            if rule and self.verb == "hold":
-                await set_rule(spool, rule, "hold")  # first, so that none slips between rule and sweep
-                entries = [view.entry async for view in select(spool, self.selector)]
-            self._say(await self._sweep(spool, entries), len(entries))
-            if rule and self.verb == "hold":
-                console.print("and what comes from now on: a standing rule, until `streamq unhold` with the same words")
-            return None
+                self._say(Counter(), many)
+                return True
+            if many > 1:
+                ask(f"{self.verb} {many:,} mails?")
+        if self.verb == "hold" and rule:
+            await set_rule(spool, rule, "hold")  # first, so that none slips between rule and sweep
+            self.rules[rule] = "a standing rule from now on, until `streamq unhold` with the same words"
+        if self.verb == "unhold" and rule and await unset_rule(spool, rule):
+            self.rules[rule] = "no standing rule any more"
+        await self._sweep(spool)
+        return True
 
-    async def _sweep(self, spool: Spool, entries: list[str]) -> Counter[str]:
-        with Progress(console=console, transient=True, disable=self.json or len(entries) < 1000) as progress:
+    async def _chosen(self, spool: Spool) -> AsyncIterator[MailView]:
+        async for view in select(spool, self.choice.among(*SWEPT[self.verb]), sweep=True):
+            yield view
+        if self.verb == "unhold":
+            async for view in intended(spool, "hold"):
+                if self.choice.fits(view):
+                    yield view
+
+    async def _sweep(self, spool: Spool) -> None:
+        states = {view.entry: view.state async for view in self._chosen(spool)}
+        entries = [entry for entry, state in states.items() if self.verb != "hold" or state != "waiting"]
+        with Progress(console=console, transient=True, disable=self.json or len(entries) < MANY) as progress:
             bar = progress.add_task(self.verb, total=len(entries))
-            return await apply(
-                spool, self.verb, entries, at_ms=self.at_ms, progress=lambda many: progress.advance(bar, many)
+            done = await apply(
+                spool,
+                self.verb,
+                entries,
+                at_ms=await self._at_ms(spool),
+                progress=lambda many: progress.advance(bar, many),
             )
+        if len(states) > len(entries):
+            done["by rule"] = len(states) - len(entries)  # they wait: held when they are read
+        self._say(done, len(states))
+
+    async def _at_ms(self, spool: Spool) -> int | None:
+        return None if self.after_ms is None else await now_ms(spool) + self.after_ms
 
     def _say(self, done: Counter[str], many: int) -> None:
         if self.json:
-            return emit({"verb": self.verb, "mails": many, "dry_run": self.dry_run, "statuses": done})
+            known = {"verb": self.verb, "mails": many, "dry_run": self.dry_run}
+            return emit({**known, "statuses": done, "rules": self.rules})
+        for name, said in self.rules.items():
+            console.print(f"{clip(name, 300)}: {said}", soft_wrap=True)
         if self.dry_run:
             console.print(f"{self.verb}: {many:,} mails (dry run: nothing was changed)")
             return None
-        said = ", ".join(f"{count:,} {status}" for status, count in done.most_common()) or "nothing to do"
-        console.print(f"{self.verb}: {said}")
+        words = ", ".join(f"{count:,} {status}" for status, count in done.most_common())
+        if words or not self.rules:
+            console.print(f"{self.verb}: {words or 'nothing to do'}")
         if done["intended"]:
-            console.print("intended: in delivery, or not read yet; carried out if the attempt does not send it")
+            note("intended: in delivery, or not read yet; carried out unless the attempt sends it")
+        if done["missing"]:
+            note("missing: has ended already; its events, or `streamq dead show`, may know how")
         return None
+
+
+def _order(
+    verb: str,
+    ids: list[str] | None,
+    choice: Selector,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    json: bool,
+    after_ms: int | None = None,
+) -> None:
+    _Order(verb, ids or [], choice, everything, dry_run, yes, json, after_ms).run()
 
 
 @app.command()
@@ -122,8 +197,7 @@ def retry(
     json: Json = False,
 ) -> None:
     """Scheduled mails go now, through the limits. (Parked ones wait for a slot as before.)"""
-    chosen = Selector(priority, domain, tenant, tag, ("scheduled", "parked"))
-    _Asked("retry", ids, chosen, everything, dry_run, yes, json).run()
+    _order("retry", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -139,7 +213,7 @@ def hold(
     json: Json = False,
 ) -> None:
     """Keep mails back until `unhold`. A choice (--domain …) is a standing rule for those to come, too."""
-    _Asked("hold", ids, Selector(priority, domain, tenant, tag), everything, dry_run, yes, json).run()
+    _order("hold", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -150,22 +224,19 @@ def unhold(
     tenant: Tenant = None,
     tag: Tag = None,
     everything: All = False,
-    after: Annotated[str | None, typer.Option("--in", help="so long from now (5m); else at its old time")] = None,
+    after: Annotated[
+        str | None, typer.Option("--in", help="so long from now (5m, 0s), not at its old time", metavar="TIME")
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Held mails go on the schedule again; a standing rule ends."""
-    at_ms: int | None = None
-    if after is not None:
-        import time
-
-        try:
-            at_ms = time.time_ns() // 1_000_000 + duration_ms(after)
-        except ValueError as wrong:
-            raise SettingsError(f"--in: {wrong}") from None
-    chosen = Selector(priority, domain, tenant, tag, ("held",))
-    _Asked("unhold", ids, chosen, everything, dry_run, yes, json, at_ms).run()
+    try:
+        after_ms = None if after is None else duration_ms(after)
+    except ValueError as wrong:
+        raise SettingsError(f"--in: {wrong}") from None
+    _order("unhold", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json, after_ms)
 
 
 @app.command()
@@ -181,7 +252,7 @@ def cancel(
     json: Json = False,
 ) -> None:
     """End mails without a report. One in delivery ends after its attempt, if that does not send it."""
-    _Asked("cancel", ids, Selector(priority, domain, tenant, tag, STATES), everything, dry_run, yes, json).run()
+    _order("cancel", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -197,4 +268,4 @@ def bounce(
     json: Json = False,
 ) -> None:
     """End mails as bounced: a dead letter and its event."""
-    _Asked("bounce", ids, Selector(priority, domain, tenant, tag, STATES), everything, dry_run, yes, json).run()
+    _order("bounce", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)

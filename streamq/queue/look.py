@@ -9,7 +9,7 @@ from streamq.errors import NotFound
 from streamq.keys import GROUP
 from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool, time_ms
-from streamq.queue.walk import STATES, MailView, is_entry, notes_from
+from streamq.queue.walk import STATES, MailView, is_entry, notes_from, walk
 
 __all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "show", "status"]
 
@@ -59,25 +59,28 @@ async def now_ms(spool: Spool) -> int:
 
 async def consumers(spool: Spool) -> list[Consumer]:
     """All of them, with what they hold over all priorities."""
-    streams = [spool.keys.stream(name) for name in spool.priorities]
+    streams = [spool.keys.bell, *(spool.keys.stream(name) for name in spool.priorities)]
     return _consumers(await pipelined(spool.redis, [("XINFO CONSUMERS", stream, GROUP) for stream in streams]))
 
 
 def _consumers(replies: list[Any]) -> list[Consumer]:
+    """Of the bell, where an idle worker is to be seen (`Spool.touch`), then of the priorities."""
     found: dict[str, Consumer] = {}
-    for row in (row for rows in replies for row in rows):
-        known = dict(zip(row[::2], row[1::2], strict=True))
-        who = known[b"name"].decode("utf-8", "replace")
-        one = found.setdefault(who, Consumer(who, 0, known[b"idle"]))
-        one.pending += known[b"pending"]
-        one.idle_ms = min(one.idle_ms, known[b"idle"])
+    for at, rows in enumerate(replies):
+        for row in rows:
+            known = dict(zip(row[::2], row[1::2], strict=True))
+            who = _text(known[b"name"])
+            one = found.setdefault(who, Consumer(who, 0, known[b"idle"]))
+            one.pending += known[b"pending"] if at else 0
+            one.idle_ms = min(one.idle_ms, known[b"idle"])
     return sorted(found.values(), key=lambda one: one.name)
 
 
 async def status(spool: Spool) -> Status:
-    """One round trip, whatever is in the queue."""
+    """Three round trips, whatever is in the queue."""
     keys = spool.keys
     streams = [keys.stream(name) for name in spool.priorities]
+    routes = list(dict.fromkeys([*spool.settings.ways, "relay"]))  # who looks need not know the worker's routes
     replies = await pipelined(
         spool.redis,
         [
@@ -89,15 +92,18 @@ async def status(spool: Spool) -> Status:
             ("INFO", "memory"),
             *(("XLEN", stream) for stream in streams),
             *(("XPENDING", stream, GROUP) for stream in streams),
-            *(("XRANGE", stream, "-", "+", "COUNT", 1) for stream in streams),
+            *(("XINFO CONSUMERS", stream, GROUP) for stream in [keys.bell, *streams]),
+            *(("HGET", keys.limit(route), "until") for route in routes),
         ],
     )
     (seconds, micros), flat, dead, events, due, info = replies[:6]
     many = len(streams)
-    lengths, pending, heads = (replies[6 + at * many : 6 + (at + 1) * many] for at in range(3))
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
-    counts = {name.decode(): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
-    memory = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    lengths, pending = (replies[6 + at * many : 6 + (at + 1) * many] for at in range(2))
+    workers = replies[6 + 2 * many : -len(routes)]
+    now = int(seconds) * 1000 + int(micros) // 1000
+    counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
+    heads = await spool.caller.pipeline("check", [(("stream", p, "", 1), ()) for p in range(many)])
     depth: dict[str, dict[str, int]] = {}
     oldest: dict[str, int] = {}
     for p, name in enumerate(spool.priorities):
@@ -105,10 +111,12 @@ async def status(spool: Spool) -> Status:
         states["leased"] = pending[p][0]
         states["waiting"] = max(0, lengths[p] - sum(states.values()))
         depth[name] = {state: states[state] for state in STATES}
-        oldest[name] = max(0, now_ms - int(heads[p][0][0].split(b"-")[0])) if heads[p] else 0
-    alive = [one for one in await consumers(spool) if one.idle_ms < 60_000]
+        oldest[name] = max(1, now - time_ms(heads[p][1].decode())) if len(heads[p]) > 1 else 0
+    paused = {
+        route: int(until) // 1000 - now for route, until in zip(routes, replies[-len(routes) :], strict=True) if until
+    }
     return Status(
-        now_ms=now_ms,
+        now_ms=now,
         depth=depth,
         oldest_ms=oldest,
         next_due_ms=int(float(due[1])) if due else 0,
@@ -116,70 +124,70 @@ async def status(spool: Spool) -> Status:
         classes={name[6:]: value for name, value in counts.items() if name.startswith("class:")},
         dead=dead,
         events=events,
-        workers=len(alive),
+        workers=sum(one.idle_ms < ALIVE_MS for one in _consumers(workers)),
         memory=int(memory.get("used_memory", 0)),
         memory_max=int(memory.get("maxmemory", 0)),
-        paused=await _paused(spool, now_ms),
+        paused={route: ms for route, ms in paused.items() if ms > 0},
     )
 
 
-async def _paused(spool: Spool, now_ms: int) -> dict[str, int]:
-    """Routes that are down, and for how long yet."""
-    names = list(spool.settings.ways)
-    rows = [("HGET", spool.keys.limit(name), "until") for name in names]
-    found = await pipelined(spool.redis, rows) if rows else []
-    left = {name: int(value) // 1000 - now_ms for name, value in zip(names, found, strict=True) if value}
-    return {name: ms for name, ms in left.items() if ms > 0}
+def _text(found: bytes) -> str:
+    return found.decode("utf-8", "replace")
 
 
 async def locate(spool: Spool, text: str, tenant: str | None = None) -> str:
-    """The entry that `text` names: an entry, or a producer's id. Raises `NotFound`."""
-    if is_entry(text) and int(text[0]) < len(spool.priorities):
-        return text
-    entry = (await spool.scripts.find([(tenant, text)]))[0]
+    """The entry that `text` names: an entry, or a producer's id (which may look like an entry). Raises
+    `NotFound`. The entry of an id that was sent of late may be gone."""
+    if tenant is None and is_entry(text) and int(text[0]) < len(spool.priorities):
+        found = await spool.scripts.check("stream", int(text[0]), _before(text), 1)
+        if found[1:2] == [text.encode()]:
+            return text
+    entry = (await spool.scripts.find([(tenant, text)]))[0] or await _held_as(spool, text, tenant)
     if not entry:
-        raise NotFound(f"no live or recent mail has the id {text!r}" + (f" of tenant {tenant!r}" if tenant else ""))
+        whose = f" of tenant {tenant!r}" if tenant is not None else ""
+        raise NotFound(f"no live mail has the entry, and none that was seen has the id {text[:300]!r}{whose}")
     return entry
+
+
+async def _held_as(spool: Spool, id_: str, tenant: str | None) -> str:
+    """A mail that is held since this version does not know all of it: its id counts for nothing yet."""
+    async for view in walk(spool, ("held",), sweep=True):
+        if view.text("id") == id_ and (view.text("tenant") or None) == tenant:
+            return view.entry
+    return ""
 
 
 async def show(spool: Spool, entry: str) -> MailView:
     """Everything about one live mail. Raises `NotFound`."""
     found = (await spool.fetch([entry]))[0]
     if found is None:
-        raise NotFound(f"{entry} is not in the queue (any more): `streamq dead show`, or its events, may know it")
+        raise NotFound(f"{entry} is not in the queue any more: `streamq dead show`, or its events, may know it")
     _, *rows = await spool.scripts.check("stream", int(entry[0]), _before(entry), 1)
-    state = rows[1].decode() if rows and rows[0].decode() == entry else "waiting"
+    state = rows[1].decode() if rows and rows[0].decode() == entry else "gone"
     view = MailView(entry, spool.priorities[int(entry[0])], state, found.fields)
     keys = spool.keys
-    notes, due, pending, intent = await pipelined(
+    notes, due, pending, intent, lane = await pipelined(
         spool.redis,
         [
             ("HGET", keys.notes, entry),
             ("ZSCORE", keys.schedule, entry),
             ("XPENDING", spool.stream(entry), GROUP, entry[1:], entry[1:], 1),
             ("HGET", keys.holds, f"intent:{entry}"),
+            ("HGET", keys.lane(_bucket(entry)), entry),
         ],
     )
-    view.notes = orjson.loads(notes) if notes else {}
+    view.notes = notes_from(notes)
     view.due_ms = int(float(due)) if due else 0
-    view.intent = intent.decode() if intent else ""
+    view.intent = _text(intent) if intent else ""
     if pending:
-        view.holder, view.idle_ms, view.token = pending[0][1].decode(), pending[0][2], pending[0][3]
-    if state == "parked":
-        view.lane = await _lane(spool, entry)
+        view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
+    view.lane = _text(lane) if lane else ""
     return view
 
 
-async def _lane(spool: Spool, entry: str) -> str:
-    p, (ms, seq) = entry[0], entry[1:].split("-")
-    suffix = f"|{p}{int(ms):013d}-{int(seq):020d}"
-    at = 0
-    while True:  # the lane's hash is the scripts' own; a look may take the longer way
-        at, rows = await command(spool.redis, "ZSCAN", spool.keys.parked, at, "MATCH", f"*{suffix}", "COUNT", 1000)
-        if rows:
-            return str(rows[0].decode()).removesuffix(suffix)
-        if int(at) == 0:
-            return ""
+def _bucket(entry: str) -> int:
+    ms, seq = entry[1:].split("-")
+    return (int(ms[-9:]) * 31 + int(seq[-9:])) % BUCKETS
 
 
 def _before(entry: str) -> str:
@@ -189,3 +197,6 @@ def _before(entry: str) -> str:
     return f"{ms - 1}-{2**64 - 1}" if ms else ""
 
 
+def age_ms(view: MailView, now: int) -> int:
+    """How long it has been in the queue."""
+    return max(0, now - time_ms(view.entry))

@@ -1,36 +1,43 @@
-"""Steers a queue: verbs on mails, standing rules, dead letters. In batches of 100, one script each."""
+"""Steers a queue: verbs on mails, standing rules. In batches of 100, one script each."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
 from streamq.errors import MailError
-from streamq.mail import parse
+from streamq.mail import glance, parse
+from streamq.mail.address import parse_list
+from streamq.mail.domain import to_wire
 from streamq.queue.connection import command
-from streamq.queue.look import STATES, MailView, walk
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool, time_ms
+from streamq.queue.walk import PAGE, STATES, MailView, is_entry, walk
 
 __all__ = [
-    "DeadLetter",
     "Selector",
     "apply",
-    "dead_letters",
-    "remove_dead",
+    "has_rule",
+    "id_rule",
+    "intended",
     "rules",
     "select",
     "set_rule",
+    "site_of",
+    "tags_of",
     "unset_rule",
 ]
+
+INTENT = "intent:"
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which mails: all that fit every given part. Nothing given: all of them."""
+    """Which mails: all that fit every given part. Nothing given: all of them. `domain` is read as an address'
+    domain is: any case, A-labels for IDN. Raises ValueError where it is none."""
 
     priority: str | None = None
     domain: str | None = None
@@ -38,20 +45,28 @@ class Selector:
     tag: str | None = None
     states: tuple[str, ...] = STATES
 
+    def __post_init__(self) -> None:
+        if self.domain is not None:
+            site = to_wire(self.domain)
+            object.__setattr__(self, "domain", site if site.startswith("[") else site.lower())
+
+    def among(self, *states: str) -> Selector:
+        return replace(self, states=states)
+
+    @property
+    def parts(self) -> list[str]:
+        named = {"priority": self.priority, "domain": self.domain, "tenant": self.tenant, "tag": self.tag}
+        return [f"{name}:{value}" for name, value in named.items() if value is not None]
+
     @property
     def rule(self) -> str | None:
         """Its name as a standing rule; None where more than one part is given."""
-        parts = [
-            f"{name}:{value}"
-            for name, value in (
-                ("priority", self.priority),
-                ("domain", self.domain),
-                ("tenant", self.tenant),
-                ("tag", self.tag),
-            )
-            if value is not None
-        ]
-        return "all" if not parts else parts[0] if len(parts) == 1 else None
+        return "all" if not self.parts else self.parts[0] if len(self.parts) == 1 else None
+
+    @property
+    def reads(self) -> bool:
+        """Whether only a mail's fields can tell."""
+        return not (self.domain is None and self.tenant is None and self.tag is None)
 
     def fits(self, view: MailView) -> bool:
         if self.priority is not None and view.priority != self.priority:
@@ -60,7 +75,7 @@ class Selector:
             return False
         if self.tag is not None and self.tag not in tags_of(view):
             return False
-        return self.domain is None or site_of(view) == self.domain.lower()
+        return self.domain is None or site_of(view) == self.domain
 
 
 def tags_of(view: MailView) -> list[str]:
@@ -71,24 +86,38 @@ def tags_of(view: MailView) -> list[str]:
             found = orjson.loads(text)
         except orjson.JSONDecodeError:
             return []
-        return [tag for tag in found if isinstance(tag, str)]
+        return [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
 
 def site_of(view: MailView) -> str:
-    """The recipient's domain; "" where the mail is malformed."""
+    """The recipient's domain. A mail that is held since this version does not know it all has one, too; "" where
+    there is none, or several."""
+    if view.lane:
+        return view.lane.partition("|")[2]
+    seen = glance(view.fields, 2**31)
+    if seen is not None:
+        return seen.site
     try:
-        mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
+        return parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31).site
     except MailError:
+        text = view.text("envelope_to") or view.text("to")
+    try:
+        sites = {address.domain.lower() for address in parse_list(text[:10_000])}
+    except ValueError:
         return ""
-    return mail.site
+    return sites.pop() if len(sites) == 1 else ""
 
 
-async def select(spool: Spool, selector: Selector) -> AsyncIterator[MailView]:
-    """The live mails that fit."""
-    async for view in walk(spool, selector.states):
-        if selector.fits(view):
-            yield view
+async def select(spool: Spool, selector: Selector, *, sweep: bool = False) -> AsyncIterator[MailView]:
+    """The live mails that fit. A `sweep` (walk.py) gets no bodies where they are not needed to tell: a million
+    of them would be gigabytes."""
+    plain = selector.tenant is None and selector.tag is None
+    for state in selector.states:
+        bodies = not sweep or (selector.reads and not (plain and state == "parked"))  # a lane names its site
+        async for view in walk(spool, (state,), bodies=bodies, sweep=sweep):
+            if selector.fits(view):
+                yield view
 
 
 async def apply(
@@ -110,51 +139,53 @@ async def apply(
     return done
 
 
+async def intended(spool: Spool, verb: str) -> AsyncIterator[MailView]:
+    """The mails for which that was asked while they could not be reached. Once more than one of them may come."""
+    async for field, asked in _holds(spool):
+        entry = field.removeprefix(INTENT)
+        if field.startswith(INTENT) and asked == verb and is_entry(entry) and int(entry[0]) < len(spool.priorities):
+            body = (await spool.fetch([entry]))[0]
+            if body is not None:
+                yield MailView(entry, spool.priorities[int(entry[0])], "", body.fields, intent=verb)
+
+
+def id_rule(id_: str, tenant: str | None = None) -> str:
+    """The rule for a producer's id that was not seen yet: `id:I`, of a tenant `id:I` LF `T`."""
+    return f"id:{id_}\n{tenant}" if tenant else f"id:{id_}"
+
+
 async def set_rule(spool: Spool, name: str, verb: str) -> None:
-    """A standing rule that admission carries out: `all`, `priority:P`, `domain:D`, `tenant:T`, `tag:G`; or
-    `id:I`, once, for a producer's id that was not seen yet."""
-    field = name if name.startswith("id:") else f"rule:{name}"
-    await command(spool.redis, "HSET", spool.keys.holds, field, verb)
+    """A standing rule that admission carries out: `all`, `priority:P`, `domain:D`, `tenant:T`, `tag:G`; or an
+    `id_rule`, which it carries out once."""
+    await command(spool.redis, "HSET", spool.keys.holds, _field(name), verb)
+
+
+async def has_rule(spool: Spool, name: str) -> bool:
+    return bool(await command(spool.redis, "HEXISTS", spool.keys.holds, _field(name)))
 
 
 async def unset_rule(spool: Spool, name: str) -> bool:
-    field = name if name.startswith("id:") else f"rule:{name}"
-    return bool(await command(spool.redis, "HDEL", spool.keys.holds, field))
+    return bool(await command(spool.redis, "HDEL", spool.keys.holds, _field(name)))
+
+
+def _field(name: str) -> str:
+    return name if name.startswith("id:") else f"rule:{name}"
 
 
 async def rules(spool: Spool) -> dict[str, str]:
     """The standing rules: name → verb."""
-    flat = await command(spool.redis, "HGETALL", spool.keys.holds)
-    found = {name.decode(): verb.decode() for name, verb in zip(flat[::2], flat[1::2], strict=True)}
-    return {name.removeprefix("rule:"): verb for name, verb in found.items() if name.startswith(("rule:", "id:"))}
+    return {
+        field.removeprefix("rule:"): verb async for field, verb in _holds(spool) if field.startswith(("rule:", "id:"))
+    }
 
 
-@dataclass(slots=True)
-class DeadLetter:
-    """One dead letter: its id in the stream, the mail's fields and why it died."""
-
-    letter: str
-    fields: dict[bytes, bytes]
-
-    def text(self, name: str) -> str:
-        return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
-
-
-async def dead_letters(spool: Spool, start: str = "-") -> AsyncIterator[DeadLetter]:
-    """Oldest first."""
+async def _holds(spool: Spool) -> AsyncIterator[tuple[str, str]]:
+    """In pages: it holds an intent per mail, and there may be many."""
+    at = 0
     while True:
-        rows = await command(spool.redis, "XRANGE", spool.keys.dead, start, "+", "COUNT", BATCH)
-        for id_, flat in rows:
-            yield DeadLetter(id_.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-        if len(rows) < BATCH:
+        reached, flat = await command(spool.redis, "HSCAN", spool.keys.holds, at, "COUNT", 10 * PAGE)
+        for field, value in zip(flat[::2], flat[1::2], strict=True):
+            yield field.decode("utf-8", "replace"), value.decode("utf-8", "replace")
+        at = int(reached)
+        if at == 0:
             return
-        start = f"({rows[-1][0].decode()}"
-
-
-async def remove_dead(spool: Spool, letters: Iterable[str]) -> int:
-    """Discard dead letters for good; how many there were."""
-    removed = 0
-    names = list(letters)
-    for at in range(0, len(names), BATCH):
-        removed += await command(spool.redis, "XDEL", spool.keys.dead, *names[at : at + BATCH])
-    return removed

@@ -139,9 +139,7 @@ async def _parked(spool: Spool, bodies: bool) -> AsyncIterator[MailView]:
     last: bytes = b"-"
     pages = Pages()
     while True:
-        rows: list[bytes] = await command(
-            spool.redis, "ZRANGEBYLEX", spool.keys.parked, last, "+", "LIMIT", 0, PAGE
-        )
+        rows: list[bytes] = await command(spool.redis, "ZRANGEBYLEX", spool.keys.parked, last, "+", "LIMIT", 0, PAGE)
         views = [view for member in rows if (view := _parked_view(spool, member)) is not None]
         async for view in _filled(spool, views, pages, noted=True) if bodies else _each(views):
             yield view

@@ -154,6 +154,7 @@ class Handshake:
         self.peer = f"{route.host}:{route.port}"
         self.tls = ""
         self.done = False
+        self.sock: socket.socket | None = None
         self.smtp: SMTP | None = None
         self.wire = Wire(asyncio.get_running_loop())
         self.seconds = route.command_timeout / 1000
@@ -186,9 +187,15 @@ class Handshake:
             self.wire.abort()
             if transport.get_protocol() is self.wire:  # else the TLS layer is told
                 await asyncio.wait([self.wire.closed], timeout=QUIT_WAIT)
+        elif self.sock is not None and (self.smtp is None or not self.route.implicit_tls):
+            # Nobody may have taken it over; where somebody did, his close comes first. (A TLS layer takes longer
+            # over its close, and closes it itself.)
+            for _ in range(2):
+                await asyncio.sleep(0)
+            self.sock.close()
 
     async def _talk(self) -> Offer:
-        sock = await self._reach()
+        sock = self.sock = await self._reach()
         name = self.route.ehlo or _own_name(sock)
         smtp = self.smtp = SMTP(
             hostname=self.route.host,
@@ -201,6 +208,7 @@ class Handshake:
         )
         self.stage = Stage.STARTTLS if self.route.implicit_tls else Stage.GREETING
         await smtp.connect(timeout=self.route.greeting_timeout / 1000)
+        _still_wanted()
         self._listen(smtp)
         await self._greet(smtp)
         if self.context is not None and not self.tls:
@@ -303,6 +311,7 @@ class Handshake:
 
     def _agree(self, answer: SMTPResponse | None) -> None:
         """The wire heard what aiosmtplib heard, and nothing more. None: only that nothing more was said."""
+        _still_wanted()
         heard = self.wire.overheard()
         stray = not self.wire.between_replies or not heard or self.wire.fault == "protocol"
         if answer is not None and not stray:
@@ -328,6 +337,13 @@ class Handshake:
 
     def _tls_failed(self, wrong: ssl.SSLError) -> NotConnected:
         return NotConnected(Stage.STARTTLS, "tls", getattr(wrong, "verify_message", "") or wrong.reason or str(wrong))
+
+
+def _still_wanted() -> None:
+    """aiosmtplib waits by `wait_for`, and that of Python 3.11 forgets a cancellation that meets a result."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:

@@ -114,7 +114,10 @@ class Courier:
                 self._group = group
                 self._outbox.call_when_short_of_hands(self._consider)
                 self._consider()
-                await self._stopping.wait()
+                try:
+                    await self._stopping.wait()
+                finally:
+                    self._stopping.set()  # cancelled: nothing may be opened any more
         finally:
             self._outbox.call_when_short_of_hands(None)
 

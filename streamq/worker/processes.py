@@ -13,6 +13,7 @@ __all__ = ["follow_parent", "run_processes"]
 
 PR_SET_PDEATHSIG = 1
 CALM_SECONDS = 10.0  # a process that lived for so long had no trouble starting
+FIRST_SECONDS, MOST_SECONDS = 0.5, 30.0  # before another one starts
 SETTINGS_CODE = 2
 log = logging.getLogger("streamq.processes")
 
@@ -39,6 +40,7 @@ class _Parent:
         self.many = many
         self.stopping = asyncio.Event()
         self.running: set[asyncio.subprocess.Process] = set()
+        self.born = 0
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -58,23 +60,24 @@ class _Parent:
     async def _keep(self) -> int:
         """One of the processes, and its successors."""
         loop = asyncio.get_running_loop()
-        wait = 0.5
+        wait = FIRST_SECONDS
         while not self.stopping.is_set():
             started = loop.time()
             code = await self._one()
             if self.stopping.is_set():
                 # Killed by our signal before it could listen to it, it held nothing yet.
-                return 0 if code in {0, -signal.SIGTERM, -signal.SIGINT} else max(1, code)
+                return 0 if code in {0, -signal.SIGTERM, -signal.SIGINT} else 1
             if code == SETTINGS_CODE:
                 self._stop()
                 return code
-            wait = 0.5 if loop.time() - started > CALM_SECONDS else min(wait * 2, 30.0)
+            if loop.time() - started > CALM_SECONDS:
+                wait = FIRST_SECONDS
             log.error("another worker starts in %.1f s", wait)
             try:
                 async with asyncio.timeout(wait):
                     await self.stopping.wait()
             except TimeoutError:
-                pass
+                wait = min(wait * 2, MOST_SECONDS)
         return 0
 
     async def _one(self) -> int:
@@ -85,6 +88,7 @@ class _Parent:
             log.error("no worker could be started: %s", wrong)
             return 1
         self.running.add(process)
+        self.born += 1
         if self.stopping.is_set():
             process.send_signal(signal.SIGTERM)
         code = await process.wait()

@@ -16,40 +16,39 @@ __all__ = ["Reader", "Shares"]
 BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that it lives
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
+ROUNDING = 1e-9  # ten tenths are one
 
 
 class Shares:
-    """How many to read of each priority in one round trip. All that a stream did not use the last time goes to
-    the others, the most urgent first; whoever used its share is assumed to hold more."""
+    """How many to read of each priority in one round trip. The most urgent that is known to hold more gets all
+    that is left when the others have had their part: `LEAST` of the room each, saved up where that is less than
+    a mail. (Under load the room is one or two, as deliveries end: a part of each room would be none, ever.)"""
 
     def __init__(self, priorities: Sequence[str]) -> None:
         self.priorities = tuple(priorities)
         self._backlog = dict.fromkeys(self.priorities, False)
+        self._saved = dict.fromkeys(self.priorities[1:], 0.0)
 
     def split(self, room: int) -> list[tuple[str, int]]:
-        """(priority, how many), highest first; their sum is at most `room`, which is at least 1."""
-        least = {name: max(1, int(room * LEAST)) for name in self.priorities}
-        shares: dict[str, int] = {}
+        """(priority, how many), highest first; their sum is `room`, which is at least 1."""
+        shares = dict.fromkeys(self.priorities, 0)
         left = room
-        for name in self.priorities:
-            below = self.priorities[self.priorities.index(name) + 1 :]
-            kept = sum(least[other] for other in below)
-            share = max(left - kept, least[name]) if self._backlog[name] else least[name]
-            shares[name] = min(share, left)
+        for name in self._saved:
+            part = room * LEAST
+            self._saved[name] = min(self._saved[name] + part, max(part, 1.0))
+            shares[name] = min(int(self._saved[name] + ROUNDING), left)
+            self._saved[name] -= shares[name]
             left -= shares[name]
-        for name in self.priorities:  # what nobody is known to need: to the most urgent that has a backlog
-            if left and self._backlog[name]:
-                shares[name] += left
-                left = 0
-        if left:
-            shares[self.priorities[0]] += left
+        if not self._backlog[self.priorities[0]]:  # something may have come that is urgent
+            shares[self.priorities[0]] = min(left, max(1, int(room * LEAST)))
+            left -= shares[self.priorities[0]]
+        shares[next((name for name in self.priorities if self._backlog[name]), self.priorities[0])] += left
         return [(name, many) for name, many in shares.items() if many > 0]
 
-    def used(self, asked: Sequence[tuple[str, int]], got: dict[str, int]) -> bool:
-        """Note what came; True where some stream may hold more."""
+    def used(self, asked: Sequence[tuple[str, int]], got: dict[str, int]) -> None:
+        """Note what came: whoever used its share is assumed to hold more."""
         for name, many in asked:
             self._backlog[name] = got.get(name, 0) >= many
-        return any(self._backlog.values())
 
 
 class Reader:
@@ -75,6 +74,7 @@ class Reader:
 
     async def run(self) -> None:
         shares = Shares(self.spool.priorities)
+        await self.link.call(self.spool.touch, self.consumer)
         while not self.stopping:
             if not self.hand.room:
                 await self.hand.changed()
@@ -88,10 +88,10 @@ class Reader:
             for entry in reading.entries:
                 name = self.spool.priorities[int(entry.entry[0])]
                 got[name] = got.get(name, 0) + 1
-            more = shares.used(asked, got)
+            shares.used(asked, got)
             if reading.entries:
                 await self._admit(reading.entries)
-            elif not more and not self.stopping:
+            elif not self.stopping:  # it looks at all of them, and returns at once if there is any
                 await self._wait(max(1, room // len(self.spool.priorities)))
 
     async def _wait(self, many: int) -> None:
@@ -104,6 +104,8 @@ class Reader:
             self.rang(reading.bell)
         if reading.entries:
             await self._admit(reading.entries)
+        elif not reading.bell and not self.stopping:
+            await self.link.call(self.spool.touch, self.consumer)
 
     async def _admit(self, entries: list[Entry]) -> None:
         size = sum(len(value) for entry in entries for value in entry.fields.values()) / len(entries)

@@ -1,0 +1,39 @@
+"""Which mails a command is about: the flags that choose, and what they become."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streamq.errors import SettingsError
+from streamq.queue.spool import Spool
+from streamq.queue.steer import Selector
+
+__all__ = ["All", "Domain", "DryRun", "Ids", "Priority", "Tag", "Tenant", "Yes", "chosen", "known_priority"]
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="entries or producers' ids")]
+Priority = Annotated[str | None, typer.Option(help="all of this priority", metavar="NAME")]
+Domain = Annotated[str | None, typer.Option(help="all to this domain", metavar="DOMAIN")]
+Tenant = Annotated[str | None, typer.Option(help="all of this tenant; with IDs: whose ids they are", metavar="TENANT")]
+Tag = Annotated[str | None, typer.Option(help="all with this tag", metavar="TAG")]
+All = Annotated[bool, typer.Option("--all", help="all there are")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say how many, change nothing")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+def chosen(priority: str | None, domain: str | None, tenant: str | None, tag: str | None) -> Selector:
+    """Raises `SettingsError` where a flag's value chooses nothing that could be."""
+    for flag, value in (("--priority", priority), ("--domain", domain), ("--tenant", tenant), ("--tag", tag)):
+        if value is not None and not value.strip():
+            raise SettingsError(f"{flag}: empty (got {value!r})")
+    try:
+        return Selector(priority, domain, tenant, tag)
+    except ValueError as wrong:
+        raise SettingsError(f"--domain: {wrong} (got {domain!r})") from None
+
+
+def known_priority(spool: Spool, name: str | None) -> None:
+    """Raises `SettingsError` where the queue has no such priority."""
+    if name is not None and name not in spool.priorities:
+        raise SettingsError(f"--priority: one of {', '.join(spool.priorities)} (got {name!r})")

@@ -1,0 +1,111 @@
+"""What commands print: text that nobody else's bytes can steer, tables, JSON, and the one question they ask.
+
+Field values, replies and names come from producers, mail servers and other operators. Nothing of them is
+markup here (rich's is switched off), and what is not printable (C0, C1, escapes, bidirectional overrides) is
+replaced before it can reach a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Collection, Sequence
+
+import orjson
+import typer
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["ask", "clip", "console", "emit", "note", "safe", "shown_ms", "table"]
+
+GAP = "  "
+LEAST_COLUMN = 6
+PIPED_COLUMNS = 240  # no terminal: the next program cuts, not we
+# Legal in JSON as they are, and still orders to some terminals.
+STEERING = re.compile("[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream is not None and stream.isatty()
+    forced = "COLUMNS" in os.environ or "FORCE_COLOR" in os.environ or "TTY_COMPATIBLE" in os.environ
+    width = None if terminal or forced else PIPED_COLUMNS
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+console = _console(stderr=False)
+_errors = _console(stderr=True)
+
+
+def note(text: str, style: str | None = None) -> None:
+    """A line beside the output, on standard error."""
+    _errors.print(text, style=style, soft_wrap=True)
+
+
+def safe(text: str) -> str:
+    """Several lines stay several; everything else that is not printable is replaced."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text.replace("\r\n", "\n"))
+
+
+def clip(text: str, most: int) -> str:
+    """One line of at most so many characters. Looks at no more than a few times that, however long it is."""
+    line = " ".join(safe(text[: 4 * most].replace("\t", " ")).split())
+    return line if len(line) <= most and len(text) <= 4 * most else line[: most - 1] + "…"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = (), firm: int = 0) -> Text:
+    """Lines of aligned columns, their names dim. Nothing wraps: where it is narrow the widest columns are cut, but
+    for the first `firm` ones. (rich's own tables cut all alike, entries first, and these are what is copied.)"""
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    room = console.width - len(GAP) * (len(widths) - 1)
+    while sum(widths) > room and max(widths[firm:], default=0) > LEAST_COLUMN:
+        widths[widths.index(max(widths[firm:]), firm)] -= 1
+    lines = []
+    for cells in (columns, *rows):
+        fitted = [_fit(cell, width, name in right) for cell, width, name in zip(cells, widths, columns, strict=True)]
+        lines.append(Text(GAP.join(fitted).rstrip(), style="dim" if cells is columns else ""))
+    return Text("\n").join(lines)
+
+
+def _fit(cell: str, width: int, right: bool) -> str:
+    if cell_len(cell) > width:
+        cell = set_cell_size(cell, width - 1).rstrip() + "…"
+    blank = " " * (width - cell_len(cell))
+    return blank + cell if right else cell + blank
+
+
+def emit(data: object) -> None:
+    """One JSON value on standard output."""
+    text = orjson.dumps(data, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    typer.echo(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    raise TypeError(type(value).__name__)
+
+
+def shown_ms(ms: float) -> str:
+    """A duration for people: 850 ms, 12.0 s, 5.0 m, 3.2 h, 4.5 d."""
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    for size, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m")):
+        if ms >= size:
+            return f"{ms / size:.1f} {unit}"
+    return f"{ms / 1000:.1f} s"
+
+
+def ask(question: str) -> None:
+    """Go on, or abort (exit 1). Asks people only: what waits in a pipe was meant for nobody's question, and a
+    pipe that nobody writes to would hang us."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise typer.Exit(_refused(question))
+    typer.confirm(question, abort=True, err=True)
+
+
+def _refused(question: str) -> int:
+    note(f"{question} No terminal to ask: say --yes, or look first with --dry-run")
+    return 1

@@ -1,0 +1,83 @@
+"""Dead letters: read them, requeue them, discard them. Bounded in mails and, as far as can be known, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from streamq.queue.connection import command
+from streamq.queue.scripts import BATCH
+from streamq.queue.spool import Spool
+from streamq.queue.walk import Pages, is_entry
+
+__all__ = ["DeadLetter", "dead_letter", "dead_letters", "remove_dead", "requeue_dead"]
+
+REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """One dead letter: its id in the stream, the mail's fields and why it died."""
+
+    letter: str
+    fields: dict[bytes, bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.fields.values()))
+
+    def text(self, name: str) -> str:
+        return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
+
+
+async def dead_letters(spool: Spool) -> AsyncIterator[DeadLetter]:
+    """Oldest first."""
+    pages = Pages()
+    start = "-"
+    while True:
+        many = pages.many
+        rows = await command(spool.redis, "XRANGE", spool.keys.dead, start, "+", "COUNT", many)
+        letters = [_letter(row) for row in rows]
+        for letter in letters:
+            yield letter
+        if len(rows) < many:
+            return
+        start = f"({letters[-1].letter}"
+        pages.saw([letter.size for letter in letters])
+
+
+async def dead_letter(spool: Spool, letter: str) -> DeadLetter | None:
+    """By its id in the stream of dead letters."""
+    if not is_entry(f"0{letter}"):
+        return None
+    rows = await command(spool.redis, "XRANGE", spool.keys.dead, letter, letter)
+    return _letter(rows[0]) if rows else None
+
+
+def _letter(row: tuple[bytes, list[bytes]]) -> DeadLetter:
+    id_, flat = row
+    return DeadLetter(id_.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+async def requeue_dead(spool: Spool, letters: Iterable[tuple[str, int]]) -> list[str]:
+    """They become waiting mails again; (letter, bytes) each. Returns, in their order, the new entry or why not
+    (requeue.lua)."""
+    done: list[str] = []
+    part: list[str] = []
+    size = 0
+    for letter, bytes_ in letters:
+        if part and (len(part) == BATCH or size + bytes_ > REQUEUED_BYTES):
+            done += await spool.scripts.requeue(part)
+            part, size = [], 0
+        part.append(letter)
+        size += bytes_
+    return done + (await spool.scripts.requeue(part) if part else [])
+
+
+async def remove_dead(spool: Spool, letters: Iterable[str]) -> int:
+    """Discard dead letters for good; how many there were."""
+    removed = 0
+    names = list(letters)
+    for at in range(0, len(names), BATCH):
+        removed += await command(spool.redis, "XDEL", spool.keys.dead, *names[at : at + BATCH])
+    return removed

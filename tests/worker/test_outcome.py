@@ -1,0 +1,267 @@
+"""From reports to rows: every action, every policy; waits, their jitter, their hints."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamq.mail import Mail, parse
+from streamq.queue.scripts import SettleRow
+from streamq.settings import Settings, load_settings
+from streamq.smtp.letter import Action, Report, Scope, Stage
+from streamq.worker.hand import Delivery
+from streamq.worker.outcome import HINT_MOST_MS, Outcomes
+
+ADDED = 1_700_000_000_000
+NOW = ADDED + 5_000
+DEADLINE = ADDED + 86_400_000
+ENTRY = f"1{ADDED}-7"
+SALT = bytes(16)
+
+
+def mail(**fields: str) -> Mail:
+    known = {"from": "shop@example.com", "to": "bob@example.net", "subject": "Hi", "id": "a1", **fields}
+    raw = {name.encode(): value.encode() for name, value in known.items() if value}
+    return parse(raw, entry=ENTRY, at_ms=ADDED, salt=SALT, max_bytes=10**6)
+
+
+def delivery(one: Mail | None = None, **known: Any) -> Delivery:
+    one = one or mail()
+    made: dict[str, Any] = {"entry": ENTRY, "token": 17, "lane": "relay|example.net", "deadline_ms": DEADLINE}
+    return Delivery(
+        envelope_from=one.envelope_from,
+        envelope_to=one.envelope_to,
+        content=one.content(),
+        site=one.site,
+        mail=one,
+        **(made | known),
+    )
+
+
+def report(action: Action, **known: Any) -> Report:
+    usual: dict[Action, tuple[Stage, Scope, str, int, str]] = {
+        Action.SENT: (Stage.DOT, Scope.MAIL, "sent", 250, "250 2.0.0 queued"),
+        Action.RETRY: (Stage.RCPT, Scope.RECIPIENT, "greylisted", 451, "451 4.7.1 later"),
+        Action.FAIL: (Stage.RCPT, Scope.RECIPIENT, "bad_address", 550, "550 5.1.1 nobody"),
+        Action.PARK: (Stage.CONNECT, Scope.ROUTE, "unreachable", 0, ""),
+        Action.AMBIGUOUS: (Stage.DOT, Scope.SESSION, "timeout", 0, ""),
+        Action.ABANDON: (Stage.DOT, Scope.MAIL, "lost", 0, ""),
+    }
+    stage, scope, klass, code, reply = usual[action]
+    made: dict[str, Any] = {"stage": stage, "scope": scope, "klass": klass, "code": code, "reply": reply}
+    return Report(action=action, **(made | known))
+
+
+def outcomes(**settings: Any) -> Outcomes:
+    return Outcomes(load_settings(**settings), random.Random(1))
+
+
+def row(given: Delivery, said: Report, **settings: Any) -> SettleRow:
+    made = outcomes(**settings).row(given, said, NOW)
+    assert made is not None
+    assert (made.entry, made.token, made.lane) == (given.entry, given.token, given.lane)
+    return made
+
+
+def arg(made: SettleRow) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(made.arg)
+    return found
+
+
+def tail(made: SettleRow) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(b"{%b}" % made.tail)
+    return found
+
+
+# -- every action -----------------------------------------------------------------------------------------------
+
+
+def test_sent_is_relayed() -> None:
+    made = row(delivery(attempts=2), report(Action.SENT, enhanced="2.0.0", peer="mx[192.0.2.1]:25", tls="TLSv1.3"))
+    assert (made.op, made.kind, made.id, made.arg) == ("sent", "email.relayed", "a1", b"")
+    assert tail(made) == {
+        "rcpt": "bob@example.net",
+        "site": "example.net",
+        "message_id": tail(made)["message_id"],
+        "route": "relay",
+        "peer": "mx[192.0.2.1]:25",
+        "attempt": 3,
+        "class": "sent",
+        "code": 250,
+        "enhanced": "2.0.0",
+        "reply": "250 2.0.0 queued",
+        "stage": "dot",
+        "tls": "TLSv1.3",
+        "queued_ms": 5000,
+        "duration_ms": 0,
+    }
+
+
+def test_a_mail_without_an_id_goes_by_its_entry() -> None:
+    assert row(delivery(mail(id="")), report(Action.SENT)).id == ENTRY
+
+
+def test_a_mail_waits_from_send_at() -> None:
+    late = mail(send_at=str(ADDED + 4_000))
+    assert tail(row(delivery(late), report(Action.SENT)))["queued_ms"] == 1000
+
+
+def test_retry_is_deferred() -> None:
+    made = row(delivery(), report(Action.RETRY), jitter=0)
+    assert (made.op, made.kind) == ("defer", "email.deferred")
+    known = {"wait": 60_000, "deadline": DEADLINE, "reply": "451 4.7.1 later", "class": "greylisted"}
+    assert arg(made) == known
+    assert tail(made)["attempt"] == 1
+
+
+@pytest.mark.parametrize("klass", ["site_rate", "route_rate", "recipient_rate"])
+def test_a_throttle_is_told_as_one(klass: str) -> None:
+    made = row(delivery(), report(Action.RETRY, klass=klass))
+    assert (made.op, made.kind) == ("defer", "email.throttled")
+
+
+def test_fail_is_bounced() -> None:
+    made = row(delivery(), report(Action.FAIL))
+    assert (made.op, made.kind) == ("dead", "email.bounced")
+    assert arg(made) == {
+        "reason": "rcpt: 550 5.1.1 nobody",
+        "reply": "550 5.1.1 nobody",
+        "judged": True,
+        "class": "bad_address",
+    }
+
+
+def test_a_failure_without_a_reply_is_named_by_its_class() -> None:
+    assert arg(row(delivery(), report(Action.FAIL, reply="", klass="too_large")))["reason"] == "rcpt: too_large"
+
+
+def test_a_route_that_is_down_parks_and_is_no_attempt() -> None:
+    made = row(delivery(attempts=1), report(Action.PARK))
+    assert (made.op, made.kind, made.tail) == ("park", "", b"")
+    assert arg(made) == {"down": True, "class": "unreachable"}
+
+
+def test_a_session_that_ends_before_it_judged_parks_for_at_once() -> None:
+    made = row(delivery(), report(Action.PARK, scope=Scope.SESSION, stage=Stage.MAIL, klass="idle"))
+    assert (made.op, made.kind, arg(made)) == ("park", "", {"wait": 0})
+
+
+def test_sessions_that_go_on_ending_are_asked_ever_more_slowly() -> None:
+    one = outcomes(in_hand=10)
+    said = report(Action.PARK, scope=Scope.SESSION)
+
+    def wait() -> int:
+        made = one.row(delivery(), said, NOW)
+        assert made is not None
+        return int(arg(made)["wait"])
+
+    waits = [wait() for _ in range(500)]
+    assert waits[:30] == [0] * 30
+    assert waits[30] > 0
+    assert waits == sorted(waits)
+    assert max(waits) <= 30_000
+    one.row(delivery(), report(Action.SENT), NOW)  # it judges again
+    assert wait() == 0
+
+
+def test_parks_of_one_route_say_nothing_of_another() -> None:
+    one = outcomes(in_hand=1)
+    said = report(Action.PARK, scope=Scope.SESSION)
+    for _ in range(20):
+        one.row(delivery(lane="bad|example.net"), said, NOW)
+    made = one.row(delivery(lane="good|example.net"), said, NOW)
+    assert made is not None
+    assert arg(made) == {"wait": 0}
+
+
+def test_an_abandoned_lease_is_nobodys_row() -> None:
+    for mark in ("", "ok", "lost"):
+        assert outcomes().row(delivery(mark=mark), report(Action.ABANDON), NOW) is None
+
+
+def test_abandoned_since_it_was_sent_ends_as_sent() -> None:
+    made = row(delivery(mark="sent"), report(Action.ABANDON))
+    assert (made.op, made.kind) == ("sent", "email.relayed")
+
+
+def test_handed_back_is_parked_untried() -> None:
+    made = outcomes().handed_back(delivery())
+    assert (made.op, made.kind, made.tail, arg(made)) == ("park", "", b"", {"wait": 0})
+
+
+def test_every_action_has_a_row() -> None:
+    for action in Action:
+        assert row(delivery(mark="sent"), report(action)).op in {"sent", "dead", "defer", "park", "hold"}
+
+
+# -- ambiguous --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "op", "kind"),
+    [
+        ("resend", "defer", "email.ambiguous"),
+        ("hold", "hold", "email.held"),
+        ("assume_delivered", "sent", "email.relayed"),
+    ],
+)
+def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) -> None:
+    made = row(delivery(), report(Action.AMBIGUOUS), on_ambiguous=policy)
+    assert (made.op, made.kind) == (op, kind)
+    if op != "defer":
+        assert arg(made)["ambiguous"] is True
+    # The mail's own word wins.
+    for other in ("resend", "hold", "assume_delivered"):
+        made = row(delivery(mail(on_ambiguous=policy)), report(Action.AMBIGUOUS), on_ambiguous=other)
+        assert (made.op, made.kind) == (op, kind)
+
+
+def test_an_ambiguous_mail_waits_for_its_retry() -> None:
+    made = row(delivery(attempts=1), report(Action.AMBIGUOUS), retry="1s,2s", jitter=0)
+    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "class": "timeout"}
+
+
+# -- waits ------------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(st.integers(1, 86_400_000), min_size=1, max_size=8)
+
+
+def _settings(steps: list[int], jitter: float = 0.0) -> Settings:
+    return load_settings(retry=[f"{step}ms" for step in steps], jitter=jitter)
+
+
+@given(STEPS, st.integers(1, 100))
+def test_the_last_step_repeats(steps: list[int], attempts: int) -> None:
+    wait = Outcomes(_settings(steps), random.Random(0)).wait_ms(attempts)
+    assert wait == steps[min(attempts, len(steps)) - 1]
+
+
+@given(STEPS, st.integers(1, 20), st.floats(0, 0.5), st.integers())
+def test_jitter_stays_within_its_part(steps: list[int], attempts: int, jitter: float, seed: int) -> None:
+    wait = Outcomes(_settings(steps, jitter), random.Random(seed)).wait_ms(attempts)
+    step = steps[min(attempts, len(steps)) - 1]
+    assert step * (1 - jitter) - 1 <= wait <= step * (1 + jitter) + 1
+
+
+def test_jitter_uses_all_of_its_part() -> None:
+    one = Outcomes(_settings([1000], 0.5), random.Random(3))
+    waits = [one.wait_ms(1) for _ in range(2000)]
+    assert min(waits) < 520
+    assert max(waits) > 1480
+
+
+@given(STEPS, st.integers(1, 20), st.integers(0, 10**12))
+def test_a_hint_lengthens_a_wait_up_to_its_cap(steps: list[int], attempts: int, hint: int) -> None:
+    wait = Outcomes(_settings(steps), random.Random(0)).wait_ms(attempts, hint)
+    step = steps[min(attempts, len(steps)) - 1]
+    assert wait == max(step, min(hint, HINT_MOST_MS))
+
+
+def test_the_hint_of_a_report_is_honoured() -> None:
+    made = row(delivery(), report(Action.RETRY, hint_ms=90_000), jitter=0)
+    assert arg(made)["wait"] == 90_000
