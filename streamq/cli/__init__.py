@@ -19,6 +19,7 @@ def main() -> None:
     from streamq.cli import dead, demo, look, run, send, steer  # noqa: F401  (each adds its commands)
     from streamq.errors import SettingsError
 
+    _fill_gaps()
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no … must not be the end of a command
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -38,6 +39,15 @@ def main() -> None:
         _end(1, f"{wrong.filename}: {wrong.strerror}" if wrong.filename else str(wrong))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fill_gaps() -> None:
+    """A program started with a standard descriptor closed gives its number to the next socket, and uvloop aborts."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _refuse_bytes(words: list[str]) -> None:

@@ -119,12 +119,13 @@ def url() -> None:
 
 
 def _without_password(found: str) -> str:
-    parts = urlsplit(found)
-    if parts.password is not None:
-        user, _, host = parts.netloc.rpartition("@")
-        parts = parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}")
-    query = "&".join("password=***" if one.startswith("password=") else one for one in parts.query.split("&"))
-    return parts._replace(query=query).geturl()
+    head, query, rest = found.partition("?")
+    parts = [part if part.partition("=")[0] != "password" else "password=***" for part in rest.split("&")]
+    if urlsplit(head).password is not None:
+        scheme, _, place = head.partition("://")
+        user, _, host = place.rpartition("@")
+        head = f"{scheme}://{user.partition(':')[0]}:***@{host}"
+    return head + query + "&".join(parts)
 
 
 @app.command()

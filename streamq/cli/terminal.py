@@ -102,10 +102,8 @@ def ask(question: str) -> None:
     """Go on, or abort (exit 1). Asks people only: what waits in a pipe was meant for nobody's question, and a
     pipe that nobody writes to would hang us."""
     if sys.stdin is None or not sys.stdin.isatty():
-        raise typer.Exit(_refused(question))
-    typer.confirm(question, abort=True, err=True)
-
-
-def _refused(question: str) -> int:
-    note(f"{question} No terminal to ask: say --yes, or look first with --dry-run")
-    return 1
+        note(f"{question} No terminal to ask: say --yes, or look first with --dry-run")
+        raise typer.Exit(1)
+    note(f"{question} [y/N]")
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
