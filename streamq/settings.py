@@ -156,7 +156,7 @@ class RouteSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: Annotated[SecretStr, BeforeValidator(_relay_url)]
-    connections: int = Field(20, ge=1, le=10_000)
+    connections: int = Field(20, ge=1, le=1000)
     mails_per_connection: int = Field(100, ge=1)
     pipelining: Literal["off", "transaction"] = "transaction"
     tls: Literal["none", "may", "require"] = "may"
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     queue: str = "streamq"
     priorities: Names = ("high", "normal", "low")
     relay: Annotated[SecretStr | None, BeforeValidator(_relay_url)] = None
-    in_hand: int = Field(100, ge=1, le=10_000)
+    in_hand: int = Field(100, ge=1, le=1000)
     lease_seconds: float = Field(60.0, ge=0.2, le=86_400)
     grace: Duration = 30_000
     retry: Durations = tuple(duration_ms(step) for step in ("1m", "5m", "15m", "1h", "3h", "6h"))

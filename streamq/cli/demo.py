@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -28,11 +29,14 @@ from streamq.queue.check import check
 from streamq.queue.connection import command, pipelined
 from streamq.queue.look import consumers
 from streamq.queue.spool import Spool, time_ms
+from streamq.server import Server
+from streamq.server.lock import close_lock, open_lock, take_lock
+from streamq.server.place import open_place
 from streamq.settings import load_settings
 
 FINAL = {"email.relayed": "relayed", "email.bounced": "bounced", "email.rejected": "rejected"}
 CODES_A_SECOND = 20
-START_S = 15.0
+START_S, END_S = 15.0, 10.0
 LONGEST_S = 40.0  # with start and end less than a minute
 MAILS_A_SECOND = 300  # a slow machine's pace: who asks for more mails waits longer
 LOG_LINES = 10
@@ -107,6 +111,7 @@ def demo(
     flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
     if flags:
         raise SettingsError(f"demo: it has a server and settings of its own (got {', '.join(flags)})")
+    _forget_settings()
     try:
         sound = run_async(lambda: _demo(mails, processes))
     except asyncio.CancelledError:
@@ -115,14 +120,11 @@ def demo(
         raise typer.Exit(1)
 
 
-def _environment() -> dict[str, str]:
-    """This process' without its settings: what a user has set, limits above all, is not for the demo."""
-    kept = ("STREAMQ_REDIS_BIN",)
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in kept or not (name.startswith("STREAMQ_") or name == "REDIS_URL")
-    }
+def _forget_settings() -> None:
+    """What a user has set, limits above all, is not for the demo, nor for the programs that it starts."""
+    for name in list(os.environ):
+        if name == "REDIS_URL" or (name.startswith("STREAMQ_") and name != "STREAMQ_REDIS_BIN"):
+            del os.environ[name]
 
 
 async def _demo(mails: int, processes: int) -> bool:
@@ -133,14 +135,11 @@ async def _demo(mails: int, processes: int) -> bool:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    environment = _environment()
-    os.environ.clear()
-    os.environ.update(environment)
     known = load_settings()
     with tempfile.TemporaryDirectory(prefix="streamq-demo-", ignore_cleanup_errors=True) as folder:
         async with AsyncExitStack() as stack:
             server = await asyncio.to_thread(lambda: start(known, directory=Path(folder)))
-            stack.callback(server.close)
+            stack.push_async_callback(asyncio.to_thread, _close, server, Path(folder))
             console.print(f"redis     {server.version}, for as long as this runs:  {server.cli_line}", soft_wrap=True)
             port = await stack.enter_async_context(_sink(Path(folder)))
             console.print(f"sink      a mail server on 127.0.0.1:{port}: keeps nothing, counts everything")
@@ -151,7 +150,7 @@ async def _demo(mails: int, processes: int) -> bool:
                 "STREAMQ_JITTER": "0.2",
             }
             log = Path(folder) / "workers.log"
-            worker = await stack.enter_async_context(_workers(environment | workers, processes, log))
+            worker = await stack.enter_async_context(_workers({**os.environ, **workers}, processes, log))
             console.print(f"workers   {processes} processes, parent {worker}")
             spool = await Spool.connect(known, server.url)
             stack.push_async_callback(spool.close)
@@ -162,6 +161,14 @@ async def _demo(mails: int, processes: int) -> bool:
             if not sound:
                 _print_log(log)
             return sound
+
+
+def _close(server: Server, folder: Path) -> None:
+    """Returns when it has ended: it writes to its folder until then."""
+    server.close()
+    keeper = open_lock(open_place(folder).keeper)
+    take_lock(keeper, fcntl.LOCK_EX, time.monotonic() + END_S)
+    close_lock(keeper)
 
 
 async def _readers(spool: Spool, many: int) -> bool:
@@ -217,7 +224,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(END_S):
                 await process.wait()
         except TimeoutError:
             process.kill()

@@ -62,9 +62,12 @@ class SettleRow(NamedTuple):
 
 
 class MarkRow(NamedTuple):
+    """A mail whose dot goes out now. `before`: its connection's last one, while that is not settled."""
+
     connection: int
     entry: str
     token: int
+    before: str = ""
 
 
 class ResettleRow(NamedTuple):
@@ -163,7 +166,7 @@ class Scripts:
         return [status.decode() for status in await self.caller.call("mark", (consumer,), rows)]
 
     async def release(self, consumer: str, room: int, bell: Iterable[str] = ()) -> Released:
-        head = (self.now, consumer, room, ",".join(bell))
+        head = (self.now, consumer, min(room, BATCH), ",".join(bell))
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
             Leased(entry.decode(), notes, origin == b"parked")

@@ -171,7 +171,14 @@ class Spool:
             Entry(entry, _fields(rows[0][1])) if rows else None for entry, rows in zip(entries, replies, strict=True)
         ]
 
-    async def own_pending(self, consumer: str, many: int = 1000) -> list[str]:
+    async def mean_bytes(self) -> float:
+        """Of a mail, where they are largest: by the streams' memory, which the server samples."""
+        keys = [self.keys.stream(name) for name in self.priorities]
+        asked = [(verb, key) for key in keys for verb in (("MEMORY USAGE"), ("XLEN"))]
+        flat = await pipelined(self.redis, asked)
+        return max((used or 0) / many if many > 1 else 0.0 for used, many in zip(flat[::2], flat[1::2], strict=True))
+
+    async def own_pending(self, consumer: str, many: int = 5000) -> list[str]:
         """Entries in this consumer's PEL: what a lost reply may have delivered. XPENDING, since XREADGROUP 0
         raises the delivery counts that hold our tokens."""
         entries: list[str] = []
@@ -194,8 +201,15 @@ class Spool:
         if self.settings.sites is None:
             return
         limits = {f"*|{site}": windows_text(limit.rate) for site, limit in self.settings.sites.items()}
+        flat = await command(self.redis, "HGETALL", self.keys.limits)
+        if dict(zip(flat[::2], flat[1::2], strict=True)) == {n.encode(): t.encode() for n, t in limits.items()}:
+            return
         sets = [("HSET", self.keys.limits, name, text) for name, text in limits.items()]
         await pipelined(self.redis, [("DEL", self.keys.limits), *sets], atomic=True)
+        for name in self.priorities:  # what waited for the old limits is looked at anew
+            lanes = await command(self.redis, "ZRANGE", self.keys.due(name), 0, -1)
+            if lanes:
+                await pipelined(self.redis, [("ZADD", self.keys.due(name), "XX", 0, lane) for lane in lanes])
 
 
 def windows_text(windows: Iterable[Window]) -> str:

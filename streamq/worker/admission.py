@@ -18,6 +18,8 @@ from streamq.worker.link import Link
 
 __all__ = ["Admission"]
 
+PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
+BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 
@@ -49,8 +51,16 @@ class Admission:
 
     async def admit(self, entries: Sequence[Entry]) -> None:
         """Through the limits: to an outbox, or wherever the script says."""
-        for start in range(0, len(entries), BATCH):
-            await self._admit(entries[start : start + BATCH])
+        part: list[Entry] = []
+        size = 0
+        for entry in entries:
+            size += sum(map(len, entry.fields.values()))
+            if part and (len(part) == BATCH or size > BURIED_BYTES):
+                await self._admit(part)
+                part, size = [], 0
+            part.append(entry)
+        if part:
+            await self._admit(part)
 
     async def _admit(self, entries: Sequence[Entry]) -> None:
         now = asyncio.get_running_loop().time()
@@ -110,8 +120,12 @@ class Admission:
         self.outboxes[row.lane.partition("|")[0]].put(delivery)
 
     async def take_back(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
-        """Leases that an index or a reclaim gave: fetch the bodies; (entry, notes, slot). With a slot it goes at
+        """Leases that an index or a reclaim gave, ten bodies at a time; (entry, notes, slot). With a slot it goes at
         once, without one it is admitted."""
+        for start in range(0, len(leases), PAGE):
+            await self._take_page(leases[start : start + PAGE], token)
+
+    async def _take_page(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
         found = await self.link.call(self.spool.fetch, [entry for entry, _, _ in leases])
         unslotted: list[Entry] = []
         for (name, notes, slot), entry in zip(leases, found, strict=True):

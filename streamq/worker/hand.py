@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,13 @@ class Hand:
 
     def __len__(self) -> int:
         return len(self.deliveries) + len(self.pending)
+
+    def claim(self, entries: Iterable[str]) -> set[str]:
+        """Those that are not here yet are pending now. After a lost connection one mail may come by two ways: as
+        a late reply, and from the PEL; whichever is first here has it."""
+        new = {entry for entry in entries if entry not in self}
+        self.pending |= new
+        return new
 
     def add(self, delivery: Delivery) -> None:
         self.pending.discard(delivery.entry)

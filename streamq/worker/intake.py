@@ -40,7 +40,7 @@ class Intake:
             return AdmitRow("dead", entry.entry, id=_id(entry), why=reason), None
         route = mail.route or self.routes[0]
         if route not in self.routes:
-            return self._held(entry, "unknown_route", f"route: no such route: {route!r}", ()), None
+            return self._held(entry, "unknown_route", f"route: no such route: {route!r}", (f"route={route}",)), None
         start = max(at_ms, mail.send_at_ms or 0)
         deadline = start + self.settings.max_age
         if mail.expires_at_ms is not None:

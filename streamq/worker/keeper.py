@@ -26,6 +26,7 @@ __all__ = ["Keeper"]
 ROLE = "keeper"
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 60.0
+ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
 SUSPECT = 2  # reclaims, as in reclaim.lua
 log = logging.getLogger("streamq.keeper")
 
@@ -53,8 +54,6 @@ class Keeper:
         self.releaser = releaser
         self.chance = chance
         self.lease_ms = round(settings.lease_seconds * 1000)
-        self.lost = 0
-        self.reclaimed = 0
         self.leads = False
         self._suspects: set[str] = set()
         self._stopping = asyncio.Event()
@@ -74,7 +73,6 @@ class Keeper:
                 held = self.hand.deliveries.get(entry)
                 if held is not None and held.token == tokens[entry] and not held.lost:
                     held.lost = True
-                    self.lost += 1
                     log.warning("%s is somebody else's lease now", entry)
 
     def stop(self) -> None:
@@ -123,13 +121,12 @@ class Keeper:
         )
         self._cursor = found.cursor
         if found.leases:
-            self.reclaimed += len(found.leases)
             log.warning("reclaimed %d mails of silent workers", len(found.leases))
-            self.hand.pending.update(entry for entry, _, _ in found.leases)
+            new = self.hand.claim(entry for entry, _, _ in found.leases)
             self._suspects |= {
                 entry for entry, notes, _ in found.leases if orjson.loads(notes).get("reclaims", 0) > SUSPECT
             }
-            await self._take(found.leases, found.token)
+            await self._take([lease for lease in found.leases if lease[0] in new], found.token)
         return bool(found.leases or found.cursor)
 
     async def _take(self, leases: list[tuple[str, bytes, bool]], token: int) -> None:
@@ -171,15 +168,19 @@ class Keeper:
         """Held mails that waited for fields which this version knows: straight into our own lease."""
         holds = await self.link.call(command, self.spool.redis, "HKEYS", self.spool.keys.holds)
         needs = {name.decode().removeprefix("need:") for name in holds if name.startswith(b"need:")}
-        if not any(able(need) for need in needs):
+        if not any(self._can(need) for need in needs):
             return
         async for view in walk(self.spool, ("held",), sweep=True):
             fields = view.notes.get("fields")
-            if not fields or not all(able(field) for field in fields) or not self.hand.room:
+            if not fields or not all(self._can(field) for field in fields) or not self.hand.room:
                 continue
             token, leases = await self.link.call(self.spool.scripts.adopt, self.consumer, [view.entry])
-            self.hand.pending.update(entry for entry, _ in leases)
-            await self.admission.take_back([(entry, notes, False) for entry, notes in leases], token)
+            new = self.hand.claim(entry for entry, _ in leases)
+            await self.admission.take_back([(entry, notes, False) for entry, notes in leases if entry in new], token)
+
+    def _can(self, need: str) -> bool:
+        """Whether this version, with these settings, can do what a mail was held for."""
+        return need.removeprefix(ROUTE) in self.settings.ways if need.startswith(ROUTE) else able(need)
 
     async def _trim(self) -> None:
         """Consumers that are gone; dead letters that are too old or too many bytes."""

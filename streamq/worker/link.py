@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
@@ -32,7 +33,10 @@ AWAY = (
     OSError,
 )
 # What a server says that has been demoted, or is short of memory, or cannot write its AOF, for a while.
-PASSING = ("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "UNBLOCKED")
+PASSING = (
+    *("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN"),
+    *("UNBLOCKED", "BUSY", "TRYAGAIN"),
+)
 log = logging.getLogger("streamq.link")
 
 
@@ -53,11 +57,14 @@ class Link:
         self._up.set()
         self._mending: asyncio.Task[None] | None = None
         self.stopped = False
-        self.outages = 0
+        self.down_since = 0.0  # time.monotonic(); of the last outage
+        self._failed: BaseException | None = None
 
     async def call(self, what: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
         while True:
             await self._up.wait()
+            if self._failed is not None:
+                raise self._failed
             try:
                 return await what(*args, **named)
             except (RedisError, OSError) as error:
@@ -68,7 +75,7 @@ class Link:
     def _down(self, error: Exception) -> None:
         self._up.clear()
         if self._mending is None or self._mending.done():
-            self.outages += 1
+            self.down_since = time.monotonic()
             log.warning("redis is away: %s", error)
             self._mending = asyncio.create_task(self._mend(), name="link")
 
@@ -83,6 +90,10 @@ class Link:
                     log.error("redis is back, and: %s", error)
                 wait = min(wait * 2, 2.0)
                 continue
+            except Exception as error:  # what no waiting mends: whoever calls is told, and the worker ends
+                self._failed = error
+                self._up.set()
+                raise
             log.warning("redis is back")
             self._up.set()
             return

@@ -7,7 +7,7 @@ import asyncio
 from streamq.queue.scripts import BATCH, MarkRow
 from streamq.queue.spool import Spool
 from streamq.smtp.letter import Letter
-from streamq.worker.hand import Delivery
+from streamq.worker.hand import Delivery, Hand
 from streamq.worker.link import Link
 
 __all__ = ["Marker"]
@@ -16,9 +16,11 @@ __all__ = ["Marker"]
 class Marker:
     """`mark` is what a courier awaits between the 354 and the body. False: no dot for this mail."""
 
-    def __init__(self, spool: Spool, link: Link, consumer: str) -> None:
+    def __init__(self, spool: Spool, link: Link, hand: Hand, consumer: str) -> None:
         self.spool = spool
         self.link = link
+        self.hand = hand
+        self._last: dict[int, Delivery] = {}  # connection → what it carried before
         self.consumer = consumer
         self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
         self._wake = asyncio.Event()
@@ -26,7 +28,11 @@ class Marker:
     async def mark(self, connection: int, letter: Letter) -> bool:
         assert isinstance(letter, Delivery)
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiting.append((MarkRow(connection, letter.entry, letter.token), answer))
+        last = self._last.get(connection)
+        unsettled = last is not None and self.hand.deliveries.get(last.entry) is last and last is not letter
+        before = last.entry if last is not None and unsettled else ""
+        self._last[connection] = letter
+        self._waiting.append((MarkRow(connection, letter.entry, letter.token, before), answer))
         self._wake.set()
         letter.mark = await answer
         return letter.mark == "ok"

@@ -9,12 +9,14 @@ import orjson
 from streamq.queue.scripts import SettleRow, why
 from streamq.queue.spool import time_ms
 from streamq.settings import Settings
-from streamq.smtp.letter import Action, Report, Scope
+from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
 
 __all__ = ["Outcomes"]
 
 HINT_MOST_MS = 4 * 3_600_000
+PARKS_MOST = 2
+IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 THROTTLES = frozenset({"site_rate", "route_rate", "recipient_rate"})
 
 
@@ -39,6 +41,8 @@ class Outcomes:
         if report.action is Action.ABANDON:
             return self._abandoned(delivery, report, now_ms)
         if report.action is Action.PARK:
+            if self._is_its_own(delivery, report):
+                return self._refused(delivery, report, now_ms)
             return self._parked(delivery, report)
         route = delivery.lane.partition("|")[0]
         self._parks.pop(route, None)
@@ -79,12 +83,12 @@ class Outcomes:
         """Back to its lane, untried: shutdown."""
         return self._made(delivery, "park", "", b"", why(wait=0))
 
-    def tail(self, delivery: Delivery, report: Report, now_ms: int) -> bytes:
+    def tail(self, delivery: Delivery, report: Report, now_ms: int, *, judged: bool = False) -> bytes:
         """The event's inner JSON."""
         known: dict[str, object] = {
             "route": delivery.lane.partition("|")[0],
             "peer": report.peer,
-            "attempt": delivery.attempts + (report.action is not Action.PARK),
+            "attempt": delivery.attempts + (judged or report.action is not Action.PARK),
             "class": report.klass,
             "code": report.code,
             "enhanced": report.enhanced,
@@ -106,6 +110,22 @@ class Outcomes:
             return None
         # The 250 came to its last owner, after that one's lease had gone: it ends as what it was.
         return self._made(delivery, "sent", "email.relayed", self.tail(delivery, report, now_ms))
+
+    def _is_its_own(self, delivery: Delivery, report: Report) -> bool:
+        """Twice this mail was the probe of a route that went down in its transaction: the third time it is
+        judged, whatever the class, or one mail could hold up a route for as long as it lives."""
+        down = report.scope is Scope.ROUTE and report.stage in IN_TRANSACTION
+        return down and int(delivery.notes.get("parks", 0)) >= PARKS_MOST
+
+    def _refused(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow:
+        said = why(
+            wait=self.wait_ms(delivery.attempts + 1, report.hint_ms),
+            deadline=delivery.deadline_ms,
+            reply=report.reply,
+            down=True,
+            **{"class": report.klass},
+        )
+        return self._made(delivery, "defer", "email.deferred", self.tail(delivery, report, now_ms, judged=True), said)
 
     def _parked(self, delivery: Delivery, report: Report) -> SettleRow:
         route = delivery.lane.partition("|")[0]

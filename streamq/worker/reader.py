@@ -15,6 +15,7 @@ __all__ = ["Reader", "Shares"]
 
 BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that it lives
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
+ASK_SECONDS = 1.0
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
 ROUNDING = 1e-9  # ten tenths are one
 
@@ -71,6 +72,8 @@ class Reader:
         self.reopened = asyncio.Event()  # a route that was closed has spoken
         self._blocked = False
         self._mean = 4096.0
+        self._waiting_mean = 0.0
+        self._ask_at = 0.0
 
     async def run(self) -> None:
         shares = Shares(self.spool.priorities)
@@ -81,7 +84,7 @@ class Reader:
                 continue
             if await self._closed():
                 continue
-            room = max(1, min(self.hand.room, int(READ_BYTES / self._mean)))
+            room = max(1, min(self.hand.room, int(READ_BYTES / await self._mean_bytes())))
             asked = shares.split(room)
             reading = await self.link.call(self.spool.read, self.consumer, asked)
             got: dict[str, int] = {}
@@ -110,8 +113,16 @@ class Reader:
     async def _admit(self, entries: list[Entry]) -> None:
         size = sum(len(value) for entry in entries for value in entry.fields.values()) / len(entries)
         self._mean += (size - self._mean) / 4
-        self.hand.pending.update(entry.entry for entry in entries)
-        await self.admission.admit(entries)
+        new = self.hand.claim(entry.entry for entry in entries)
+        await self.admission.admit([entry for entry in entries if entry.entry in new])
+
+    async def _mean_bytes(self) -> float:
+        """Of a mail that waits, at most: asked once a second, since a hundred of 25 MB would be one reply."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._ask_at:
+            self._waiting_mean = await self.link.call(self.spool.mean_bytes)
+            self._ask_at = now + ASK_SECONDS
+        return max(self._mean, self._waiting_mean)
 
     async def _closed(self) -> bool:
         """While the only route is closed nothing is read: priority order stays in the streams."""
@@ -127,17 +138,14 @@ class Reader:
         self.admission.closed_us = 0
         return True
 
-    async def stop(self, reading: asyncio.Task[None], grace: float) -> None:
+    async def stop(self, reading: asyncio.Task[None], end: float) -> None:
         """Ends the blocked read from a second connection: cancelling it would leave mails in the PEL unseen.
-        Asked again until it has ended, since the read may be on its way to the server still."""
+        Asked again until it has ended, since the read may be on its way to the server still; until `end`."""
         self.stopping = True
-        loop = asyncio.get_running_loop()
-        end = loop.time() + max(grace, 1.0)
-        while not reading.done() and loop.time() < end:
+        while not reading.done() and asyncio.get_running_loop().time() < end:
             self.reopened.set()
             self.hand.wake()
             if self._blocked:
                 with contextlib.suppress(*AWAY):
                     await self.spool.unblock(self.consumer)
             await asyncio.wait({reading}, timeout=0.05)
-        reading.cancel()

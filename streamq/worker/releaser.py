@@ -23,7 +23,6 @@ class Releaser:
         self.hand = hand
         self.consumer = consumer
         self.admission: Admission | None = None  # which in turn tells us what is due
-        self.released = 0
         self.stopping = False
         self._bell: list[str] = []
         self._due: float | None = None  # loop time
@@ -36,6 +35,11 @@ class Releaser:
             if self._due is None or at < self._due:
                 self._due = at
                 self._wake.set()
+
+    def unanswered(self) -> list[str]:
+        """The bell's entries that no release has acknowledged."""
+        bell, self._bell = self._bell, []
+        return bell
 
     def rang(self, bell: list[str]) -> None:
         self._bell.extend(bell)
@@ -83,11 +87,13 @@ class Releaser:
         bell, self._bell = self._bell, []
         room = self.hand.room
         released = await self.link.call(lambda: self.spool.scripts.release(self.consumer, room, bell))
-        self.hand.pending.update(lease.entry for lease in released.leases)
         if released.leases:
-            self.released += len(released.leases)
-            leases = [(lease.entry, lease.notes, lease.slot) for lease in released.leases]
+            new = self.hand.claim(lease.entry for lease in released.leases)
+            leases = [(lease.entry, lease.notes, lease.slot) for lease in released.leases if lease.entry in new]
             await self.admission.take_back(leases, released.token)
         if not released.left:
             self.next_due(released.next_us, released.now_us)
+        elif self.hand.room:  # one script takes a hundred
+            self.now()
+            return False
         return released.left

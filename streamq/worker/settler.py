@@ -124,7 +124,7 @@ class Settler:
     async def replay(self) -> int:
         """After another server, or a restarted one, answers: mails that had ended and are there again, with the
         same content, end again under their old event's id. Returns how many."""
-        young = [final for final in self._ring if final.at >= time.monotonic() - RING_SECONDS]
+        young = [final for final in self._ring if final.at >= self.link.down_since - RING_SECONDS]
         again = 0
         for start in range(0, len(young), BATCH):
             part = young[start : start + BATCH]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -21,7 +22,7 @@ from streamq.worker.admission import Admission
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.keeper import Keeper
-from streamq.worker.link import Link
+from streamq.worker.link import AWAY, Link
 from streamq.worker.marker import Marker
 from streamq.worker.outcome import Outcomes
 from streamq.worker.reader import Reader
@@ -30,6 +31,8 @@ from streamq.worker.settler import Settler
 
 __all__ = ["Worker", "consumer_name"]
 
+LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
+HURRY_SECONDS = 0.5
 CONNECTIONS = 1000  # numbers of connections a route gets: `{q}:dots` names them over all routes of a process
 log = logging.getLogger("streamq.worker")
 
@@ -104,7 +107,7 @@ class Worker:
         )
         self.outcomes = outcomes
         self.reader = Reader(self.spool, self.link, self.hand, self.consumer, self.admission, self.releaser.rang)
-        self.marker = Marker(self.spool, self.link, self.consumer)
+        self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
         self.keeper = Keeper(
             self.settings,
             self.spool,
@@ -156,35 +159,45 @@ class Worker:
             await self.link.stop()
 
     async def _shut_down(self, takers: list[asyncio.Task[None]]) -> None:
-        grace = self.settings.grace / 1000
+        """One grace time for all of it; a second signal ends it at any point."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.settings.grace / 1000
         self.releaser.stop()
         self.keeper.stop()
-        await self.reader.stop(takers[0], grace)
-        await asyncio.wait(takers, timeout=max(grace, 1.0))
+        unread = asyncio.create_task(self.reader.stop(takers[0], end))
+        await self._within(asyncio.gather(unread, *takers, return_exceptions=True), end)
         for courier in self.couriers:
             courier.stop()
         self._hand_back()
-        closing = asyncio.gather(*(courier.close(grace) for courier in self.couriers))
-        hurry = asyncio.create_task(self._now.wait())
-        either: set[asyncio.Future[Any]] = {closing, hurry}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not closing.done():
-            await asyncio.gather(*(courier.close(0) for courier in self.couriers))
-        hurry.cancel()
-        await asyncio.gather(closing, hurry, return_exceptions=True)
+        left = max(0.0, end - loop.time())
+        await self._within(asyncio.gather(*(courier.close(left) for courier in self.couriers)), end)
+        await asyncio.gather(*(courier.close(0) for courier in self.couriers))
         self._hand_back()
-        try:
-            async with asyncio.timeout(max(grace, 5.0)):
-                await self.settler.flushed()
-        except TimeoutError:
+        if not await self._within(asyncio.ensure_future(self.settler.flushed()), max(end, loop.time() + LAST_SECONDS)):
             log.error("redis is away: %d mails stay leased until others reclaim them", len(self.hand))
             return
-        await self._leave()
+        with contextlib.suppress(*AWAY):
+            await self._leave()
+
+    async def _within(self, work: asyncio.Future[Any], end: float) -> bool:
+        """Waits for it until `end` (loop time), or, after a second signal, a moment longer; then it is cancelled."""
+        loop = asyncio.get_running_loop()
+        hurry = asyncio.create_task(self._now.wait())
+        either: set[asyncio.Future[Any]] = {work, hurry}
+        await asyncio.wait(either, timeout=max(0.0, end - loop.time()), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and hurry.done():
+            await asyncio.wait({work}, timeout=HURRY_SECONDS)
+        done = work.done()
+        for task in either:
+            task.cancel()
+        await asyncio.gather(*either, return_exceptions=True)
+        return done
 
     async def _leave(self) -> None:
         """Nothing of this worker stays behind."""
         await self.spool.scripts.leader("keeper", self.consumer, 0)
-        await self.spool.scripts.release(self.consumer, 0)  # what was handed back rings for the next worker
+        # What was handed back rings for the next worker; a bell that rang for us is answered.
+        await self.spool.scripts.release(self.consumer, 0, self.releaser.unanswered())
         await self.spool.scripts.reap(2**53, self.consumer)
 
     def _hand_back(self) -> None:
@@ -204,12 +217,11 @@ class Worker:
             self._run_id = run_id
         missed = [name for name in await self.spool.own_pending(self.consumer) if name not in self.hand]
         if missed:
-            self.hand.pending.update(missed)
             self.missed.put_nowait(missed)
 
     async def _adopt(self) -> None:
         """What a lost reply had delivered to us; after the outage, since admission needs the link."""
         while True:
-            missed = await self.missed.get()
-            log.warning("%d mails were ours and we did not know it", len(missed))
-            await self.admission.take_back([(name, b"", False) for name in missed], 0)
+            new = self.hand.claim(await self.missed.get())
+            log.warning("%d mails were ours and we did not know it", len(new))
+            await self.admission.take_back([(name, b"", False) for name in sorted(new)], 0)

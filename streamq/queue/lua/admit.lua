@@ -146,7 +146,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
     return 'expired'
   end
-  if due > now_ms then
+  if due > now_ms and not notes.now then -- an operator's `retry` outranks send_at
     leave(stream, id)
     schedule(entry, math.min(due, deadline))
     sooner(math.min(due, deadline) * 1000)

@@ -3,7 +3,8 @@
 -- needs: base lease notes
 -- KEYS: {streamq}: absent dots expiry holds meta notes stream
 -- ARGV: consumer
--- EACH: connection entry token
+-- EACH: connection entry token before
+--   before   '', or the connection's mail before this one, while its 250 is not settled: still past its dot
 --   connection  a number that this consumer gave it
 -- RETURNS: per row: ok, lost (somebody else's lease), sent (a 250 came late: do not send it again)
 -- EVENTS: none
@@ -12,7 +13,7 @@ local consumer = ARGV[1]
 redis.call('DEL', K.absent)
 local out, dots = {}, {}
 ask_holds(consumer, 2)
-for connection, entry, token in each() do
+for connection, entry, token, earlier in each() do
   local _, id, stream = split(entry)
   if not owns(stream, id, consumer, token) then
     out[#out + 1] = 'lost'
@@ -21,7 +22,7 @@ for connection, entry, token in each() do
   else
     out[#out + 1] = 'ok'
     dots[#dots + 1] = consumer .. '/' .. connection
-    dots[#dots + 1] = entry
+    dots[#dots + 1] = earlier ~= '' and earlier .. ',' .. entry or entry
   end
 end
 if #dots > 0 then redis.call('HSET', K.dots, unpack(dots)) end

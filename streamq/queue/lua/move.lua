@@ -64,6 +64,9 @@ end
 
 function verb_of.retry(mail)
   if mail.state == 'scheduled' then
+    local notes = notes_of(mail.entry)
+    notes.now = 1
+    note(mail.entry, notes)
     redis.call('ZADD', K.schedule, 'XX', text(now_ms), mail.entry)
     sooner(now)
   elseif mail.state == 'parked' then

@@ -26,8 +26,10 @@ local function was_past_dot(entry, who)
     past_dot = {}
     local dots = redis.call('HGETALL', K.dots)
     for at = 1, #dots, 2 do
-      past_dot[dots[at + 1]] = past_dot[dots[at + 1]] or {}
-      past_dot[dots[at + 1]][dots[at]:match('^(.*)/[^/]*$')] = true
+      for named in dots[at + 1]:gmatch('[^,]+') do
+        past_dot[named] = past_dot[named] or {}
+        past_dot[named][dots[at]:match('^(.*)/[^/]*$')] = true
+      end
     end
   end
   return past_dot[entry] and past_dot[entry][who] or false
@@ -36,6 +38,7 @@ end
 local function reclaim(p, stream, id, who)
   local entry = p .. id
   if place(entry) then return leave(stream, id) end
+  if who == consumer then return nil end -- it stood still itself, and knows what it has
   local notes = notes_of(entry)
   if suspects and (notes.reclaims or 0) >= SUSPECT and notes.reclaims < most then
     if suspects > 0 then return nil end
@@ -70,6 +73,12 @@ local function reclaim(p, stream, id, who)
   out[#out + 1] = ambiguous and 1 or 0
 end
 
+-- The bell first: where its group is gone nothing has been done yet.
+for _, row in ipairs(redis.call('XPENDING', K.bell, GROUP, 'IDLE', idle, '-', '+', 10)) do
+  redis.call('XACK', K.bell, GROUP, row[1])
+  redis.call('XDEL', K.bell, row[1])
+end
+
 local start_p, start_id = 0, '-'
 if cursor ~= '' then start_p, start_id = tonumber(cursor:sub(1, 1)), '(' .. cursor:sub(2) end
 local reached = ''
@@ -90,9 +99,5 @@ for p = start_p, #NAMES - 1 do
   end
   if #stalled == many then break end
   reached = ''
-end
-for _, row in ipairs(redis.call('XPENDING', K.bell, GROUP, 'IDLE', idle, '-', '+', 10)) do
-  redis.call('XACK', K.bell, GROUP, row[1])
-  redis.call('XDEL', K.bell, row[1])
 end
 return {text(now), token, reached, unpack(out)}

@@ -5,7 +5,7 @@
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous}: by policy, not by a reply
---              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply}
+--              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged}
 --              park  back to its lane, no attempt            arg  JSON {down (the route failed before MAIL), wait (ms)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
@@ -116,6 +116,7 @@ function op_of.defer(mail)
     return 'expired'
   end
   local due = math.min(now_ms + why.wait, why.deadline)
+  if why.down then route_down(route_of(mail.lane), now) end
   leave(mail.stream, mail.id)
   schedule(mail.entry, due)
   sooner(due * 1000)
@@ -138,6 +139,11 @@ function op_of.park(mail)
   end
   local asked = carried_out(mail)
   if asked then return asked end
+  if why.down then -- twice the probe, and the third time it is this mail that is judged
+    local notes = notes_of(mail.entry)
+    notes.parks = (notes.parks or 0) + 1
+    note(mail.entry, notes)
+  end
   leave(mail.stream, mail.id)
   park(mail.entry, mail.lane, math.max(till, next_slot(mail.lane, now)))
   sooner(math.max(till, now))
@@ -151,7 +157,8 @@ for op, entry, token, lane, producer, kind, tail, arg in each() do
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
       arg = arg, event_id = entry .. '.' .. token}
-    if spoke[op] and lane ~= '' and route_up(route_of(lane), now) then
+    local refused = op == 'defer' and cjson.decode(arg).down -- judged, and no good word about the route
+    if spoke[op] and not refused and lane ~= '' and route_up(route_of(lane), now) then
       event('route.resumed', route_of(lane), '', mail.event_id, now, '"route":' .. json(route_of(lane)))
       sooner(now)
     end

@@ -68,7 +68,7 @@ local function tail_from(fields)
   local map = info(fields)
   local known = {}
   for _, name in ipairs({'tenant', 'traceparent'}) do
-    if (map[name] or '') ~= '' and #map[name] <= 256 then known[#known + 1] = json(name) .. ':' .. json(map[name]) end
+    if (map[name] or '') ~= '' and #map[name] <= 256 and not map[name]:find('[^ -~]') then known[#known + 1] = json(name) .. ':' .. json(map[name]) end
   end
   return table.concat(known, ','), (map['id'] or ''):sub(1, 256)
 end

@@ -20,15 +20,18 @@ local function number_of(bytes)
   return number
 end
 
+local AS_TEXT = string.rep('\255', 6) -- an id that somebody gave, too large for 6 bytes or for a Lua number
 local packed_ms = {} -- a burst's entries share their time
 local function pack_entry(entry)
   local ms, seq = id_parts(entry:sub(2))
+  if #ms > 14 or #seq > 15 then return entry:sub(1, 1) .. AS_TEXT .. entry:sub(2) end
   if not packed_ms[ms] then packed_ms[ms] = bytes_of(tonumber(ms), 6) end
   seq = tonumber(seq)
   return entry:sub(1, 1) .. packed_ms[ms] .. (seq < 256 and seq > 0 and string.char(seq) or bytes_of(seq))
 end
 
 local function unpack_entry(packed)
+  if packed:sub(2, 7) == AS_TEXT then return packed:sub(1, 1) .. packed:sub(8) end
   return packed:sub(1, 1) .. text(number_of(packed:sub(2, 7))) .. '-' .. text(number_of(packed:sub(8)))
 end
 
