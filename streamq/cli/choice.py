@@ -12,7 +12,7 @@ from streamq.queue.steer import Selector
 
 __all__ = ["All", "Domain", "DryRun", "Ids", "Priority", "Tag", "Tenant", "Yes", "chosen", "known_priority"]
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="entries or producers' ids")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="entries or producers' ids")]
 Priority = Annotated[str | None, typer.Option(help="all of this priority", metavar="NAME")]
 Domain = Annotated[str | None, typer.Option(help="all to this domain", metavar="DOMAIN")]
 Tenant = Annotated[str | None, typer.Option(help="all of this tenant; with IDs: whose ids they are", metavar="TENANT")]

@@ -21,7 +21,7 @@ dead = typer.Typer(name="dead", help="Dead letters: mails that cannot be deliver
 app.add_typer(dead)
 
 ID_HELP = "a dead letter's id, its mail's entry or a producer's id"
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help=ID_HELP)]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help=ID_HELP)]
 Class = Annotated[str | None, typer.Option("--class", help="all of this class", metavar="CLASS")]
 NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),

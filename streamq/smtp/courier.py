@@ -312,7 +312,7 @@ class Courier:
             return
         left_ms = max(0, round((self._probe_at - asyncio.get_running_loop().time()) * 1000))
         while (letter := self._outbox.get_nowait()) is not None:
-            self._done(letter, replace(failure, hint_ms=left_ms, duration_ms=0))
+            self._done(letter, replace(failure, hint_ms=left_ms, duration_ms=0, tried=False))
 
     def _wait(self, before: int) -> float:
         """Seconds after the n-th failure: 1 doubling to 60, less a quarter to a half: the queue's own doubling is

@@ -115,7 +115,7 @@ class Outcomes:
         """Twice this mail was the probe of a route that went down in its transaction: the third time it is
         judged, whatever the class, or one mail could hold up a route for as long as it lives."""
         down = report.scope is Scope.ROUTE and report.stage in IN_TRANSACTION
-        return down and int(delivery.notes.get("parks", 0)) >= PARKS_MOST
+        return down and report.tried and int(delivery.notes.get("parks", 0)) >= PARKS_MOST
 
     def _refused(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow:
         said = why(
@@ -130,7 +130,14 @@ class Outcomes:
     def _parked(self, delivery: Delivery, report: Report) -> SettleRow:
         route = delivery.lane.partition("|")[0]
         if report.scope is Scope.ROUTE:
-            return self._made(delivery, "park", "", b"", why(down=True, **{"class": report.klass}))
+            own = {"own": True} if report.tried and report.stage in IN_TRANSACTION else {}
+            return self._made(
+                delivery,
+                "park",
+                "",
+                b"",
+                why(down=True, **own, **{"class": report.klass}),
+            )
         # A session that ended before it judged this mail: again at once, and slower where that goes on.
         parks = self._parks[route] = self._parks.get(route, 0) + 1
         wait = (

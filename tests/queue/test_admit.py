@@ -335,3 +335,16 @@ async def test_what_is_to_be_held_can_be_cancelled_before(room: Mailroom) -> Non
     assert await room.admitted(entry, kind="hold", why=reason) == ["cancelled"]
     assert await room.states() == {}
     assert await room.do("EXISTS", room.keys.holds) == 0
+
+
+@pytest.mark.parametrize(
+    "id_", ["1795311164816123-7", "1795311164816-9007199254740995", "281474976710656-18446744073709551614"]
+)
+async def test_an_id_of_any_size_is_no_duplicate_of_itself(room: Mailroom, id_: str) -> None:
+    stream = room.keys.stream("normal")
+    await room.do("XADD", stream, id_, "id", "a1", "to", "bob@example.net")
+    await room.read("w1")
+    entry = f"1{id_}"
+    assert await room.admitted(room.row(entry, seen=ident("a1"))) == ["go"]
+    assert await room.admitted(room.row(entry, seen=ident("a1"))) == ["go"]
+    assert await room.scripts.find([(None, "a1")]) == [entry]

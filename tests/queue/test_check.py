@@ -149,7 +149,7 @@ async def test_all_at_once_by_the_hundred(room: Mailroom) -> None:
     assert len((await check(room.spool)).wrong) == 131
     await mended(room, "lost", "counts")
     room.tick(5)
-    assert sorted(await room.released("w1", 200)) == sorted(entries)
+    assert sorted([*await room.released("w1", 200), *await room.released("w1", 200)]) == sorted(entries)
 
 
 async def test_repair_mends_only_what_is_still_so(room: Mailroom) -> None:

@@ -86,7 +86,8 @@ async def test_read_release_and_the_bell(room: Full) -> None:
     reading = await room.spool.wait("w2", 10, 1)
     assert ([each.entry for each in reading.entries], len(reading.bell)) == ([waiting], 1)
     found = await room.release("w2", 10, reading.bell)
-    assert [each.entry for each in found.leases] == [parked]
+    assert len(found.leases) == 1
+    assert found.leases[0].entry in {scheduled, parked}, "whichever the first call left: of one place, by turns"
     assert set((await room.survey()).leases) == {scheduled, parked, waiting}
 
 

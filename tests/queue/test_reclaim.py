@@ -109,11 +109,12 @@ async def test_reclaim_keeps_a_cursor_over_all_priorities(room: Mailroom) -> Non
 async def test_a_mail_that_kills_too_many_is_dead(room: Mailroom) -> None:
     lease = await room.lease(id="a1", tenant="acme")
     for n in range(1, 3):
-        await room.silent(lease.entry, "w1" if n == 1 else "w2")
-        [(_, notes, _)] = (await room.reclaim(most=2)).leases
+        await room.silent(lease.entry, f"w{n}")
+        [(_, notes, _)] = (await room.reclaim(f"w{n + 1}", most=2)).leases
         assert b'"reclaims":%d' % n in notes
-    await room.silent(lease.entry, "w2")
-    assert (await room.reclaim(most=2)).leases == []
+    await room.silent(lease.entry, "w3")
+    assert (await room.reclaim("w3", most=2)).leases == [], "nobody reclaims from itself"
+    assert (await room.reclaim("w4", most=2)).leases == []
     [(_, letter)] = await room.letters()
     assert (letter["dead_class"], letter["attempts"]) == ("poison", "0")
     [event] = await room.events()

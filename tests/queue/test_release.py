@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -285,3 +286,24 @@ async def test_a_slower_clock_turns_no_time_back(room: Mailroom) -> None:
     assert (found.statuses[0][0], found.now_us, found.next_us) == ("parked", ahead, ahead + 1_000_000)
     room.tick(-600_000)
     assert (await room.release()).now_us == room.now * 1000
+
+
+async def test_a_mass_of_retries_holds_up_no_lane_and_no_lane_a_retry(room: Mailroom) -> None:
+    for _ in range(30):
+        await room.scheduled()
+    for _ in range(30):
+        await room.parked()
+    room.tick(60_000)
+    found = await room.release("w1", 10)
+    assert Counter(lease.slot for lease in found.leases) == {False: 5, True: 5}
+    assert found.left
+
+
+async def test_a_release_takes_a_hundred_at_most(room: Mailroom) -> None:
+    entries = [await room.add() for _ in range(130)]
+    await room.read("w1", 130)
+    for start in (0, 65):
+        await room.admit(*entries[start : start + 65], due=room.now + 5)
+    room.tick(5)
+    found = await room.release("w1", 5000)
+    assert (len(found.leases), found.left) == (100, True)

@@ -225,6 +225,17 @@ async def test_a_kept_connection_that_ends_parks_for_the_session_only() -> None:
 
 
 @on_both_loops
+async def test_a_session_that_takes_no_more_mail_is_ended_whatever_its_digits() -> None:
+    full = "452 4.4.5 Maximum number of messages per session exceeded"
+    script = [*hello(), *GOES, *ENVELOPE, full, "503 a", "503 b", *QUITS]
+    async with Relay(script, [*hello(), Mails()]) as relay, office(route(relay.port)) as at:
+        first, second, third = await at.send(letter(), letter("c@example.net"), letter("d@example.net"))
+    assert [first.action, second.action, third.action] == [Action.SENT, Action.PARK, Action.SENT]
+    assert (second.scope, second.klass) == (Scope.SESSION, "session_limit")
+    assert len(relay.heard) == 2
+
+
+@on_both_loops
 async def test_a_reply_in_single_bytes_is_one_reply() -> None:
     script: list[Step] = [*hello(), *ENVELOPE]
     script += [bytes([byte]) for byte in b"250-2.1.0 a\r\n250 2.1.0 b\r\n250 ok\r\n354 go\r\n"]

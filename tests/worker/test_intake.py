@@ -137,7 +137,7 @@ def test_a_field_for_later_is_held() -> None:
 def test_an_unknown_route_is_held() -> None:
     row = judged(entry(**GOOD, route="bulk"))
     assert row.kind == "hold"
-    assert why(row) == {"reason": "route: no such route: 'bulk'", "fields": [], "class": "unknown_route"}
+    assert why(row) == {"reason": "route: no such route: 'bulk'", "fields": ["route=bulk"], "class": "unknown_route"}
 
 
 def test_a_mail_can_be_built_again_the_same() -> None:

@@ -33,7 +33,8 @@ async def _empty(c: Crew) -> None:
 async def _left(server: Server) -> list[str]:
     redis = connect(server.url)
     try:
-        return await examine(redis)
+        wrong: list[str] = await examine(redis)
+        return wrong
     finally:
         await redis.aclose()
 

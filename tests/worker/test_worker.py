@@ -197,3 +197,18 @@ async def test_hold_a_domain_then_unhold(server_url: str) -> None:
         assert await apply(c.spool, "unhold", held) == {"scheduled": 1}
         await c.until("email.relayed", "h1")
         assert len(c.sink.received) == 2
+
+
+@pytest.mark.leaves_mail
+async def test_one_mail_does_not_hold_up_a_route(server_url: str, tmp_path: Path) -> None:
+    """The receiver says of one recipient what it would say of our whole account. The route goes down, the mail is
+    its probe twice, and then it is that mail which is judged."""
+    rules = rules_of(tmp_path, '[[rule]]\nmatch = "full@*"\nstage = "rcpt"\nreply = "550 5.4.5 Daily quota exceeded"\n')
+    async with crew(server_url, rules=rules) as c:
+        await c.worker(retry="1h")
+        await c.add(id="bad", to="full@example.net")
+        for number in range(30):
+            await c.add(id=f"m{number}")
+        await c.until("email.deferred", "bad")
+        await c.sink.wait_for(30)
+        assert await c.count("total:deferred") == 1

@@ -7,7 +7,7 @@
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous}: by policy, not by a reply
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged}
---              park  back to its lane, no attempt            arg  JSON {down (the route failed before MAIL), wait (ms)}
+--              park  back to its lane, no attempt            arg  JSON {down (the route failed), wait (ms), own (at this mail)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
 --   lane       '' where it does not matter
@@ -139,7 +139,7 @@ function op_of.park(mail)
   end
   local asked = carried_out(mail)
   if asked then return asked end
-  if why.down then -- twice the probe, and the third time it is this mail that is judged
+  if why.own then -- twice the probe, and the third time it is this mail that is judged
     local notes = notes_of(mail.entry)
     notes.parks = (notes.parks or 0) + 1
     note(mail.entry, notes)
