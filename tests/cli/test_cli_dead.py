@@ -1,0 +1,187 @@
+"""dead ls, show, requeue, rm: by every kind of id, by class, all; bodies stay out of memory and off the terminal."""
+
+from __future__ import annotations
+
+import pytest
+from mailroom import Mailroom
+
+from cli.conftest import EVIL
+from cli.shell import steers, streamq
+
+pytestmark = pytest.mark.leaves_mail
+
+
+async def bury(queue: Mailroom, name: str, klass: str = "bad_address", **fields: str | bytes) -> tuple[str, str]:
+    """A mail that died: its letter, and the entry that it had."""
+    known: dict[str, object] = {"id": name, "to": f"{name}@example.net", "subject": "Hi", "text": "Hello", **fields}
+    lease = await queue.lease("low", lane=f"main|{name}.example", **known)  # type: ignore[arg-type]
+    assert await queue.settled("dead", lease, **{"class": klass, "reason": f"rcpt: 550 {name}"}) == "ok"
+    ((letter, _),) = await queue.do("XREVRANGE", queue.keys.dead, "+", "-", "COUNT", 1)
+    return letter.decode(), lease.entry
+
+
+async def names(queue: Mailroom) -> list[str]:
+    return [fields["id"] for _, fields in await queue.letters()]
+
+
+async def test_ls(queue: Mailroom) -> None:
+    letter, entry = await bury(queue, "a1")
+    await bury(queue, "b2", "mailbox_full")
+    said = await streamq("dead", "ls")
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["id", "class", "tries", "to", "reason"]
+    assert lines[1].split() == [letter, "bad_address", "1", "a1@example.net", "rcpt:", "550", "a1"]
+    assert max(map(len, lines)) <= 80
+    listed = (await streamq("dead", "ls", "--json")).json
+    assert [one["id"] for one in listed] == ["a1", "b2"]
+    assert listed[0] == {
+        "letter": letter,
+        "dead_entry": entry,
+        "id": "a1",
+        "dead_class": "bad_address",
+        "dead_reason": "rcpt: 550 a1",
+        "dead_at": listed[0]["dead_at"],
+        "attempts": "1",
+        "last_reply": "550 no",
+        "to": "a1@example.net",
+        "subject": "Hi",
+    }
+
+
+async def test_ls_chooses_and_bounds(queue: Mailroom) -> None:
+    assert (await streamq("dead", "ls")).out == "no dead letters\n"
+    assert (await streamq("dead", "ls", "--json")).json == []
+    for number in range(12):
+        await bury(queue, f"n{number}", "mailbox_full" if number % 2 else "policy")
+    assert len((await streamq("dead", "ls", "--class", "policy", "--json")).json) == 6
+    said = await streamq("dead", "ls", "--limit", "5")
+    assert said.out.splitlines()[-1] == "… and more: --limit 50"
+    assert len((await streamq("dead", "ls", "--limit", "5", "--json")).json) == 5
+    assert (await streamq("dead", "ls", "--class", "none")).out == "no dead letters\n"
+
+
+async def test_show_by_each_id(queue: Mailroom) -> None:
+    letter, entry = await bury(queue, "a1")
+    await bury(queue, "b2")
+    for name in (letter, entry, "a1"):
+        said = await streamq("dead", "show", name)
+        assert (said.code, said.err) == (0, "")
+        assert said.out.startswith(f"{letter}  died 20")
+        assert "id               a1\n" in said.out
+        assert "text             (5 bytes: --raw)\n" in said.out
+        known = (await streamq("dead", "show", name, "--json")).json
+        assert (known["letter"], known["fields"]["id"], "text" in known["fields"]) == (letter, "a1", False)
+    assert "text             Hello\n" in (await streamq("dead", "show", "a1", "--raw")).out
+    assert (await streamq("dead", "show", "a1", "--raw", "--json")).json["fields"]["text"] == "Hello"
+
+
+async def test_show_takes_the_last_of_several(queue: Mailroom) -> None:
+    await bury(queue, "a1", subject="first")
+    await bury(queue, "a1", subject="second")
+    assert (await streamq("dead", "show", "a1", "--json")).json["fields"]["subject"] == "second"
+
+
+@pytest.mark.parametrize("words", [["show", "none"], ["requeue", "none"], ["rm", "none"], ["rm", "a1", "none", "-y"]])
+async def test_what_is_not_there_exits_1(queue: Mailroom, words: list[str]) -> None:
+    await bury(queue, "a1")
+    said = await streamq("dead", *words)
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "streamq: no dead letter has the id 'none'\n"
+    assert await names(queue) == ["a1"]
+
+
+async def test_requeue(queue: Mailroom) -> None:
+    letter, entry = await bury(queue, "a1")
+    for name in ("b2", "c3", "d4"):
+        await bury(queue, name)
+    assert (await streamq("dead", "requeue", letter)).out == "requeued 1 mails\n"
+    assert await names(queue) == ["b2", "c3", "d4"]
+    said = await streamq("dead", "requeue", "b2", "c3", "--yes", "--json")
+    assert said.code == 0
+    assert len(said.json["requeued"]) == 2
+    assert (said.json["missing"], said.json["packed"], said.json["sensitive"]) == (0, 0, 0)
+    assert (await streamq("dead", "requeue", "--all")).code == 0
+    assert await names(queue) == []
+    states = await queue.states()
+    assert set(states.values()) == {"waiting"}
+    assert len(states) == 4
+    assert entry not in states
+
+
+async def test_requeue_of_what_cannot_come_back_exits_1(queue: Mailroom) -> None:
+    await bury(queue, "s1", sensitive="1")
+    await bury(queue, "a1")
+    said = await streamq("dead", "requeue", "--all", "--yes")
+    assert (said.code, said.out) == (1, "requeued 1 mails\n")
+    assert said.err == "not requeued: 1 whose bodies were not kept (`sensitive`)\n"
+    assert (await streamq("dead", "requeue", "s1", "--json")).json["sensitive"] == 1
+
+
+async def test_rm(queue: Mailroom) -> None:
+    await bury(queue, "a1")
+    await bury(queue, "b2", "policy")
+    await bury(queue, "c3", "policy")
+    assert (await streamq("dead", "rm", "a1")).out == "discarded 1 dead letters\n"
+    assert (await streamq("dead", "rm", "--class", "policy", "--yes", "--json")).json == {"removed": 2}
+    assert (await streamq("dead", "rm", "--all")).out == "discarded 0 dead letters\n"
+
+
+@pytest.mark.parametrize("verb", ["requeue", "rm"])
+async def test_dry_run_and_no_answer_change_nothing(queue: Mailroom, verb: str) -> None:
+    for name in ("a1", "b2", "c3"):
+        await bury(queue, name)
+    for words in (["--all"], ["--class", "bad_address"], ["a1", "b2", "c3"]):
+        said = await streamq("dead", verb, *words, "--dry-run")
+        assert (said.code, said.out) == (0, f"{verb}: 3 dead letters (dry run: nothing was changed)\n")
+        known = (await streamq("dead", verb, *words, "--dry-run", "--json")).json
+        assert known == {"verb": verb, "letters": 3, "dry_run": True}
+        said = await streamq("dead", verb, *words)
+        assert (said.code, said.out) == (1, "")
+        assert said.err.startswith(f"{verb} 3 dead letters? No terminal to ask")
+    assert await names(queue) == ["a1", "b2", "c3"]
+    assert await queue.states() == {}
+
+
+@pytest.mark.parametrize("verb", ["requeue", "rm"])
+@pytest.mark.parametrize("words", [[], ["a1", "--all"], ["--class", "x", "--all"], ["a1", "--class", "x"]])
+async def test_letters_are_named_one_way(queue: Mailroom, verb: str, words: list[str]) -> None:
+    await bury(queue, "a1")
+    said = await streamq("dead", verb, *words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"streamq: dead {verb}: name dead letters by ID, or by --class, or --all")
+    assert await names(queue) == ["a1"]
+
+
+async def test_hostile_letters_steer_no_terminal_and_break_no_json(queue: Mailroom) -> None:
+    await bury(queue, "e1", to=EVIL, subject=EVIL, text=EVIL)
+    flat = (b"\xff\x1b[2J[red]", EVIL, "dead_reason", EVIL, "dead_class", EVIL, "dead_at", "9" * 30, "id", EVIL)
+    letter = (await queue.do("XADD", queue.keys.dead, "*", *flat, "attempts", "x" * 100_000)).decode()
+    commands = [["ls"], ["show", "e1"], ["show", "e1", "--raw"], ["show", letter], ["show", letter, "--raw"]]
+    for words in commands:
+        said = await streamq("dead", *words)
+        assert (said.code, said.err) == (0, "")
+        assert steers(said.out) == set()
+        said = await streamq("dead", *words, *(["--json"]))
+        assert said.json
+        assert steers(said.out) == set()
+    assert (await streamq("dead", "rm", "--all", "--yes")).code == 0
+
+
+async def test_bodies_are_not_kept(queue: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a gigabyte of them: `--all` keeps ids and sizes."""
+    from streamq.cli import dead
+
+    for number in range(30):
+        await bury(queue, f"n{number}", text="x" * 20_000)
+    kept: list[dict[str, int]] = []
+    asked = dead._asked
+
+    async def noted(*words: object) -> dict[str, int]:
+        kept.append(await asked(*words))  # type: ignore[arg-type]
+        return kept[-1]
+
+    monkeypatch.setattr(dead, "_asked", noted)
+    assert (await streamq("dead", "requeue", "--all", "--yes")).code == 0
+    assert len(kept[0]) == 30
+    assert all(size > 20_000 for size in kept[0].values())

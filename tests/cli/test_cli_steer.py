@@ -1,0 +1,340 @@
+"""retry, hold, unhold, cancel, bounce: by id, by choice, as rules; what they say, ask and leave alone."""
+
+from __future__ import annotations
+
+import pytest
+from mailroom import Lease, Mailroom, ident
+
+from cli.conftest import Fill, hostile
+from cli.shell import steers, streamq
+from streamq.queue.connection import pipelined
+from streamq.queue.steer import rules
+
+pytestmark = pytest.mark.leaves_mail
+VERBS = ("retry", "hold", "unhold", "cancel", "bounce")
+
+
+async def state(queue: Mailroom, entry: str) -> str:
+    return await queue.state(entry)
+
+
+async def intents(queue: Mailroom) -> dict[str, str]:
+    flat = [part.decode() for part in await queue.do("HGETALL", queue.keys.holds)]
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return {name.removeprefix("intent:"): verb for name, verb in pairs if name.startswith("intent:")}
+
+
+async def snapshot(queue: Mailroom) -> tuple[object, ...]:
+    """All that a command may change."""
+    holds = await queue.do("HGETALL", queue.keys.holds)
+    schedule = await queue.do("ZRANGE", queue.keys.schedule, 0, -1, "WITHSCORES")
+    return await queue.states(), holds, schedule, await queue.kinds(), await queue.letters()
+
+
+# -- by id -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "before", "after", "status"),
+    [
+        ("retry", "scheduled", "scheduled", "scheduled"),
+        ("retry", "parked", "parked", "parked"),
+        ("hold", "scheduled", "held", "held"),
+        ("hold", "parked", "held", "held"),
+        ("hold", "leased", "leased", "intended"),
+        ("hold", "waiting", "waiting", "intended"),
+        ("unhold", "held", "scheduled", "scheduled"),
+        ("cancel", "waiting", "", "cancelled"),
+        ("cancel", "leased", "leased", "intended"),
+        ("cancel", "parked", "", "cancelled"),
+        ("cancel", "scheduled", "", "cancelled"),
+        ("cancel", "held", "", "cancelled"),
+        ("bounce", "scheduled", "", "bounced"),
+    ],
+)
+async def test_a_verb_on_one_mail(queue: Mailroom, fill: Fill, verb: str, before: str, after: str, status: str) -> None:
+    entries = await fill()
+    entry = entries[f"low-{before}"]
+    said = await streamq(verb, entry)
+    assert (said.code, said.out) == (0, f"{verb}: 1 {status}\n")
+    assert ("intended" in said.err) == (status == "intended")
+    assert await state(queue, entry) == after
+    others = {other: where for other, where in (await queue.states()).items() if other != entry}
+    assert others == {other: name.split("-")[1] for name, other in entries.items() if other != entry}
+
+
+async def test_a_producers_id_and_its_tenant(queue: Mailroom) -> None:
+    entries = {}
+    for tenant in ("", "acme"):
+        entries[tenant] = entry = await queue.add(id="a1", tenant=tenant)
+        await queue.read()
+        await queue.admitted(entry, seen=ident("a1", tenant), due=queue.now + 60_000)
+    assert (await streamq("cancel", "a1", "--tenant", "acme")).code == 0
+    assert await queue.states() == {entries[""]: "scheduled"}
+    assert (await streamq("cancel", "a1")).code == 0
+    assert await queue.states() == {}
+
+
+async def test_several_ids_are_asked_for(queue: Mailroom, fill: Fill) -> None:
+    entries = await fill()
+    both = (entries["low-held"], entries["low-parked"])
+    said = await streamq("cancel", *both)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("cancel 2 mails? No terminal to ask: say --yes")
+    assert len(await queue.states()) == 15
+    said = await streamq("cancel", *both, both[0], "--yes", "--json")
+    assert said.json == {"verb": "cancel", "mails": 2, "dry_run": False, "statuses": {"cancelled": 2}, "rules": {}}
+
+
+async def test_what_has_ended_is_missing(queue: Mailroom) -> None:
+    entry = await queue.add(id="a1")
+    await queue.read()
+    found = await queue.admit(entry, seen=ident("a1"))
+    assert await queue.settled("sent", Lease(entry, found.token, "w1")) == "ok"
+    said = await streamq("cancel", "a1")
+    assert (said.code, said.out) == (1, "cancel: 1 missing\n")
+    assert said.err.startswith("missing: has ended already")
+    for verb in VERBS:
+        said = await streamq(verb, entry)
+        assert (said.code, said.out) == (1, "")
+        assert entry in said.err
+    assert await rules(queue.spool) == {}
+
+
+@pytest.mark.parametrize("verb", ["retry", "bounce", "unhold"])
+async def test_an_id_not_seen_yet_is_unknown(queue: Mailroom, verb: str) -> None:
+    said = await streamq(verb, "a1")
+    assert (said.code, said.out) == (1, "")
+    assert "'a1'" in said.err
+    assert await rules(queue.spool) == {}
+
+
+@pytest.mark.parametrize(("verb", "done"), [("hold", "held"), ("cancel", "cancelled")])
+async def test_an_id_not_seen_yet_becomes_a_rule(queue: Mailroom, verb: str, done: str) -> None:
+    said = await streamq(verb, "a1", "--dry-run")
+    assert said.code == 0
+    assert "dry run" in said.out
+    assert await rules(queue.spool) == {}
+    said = await streamq(verb, "a1")
+    assert said.code == 0
+    assert said.out.startswith(f"a1: not seen yet, or ended unsent; {done} when it comes")
+    assert await rules(queue.spool) == {"id:a1": verb}
+    entry = await queue.add(id="a1")
+    await queue.read()
+    assert await queue.admitted(entry, id="a1", seen=ident("a1")) == [done]
+
+
+async def test_such_a_rule_is_forgotten_by_unhold(queue: Mailroom) -> None:
+    assert (await streamq("cancel", "a1", "--tenant", "acme", "--json")).json["rules"].keys() == {"a1"}
+    assert await rules(queue.spool) == {"id:a1\nacme": "cancel"}
+    assert (await streamq("unhold", "a1")).code == 1
+    assert (await streamq("unhold", "a1", "--tenant", "acme", "--dry-run")).code == 0
+    assert await rules(queue.spool) == {"id:a1\nacme": "cancel"}
+    said = await streamq("unhold", "a1", "--tenant", "acme")
+    assert said.code == 0
+    assert "forgotten" in said.out
+    assert await rules(queue.spool) == {}
+
+
+async def test_an_id_like_an_order_number_may_be_a_rule_and_a_gone_entry_not(queue: Mailroom) -> None:
+    assert (await streamq("cancel", "2023-17")).code == 0
+    assert await rules(queue.spool) == {"id:2023-17": "cancel"}
+    assert (await streamq("cancel", f"1{queue.now}-17")).code == 1
+    assert await rules(queue.spool) == {"id:2023-17": "cancel"}
+
+
+# -- by choice ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["cancel", "--all"], {"leased": "leased"}),
+        (["cancel", "--domain", "LOW.example"], None),
+        (["cancel", "--priority", "low"], None),
+        (["cancel", "--priority", "low", "--domain", "low.example"], None),
+        (["cancel", "--priority", "low", "--domain", "high.example"], {}),
+    ],
+)
+async def test_cancel_by_choice(queue: Mailroom, fill: Fill, words: list[str], names: dict[str, str] | None) -> None:
+    entries = await fill()
+    many = 15 if "--all" in words else 0 if names == {} else 5
+    said = await streamq(*words, "--yes", "--json")
+    leased = many // 5
+    statuses = {"cancelled": many - leased, "intended": leased} if many else {}
+    assert (said.code, said.json["mails"], said.json["statuses"]) == (0, many, statuses)
+    left = set((await queue.states()).values())
+    assert len(await queue.states()) == 15 - (many - leased)
+    assert left == ({"leased"} if many == 15 else {"waiting", "leased", "parked", "scheduled", "held"})
+    assert set((await intents(queue)).values()) <= {"cancel"}
+    assert entries
+
+
+@pytest.mark.parametrize(
+    ("words", "many"),
+    [
+        (["retry", "--all"], 6),
+        (["hold", "--domain", "low.example"], 4),
+        (["hold", "--all"], 12),
+        (["unhold", "--all"], 3),
+        (["cancel", "--all"], 15),
+        (["bounce", "--domain", "low.example"], 5),
+    ],
+)
+async def test_dry_run_and_no_answer_change_nothing(queue: Mailroom, fill: Fill, words: list[str], many: int) -> None:
+    await fill()
+    before = await snapshot(queue)
+    said = await streamq(*words, "--dry-run")
+    assert (said.code, said.out) == (0, f"{words[0]}: {many} mails (dry run: nothing was changed)\n")
+    assert (await streamq(*words, "--dry-run", "--json")).json["mails"] == many
+    for stdin in (b"", b"y\n", None):
+        said = await streamq(*words, stdin=stdin)
+        assert (said.code, said.out) == (1, "")
+        assert f"{words[0]} {many} mails?" in said.err
+    assert await snapshot(queue) == before
+
+
+async def test_one_mail_is_not_asked_for(queue: Mailroom) -> None:
+    await queue.scheduled(to="bob@one.example", text="x")
+    assert (await streamq("cancel", "--domain", "one.example")).out == "cancel: 1 cancelled\n"
+    assert (await streamq("cancel", "--all")).out == "cancel: nothing to do\n"
+
+
+async def test_bounce_leaves_dead_letters(queue: Mailroom, fill: Fill) -> None:
+    await fill()
+    assert (await streamq("bounce", "--domain", "low.example", "-y")).out == "bounce: 4 bounced, 1 intended\n"
+    assert {fields["dead_class"] for _, fields in await queue.letters()} == {"operator"}
+
+
+async def test_retry_is_now(queue: Mailroom, fill: Fill) -> None:
+    entries = await fill()
+    said = await streamq("retry", "--all", "--yes")
+    assert said.out == "retry: 3 parked, 3 scheduled\n"
+    scores = await queue.do("ZRANGE", queue.keys.schedule, 0, -1, "WITHSCORES")
+    seconds, _ = await queue.do("TIME")
+    assert {name.decode() for name in scores[::2]} == {entries[f"{p}-scheduled"] for p in ("high", "normal", "low")}
+    assert all(float(score) > (int(seconds) - 600) * 1000 for score in scores[1::2])
+
+
+# -- hold as a rule ----------------------------------------------------------------------------------------------
+
+
+async def test_hold_is_a_rule_and_a_sweep(queue: Mailroom, fill: Fill) -> None:
+    entries = await fill()
+    said = await streamq("hold", "--domain", "Low.Example", "--yes")
+    assert said.code == 0
+    first, second = said.out.splitlines()
+    assert first.startswith("domain:low.example: a standing rule from now on")
+    assert set(second.removeprefix("hold: ").split(", ")) == {"2 held", "1 intended", "1 by rule"}
+    assert await rules(queue.spool) == {"domain:low.example": "hold"}
+    states = await queue.states()
+    assert {states[entries[f"low-{name}"]] for name in ("parked", "scheduled", "held")} == {"held"}
+    assert await intents(queue) == {entries["low-leased"]: "hold"}
+    await queue.read()
+    assert await queue.admitted(entries["low-waiting"], tail=b'"site":"low.example"') == ["held"]
+
+
+async def test_a_rule_holds_though_nothing_is_there_yet(queue: Mailroom) -> None:
+    said = await streamq("hold", "--all", "--json")
+    assert (said.code, said.json["mails"]) == (0, 0)
+    assert await rules(queue.spool) == {"all": "hold"}
+
+
+async def test_unhold_ends_the_rule_and_all_that_it_held(queue: Mailroom, fill: Fill) -> None:
+    entries = await fill()
+    await streamq("hold", "--domain", "low.example", "--yes")
+    said = await streamq("unhold", "--domain", "LOW.example", "--yes")
+    assert said.code == 0
+    first, second = said.out.splitlines()
+    assert first == "domain:low.example: no standing rule any more"
+    assert set(second.removeprefix("unhold: ").split(", ")) == {"3 scheduled", "1 leased"}
+    assert await rules(queue.spool) == {}
+    assert await intents(queue) == {}, "what is in delivery would be held afterwards"
+    states = await queue.states()
+    assert {states[entries[f"low-{name}"]] for name in ("parked", "scheduled", "held")} == {"scheduled"}
+
+
+async def test_unhold_without_an_answer_ends_no_rule(queue: Mailroom, fill: Fill) -> None:
+    await fill()
+    await streamq("hold", "--all", "--yes")
+    assert (await streamq("unhold", "--all")).code == 1
+    assert (await streamq("unhold", "--all", "--dry-run")).code == 0
+    assert await rules(queue.spool) == {"all": "hold"}
+
+
+async def test_unhold_in_a_while(queue: Mailroom) -> None:
+    entry = await queue.held()
+    seconds, _ = await queue.do("TIME")
+    assert (await streamq("unhold", entry, "--in", "5m")).code == 0
+    due = int(float(await queue.do("ZSCORE", queue.keys.schedule, entry)))
+    assert 300_000 <= due - int(seconds) * 1000 < 400_000
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "name mails by ID"),
+        (["a1", "--domain", "example.net"], "either IDs or a choice"),
+        (["a1", "--all"], "either IDs or a choice"),
+        (["--all", "--domain", "example.net"], "name mails by ID"),
+        (["--domain", ""], "--domain: empty (got '')"),
+        (["--domain", "a b"], "--domain: not a domain name (got 'a b')"),
+        (["--priority", "urgent"], "--priority: one of high, normal, low (got 'urgent')"),
+    ],
+)
+async def test_bad_words_exit_2(queue: Mailroom, verb: str, words: list[str], says: str) -> None:
+    said = await streamq(verb, *words, "--yes")
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err
+    assert await rules(queue.spool) == {}
+
+
+async def test_a_rule_has_one_part(queue: Mailroom) -> None:
+    said = await streamq("hold", "--domain", "example.net", "--tag", "x")
+    assert said.code == 2
+    assert "(got --domain, --tag)" in said.err
+    assert await rules(queue.spool) == {}
+
+
+@pytest.mark.usefixtures("queue")
+async def test_a_wrong_time_is_named() -> None:
+    said = await streamq("unhold", "--all", "--in", "soon")
+    assert (said.code, said.err) == (2, "streamq: --in: not a duration (write 90s, 5m, 1h, 5d): 'soon'\n")
+
+
+# -- hostile mails, and many -------------------------------------------------------------------------------------
+
+
+async def test_hostile_mails_are_steered_and_steer_nothing(queue: Mailroom) -> None:
+    await hostile(queue)
+    for words in (["hold", "--all"], ["unhold", "--all"], ["retry", "--all"], ["cancel", "--all"]):
+        said = await streamq(*words, "--yes")
+        assert said.code == 0
+        assert steers(said.out + said.err) == set()
+    assert set((await queue.states()).values()) == {"leased"}
+    said = await streamq("cancel", "\x1b[31mred[bold]x")
+    assert said.code == 0
+    assert steers(said.out + said.err) == set()
+    assert "[bold]x" in said.out
+
+
+async def test_thousands_go_in_small_calls(queue: Mailroom) -> None:
+    """No command and no script of it touches more than a page at once."""
+    fields = ("to", "bob@big.example", "from", "shop@example.com", "text", "Hello")
+    await pipelined(queue.spool.redis, [("XADD", queue.keys.stream("low"), "*", *fields) for _ in range(3000)])
+    await queue.do("CONFIG", "RESETSTAT")
+    said = await streamq("cancel", "--domain", "big.example", "--yes", "--json")
+    assert said.json["statuses"] == {"cancelled": 3000}
+    text = (await queue.do("INFO", "commandstats")).decode()
+    calls = {
+        line.partition(":")[0].removeprefix("cmdstat_"): int(line.partition("calls=")[2].partition(",")[0])
+        for line in text.splitlines()
+        if ":" in line
+    }
+    assert calls["evalsha"] >= 30
+    assert calls["xdel"] == 3000
+    assert await queue.states() == {}

@@ -1,0 +1,370 @@
+"""Several workers as a program sees them, on a real server, each step beside the model's book.
+
+Time is virtual: every script is given `now`, entries are added under ids of that time, and a worker that stalls
+has its leases' idle time put back by hand. A worker knows what it was told, which may no longer be so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import predictions
+from actors import AGE_MS, Spec, Worker
+from ledger import PRIORITIES, Ledger, Mail, ident, order
+from look import Look, differences, look
+from predictions import End
+
+from streamq.keys import GROUP
+from streamq.queue.check import CheckReport, Wrong, check
+from streamq.queue.connection import Part, command, connect, pipelined
+from streamq.queue.scripts import AdmitRow, MarkRow, SettleRow, why
+from streamq.queue.spool import Spool, windows_text
+from streamq.settings import Settings, Window
+
+__all__ = ["IDS", "Rig", "settle_row"]
+
+START_US = 2_000_000_000_000_000
+IDLE_MS = 500_000_000  # no real run lasts so long
+WINDOW_MS = 30 * 60_000  # as id_window, below
+MOST_RECLAIMS = 2
+IDS = ("a1", "a2")
+SITES = {
+    "few.test": (Window(count=2, window_ms=1000), Window(count=5, window_ms=10_000)),
+    "some.test": (Window(count=3, window_ms=1000),),
+    "free.test": (),
+}
+KIND_OF = {"sent": "email.relayed", "defer": "email.deferred", "dead": "email.bounced", "hold": "email.held"}
+
+T = TypeVar("T")
+
+
+class Rig:
+    """One queue, its book, its workers."""
+
+    def __init__(self, url: str, queue: str, workers: int = 3) -> None:
+        given: dict[str, Any] = {"queue": queue, "priorities": PRIORITIES, "id_window": "30m"}
+        settings = Settings(**given)
+        self.runner = asyncio.Runner()
+        self.spool = Spool(settings, connect(url), connect(url, blocking=True))
+        self.keys = self.spool.keys
+        self.book = Ledger(SITES, WINDOW_MS, AGE_MS, START_US)
+        self.specs: dict[str, Spec] = {}
+        self.known: dict[str, Mail] = {}
+        self.workers = [Worker(f"w{n}") for n in range(workers)]
+        self.top = [(0, 0)] * len(PRIORITIES)
+        self.ring: list[tuple[End, str]] = []  # what was settled for good since the last snapshot
+        self.last_event = "-"
+        self.moved(0)
+        self.run(self.spool.open())
+        limits = [("HSET", self.keys.limits, f"*|{site}", windows_text(w)) for site, w in SITES.items() if w]
+        self.run(pipelined(self.spool.redis, limits))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.get_loop().run_until_complete(work)
+
+    def raw(self, *parts: Part) -> Any:
+        return self.run(command(self.spool.redis, *parts))
+
+    def close(self) -> None:
+        self.run(self.spool.close())
+        self.runner.close()
+
+    def moved(self, by_us: int) -> None:
+        self.book.now += by_us
+        self.spool.scripts.now = str(self.book.now)
+
+    def mail(self, entry: str) -> Mail:
+        return self.book.mails.get(entry) or self.known[entry]
+
+    # -- producers ---------------------------------------------------------------------------------
+
+    def produce(self, p: int, spec: Spec) -> Mail:
+        ms, seq = self.top[p]
+        id_ = (ms, seq + 1) if ms >= self.book.now_ms else (self.book.now_ms, 0)
+        fields = [part for pair in spec.fields().items() for part in pair]
+        self.raw("XADD", self.keys.stream(PRIORITIES[p]), f"{id_[0]}-{id_[1]}", *fields)
+        return self.added(p, id_, spec)
+
+    def added(self, p: int, id_: tuple[int, int], spec: Spec) -> Mail:
+        self.top[p] = max(self.top[p], id_)
+        entry = f"{p}{id_[0]}-{id_[1]}"
+        mail = self.book.mails[entry] = self.known[entry] = spec.intake(entry)
+        self.specs[entry] = spec
+        return mail
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def read(self, worker: Worker, shares: Sequence[int]) -> None:
+        asked = [(name, many) for name, many in zip(PRIORITIES, shares, strict=True) if many]
+        reading = self.run(self.spool.read(worker.name, asked))
+        for p, many in enumerate(shares):
+            coming = [mail for mail in self.book.stream(p) if order(mail.entry) > self.book.cursor[p]][:many]
+            got = [entry.entry for entry in reading.entries if entry.entry[0] == str(p)]
+            assert got == [mail.entry for mail in coming], f"read {got}, by the book {coming}"
+            for mail in coming:
+                mail.pel, mail.late = (worker.name, 1), False
+                self.book.cursor[p] = order(mail.entry)
+                worker.take(mail.entry, None)
+
+    def listen(self, worker: Worker) -> None:
+        """The bell alone, as a blocked read hears it."""
+        reply = self.raw("XREADGROUP", "GROUP", GROUP, worker.name, "COUNT", 1, "STREAMS", self.keys.bell, ">")
+        worker.bell += [row[0].decode() for _, rows in reply or () for row in rows]
+
+    def admit(self, worker: Worker, entries: Sequence[str]) -> None:
+        mails = [self.mail(entry) for entry in entries]
+        reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
+        for entry, (said, notes) in zip(entries, reply.statuses, strict=True):
+            if said == "go":
+                assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
+                worker.take(entry, reply.token, ready=True)
+            else:
+                worker.drop(entry)
+        predictions.admit(self.book, worker.name, mails, reply)
+        self.routes()
+
+    def settle(self, worker: Worker, ends: Sequence[End]) -> list[str]:
+        reply = self.run(self.spool.scripts.settle(worker.name, [settle_row(end) for end in ends]))
+        for end in ends:
+            if worker.hand.get(end.mail.entry) == end.token:
+                worker.drop(end.mail.entry)
+        live = {end.mail.entry for end in ends if end.mail.entry in self.book.mails}
+        predictions.settle(self.book, worker.name, ends, reply)
+        for end, said in zip(ends, reply.statuses, strict=True):
+            kind = self.book.ended.get(end.mail.entry, "")
+            if said == "ok" and end.mail.entry in live and kind in {"email.relayed", "email.bounced"}:
+                self.ring.append((end, kind))
+        self.routes()
+        return reply.statuses
+
+    def mark(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> list[str]:
+        rows = [MarkRow(n % 2, *lease) for n, lease in enumerate(leases)]
+        reply = self.run(self.spool.scripts.mark(worker.name, rows))
+        predictions.mark(self.book, worker.name, rows, reply)
+        return reply
+
+    def heartbeat(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> None:
+        lost = self.run(self.spool.scripts.heartbeat(worker.name, leases))
+        predictions.heartbeat(self.book, worker.name, leases, lost)
+        for entry, token in leases:
+            if entry in lost and worker.hand.get(entry) == token:
+                worker.drop(entry)
+
+    def stall(self, worker: Worker) -> None:
+        """Its leases were last renewed long ago."""
+        for mail in self.book.mails.values():
+            if mail.pel and mail.pel[0] == worker.name and not mail.deleted:
+                mail.late = True
+                self.backdate(self.spool.stream(mail.entry), worker.name, mail.entry[1:], mail.pel[1])
+        for id_, who, _, count in self.raw("XPENDING", self.keys.bell, GROUP, "-", "+", 10):
+            if who.decode() == worker.name:
+                self.backdate(self.keys.bell, worker.name, id_.decode(), count)
+
+    def backdate(self, stream: str, name: str, id_: str, count: int) -> None:
+        self.raw("XCLAIM", stream, GROUP, name, 0, id_, "IDLE", 2 * IDLE_MS, "RETRYCOUNT", count, "JUSTID")
+
+    def crash(self, worker: Worker) -> None:
+        self.stall(worker)
+        worker.hand.clear()
+        worker.ready.clear()
+        worker.bell.clear()
+
+    def recover(self, worker: Worker) -> None:
+        """After a reconnect: what a lost reply may have delivered."""
+        entries = self.run(self.spool.own_pending(worker.name))
+        mine = {m.entry for m in self.book.mails.values() if m.pel and m.pel[0] == worker.name}
+        assert set(entries) == mine, f"own_pending {entries}, by the book {mine}"
+        for entry in entries:
+            if entry not in worker.hand and not self.mail(entry).deleted:
+                worker.take(entry, None)
+
+    def reclaim(self, worker: Worker, room: int, cursor: str = "") -> str:
+        reply = self.run(
+            self.spool.scripts.reclaim(worker.name, idle_ms=IDLE_MS, room=room, most=MOST_RECLAIMS, cursor=cursor)
+        )
+        predictions.reclaim(self.book, worker.name, MOST_RECLAIMS, room, cursor, reply)
+        for entry, notes, _ in reply.leases:
+            late = self.mail(entry).sent
+            assert (b'"sent"' in notes) == late, f"{entry}: what was said of its late 250 is wrong"
+            worker.take(entry, reply.token)
+        return reply.cursor
+
+    def release(self, worker: Worker, room: int) -> None:
+        bell, worker.bell = worker.bell, []
+        visits = self.run(look(self.spool, self.last_event)).due
+        reply = self.run(self.spool.scripts.release(worker.name, room, bell))
+        seen = self.run(look(self.spool, self.last_event))
+        indexed = {*seen.scheduled, *seen.parked}
+        vanished = [m for m in self.book.mails.values() if m.deleted and m.place and m.entry not in indexed]
+        vanished = [m for m in vanished if m.place in {"scheduled", "parked"}]
+        predictions.release(self.book, worker.name, room, reply, visits=visits, vanished=vanished)
+        for lease in reply.leases:
+            late = self.mail(lease.entry).sent
+            assert (b'"sent"' in lease.notes) == late, f"{lease.entry}: what was said of its late 250 is wrong"
+            worker.take(lease.entry, reply.token, ready=lease.slot)
+        due = [(ms * 1000, int(entry[0])) for entry, ms in seen.scheduled.items()]
+        due += [(us, p) for (_, p), us in seen.due.items()]
+        coming = min((us for us, p in due if not self.book.rereading(p)), default=0)
+        if due and any(map(self.book.rereading, range(len(PRIORITIES)))):  # it is looked at again soon
+            latest = max(coming, min(us for us, _ in due), self.book.now + 1_000_000)
+            assert 0 < reply.next_us <= latest, f"next is {reply.next_us}, due are {due}"
+        else:
+            assert reply.next_us == coming, f"next is {reply.next_us}, due are {due}"
+        assert not reply.left or seen.bell == 1, "something due found no room, and no bell rang"
+        if not reply.left:
+            over = [lane for lane, us in seen.due.items() if us <= self.book.now and not self.book.rereading(lane[1])]
+            assert not over, f"lanes could go and did not: {over}"
+        self.routes()
+
+    def routes(self) -> None:
+        """How long a route that is down stays closed is the script's to say, within reason."""
+        for name, route in self.book.routes.items():
+            till, down = self.raw("HMGET", self.keys.limit(name), "until", "down")
+            assert route.down == bool(down), f"route {name}: down is {down!r}, by the book {route}"
+            if route.down:
+                probe = route.till == self.book.now + 1
+                assert not probe or self.book.now < int(till) <= self.book.now + 120_000_000, f"{name}: {till}"
+                route.till = int(till)
+
+    def adopt(self, worker: Worker) -> None:
+        """A worker of a version that knows what these mails are held for."""
+        mails = [mail for mail in self.book.mails.values() if mail.needs and not mail.deleted]
+        token, leases = self.run(self.spool.scripts.adopt(worker.name, [mail.entry for mail in mails]))
+        mails = [mail for mail in mails if not self.book.rereading(mail.p)]
+        assert [entry for entry, _ in leases] == [mail.entry for mail in mails], f"adopted {leases}, held {mails}"
+        for mail in mails:
+            mail.kind, mail.needs = "send", False
+            self.specs[mail.entry] = replace(self.specs[mail.entry], kind="send")
+            self.book.lease(mail, worker.name, token)
+            worker.take(mail.entry, token)
+
+    # -- operators, keepers ------------------------------------------------------------------------
+
+    def move(self, verb: str, entries: Sequence[str], at_ms: int | None = None) -> None:
+        mails = [self.mail(entry) for entry in entries]
+        reply = self.run(self.spool.scripts.move(verb, entries, at_ms))
+        predictions.move(self.book, verb, mails, at_ms, reply)
+
+    def expire(self) -> None:
+        ended, lanes = 0, 0
+        while True:
+            more, lanes = self.run(self.spool.scripts.expire([AGE_MS], lanes))
+            ended += more
+            if not more and not lanes:
+                break
+        predictions.expire(self.book, ended)
+
+    def requeue(self, pick: Callable[[Sequence[str]], str]) -> None:
+        letters = {id_.decode(): flat for id_, flat in self.raw("XRANGE", self.keys.dead, "-", "+")}
+        if not letters:
+            return
+        letter = pick(sorted(letters))
+        fields = dict(zip(letters[letter][::2], letters[letter][1::2], strict=True))
+        old = fields[b"dead_entry"].decode()
+        said, again = self.run(self.spool.scripts.requeue([letter, letter]))
+        assert again == "missing", f"letter {letter} was requeued twice: {again}"
+        self.book.letters = [mail for mail in self.book.letters if mail.entry != old]
+        mail = self.added(int(old[0]), order(said), self.specs[old])
+        assert mail.entry == said, f"requeued as {said}, by the book {mail.entry}"
+        self.book.event("email.requeued", said)
+
+    def delete(self, mail: Mail) -> None:
+        """Somebody's XDEL."""
+        self.raw("XDEL", self.spool.stream(mail.entry), mail.entry[1:])
+        mail.deleted = True
+
+    def lose_group(self, p: int) -> None:
+        """Until the next call that needs it."""
+        self.raw("XGROUP", "DESTROY", self.keys.stream(PRIORITIES[p]), GROUP)
+        for mail in self.book.mails.values():
+            if mail.p == p:
+                mail.pel, mail.late = None, False
+        self.book.cursor[p] = (0, 0)
+        there = self.book.stream(p)
+        self.book.mark[p] = order(there[-1].entry) if there else None
+
+    def rule(self, name: str, verb: str) -> None:
+        if verb:
+            self.raw("HSET", self.keys.holds, name, verb)
+            self.book.rules[name] = verb
+        else:
+            self.raw("HDEL", self.keys.holds, name)
+            self.book.rules.pop(name, None)
+
+    # -- looks -----------------------------------------------------------------------------------
+
+    def next_due(self) -> int:
+        """µs at which the next thing falls due; 0 for none."""
+        seen = self.run(look(self.spool, self.last_event))
+        return min([*(ms * 1000 for ms in seen.scheduled.values()), *seen.due.values()], default=0)
+
+    def events(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """All that are kept."""
+        return self.run(look(self.spool)).events
+
+    def bare(self, worker: Worker) -> None:
+        """Its bell, too: what it heard and never answered."""
+        for id_, who, _, _ in self.raw("XPENDING", self.keys.bell, GROUP, "-", "+", 10):
+            if who.decode() == worker.name:
+                self.raw("XACK", self.keys.bell, GROUP, id_)
+        worker.bell.clear()
+
+    def law(self) -> None:
+        got: Look = self.run(look(self.spool, self.last_event))
+        self.last_event = got.last_event
+        wrong = differences(self.book, got)
+        assert not wrong, "; ".join(wrong)
+
+    def find(self) -> None:
+        """Who owns the producers' ids."""
+        asked = [(tenant, id_) for tenant in ("", "t") for id_ in IDS]
+        found = self.run(self.spool.scripts.find([(tenant or None, id_) for tenant, id_ in asked]))
+        owners = [self.book.owner(ident(tenant, id_, "")[:10]) for tenant, id_ in asked]
+        assert found == [owner[0] if owner else "" for owner in owners], f"found {found}, by the book {owners}"
+
+    def lead(self, worker: Worker, ttl_ms: int) -> None:
+        """One leads, until it gives that back."""
+        leads = self.run(self.spool.scripts.leader("tick", worker.name, ttl_ms))
+        may = self.book.leader in {"", worker.name}
+        if may:
+            self.book.leader = worker.name if ttl_ms else ""
+        assert leads == (may and ttl_ms > 0), f"{worker.name} leads: {leads}, the leader is {self.book.leader}"
+
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """`streamq check` says the same."""
+        report = self.run(check(self.spool, repair=repair))
+        orphans = [Wrong(mail.entry, "orphan") for mail in self.book.mails.values() if mail.deleted]
+        assert sorted(report.wrong) == sorted(orphans), f"check: {report.wrong}, by the book {orphans}"
+        for p, name in enumerate(PRIORITIES):
+            states = [self.book.state(mail) for mail in self.book.stream(p)]
+            by_book = {state: states.count(state) for state in report.seen[name]}
+            assert dict(report.seen[name]) == by_book, f"check: {report.seen[name]}, by the book {by_book}"
+        return report
+
+
+def _admit_row(mail: Mail) -> AdmitRow:
+    reason = {
+        "send": b"",
+        "dead": why(reason="to: missing", **{"class": "malformed"}),
+        "hold": why(reason="unknown_field", **{"class": "unknown_field"}, fields=["x"]),
+    }[mail.kind]
+    return AdmitRow(
+        mail.kind, mail.entry, mail.lane, mail.due, mail.deadline, mail.expires,
+        mail.ident, mail.producer, mail.tail.encode(), reason,
+    )  # fmt: skip
+
+
+def settle_row(end: End) -> SettleRow:
+    mail, said = end.mail, {"class": "greylisted", "reply": "451 later"}
+    arg = {
+        "defer": why(wait=end.wait_ms, deadline=mail.deadline, **said),
+        "dead": why(reason="550 no", judged=True, **said),
+        "park": why(down=end.down, wait=end.wait_ms),
+        "hold": why(reason="ambiguous", **{"class": "ambiguous"}),
+    }.get(end.op, b"")
+    return SettleRow(
+        end.op, mail.entry, end.token, mail.lane, mail.producer, KIND_OF.get(end.op, ""), mail.tail.encode(), arg
+    )
