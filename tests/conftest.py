@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from law import leaks, queues, survey
 from mailroom import Mailroom
 from redis.asyncio import Redis
@@ -29,6 +31,10 @@ from streamq.queue.spool import Spool
 from streamq.settings import Settings
 
 MakeSpool = Callable[..., Awaitable[Spool]]
+
+# Others use the machine, too: how long an example took says nothing.
+hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)

@@ -146,8 +146,10 @@ async def test_a_mail_that_does_not_end_is_the_demos_failure(
     monkeypatch.setattr(demo, "MAILS_A_SECOND", 10**6)
     assert await demo._demo(100, 1) is False
     out = capsys.readouterr().out
-    assert re.search(r"^unaccounted +2 ", out, re.M)
-    assert "unaccounted for: news-3" in out
+    found = re.search(r"^unaccounted +(\d+) +of these we know no end", out, re.M)
+    assert found
+    assert int(found[1]) >= 2
+    assert out.count("unaccounted for: ") == min(int(found[1]), 5)
     assert "the last lines of the workers' log:" in out
     assert _left(folder) == []
 

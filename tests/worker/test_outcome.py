@@ -15,7 +15,7 @@ from streamq.queue.scripts import SettleRow
 from streamq.settings import Settings, load_settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
-from streamq.worker.outcome import HINT_MOST_MS, Outcomes
+from streamq.worker.outcome import HINT_MOST_MS, PARKS_MOST, Outcomes
 
 ADDED = 1_700_000_000_000
 NOW = ADDED + 5_000
@@ -144,6 +144,23 @@ def test_a_route_that_is_down_parks_and_is_no_attempt() -> None:
     made = row(delivery(attempts=1), report(Action.PARK))
     assert (made.op, made.kind, made.tail) == ("park", "", b"")
     assert arg(made) == {"down": True, "class": "unreachable"}
+    made = row(delivery(attempts=1), report(Action.PARK, stage=Stage.MAIL, tried=True))
+    assert (made.op, made.kind, arg(made)["own"]) == ("park", "", True)
+
+
+def test_a_mail_that_was_the_probe_too_often_is_judged_itself() -> None:
+    """One mail that brings its route down each time would hold it up for as long as it lives."""
+    again = delivery(attempts=1, notes={"parks": PARKS_MOST})
+    made = row(again, report(Action.PARK, stage=Stage.MAIL, tried=True), jitter=0)
+    assert (made.op, made.kind) == ("defer", "email.deferred")
+    assert arg(made)["down"] is True
+    assert tail(made)["attempt"] == 2
+    for other in (
+        report(Action.PARK, stage=Stage.MAIL, tried=False),  # parked unseen
+        report(Action.PARK, stage=Stage.CONNECT, tried=True),  # it was not its doing
+        report(Action.PARK, scope=Scope.SESSION, stage=Stage.MAIL, tried=True),
+    ):
+        assert row(again, other).op == "park"
 
 
 def test_a_session_that_ends_before_it_judged_parks_for_at_once() -> None:

@@ -68,6 +68,7 @@ local function reclaim(p, stream, id, who)
   end
   if not stamp(stream, id, consumer, token) then return vanish(entry, stream, id) end
   note(entry, notes)
+  admitted_to(p, id)
   out[#out + 1] = entry
   out[#out + 1] = cjson.encode(notes)
   out[#out + 1] = ambiguous and 1 or 0

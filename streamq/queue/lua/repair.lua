@@ -15,11 +15,8 @@ local mend = {}
 
 -- In none: it goes out now, through the limits. A mail that was in fact sent would have been deleted.
 function mend.lost(entry, id)
-  local p = entry:sub(1, 1)
   schedule(entry, math.floor(now / 1000))
-  if before(redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0', id) then
-    redis.call('HSET', K.meta, 'admitted:' .. p, id) -- admission looks for it in the indexes from now on
-  end
+  admitted_to(entry:sub(1, 1), id)
 end
 
 -- In two indexes: an operator's hold wins, then the lane, which remembers its limits.

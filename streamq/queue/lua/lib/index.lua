@@ -99,6 +99,14 @@ local function place(entry)
   return nil
 end
 
+-- Admission looks into the indexes for ids up to the highest that it has seen (admit). Whoever gives a token, or a
+-- place in an index, to a mail that was never admitted raises that: its stream may be read again.
+local function admitted_to(p, id)
+  if before(redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0', id) then
+    redis.call('HSET', K.meta, 'admitted:' .. p, id)
+  end
+end
+
 -- Out of whichever index it stands in.
 local function displace(entry, from)
   if from == 'scheduled' then return unschedule(entry) end
