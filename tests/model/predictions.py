@@ -370,7 +370,7 @@ def _ended(book: Ledger, verb: str, mail: Mail, state: str) -> str:
     return said
 
 
-def expire(book: Ledger, ended: int) -> None:
+def expire(book: Ledger, ended: int, said: set[str]) -> None:
     """One whole sweep: everything that nobody has in hand and whose time is over."""
     now = book.now_ms
     over = []
@@ -387,7 +387,8 @@ def expire(book: Ledger, ended: int) -> None:
             is_over = old and state in {"held", "parked"}
         if is_over:
             over.append(mail)
-    same("expired", ended, len(over))
+    same("expired", said, {mail.entry for mail in over if not mail.deleted})
+    same("expired, with what was deleted", ended, len(over))
     for mail in over:
         if mail.sent:
             book.end(mail, "email.relayed")

@@ -255,7 +255,9 @@ class Rig:
             ended += more
             if not more and not lanes:
                 break
-        predictions.expire(self.book, ended)
+        seen = self.run(look(self.spool, self.last_event))
+        said = {data["entry"] for kind, _, data in seen.events if kind in {"email.expired", "email.relayed"}}
+        predictions.expire(self.book, ended, said)
 
     def requeue(self, pick: Callable[[Sequence[str]], str]) -> None:
         letters = {id_.decode(): flat for id_, flat in self.raw("XRANGE", self.keys.dead, "-", "+")}
