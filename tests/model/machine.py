@@ -249,6 +249,12 @@ class Machine(RuleBasedStateMachine):
         self.rig.moved(by)
         self.release(who, 9, True)
 
+    @act(3, when=lies("scheduled", "parked"), who=WHO)
+    def release_on_time(self, who: int) -> None:
+        """To the µs at which something falls due: that is where a limit is broken, if anywhere."""
+        self.rig.moved(max(self.rig.next_due() - self.rig.book.now, 0))
+        self.release(who, 9, True)
+
     @act(2, when=has("hand"), who=WHO, by=WHO)
     def steal(self, who: int, by: int) -> None:
         """A worker stalls, another takes over."""
@@ -357,10 +363,10 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def law(self) -> None:
         self.rig.law()
+        self.rig.find()
         self.steps += 1
         if self.steps % 8 == 0:
             self.rig.check()
-            self.rig.find()
 
     def teardown(self) -> None:
         try:

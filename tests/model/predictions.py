@@ -371,26 +371,29 @@ def _ended(book: Ledger, verb: str, mail: Mail, state: str) -> str:
 
 
 def expire(book: Ledger, ended: int, said: set[str]) -> None:
-    """One whole sweep: everything that nobody has in hand and whose time is over."""
-    now = book.now_ms
-    over = []
-    for mail in list(book.mails.values()):
-        state = book.state(mail)
-        old = order(mail.entry)[0] + book.age_ms <= now
-        if mail.look and mail.look <= now and not mail.place:
-            mail.look = now + AGAIN_MS  # an attempt is under way: looked at again then
-        if mail.place and mail.look:
-            is_over = mail.look <= now
-        elif state == "waiting":
-            is_over = old and not book.rereading(mail.p) and "send_at" not in mail.fields
-        else:
-            is_over = old and state in {"held", "parked"}
-        if is_over:
-            over.append(mail)
-    same("expired", said, {mail.entry for mail in over if not mail.deleted})
+    """Sweeps until one ends nothing: all that nobody has in hand and whose time is over. (What ends may be the
+    last that a group had to read again.)"""
+    over: list[Mail] = []
+    while more := [mail for mail in book.mails.values() if _is_over(book, mail)]:
+        for mail in more:
+            if mail.sent and not mail.deleted:
+                book.end(mail, "email.relayed")
+            else:
+                book.bury(mail, "email.expired")
+        over += more
+    by_book = {mail.entry for mail in over if not mail.deleted}
+    differ = [mail for mail in [*over, *book.mails.values()] if mail.entry in said ^ by_book]
+    assert said == by_book, f"expired {said}, by the book {by_book}: {differ}"
     same("expired, with what was deleted", ended, len(over))
-    for mail in over:
-        if mail.sent:
-            book.end(mail, "email.relayed")
-        else:
-            book.bury(mail, "email.expired")
+
+
+def _is_over(book: Ledger, mail: Mail) -> bool:
+    state = book.state(mail)
+    old = order(mail.entry)[0] + book.age_ms <= book.now_ms
+    if mail.look and mail.look <= book.now_ms and not mail.place:
+        mail.look = book.now_ms + AGAIN_MS  # an attempt is under way: looked at again then
+    if mail.place and mail.look:
+        return mail.look <= book.now_ms
+    if state == "waiting":
+        return old and not book.rereading(mail.p) and "send_at" not in mail.fields
+    return old and state in {"held", "parked"}

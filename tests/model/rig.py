@@ -249,12 +249,11 @@ class Rig:
         predictions.move(self.book, verb, mails, at_ms, reply)
 
     def expire(self) -> None:
-        ended, lanes = 0, 0
-        while True:
+        ended, lanes, more = 0, 0, 1
+        while more or lanes:
             more, lanes = self.run(self.spool.scripts.expire([AGE_MS], lanes))
             ended += more
-            if not more and not lanes:
-                break
+            assert ended <= len(self.book.mails), f"{ended} have expired, there were {len(self.book.mails)} mails"
         seen = self.run(look(self.spool, self.last_event))
         said = {data["entry"] for kind, _, data in seen.events if kind in {"email.expired", "email.relayed"}}
         predictions.expire(self.book, ended, said)

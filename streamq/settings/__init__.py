@@ -1,0 +1,17 @@
+"""Settings: STREAMQ_* in the environment, streamq.toml, flags; flags win, then environment, then file."""
+
+from streamq.settings.load import load_settings
+from streamq.settings.route import RouteSettings
+from streamq.settings.settings import LimitSettings, Settings
+from streamq.settings.values import UNITS_MS, Window, duration_ms, window
+
+__all__ = [
+    "UNITS_MS",
+    "LimitSettings",
+    "RouteSettings",
+    "Settings",
+    "Window",
+    "duration_ms",
+    "load_settings",
+    "window",
+]

@@ -1,0 +1,99 @@
+"""All settings with their defaults: STREAMQ_* in the environment, streamq.toml, flags."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streamq.keys import TABLE
+from streamq.settings.route import RouteSettings
+from streamq.settings.values import Duration, Durations, Names, RedisUrl, RelayUrl, Windows, cut, duration_ms
+
+__all__ = ["LimitSettings", "Settings"]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SITE = re.compile(r"[^A-Z\s|]{1,255}")
+TAKEN = frozenset(key.shape.partition(":")[0] for key in TABLE if not key.shape.startswith("<"))  # beside priorities
+
+
+class LimitSettings(BaseModel):
+    """Limits of the queue, of a site. Every window holds at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rate: Windows = ()
+
+
+class Settings(BaseSettings):
+    """All of them. `load_settings` reads them from where they may stand."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STREAMQ_", extra="forbid", frozen=True, validate_default=False, env_ignore_empty=True
+    )
+
+    redis_url: RedisUrl = Field(None, repr=False)
+    redis_bin: str | None = None
+    queue: str = "streamq"
+    priorities: Names = ("high", "normal", "low")
+    relay: RelayUrl | None = None
+    in_hand: int = Field(100, ge=1, le=1000)
+    lease_seconds: float = Field(60.0, ge=0.2, le=86_400)
+    grace: Duration = 30_000
+    retry: Durations = tuple(duration_ms(step) for step in ("1m", "5m", "15m", "1h", "3h", "6h"))
+    jitter: float = Field(0.1, ge=0.0, le=0.5)
+    max_age: Duration = duration_ms("5d")
+    id_window: Duration = duration_ms("24h")
+    max_reclaims: int = Field(3, ge=1, le=100)
+    max_mail_bytes: int = Field(25 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
+    on_ambiguous: Literal["resend", "hold", "assume_delivered"] = "resend"
+    pii: Literal["full", "hash"] = "full"
+    events_kept: int = Field(100_000, ge=100)
+    dead_age: Duration = duration_ms("30d")
+    dead_bytes: int = Field(1024**3, ge=1024)
+    routes: dict[str, RouteSettings] = Field(default_factory=dict)
+    sites: dict[str, LimitSettings] | None = None
+
+    @model_validator(mode="after")
+    def _names_are_names(self) -> Settings:
+        if not NAME.fullmatch(self.queue):
+            raise ValueError(f"queue: letters, digits, '.', '_', '-' only: {self.queue!r}")
+        if not 1 <= len(self.priorities) <= 10 or len(set(self.priorities)) != len(self.priorities):
+            raise ValueError(f"priorities: one to ten different names: {','.join(self.priorities)!r}")
+        for name in (*self.priorities, *self.routes):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"letters, digits, '.', '_', '-' only: {name!r}")
+        for name in self.priorities:
+            if name in TAKEN:
+                raise ValueError(f"priorities: {name!r} is the name of another key of the queue: choose another one")
+        for site in self.sites or ():
+            if not SITE.fullmatch(site):
+                raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")
+        if not self.retry:
+            raise ValueError("retry: at least one step")
+        return self
+
+    @property
+    def ways(self) -> dict[str, RouteSettings]:
+        """Every route by name; `relay` is the one named `relay`."""
+        if self.relay is None:
+            return dict(self.routes)
+        return {"relay": RouteSettings.model_validate({"url": self.relay}), **self.routes}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        flags = dict(getattr(init_settings, "init_kwargs", {}))
+        file = flags.pop("toml_values", {})
+        return (
+            InitSettingsSource(settings_cls, flags),
+            env_settings,
+            InitSettingsSource(settings_cls, file),
+        )

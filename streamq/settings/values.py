@@ -1,0 +1,132 @@
+"""The texts that settings are written in: durations, rates, lists, addresses.
+
+Durations are texts like `90s`, `5m`, `1h`, `5d` (a bare number is seconds); rates are texts like `50/s`,
+`600/10m`, `60000/h` (mails per window).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from streamq.errors import SHOWN
+
+__all__ = [
+    "UNITS_MS",
+    "Duration",
+    "Durations",
+    "Names",
+    "RedisUrl",
+    "RelayUrl",
+    "Window",
+    "Windows",
+    "cut",
+    "duration_ms",
+    "redis_url",
+    "window",
+]
+
+UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+LONGEST_MS = 366 * UNITS_MS["d"]
+SHORTEST_MS = 100  # of a rate's window
+MOST_MAILS = 10**9
+MISREAD = "not an address: host or port is wrong (in a password write / as %2F, @ as %40, # as %23)"
+
+
+def duration_ms(text: str | float) -> int:
+    """Read `90s`, `5m`, `1.5h`, `5d`, or a number of seconds; returns milliseconds."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) *(ms|s|m|h|d)?", str(text).strip(), re.ASCII)
+    if not found:
+        raise ValueError(f"not a duration (write 90s, 5m, 1h, 5d): {cut(text)}")
+    ms = round(float(found[1]) * UNITS_MS[found[2] or "s"])
+    if ms > LONGEST_MS:
+        raise ValueError(f"longer than a year: {cut(text)}")
+    return ms
+
+
+def cut(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+class Window(BaseModel):
+    """At most `count` mails in any `window_ms` milliseconds."""
+
+    model_config = ConfigDict(frozen=True)
+    count: int = Field(ge=1, le=MOST_MAILS)
+    window_ms: int = Field(ge=SHORTEST_MS, le=LONGEST_MS)
+
+    def __str__(self) -> str:
+        for unit, ms in reversed(UNITS_MS.items()):
+            if self.window_ms % ms == 0:
+                many = self.window_ms // ms
+                return f"{self.count}/{'' if many == 1 else many}{unit}"
+        raise AssertionError(self.window_ms)
+
+
+def window(text: str | Window) -> Window:
+    """Read `50/s`, `600/10m`, `60000/h`."""
+    if isinstance(text, Window):
+        return text
+    found = re.fullmatch(r"(\d{1,10}) */ *(\d{0,9})(ms|s|m|h|d)", str(text).strip(), re.ASCII)
+    if not found:
+        raise ValueError(f"not a rate (write 50/s, 600/10m, 60000/h): {cut(text)}")
+    count, window_ms = int(found[1]), int(found[2] or 1) * UNITS_MS[found[3]]
+    if not (1 <= count <= MOST_MAILS and SHORTEST_MS <= window_ms <= LONGEST_MS):
+        raise ValueError(f"a rate is 1 to {MOST_MAILS} mails in {SHORTEST_MS} ms to a year: {cut(text)}")
+    return Window(count=count, window_ms=window_ms)
+
+
+def _listed(value: object) -> object:
+    """A comma list, or one value, where a list is meant."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _each(convert: Any, value: object) -> object:
+    listed = _listed(value)
+    return tuple(convert(part) for part in listed) if isinstance(listed, list | tuple) else listed
+
+
+Duration = Annotated[int, BeforeValidator(duration_ms)]
+Durations = Annotated[tuple[int, ...], NoDecode, BeforeValidator(partial(_each, duration_ms))]
+Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(partial(_each, window))]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(partial(_each, str))]
+
+
+def _parts(url: str) -> SplitResult:
+    """Raises ValueError that repeats no part of the URL: a `/` in a password makes the parser take the password
+    for a port, and name it."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(MISREAD) from None
+    if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
+        raise ValueError(MISREAD)
+    return parts
+
+
+def _relay_url(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, str):
+        parts = _parts(text)
+        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError("not a relay (write smtp://[user:password@]host:port or smtps://…)")
+    return value
+
+
+def redis_url(value: object) -> object:
+    if isinstance(value, str) and _parts(value).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("not an address (write redis://, rediss:// or unix://)")
+    return value
+
+
+RelayUrl = Annotated[SecretStr, BeforeValidator(_relay_url)]
+RedisUrl = Annotated[str | None, BeforeValidator(redis_url)]
