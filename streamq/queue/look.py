@@ -15,6 +15,7 @@ __all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "sho
 
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 BUCKETS = 16384  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
+UNSEEN = "?"  # before the lane of a mail whose id nobody has looked up: lib/index.lua
 
 
 @dataclass(slots=True)
@@ -181,7 +182,7 @@ async def show(spool: Spool, entry: str) -> MailView:
     view.intent = _text(intent) if intent else ""
     if pending:
         view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
-    view.lane = _text(lane) if lane else ""
+    view.lane = _text(lane).removeprefix(UNSEEN) if lane else ""
     return view
 
 

@@ -10,10 +10,9 @@ local BUCKETS = 16384 -- lane hashes stay listpacks up to some eight million par
 local ZEROS = {}
 for many = 0, 20 do ZEROS[many] = string.rep('0', many) end
 
-local function padded(p, id)
-  local ms, seq = id_parts(id)
-  return p .. (ZEROS[13 - #ms] or '') .. ms .. '-' .. ZEROS[20 - #seq] .. seq
-end
+local function padded_parts(p, ms, seq) return p .. (ZEROS[13 - #ms] or '') .. ms .. '-' .. ZEROS[20 - #seq] .. seq end
+
+local function padded(p, id) return padded_parts(p, id_parts(id)) end
 
 local function unpadded(member) -- '…|1001732-00…0' → '11732-0'
   local p, ms, seq = member:match('|(%d)0*(%d+)%-0*(%d+)$')
@@ -22,12 +21,29 @@ end
 
 local function lane_in(member) return member:match('^(.*)|') end
 
-local function bucket(id)
-  local ms, seq = id_parts(id)
-  return (tonumber(ms:sub(-9)) * 31 + tonumber(seq:sub(-9))) % BUCKETS
+local of_ms = {} -- a burst's entries share their time
+local function bucket_parts(ms, seq)
+  local base = of_ms[ms]
+  if not base then
+    base = tonumber(ms:sub(-9)) * 31
+    of_ms[ms] = base
+  end
+  return (base + tonumber(#seq > 9 and seq:sub(-9) or seq)) % BUCKETS
 end
 
-local function lane_of(entry, id) return redis.call('HGET', K.lane(bucket(id)), entry) end
+local function bucket(id) return bucket_parts(id_parts(id)) end
+
+-- A mail that went to its lane straight from its stream, and whose producer named it: nobody has looked yet whether
+-- that id was there before.
+local UNSEEN = '?'
+
+-- Its lane, and whether it is such a mail; nil where it is parked nowhere.
+local function lane_of(entry, id)
+  local lane = redis.call('HGET', K.lane(bucket(id)), entry)
+  if not lane then return nil end
+  if lane:sub(1, 1) == UNSEEN then return lane:sub(2), true end
+  return lane, false
+end
 
 -- The parked members of a lane, one priority (nil: all), oldest first.
 local function lane_range(lane, p, many)
@@ -51,10 +67,42 @@ local function park(entry, lane, next, p, id)
   count('parked:' .. p, 1)
 end
 
--- The lane it stood in, or nil.
+-- At most 100 of one lane and priority, in one command where that goes. named: id → whether its producer named it.
+local function park_all(lane, ids, named, next, p)
+  has_parked = true
+  local command, last, bucket_key = {'ZADD', K.parked}, 2, K.lane('')
+  for _, id in ipairs(ids) do
+    local ms, seq = id_parts(id)
+    command[last + 1] = '0'
+    command[last + 2] = lane .. '|' .. padded_parts(p, ms, seq)
+    last = last + 2
+    redis.call('HSET', bucket_key .. bucket_parts(ms, seq), p .. id, named[id] and UNSEEN .. lane or lane)
+  end
+  redis.call(unpack(command))
+  redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
+  count('parked:' .. p, #ids)
+end
+
+-- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane.
+local queues = {}
+local function queue_of(lane)
+  local queue = queues[lane]
+  if not queue then
+    queue = {visit = 0}
+    local first = has_parked and lane_range(lane, nil, 1)[1]
+    if first then
+      queue.urgency = tonumber(first:sub(#lane + 2, #lane + 2))
+      queue.visit = tonumber(redis.call('ZSCORE', K.due(NAMES[queue.urgency + 1]), lane) or 0)
+    end
+    queues[lane] = queue
+  end
+  return queue
+end
+
+-- The lane it stood in, and whether its id is unseen; nil where it stands in none.
 local function unpark(entry)
   local p, id = split(entry)
-  local lane = lane_of(entry, id)
+  local lane, unseen = lane_of(entry, id)
   if not lane or redis.call('ZREM', K.parked, lane .. '|' .. padded(p, id)) == 0 then return nil end
   redis.call('HDEL', K.lane(bucket(id)), entry)
   if #lane_range(lane, p, 1) == 0 then
@@ -62,7 +110,7 @@ local function unpark(entry)
     if visits[p] then visits[p][lane] = nil end
   end
   count('parked:' .. p, -1)
-  return lane
+  return lane, unseen
 end
 
 local function schedule(entry, ms)
