@@ -243,6 +243,12 @@ class Scripts:
         rows = [("-" if tenant is None else f"={tenant}", id_) for tenant, id_ in ids]
         return [entry.decode() for entry in await self.caller.call("find", (self.now, self.window_ms), rows)]
 
+    async def seek(self, p: int, start: str, many: int, tenant: str | None, id_: str) -> tuple[str, str]:
+        """Where to go on in this stream, "" at its end; and the entry, "" where it is none of these."""
+        named = "-" if tenant is None else f"={tenant}"
+        reached, entry = await self.caller.call("seek", (p, start, many, named, id_))
+        return reached.decode(), entry.decode()
+
     async def expire(self, ages_ms: Sequence[int], lane_from: int = 0) -> tuple[int, int]:
         """How many ended, and where among the lanes the sweep goes on."""
         head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)

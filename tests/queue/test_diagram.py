@@ -172,6 +172,7 @@ NO_ARROW = {
     "leader": "which process sweeps",
     "reap": "consumers, not mails",
     "find": "looks up an id",
+    "seek": "looks for an id that nobody has looked up yet",
     "check": "looks, changes nothing",
 }
 

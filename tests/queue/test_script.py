@@ -33,6 +33,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "move": lambda stubs: stubs.move("hold", ["11-1"]),
     "requeue": lambda stubs: stubs.requeue(["1-1"]),
     "find": lambda stubs: stubs.find([(None, "a1")]),
+    "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
     "expire": lambda stubs: stubs.expire([1]),
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),

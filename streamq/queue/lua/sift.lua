@@ -96,7 +96,7 @@ local function visit(id, fields)
   local lane, producer, size = glance(fields)
   local parks = in_time and lane
   if parks and has_holds then
-    parks = not intent_of(p .. id) and redis.call('HEXISTS', K.holds, 'id:' .. producer) == 0
+    parks = not intent_of(ARGV[3] .. id) and redis.call('HEXISTS', K.holds, 'id:' .. producer) == 0
   end
   if parks then
     lane.ids[#lane.ids + 1] = id
@@ -104,7 +104,7 @@ local function visit(id, fields)
     parked = parked + 1
     highest = id
   else
-    taken[#taken + 1] = {p .. id, fields}
+    taken[#taken + 1] = {ARGV[3] .. id, fields}
     ids[#ids + 1] = id
   end
   return size

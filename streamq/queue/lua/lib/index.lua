@@ -10,9 +10,11 @@ local BUCKETS = 16384 -- lane hashes stay listpacks up to some eight million par
 local ZEROS = {}
 for many = 0, 20 do ZEROS[many] = string.rep('0', many) end
 
-local function padded_parts(p, ms, seq) return p .. (ZEROS[13 - #ms] or '') .. ms .. '-' .. ZEROS[20 - #seq] .. seq end
-
-local function padded(p, id) return padded_parts(p, id_parts(id)) end
+-- head: what stands before it
+local function padded(head, id)
+  local ms, seq = id_parts(id)
+  return head .. (ZEROS[13 - #ms] or '') .. ms .. '-' .. ZEROS[20 - #seq] .. seq
+end
 
 local function unpadded(member) -- '…|1001732-00…0' → '11732-0'
   local p, ms, seq = member:match('|(%d)0*(%d+)%-0*(%d+)$')
@@ -21,17 +23,10 @@ end
 
 local function lane_in(member) return member:match('^(.*)|') end
 
-local of_ms = {} -- a burst's entries share their time
-local function bucket_parts(ms, seq)
-  local base = of_ms[ms]
-  if not base then
-    base = tonumber(ms:sub(-9)) * 31
-    of_ms[ms] = base
-  end
-  return (base + tonumber(#seq > 9 and seq:sub(-9) or seq)) % BUCKETS
+local function bucket(id)
+  local ms, seq = id_parts(id)
+  return (tonumber(ms:sub(-9)) * 31 + tonumber(seq:sub(-9))) % BUCKETS
 end
-
-local function bucket(id) return bucket_parts(id_parts(id)) end
 
 -- A mail that went to its lane straight from its stream, and whose producer named it: nobody has looked yet whether
 -- that id was there before.
@@ -70,13 +65,14 @@ end
 -- At most 100 of one lane and priority, in one command where that goes. named: id → whether its producer named it.
 local function park_all(lane, ids, named, next, p)
   has_parked = true
-  local command, last, bucket_key = {'ZADD', K.parked}, 2, K.lane('')
+  -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.
+  local digit, command, last, unseen = text(p), {'ZADD', K.parked}, 2, UNSEEN .. lane
+  local head = lane .. '|' .. digit
   for _, id in ipairs(ids) do
-    local ms, seq = id_parts(id)
     command[last + 1] = '0'
-    command[last + 2] = lane .. '|' .. padded_parts(p, ms, seq)
+    command[last + 2] = padded(head, id)
     last = last + 2
-    redis.call('HSET', bucket_key .. bucket_parts(ms, seq), p .. id, named[id] and UNSEEN .. lane or lane)
+    redis.call('HSET', K.lane(bucket(id)), digit .. id, named[id] and unseen or lane)
   end
   redis.call(unpack(command))
   redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
