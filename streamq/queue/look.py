@@ -14,7 +14,7 @@ from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, wal
 __all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "show", "status"]
 
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
-BUCKETS = 16384  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
+BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
 SOUGHT_BYTES = 1_000_000  # of bodies that one script passes by: some ms
 UNSEEN = "?"  # before the lane of a mail whose id nobody has looked up: lib/index.lua
 
@@ -203,7 +203,7 @@ async def show(spool: Spool, entry: str) -> MailView:
 
 def _bucket(entry: str) -> int:
     ms, seq = entry[1:].split("-")
-    return (int(ms[-9:]) * 31 + int(seq[-9:])) % BUCKETS
+    return (int(ms[-9:]) * 31 + int(seq[-9:]) // NEIGHBOURS) % BUCKETS
 
 
 def _before(entry: str) -> str:
