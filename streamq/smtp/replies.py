@@ -51,11 +51,12 @@ class Verdict:
 
 
 class Replies:
-    """Tables in the order in which they are asked."""
+    """Tables in the order in which they are asked; `entries` are all of theirs."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = tuple(entries)
         self._by_code: dict[int, list[Entry]] = {}
-        for entry in entries:
+        for entry in self.entries:
             for code in entry.codes:
                 self._by_code.setdefault(code, []).append(entry)
 

@@ -18,7 +18,20 @@ from streamq.smtp.patterns import most_ways
 
 __all__ = ["Entry", "read_entries"]
 
-KEYS = {"class", "scope", "action", "code", "enhanced", "text", "stage", "first", "guess", "names_site", "hint", "source"}
+KEYS = {
+    "class",
+    "scope",
+    "action",
+    "code",
+    "enhanced",
+    "text",
+    "stage",
+    "first",
+    "guess",
+    "names_site",
+    "hint",
+    "source",
+}
 MANDATORY = {"class", "scope", "action", "code"}
 VERDICTS = {Action.SENT, Action.RETRY, Action.FAIL, Action.PARK}
 CLASS = re.compile(r"[a-z][a-z0-9_]{0,40}")
