@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     queue: str = "streamq"
     priorities: Names = ("high", "normal", "low")
     relay: RelayUrl | None = None
+    replies: str | None = None
     in_hand: int = Field(100, ge=1, le=1000)
     lease_seconds: float = Field(60.0, ge=0.2, le=86_400)
     grace: Duration = 30_000

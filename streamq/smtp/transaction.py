@@ -51,6 +51,7 @@ class Transaction:
         self.dot_seconds = route.dot_timeout / 1000
         self._now = asyncio.get_running_loop().time
         self._begun = 0.0
+        self._site = ""
         self._stage = Stage.MAIL
         self._accepted = False  # MAIL was
         self._dotted = False
@@ -58,6 +59,7 @@ class Transaction:
     async def run(self, letter: Letter) -> Report:
         """Never raises for anything that a server does; cancelling it leaves the letter to `interrupted`."""
         self._begun = self._now()
+        self._site = letter.site
         self._stage = Stage.MAIL
         self._accepted = self._dotted = False
         envelope = self._envelope(letter)
@@ -259,11 +261,12 @@ class Transaction:
             self.wire.breach(f"{stage} was answered with {reply.code}")
             return self._broken()
         text = plain_text(reply.text)
-        verdict = self.rules.classify(stage, reply.code, text, self.link.mails == 1)
+        verdict = self.rules.classify(stage, reply.code, text, self.link.mails == 1, self._site)
         self._stage = stage
         report = self._report(verdict.action, verdict.scope, verdict.klass, reply, text)
         report.enhanced = verdict.enhanced
         report.hint_ms = verdict.hint_ms
+        report.about_recipient = verdict.about_recipient
         if verdict.action is Action.PARK and verdict.scope is Scope.SESSION:
             self.link.ended = True  # this session takes no more mail, whatever the code's digits say
         return report

@@ -67,7 +67,8 @@ class Outcomes:
                 )
                 return self._made(delivery, "hold", "email.held", tail, said)
         kind = "email.deferred"
-        if report.action is Action.AMBIGUOUS:
+        marked = {"ambiguous": True} if report.action is Action.AMBIGUOUS else {}
+        if marked:
             kind = "email.ambiguous"
         elif report.klass in THROTTLES:
             kind = "email.throttled"
@@ -75,6 +76,7 @@ class Outcomes:
             wait=self.wait_ms(delivery.attempts + 1, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
+            **marked,
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", kind, tail, said)

@@ -19,6 +19,7 @@ from streamq.queue.spool import Spool
 from streamq.settings import Settings
 from streamq.smtp.courier import Courier, Mark
 from streamq.smtp.outbox import Outbox
+from streamq.smtp.replies import load_replies
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
@@ -47,7 +48,7 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
-    route, redis-py's errors where the server cannot be reached at the start."""
+    route or with a wrong reply table, redis-py's errors where the server cannot be reached at the start."""
 
     def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
         if not settings.ways:
@@ -57,6 +58,7 @@ class Worker:
             )
         self.settings = settings
         self.url = url
+        self.rules = load_replies(settings.replies)
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
         self.ready = asyncio.Event()
@@ -125,7 +127,7 @@ class Worker:
             self.chance,
         )
         self.couriers = [
-            Courier(name, way, self.outboxes[name], self.settler.done, self._marks(at))
+            Courier(name, way, self.outboxes[name], self.settler.done, self._marks(at), rules=self.rules)
             for at, (name, way) in enumerate(ways.items())
         ]
 

@@ -230,8 +230,7 @@ def test_every_action_has_a_row() -> None:
 def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) -> None:
     made = row(delivery(), report(Action.AMBIGUOUS), on_ambiguous=policy)
     assert (made.op, made.kind) == (op, kind)
-    if op != "defer":
-        assert arg(made)["ambiguous"] is True
+    assert arg(made)["ambiguous"] is True
     # The mail's own word wins.
     for other in ("resend", "hold", "assume_delivered"):
         made = row(delivery(mail(on_ambiguous=policy)), report(Action.AMBIGUOUS), on_ambiguous=other)
@@ -240,7 +239,8 @@ def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) ->
 
 def test_an_ambiguous_mail_waits_for_its_retry() -> None:
     made = row(delivery(attempts=1), report(Action.AMBIGUOUS), retry="1s,2s", jitter=0)
-    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "class": "timeout"}
+    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "class": "timeout", "ambiguous": True}
+    assert "ambiguous" not in arg(row(delivery(), report(Action.RETRY)))
 
 
 # -- waits ------------------------------------------------------------------------------------------------------
