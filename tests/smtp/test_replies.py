@@ -6,9 +6,9 @@ from importlib.resources import files
 import pytest
 
 from streamq.errors import SettingsError
+from streamq.smtp.judge import plain_text
 from streamq.smtp.letter import Action, Scope, Stage
 from streamq.smtp.replies import Replies, Verdict, default_replies
-from streamq.smtp.transaction import plain_text
 
 GMAIL_RATE = (
     b"4.7.28 Gmail has detected an unusual rate of\n4.7.28 unsolicited mail originating from your IP address. To\n"
