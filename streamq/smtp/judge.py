@@ -6,7 +6,8 @@ BREAKS     Time-outs, resets, closes and garbage, by where they happen:
                                          content filter that hangs, a server that crashes on it) would
                                          otherwise go round for ever without growing older on its schedule
              after the dot               AMBIGUOUS (RFC 1047)
-           "After the dot" begins when the dot is handed to the system, not when the server has it.
+           "After the dot" begins when the dot (with BDAT: the last byte of the body) is handed to the system, not
+           when the server has it.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ class Judge:
         self._now = asyncio.get_running_loop().time
         self._begun = 0.0
 
-    def begin(self) -> None:
+    def begin(self) -> float:
+        """Loop time."""
         self._begun = self._now()
         self.stage = Stage.MAIL
         self.accepted = self.dotted = False
+        return self._begun
 
     def closes(self, reply: Reply) -> bool:
         """421 closes the connection, whatever it was given to (RFC 5321, 3.8)."""

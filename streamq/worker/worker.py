@@ -120,7 +120,9 @@ class Worker:
             self.chance,
         )
         self.couriers = [
-            Courier(name, way, self.outboxes[name], self.settler.done, self._marks(at))
+            Courier(
+                name, way, self.outboxes[name], self.settler.done, self._marks(at), priorities=self.spool.priorities
+            )
             for at, (name, way) in enumerate(ways.items())
         ]
 
