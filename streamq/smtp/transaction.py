@@ -185,6 +185,8 @@ class Transaction:
         if refused is None and not rcpt.positive:
             refused = judge.judged(rcpt, Stage.RCPT)
         if self.chunking:
+            if refused is not None and wire.fault == "protocol":
+                return judge.broken()
             link.dirty = refused is not None
             return refused
         judge.stage = Stage.DATA
@@ -194,11 +196,13 @@ class Transaction:
             return refused or judge.broken()
         if judge.closes(data):
             return refused or judge.judged(data, Stage.DATA)
+        if wire.fault == "protocol":  # out of step: what was refused may be another command, or nothing
+            return judge.broken()
         if data.code == 354:
             if refused is not None:
                 await self._empty_dot(rcpt.positive)
             return refused
-        if data.code < 400:  # the replies are out of step: the refusal may be another command's, or nobody's
+        if data.code < 400:  # out of step as well
             return judge.judged(data, Stage.DATA)
         link.dirty = mail.positive or rcpt.positive
         return refused or judge.judged(data, Stage.DATA)
@@ -347,9 +351,13 @@ class Transaction:
             if judge.closes(rcpt):
                 return refused or judge.judged(rcpt, Stage.RCPT)
             refused = refused or judge.judged(rcpt, Stage.RCPT)
+            if refused.action is Action.AMBIGUOUS:
+                return refused
         judge.stage = Stage.DOT
         wire.arm(self.dot_seconds)
         reply = await wire.read()
+        if wire.fault == "protocol":  # more replies than commands: none of them says whose it is
+            return judge.broken()
         if refused is None:
             return self._at_the_dot(reply)
         link.dirty = True
