@@ -101,7 +101,7 @@ def _by_priority(value: object) -> object:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         value = {"*": value}
     if not isinstance(value, dict):
-        return value
+        raise ValueError(f'not a duration, nor durations by priority (write {{high = "30s"}}): {cut(value)}')
     found = {str(name): duration_ms(given) for name, given in value.items()}
     if short := next((name for name, ms in found.items() if ms < SHORTEST_TIME_MS), None):
         raise ValueError(f"{short}: at least 1s: {cut(value[short])}")
