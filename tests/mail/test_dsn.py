@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from streamq.errors import MalformedMail
-from streamq.mail import Mail, glance, parse
+from streamq.mail import BUILT, LATER, Mail, glance, parse
 from streamq.mail.dsn import Dsn, read_dsn, read_require_tls, xtext
 
 PLAIN = {b"from": b"shop@example.com", b"to": b"bob@example.net", b"text": b"Hi"}
@@ -72,6 +75,17 @@ def test_they_are_content_and_no_plain_mail(field: str) -> None:
     value = {"dsn_notify": "never", "dsn_ret": "full", "dsn_envid": "a", "require_tls": "1"}[field]
     assert read(id="1", **{field: value}).content_hash != read(id="1").content_hash
     assert glance({**PLAIN, field.encode(): value.encode()}, 10**6) is None
+
+
+def test_the_wire_protocol_has_every_field() -> None:
+    wire = (Path(__file__).parents[2] / "docs" / "wire-protocol.md").read_text("utf-8")
+    rows = [line for line in wire.partition("## 2. ")[2].partition("### ")[0].splitlines() if line.startswith("| `")]
+    said = {"built": set[str](), "**held**": set[str](), "ignored": set[str]()}
+    for row in rows:
+        names, state, _ = row.strip("| ").split(" | ", 2)
+        said[state].update(re.findall(r"`([^`]+)`", names))
+    assert said["built"] == {field.decode() for field in BUILT}
+    assert said["**held**"] == {field.decode() for field in LATER}
 
 
 def test_xtext() -> None:
