@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import inf
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from streamq.settings.values import Duration, RelayUrl
+from streamq.settings.values import ByPriority, Duration, RelayUrl
 
 __all__ = ["RouteSettings"]
+
+URGENT_MS = 60_000  # a one-time code that waits longer for a server does better on another connection
 
 
 class RouteSettings(BaseModel):
     """A way out: one relay, how to speak to it and how much it gets.
 
     `url` is `smtp://[user:password@]host[:port]` (port 25; STARTTLS when offered, by `tls`) or `smtps://`
-    (implicit TLS, port 465). Times are milliseconds and follow RFC 5321, section 4.5.3.2.
+    (implicit TLS, port 465). Times are milliseconds and follow RFC 5321, section 4.5.3.2; `transaction_timeout` is
+    ours, by priority (`*`: each that is not named), None: URGENT_MS for the most urgent one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: RelayUrl
     connections: int = Field(20, ge=1, le=1000)
     mails_per_connection: int = Field(100, ge=1)
-    pipelining: Literal["off", "transaction"] = "transaction"
+    pipelining: Literal["off", "transaction", "overlap"] = "transaction"
+    chunking: bool = False
     tls: Literal["none", "may", "require"] = "may"
     verify: bool = True
     ehlo: str = ""
@@ -34,6 +40,14 @@ class RouteSettings(BaseModel):
     data_timeout: Duration = 120_000
     body_timeout: Duration = 180_000
     dot_timeout: Duration = 600_000
+    transaction_timeout: ByPriority | None = None
+
+    def transaction_seconds(self, priorities: Sequence[str]) -> tuple[float, ...]:
+        """From the first byte of MAIL to the dot, for each priority, the most urgent first; infinite: no limit."""
+        given = self.transaction_timeout
+        if given is None:
+            given = dict.fromkeys(priorities[:1], URGENT_MS)
+        return tuple(given.get(name, given.get("*", inf)) / 1000 for name in priorities)
 
     @property
     def implicit_tls(self) -> bool:

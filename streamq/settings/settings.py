@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         for name in self.priorities:
             if name in TAKEN:
                 raise ValueError(f"priorities: {name!r} is the name of another key of the queue: choose another one")
+        for name, route in self.routes.items():
+            for priority in route.transaction_timeout or ():
+                if priority != "*" and priority not in self.priorities:
+                    raise ValueError(f"routes.{name}.transaction_timeout: no such priority: {cut(priority)}")
         for site in self.sites or ():
             if not SITE.fullmatch(site):
                 raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")

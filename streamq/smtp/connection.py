@@ -71,6 +71,9 @@ class Offer:
     size: int = 0
     eight_bit: bool = False
     smtputf8: bool = False
+    chunking: bool = False
+    dsn: bool = False
+    require_tls: bool = False
 
     @classmethod
     def of(cls, extensions: dict[str, str]) -> Offer:
@@ -81,6 +84,9 @@ class Offer:
             size=int(size) if size.isascii() and size.isdigit() and len(size) <= 20 else 0,
             eight_bit="8bitmime" in extensions,
             smtputf8="smtputf8" in extensions,
+            chunking="chunking" in extensions,
+            dsn="dsn" in extensions,
+            require_tls="requiretls" in extensions,
         )
 
 

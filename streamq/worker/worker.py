@@ -127,7 +127,15 @@ class Worker:
             self.chance,
         )
         self.couriers = [
-            Courier(name, way, self.outboxes[name], self.settler.done, self._marks(at), rules=self.rules)
+            Courier(
+                name,
+                way,
+                self.outboxes[name],
+                self.settler.done,
+                self._marks(at),
+                rules=self.rules,
+                priorities=self.spool.priorities,
+            )
             for at, (name, way) in enumerate(ways.items())
         ]
 

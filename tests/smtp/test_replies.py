@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from streamq.errors import SettingsError
+from streamq.smtp.judge import plain_text
 from streamq.smtp.letter import Action, Scope, Stage
 from streamq.smtp.replies import READ, Replies, Verdict, default_replies, load_replies
-from streamq.smtp.transaction import plain_text
 
 CORPUS = tomllib.loads(Path(__file__).with_name("replies_corpus.toml").read_text("utf-8"))
 DOCS = Path(__file__).parents[2] / "docs" / "smtp.md"
