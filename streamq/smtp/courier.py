@@ -24,10 +24,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from streamq.settings import RouteSettings
-from streamq.smtp.connection import Connection, NotConnected, connect, tls_context
+from streamq.smtp.connection import Connection, NotConnected
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
+from streamq.smtp.tls import tls_context
 from streamq.smtp.transaction import Mark, Transaction
 
 __all__ = ["Courier", "Done", "Mark", "RouteState"]

@@ -34,9 +34,11 @@ from scripted_relay import (
     until,
 )
 
-from streamq.smtp.connection import NotConnected, Offer, connect, tls_context
+from streamq.smtp.connection import NotConnected, Offer
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Stage
 from streamq.smtp.replies import default_replies
+from streamq.smtp.tls import tls_context
 
 PEM = Path(__file__).with_name("relay_test.pem")  # signs itself, for localhost and 127.0.0.1, key included
 
@@ -316,7 +318,7 @@ async def test_a_server_without_auth() -> None:
 
 @on_both_loops
 async def test_a_password_does_not_go_to_strangers_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamq.smtp.connection.Handshake._on_this_machine", lambda _: False)
+    monkeypatch.setattr("streamq.smtp.handshake.Handshake._on_this_machine", lambda _: False)
     plain = ["250-relay.example", "250 AUTH PLAIN LOGIN"]
     async with Relay(hello(*plain)) as relay:
         failure = await refused_by(relay.port, tls="may", **LOGIN)

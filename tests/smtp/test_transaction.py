@@ -33,7 +33,7 @@ from scripted_relay import (
     until,
 )
 
-from streamq.smtp.connection import connect
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.replies import default_replies
 from streamq.smtp.transaction import Transaction
