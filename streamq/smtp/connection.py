@@ -7,33 +7,39 @@ FAILS    `NotConnected`, with stage, class and the server's words. A connection 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from streamq.errors import StreamqError
 from streamq.smtp.letter import Stage
 from streamq.smtp.protocol import Wire
 
-__all__ = ["CUT", "Connection", "NotConnected", "Offer"]
+__all__ = ["CUT", "QUIT_WAIT", "Connection", "NotConnected", "Offer"]
 
 QUIT_WAIT = 2.0  # seconds for the reply to QUIT, and for the close
 CUT = 500  # characters of a reply that are kept
 
 
 class NotConnected(StreamqError):
-    """No connection came about; never leaves smtp/. `code` 0: no reply."""
+    """No connection came about; never leaves smtp/. `code` 0: no reply; `again`: another one is worth a try now."""
 
     def __init__(
         self, stage: Stage, klass: str, said: str, *, code: int = 0, enhanced: str = "", hint_ms: int = 0
     ) -> None:
-        super().__init__(f"{stage}: {klass}: {said}")
+        super().__init__()
         self.stage = stage
         self.klass = klass
-        self.said = said[:CUT]
+        self.reword(said)
         self.code = code
         self.enhanced = enhanced
         self.hint_ms = hint_ms
         self.peer = ""
         self.tls = ""
+        self.again = False
+
+    def reword(self, said: str) -> None:
+        self.said = said[:CUT]
+        self.args = (f"{self.stage}: {self.klass}: {self.said}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +65,19 @@ class Offer:
 
 
 class Connection:
-    """`number` is 0 .. n-1 within its courier; `peer` and `tls` as reports show them."""
+    """`number` is 0 .. n-1 within its courier; `peer` and `tls` as reports show them; `serial` is that of the token
+    that opened it (0: none); `since` when it was opened, by the loop's clock."""
 
-    __slots__ = ("dirty", "ended", "mails", "number", "offer", "peer", "tls", "wire")
+    __slots__ = ("dirty", "ended", "mails", "number", "offer", "peer", "serial", "since", "tls", "wire")
 
-    def __init__(self, number: int, wire: Wire, offer: Offer, peer: str, tls: str) -> None:
+    def __init__(self, number: int, wire: Wire, offer: Offer, peer: str, tls: str, serial: int = 0) -> None:
         self.number = number
         self.wire = wire
         self.offer = offer
         self.peer = peer
         self.tls = tls
+        self.serial = serial
+        self.since = asyncio.get_running_loop().time()
         self.mails = 0  # transactions begun
         self.dirty = False  # the server still has a transaction open: RSET comes first
         self.ended = False  # 421, or we would rather not go on

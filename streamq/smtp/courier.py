@@ -1,7 +1,8 @@
 """The courier: takes letters from an outbox and carries them to one relay over kept connections.
 
 LINES    Up to `connections` tasks, each with one connection and a number 0 .. n-1. A line takes letters for
-         as long as there are any, rests, and closes with QUIT after `idle`, or after `mails_per_connection`.
+         as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
+         `connection_lifetime`, or when the token that opened it is no longer the route's.
 OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
          mail on this route, one line only: a route that is down is not met by twenty connections.
 DOWN     A connection that fails before MAIL, or that the server gives up in its first transaction, or a reply
@@ -24,12 +25,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from streamq.settings import RouteSettings
+from streamq.smtp.access import Access
 from streamq.smtp.connection import Connection, NotConnected
 from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
-from streamq.smtp.tls import tls_context
 from streamq.smtp.transaction import Mark, Transaction
 
 __all__ = ["Courier", "Done", "Mark", "RouteState"]
@@ -84,7 +85,7 @@ class Courier:
         self._rules = rules or default_replies()
         self._on_state = on_state
         self._rand = rand
-        self._context = tls_context(route)
+        self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}
         self._opening: set[int] = set()
@@ -170,7 +171,7 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
-                link = await connect(self.route, self._context, number, self._rules)
+                link = await connect(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)
             else:
@@ -193,8 +194,8 @@ class Courier:
 
     async def _work(self, link: Connection, epoch: int) -> None:
         transaction = Transaction(link, self.route, self._rules, self._mark)
-        outbox, most = self._outbox, self.route.mails_per_connection
-        while link.usable and link.mails < most and epoch == self._epoch and not self._stopping.is_set():
+        outbox = self._outbox
+        while self._fit(link) and epoch == self._epoch and not self._stopping.is_set():
             letter = outbox.get_nowait()
             if letter is None:
                 if not await self._rest(link):
@@ -214,11 +215,23 @@ class Courier:
                 self._spread_word()
         outbox.pass_on()
 
+    def _fit(self, link: Connection) -> bool:
+        """Whether the connection may have another mail."""
+        return (
+            link.usable
+            and link.mails < self.route.mails_per_connection
+            and self._life_left(link) > 0
+            and self._access.holds(link.serial)
+        )
+
+    def _life_left(self, link: Connection) -> float:
+        return link.since + self.route.connection_lifetime / 1000 - asyncio.get_running_loop().time()
+
     async def _rest(self, link: Connection) -> bool:
         """Wait for a letter. False: the time is over, or the connection is."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.enlist(waiter)
-        link.wire.rest(waiter, self.route.idle / 1000)
+        link.wire.rest(waiter, min(self.route.idle / 1000, self._life_left(link)))
         try:
             await waiter
             return bool(self._outbox) or not link.wire.expired

@@ -19,7 +19,6 @@ from typing import cast
 
 from aiosmtplib import SMTP
 from aiosmtplib.errors import (
-    SMTPAuthenticationError,
     SMTPException,
     SMTPHeloError,
     SMTPResponseException,
@@ -27,24 +26,51 @@ from aiosmtplib.errors import (
 )
 from aiosmtplib.response import SMTPResponse
 
-from streamq.settings import RouteSettings
-from streamq.smtp.connection import Connection, NotConnected, Offer
+from streamq.smtp.access import Access
+from streamq.smtp.auth import Login, Refused
+from streamq.smtp.connection import QUIT_WAIT, Connection, NotConnected, Offer
 from streamq.smtp.letter import Stage
 from streamq.smtp.protocol import Wire
-from streamq.smtp.reach import own_name, reach
+from streamq.smtp.reach import own_name
 from streamq.smtp.replies import Replies
+from streamq.smtp.tls import check_pin
+from streamq.smtp.token_reply import TokenError
+from streamq.smtp.tokens import Token
 
 __all__ = ["connect"]
 
-QUIT_WAIT = 2.0  # seconds for the close
-MECHANISMS = ("plain", "login", "cram-md5")
 UNKNOWN_COMMAND = {500, 502}  # EHLO is not known here: HELO (RFC 5321, 4.1.4)
-OTHER_MECHANISM = {500, 504}  # RFC 4954, 4: the mechanism is not supported after all
 
 
-async def connect(route: RouteSettings, context: ssl.SSLContext | None, number: int, rules: Replies) -> Connection:
+async def connect(access: Access, number: int, rules: Replies) -> Connection:
     """Raises `NotConnected`, and closes what it opened."""
-    handshake = Handshake(route, context, rules)
+    kept = await _token(access)
+    try:
+        return await _attempt(access, number, rules, kept)
+    except NotConnected as failure:
+        if not failure.again:
+            raise
+    return await _attempt(access, number, rules, None)
+
+
+async def _token(access: Access) -> Token | None:
+    """A token that was kept since before: the server may find that it is over. It is seen to here, since no server
+    likes to wait for a token endpoint in the middle of a session."""
+    tokens = access.tokens
+    if tokens is None:
+        return None
+    before = tokens.serial
+    try:
+        token = await tokens.get()
+    except TokenError as wrong:
+        failure = NotConnected(Stage.AUTH, "authentication", str(wrong))
+        failure.peer = f"{access.route.host}:{access.route.port}"
+        raise failure from None
+    return token if token.serial == before else None
+
+
+async def _attempt(access: Access, number: int, rules: Replies, kept: Token | None) -> Connection:
+    handshake = Handshake(access, rules, kept)
     try:
         return await handshake.run(number)
     except NotConnected as failure:
@@ -57,10 +83,13 @@ async def connect(route: RouteSettings, context: ssl.SSLContext | None, number: 
 class Handshake:
     """One attempt. `stage` follows where it is."""
 
-    def __init__(self, route: RouteSettings, context: ssl.SSLContext | None, rules: Replies) -> None:
-        self.route = route
-        self.context = context
+    def __init__(self, access: Access, rules: Replies, kept: Token | None) -> None:
+        self.access = access
+        self.route = route = access.route
+        self.context = access.context
         self.rules = rules
+        self.kept = kept
+        self.serial = 0
         self.stage = Stage.CONNECT
         self.peer = f"{route.host}:{route.port}"
         self.tls = ""
@@ -69,6 +98,7 @@ class Handshake:
         self.smtp: SMTP | None = None
         self.wire = Wire(asyncio.get_running_loop())
         self.seconds = route.command_timeout / 1000
+        self.verified_name = route.tls_name or route.host.rstrip(".")  # RFC 6066, 3: without the dot at the end
 
     async def run(self, number: int) -> Connection:
         try:
@@ -77,16 +107,14 @@ class Handshake:
             raise self._refused(no.code, no.message) from no
         except SMTPTimeoutError as late:
             raise NotConnected(self.stage, "timeout", late.message) from late
-        except ssl.SSLError as wrong:
-            raise self._tls_failed(wrong) from wrong
         except (SMTPException, OSError) as lost:
-            if isinstance(lost.__cause__, ssl.SSLError):
-                raise self._tls_failed(lost.__cause__) from lost
+            if (wrong := _tls_in(lost)) is not None:
+                raise NotConnected(Stage.STARTTLS, "tls", _tls_words(wrong)) from lost
             raise NotConnected(self.stage, "disconnected", str(lost)) from lost
-        except ValueError as wrong:  # aiosmtplib: control characters in the EHLO name, the user, the password
+        except ValueError as wrong:  # ssl: a name that no certificate can have
             raise NotConnected(self.stage, "settings", str(wrong)) from wrong
         self.done = True
-        return Connection(number, self.wire, offer, self.peer, self.tls)
+        return Connection(number, self.wire, offer, self.peer, self.tls, self.serial)
 
     async def clean_up(self) -> None:
         if self.done:
@@ -106,30 +134,39 @@ class Handshake:
             self.sock.close()
 
     async def _talk(self) -> Offer:
-        sock = self.sock = await reach(self.route)
-        self.peer = f"{self.route.host}[{sock.getpeername()[0]}]:{self.route.port}"
-        name = self.route.ehlo or own_name(sock)
+        sock, address = await self.access.reach.open()
+        self.sock = sock
+        self.peer = f"{self.route.host}[{address}]:{self.route.port}"
         smtp = self.smtp = SMTP(
-            hostname=self.route.host,
+            hostname=self.verified_name,
             sock=sock,
-            local_hostname=name,
+            local_hostname=self.route.ehlo or own_name(sock),
             use_tls=self.route.implicit_tls,
             start_tls=False,
             tls_context=self.context,
             timeout=self.seconds,
         )
-        self.stage = Stage.STARTTLS if self.route.implicit_tls else Stage.GREETING
-        await smtp.connect(timeout=self.route.greeting_timeout / 1000)
+        await self._be_greeted(smtp)
         _still_wanted()
         self._listen(smtp)
         await self._greet(smtp)
         if self.context is not None and not self.tls:
             await self._start_tls(smtp)
         if self.route.user is not None:
-            await self._log_in(smtp, self.route.user, self.route.password or "")
+            await self._log_in(smtp, self.route.user)
         offer = Offer.of(smtp.esmtp_extensions)
         self._take_over(smtp)
         return offer
+
+    async def _be_greeted(self, smtp: SMTP) -> None:
+        self.stage = Stage.STARTTLS if self.route.implicit_tls else Stage.GREETING
+        try:
+            await smtp.connect(timeout=self.route.greeting_timeout / 1000)
+        except SMTPException as failed:
+            # aiosmtplib does both in one go; what came from its own reading came after the TLS handshake.
+            if isinstance(failed, SMTPResponseException) or isinstance(failed.__cause__, SMTPException):
+                self.stage = Stage.GREETING
+            raise
 
     async def _greet(self, smtp: SMTP) -> None:
         self.stage = Stage.EHLO
@@ -148,35 +185,28 @@ class Handshake:
                 raise NotConnected(Stage.STARTTLS, "tls", "the server does not offer STARTTLS")
             return
         self.stage = Stage.STARTTLS
-        await smtp.starttls(server_hostname=self.route.host, tls_context=self.context, timeout=self.seconds)
+        await smtp.starttls(server_hostname=self.verified_name, tls_context=self.context, timeout=self.seconds)
         # What stood in the clear behind the 220 was recorded by the wire before the handshake began.
         self._agree(None)
         self._listen(smtp)
         await self._greet(smtp)
 
-    async def _log_in(self, smtp: SMTP, user: str, password: str) -> None:
+    async def _log_in(self, smtp: SMTP, user: str) -> None:
         self.stage = Stage.AUTH
-        offered = [way for way in MECHANISMS if way in smtp.server_auth_methods]
-        if not self.tls and self.route.tls != "none" and not self._on_this_machine():
-            offered = [way for way in offered if way == "cram-md5"]
-            if not offered:
-                raise NotConnected(Stage.AUTH, "tls", "no TLS: not sending a password in the clear (tls = none would)")
-        if not offered:
-            raise NotConnected(Stage.AUTH, "authentication", "the server offers no AUTH that is known here")
-        for left, way in zip(range(len(offered) - 1, -1, -1), offered, strict=True):
-            try:
-                answer = await {
-                    "plain": smtp.auth_plain,
-                    "login": smtp.auth_login,
-                    "cram-md5": smtp.auth_crammd5,
-                }[way](user, password, timeout=self.seconds)
-            except SMTPAuthenticationError as no:
-                self._agree(SMTPResponse(no.code, no.message))
-                if no.code in OTHER_MECHANISM and left:
-                    continue
-                raise
-            self._agree(answer)
-            return
+        login = Login(
+            self.access, smtp, self._agree, secured=bool(self.tls), here=self._on_this_machine(), kept=self.kept
+        )
+        try:
+            await login.run(user)
+        except Refused as no:
+            told = f" ({no.told})" if no.told else ""
+            raise self._refused(no.answer.code, login.clean(_ascii(no.answer.message) + told)) from None
+        except SMTPResponseException as garbage:
+            raise self._refused(garbage.code, login.clean(_ascii(garbage.message))) from None
+        except NotConnected as failure:
+            failure.reword(login.clean(failure.said))
+            raise
+        self.serial = login.serial
 
     def _on_this_machine(self) -> bool:
         transport = self.wire.transport
@@ -190,6 +220,8 @@ class Handshake:
         self.wire.attach(cast(asyncio.Transport, smtp.transport), smtp.protocol)
         secured = smtp.transport.get_extra_info("ssl_object")
         self.tls = (secured.version() or "TLS") if secured is not None else ""
+        if secured is not None:
+            check_pin(secured, self.route.tls_pin)
 
     def _agree(self, answer: SMTPResponse | None) -> None:
         """The wire heard what aiosmtplib heard, and nothing more. None: only that nothing more was said."""
@@ -200,7 +232,7 @@ class Handshake:
             last = heard[-1]
             words = answer.message.encode("utf-8", "surrogateescape").split()
             stray = last.code != answer.code or last.text.split() != words
-        if stray or (self.stage is not Stage.AUTH and len(heard) != 1):
+        if stray or len(heard) != 1:
             raise NotConnected(self.stage, "protocol", self.wire.why or "the server said more than it was asked")
 
     def _take_over(self, smtp: SMTP) -> None:
@@ -209,7 +241,7 @@ class Handshake:
         self.wire.attach(cast(asyncio.Transport, smtp.transport))
 
     def _refused(self, code: int, message: str) -> NotConnected:
-        text = " ".join(message.encode("ascii", "backslashreplace").decode("ascii").split())
+        text = _ascii(message)
         if code < 200:  # aiosmtplib's -1: not a reply
             return NotConnected(self.stage, "protocol", text)
         verdict = self.rules.classify(self.stage, code, text, True)
@@ -217,8 +249,20 @@ class Handshake:
             self.stage, verdict.klass, text, code=code, enhanced=verdict.enhanced, hint_ms=verdict.hint_ms
         )
 
-    def _tls_failed(self, wrong: ssl.SSLError) -> NotConnected:
-        return NotConnected(Stage.STARTTLS, "tls", getattr(wrong, "verify_message", "") or wrong.reason or str(wrong))
+
+def _ascii(message: str) -> str:
+    return " ".join(message.encode("ascii", "backslashreplace").decode("ascii").split())
+
+
+def _tls_in(lost: BaseException | None) -> ssl.SSLError | None:
+    """What broke TLS, however deep: in TLS 1.3 a client learns only from its first read that it was refused."""
+    while lost is not None and not isinstance(lost, ssl.SSLError):
+        lost = lost.__cause__
+    return lost
+
+
+def _tls_words(wrong: ssl.SSLError) -> str:
+    return getattr(wrong, "verify_message", "") or wrong.reason or str(wrong)
 
 
 def _still_wanted() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from streamq.errors import SettingsError
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
+from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Courier, Mark
 from streamq.smtp.outbox import Outbox
 from streamq.worker.admission import Admission
@@ -45,7 +46,7 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
-    route, redis-py's errors where the server cannot be reached at the start."""
+    route, or where a file that a route names is missing or wrong, redis-py's errors where the server cannot be reached at the start."""
 
     def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
         if not settings.ways:
@@ -53,6 +54,7 @@ class Worker:
                 "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port (to try: `streamq sink` is a mail "
                 "server on this machine, STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches it)"
             )
+        check_routes(settings.ways)
         self.settings = settings
         self.url = url
         self.consumer = consumer_name()
