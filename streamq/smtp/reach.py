@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 from collections import deque
 from collections.abc import Iterator
@@ -172,10 +173,17 @@ async def _give_up(running: dict[asyncio.Task[socket.socket], Target]) -> None:
 
 
 def _unreachable(failures: dict[Target, OSError], silent: list[Target]) -> NotConnected:
-    said = [f"{target.shown}: {wrong.strerror or wrong}" for target, wrong in failures.items()]
+    said = [f"{target.shown}: {_words(wrong)}" for target, wrong in failures.items()]
     said += [f"{target.shown}: no answer" for target in silent]
     ours = not silent and all(isinstance(wrong, SourceFailed) for wrong in failures.values())
     return NotConnected(Stage.CONNECT, "settings" if ours else "unreachable", "; ".join(said)[:CUT])
+
+
+def _words(wrong: OSError) -> str:
+    """asyncio's own text repeats the address."""
+    if isinstance(wrong, SourceFailed) or not wrong.errno:
+        return wrong.strerror or str(wrong)
+    return os.strerror(wrong.errno)
 
 
 def own_name(sock: socket.socket) -> str:

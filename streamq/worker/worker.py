@@ -46,7 +46,8 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
-    route, or where a file that a route names is missing or wrong, redis-py's errors where the server cannot be reached at the start."""
+    route, or where a file that a route names is missing or wrong, redis-py's errors where the server cannot be
+    reached at the start."""
 
     def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
         if not settings.ways:
