@@ -16,9 +16,9 @@ from streamq.cli.terminal import clip, console, emit, shown_ms
 from streamq.errors import SettingsError
 from streamq.settings.values import cut
 from streamq.smtp.hints import hint_ms
+from streamq.smtp.judge import plain_text
 from streamq.smtp.letter import Action, Scope, Stage
 from streamq.smtp.replies import Replies, Verdict, load_replies
-from streamq.smtp.transaction import plain_text
 
 LONGEST_LINE = 100_000  # characters: RFC 5321, 4.5.3.1.5 has 512, and more stops nobody
 LINE = re.compile(r"([2-5]\d\d)(?:([- ])(.*))?", re.ASCII | re.DOTALL)

@@ -42,6 +42,7 @@ def worker(
     parent: Parent = None,
 ) -> None:
     """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now."""
+    from streamq.smtp.access import check_routes
     from streamq.worker.processes import follow_parent, run_processes
 
     if parent is not None:
@@ -55,6 +56,7 @@ def worker(
             "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port; to try it out, `streamq sink` is a "
             "mail server on this machine that STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches"
         )
+    check_routes(known.ways)
     if processes == 1:
         code = uvloop.run(_worker(known, child=parent is not None))
     else:

@@ -6,6 +6,7 @@ Durations are texts like `90s`, `5m`, `1h`, `5d` (a bare number is seconds); rat
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import partial
 from typing import Annotated, Any
@@ -18,10 +19,13 @@ from streamq.errors import SHOWN
 
 __all__ = [
     "UNITS_MS",
+    "Address",
+    "Addresses",
     "ByPriority",
     "Duration",
     "Durations",
     "Names",
+    "Pins",
     "RedisUrl",
     "RelayUrl",
     "Window",
@@ -108,6 +112,25 @@ def _by_priority(value: object) -> object:
     return found
 
 
+def _address(text: object) -> Address:
+    try:
+        return ipaddress.ip_address(str(text))
+    except ValueError:
+        raise ValueError(f"not an IPv4 or IPv6 address: {cut(text)}") from None
+
+
+def _pin(text: object) -> str:
+    """The SHA-256 of a certificate (its DER form) as `openssl x509 -fingerprint -sha256` prints it; returns plain
+    hexadecimal digits."""
+    plain = str(text).rpartition("=")[2].replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", plain):
+        raise ValueError(f"not a SHA-256 fingerprint (64 hexadecimal digits): {cut(text)}")
+    return plain
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(partial(_each, _address))]
+Pins = Annotated[tuple[str, ...], BeforeValidator(partial(_each, _pin))]
 Duration = Annotated[int, BeforeValidator(duration_ms)]
 ByPriority = Annotated[dict[str, int], BeforeValidator(_by_priority)]
 Durations = Annotated[tuple[int, ...], NoDecode, BeforeValidator(partial(_each, duration_ms))]

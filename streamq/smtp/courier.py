@@ -1,7 +1,8 @@
 """The courier: takes letters from an outbox and carries them to one relay over kept connections.
 
 LINES    Up to `connections` tasks, each with one connection and a number 0 .. n-1. A line takes letters for
-         as long as there are any, rests, and closes with QUIT after `idle`, or after `mails_per_connection`.
+         as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
+         `connection_lifetime`, or when the token that opened it is no longer the route's.
 OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
          mail on this route, one line only: a route that is down is not met by twenty connections.
 DOWN     A connection that fails before MAIL, or that the server gives up in its first transaction, or a reply
@@ -26,7 +27,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from streamq.settings import RouteSettings
-from streamq.smtp.connection import Connection, NotConnected, connect, tls_context
+from streamq.smtp.access import Access
+from streamq.smtp.connection import Connection, NotConnected
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
@@ -88,7 +91,7 @@ class Courier:
         self._on_state = on_state
         self._limits = route.transaction_seconds(priorities)
         self._rand = rand
-        self._context = tls_context(route)
+        self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}
         self._opening: set[int] = set()
@@ -174,7 +177,7 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
-                link = await connect(self.route, self._context, number, self._rules)
+                link = await connect(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)
             else:
@@ -223,12 +226,7 @@ class Courier:
 
     def _goes_on(self, link: Connection, epoch: int) -> bool:
         """One more mail over this connection."""
-        return (
-            link.usable
-            and link.mails < self.route.mails_per_connection
-            and epoch == self._epoch
-            and not self._stopping.is_set()
-        )
+        return self._fit(link) and epoch == self._epoch and not self._stopping.is_set()
 
     def _take_ahead(self, link: Connection, epoch: int, fits: Callable[[Letter], bool]) -> Letter | None:
         """The next letter, to be sent behind the body of the last; nothing goes behind a connection's last mail."""
@@ -237,11 +235,23 @@ class Courier:
             return None
         return self._outbox.get_nowait()
 
+    def _fit(self, link: Connection) -> bool:
+        """Whether the connection may have another mail."""
+        return (
+            link.usable
+            and link.mails < self.route.mails_per_connection
+            and self._life_left(link) > 0
+            and self._access.holds(link.serial)
+        )
+
+    def _life_left(self, link: Connection) -> float:
+        return link.since + self.route.connection_lifetime / 1000 - asyncio.get_running_loop().time()
+
     async def _rest(self, link: Connection) -> bool:
         """Wait for a letter. False: the time is over, or the connection is."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.enlist(waiter)
-        link.wire.rest(waiter, self.route.idle / 1000)
+        link.wire.rest(waiter, min(self.route.idle / 1000, self._life_left(link)))
         try:
             await waiter
             return bool(self._outbox) or not link.wire.expired

@@ -15,8 +15,9 @@ import pytest
 from faulty_relay import BREAKS, CASES, GOOD, Fault, FaultyRelay
 from scripted_relay import letter, on_both_loops, route
 
-from streamq.smtp.connection import Connection, connect
+from streamq.smtp.connection import Connection
 from streamq.smtp.courier import Courier
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.outbox import Outbox
 

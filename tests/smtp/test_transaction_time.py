@@ -13,7 +13,8 @@ from scripted_relay import Mails, Relay, hello, letter, office, on_both_loops, r
 
 from streamq.errors import SettingsError
 from streamq.settings import RouteSettings, load_settings
-from streamq.smtp.connection import Connection, connect
+from streamq.smtp.connection import Connection
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Scope, Stage
 
 NAMES = ("high", "normal", "low")
