@@ -15,7 +15,8 @@ import uvloop
 from streamq.errors import SettingsError
 from streamq.sink.mailbox import Received
 from streamq.sink.reception import EXTENSIONS
-from streamq.sink.rules import Rules, load_rules, rule_of_flag
+from streamq.sink.rules import Rules, rule_of_flag
+from streamq.sink.rules_file import load_rules
 from streamq.sink.server import Sink
 
 __all__ = ["Options", "run"]

@@ -14,7 +14,7 @@ from streamq.sink.maildir import Maildir
 from streamq.sink.rules import Judge, Rules
 
 if TYPE_CHECKING:
-    from streamq.sink.session import Session
+    from streamq.sink.connection import Connection
 
 __all__ = ["EXTENSIONS", "Envelope", "Reception"]
 
@@ -54,7 +54,7 @@ class Reception:
         self.mailbox = mailbox
         self.max_size = max_size
         self.extensions = extensions
-        self.sessions: set[Session] = set()
+        self.sessions: set[Connection] = set()
         self.maildir: Maildir | None = None
         self.journal: Journal | None = None
         self.failed: OSError | None = None  # why the journal could not be written
@@ -62,7 +62,7 @@ class Reception:
         self._on_mail = on_mail
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
-    def opened(self, session: Session) -> None:
+    def opened(self, session: Connection) -> None:
         counters = self.counters
         self.sessions.add(session)
         counters.connections += 1
@@ -70,7 +70,7 @@ class Reception:
         counters.most_open = max(counters.most_open, counters.open)
         self.tell()
 
-    def closed(self, session: Session, *, cut: bool) -> None:
+    def closed(self, session: Connection, *, cut: bool) -> None:
         self.sessions.discard(session)
         self.counters.open -= 1
         self.counters.cut += cut
