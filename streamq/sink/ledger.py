@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,6 +26,7 @@ class Counters:
     """Since the start. A mail is a transaction, whatever the number of its recipients."""
 
     connections: int = 0
+    connections_refused: int = 0  # their greeting was a refusal
     open: int = 0
     most_open: int = 0  # connections at once
     commands: int = 0
@@ -35,6 +36,22 @@ class Counters:
     refused: int = 0  # 4xx and 5xx replies to a greeting, EHLO, HELO, MAIL, RCPT, DATA or the dot
     refused_by: Counter[str] = field(default_factory=Counter)  # "rcpt 450" → how often
     cut: int = 0  # connections that ended in the middle of a mail's content
+    transactions: int = 0  # begun: MAIL was accepted
+    handshakes: int = 0  # of TLS, that succeeded
+    authenticated: int = 0  # AUTH with 235
+    orphans: int = 0  # contents sent although no recipient was left: all but an empty one
+    dropped: int = 0  # what rules did to connections: closed, reset, left without a word
+    drops: Counter[str] = field(default_factory=Counter)  # "dot rst" → how often
+    by_stage: defaultdict[tuple[str, bytes], int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def replies(self) -> dict[str, int]:
+        """ "rcpt 250" → how often that was replied at that stage."""
+        return {f"{stage} {code.decode()}": count for (stage, code), count in sorted(self.by_stage.items())}
+
+    def as_json(self) -> dict[str, Any]:
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "by_stage"}
+        return {**found, "replies": self.replies}
 
 
 class Ledger:
@@ -73,7 +90,7 @@ class Ledger:
 
     def as_json(self, counters: Counters) -> dict[str, Any]:
         return {
-            "counters": {each.name: getattr(counters, each.name) for each in fields(counters)},
+            "counters": counters.as_json(),
             "recipients": self.recipients,
             "message_ids": {
                 name.decode("utf-8", "backslashreplace"): count for name, count in self.message_ids.items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streamq.sink.journal import Journal
 from streamq.sink.ledger import Counters, Ledger, message_id_of
+from streamq.sink.limits import Guard
 from streamq.sink.mailbox import Mailbox, Received
 from streamq.sink.maildir import Maildir
 from streamq.sink.rules import Judge, Rules
@@ -47,9 +48,12 @@ class Reception:
         on_mail: Callable[[Received], None] | None,
         max_size: int,
         extensions: tuple[str, ...],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.judge = Judge(rules)
+        self.guard = Guard(rules.limits, clock)
         self.counters = Counters()
+        self.replies = self.counters.by_stage
         self.ledger = ledger
         self.mailbox = mailbox
         self.max_size = max_size
@@ -58,6 +62,7 @@ class Reception:
         self.maildir: Maildir | None = None
         self.journal: Journal | None = None
         self.failed: OSError | None = None  # why the journal could not be written
+        self.clock = clock
         self._keeps = keeps
         self._on_mail = on_mail
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -72,9 +77,24 @@ class Reception:
 
     def closed(self, session: Connection, *, cut: bool) -> None:
         self.sessions.discard(session)
+        self.guard.left(session)
         self.counters.open -= 1
         self.counters.cut += cut
         self.tell()
+
+    def follow(self, rules: Rules) -> None:
+        self.judge = Judge(rules)
+        self.guard = Guard(rules.limits, self.clock, self.guard)
+
+    def greeted(self, session: Connection, address: str, *, welcome: bool) -> None:
+        if welcome:
+            self.guard.entered(session, address)
+        else:
+            self.counters.connections_refused += 1
+
+    def dropped(self, stage: str, action: str) -> None:
+        self.counters.dropped += 1
+        self.counters.drops[f"{stage} {action}"] += 1
 
     def refused(self, stage: str, code: int) -> None:
         self.counters.refused += 1

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from streamq.errors import SHOWN, SettingsError
-from streamq.sink.rules import Rule, Rules, RuleWrong, is_number
+from streamq.sink.checks import EntryWrong, is_number
+from streamq.sink.rules import Rule, Rules
 
 __all__ = ["load_rules"]
 
@@ -44,9 +45,9 @@ def _rule(path: str | Path, text: str, listed: list[dict[str, Any]], number: int
     try:
         for name in entries:
             if name not in names:
-                raise RuleWrong(name, entries[name], f"no such entry (there are {', '.join(names)})")
+                raise EntryWrong(name, entries[name], f"no such entry (there are {', '.join(names)})")
         return Rule(**entries)
-    except RuleWrong as wrong:
+    except EntryWrong as wrong:
         line = _line_in_rule(text, number, len(listed), wrong.entry)
         raise SettingsError(f"{path}{line}, rule {number + 1}: {wrong}") from None
 

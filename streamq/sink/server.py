@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from streamq.errors import SettingsError
 from streamq.sink.journal import Journal
@@ -15,11 +15,25 @@ from streamq.sink.ledger import Counters, Ledger
 from streamq.sink.mailbox import Mailbox, Received
 from streamq.sink.maildir import Maildir
 from streamq.sink.reception import EXTENSIONS, Reception
-from streamq.sink.rules import Judge, Rules
+from streamq.sink.rules import Rules
 from streamq.sink.session import Session
 
 __all__ = ["Sink"]
 
+Event = Literal[
+    "accepted", "opened", "closed", "turned_away", "begun", "refused", "dropped", "handshaken", "authenticated"
+]
+EVENTS: dict[Event, Callable[[Counters], int]] = {
+    "accepted": lambda counters: counters.accepted,  # mails
+    "opened": lambda counters: counters.connections,
+    "closed": lambda counters: counters.connections - counters.open,
+    "turned_away": lambda counters: counters.connections_refused,
+    "begun": lambda counters: counters.transactions,
+    "refused": lambda counters: counters.refused,  # commands, with 4xx or 5xx
+    "dropped": lambda counters: counters.dropped,  # connections closed, reset or left without a word, by a rule
+    "handshaken": lambda counters: counters.handshakes,
+    "authenticated": lambda counters: counters.authenticated,
+}
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
 GOODBYE = 1.0  # seconds that clients have to read the 421 of the end
 LARGEST = 2**31  # bytes of a mail at most, whatever the setting
@@ -153,15 +167,19 @@ class Sink:
         return self._reception.failed
 
     def follow(self, rules: Rules) -> None:
-        """Answer by other rules from the next command on; their counts begin anew."""
-        self._reception.judge = Judge(rules)
+        """Answer by other rules from the next command on.
 
-    async def wait_for(self, count: int) -> None:
-        """Return when `count` mails were accepted in all, since the start.
+        Rules begin to count anew; limits that stay the same keep what they know.
+        """
+        self._reception.follow(rules)
+
+    async def wait_for(self, count: int, event: Event = "accepted") -> None:
+        """Return when that has happened `count` times in all, since the start; EVENTS says what there is.
 
         Raises `ConnectionAbortedError` if the sink is closed before.
         """
-        await self.wait_until(lambda: self._reception.counters.accepted >= count)
+        happened = EVENTS[event]
+        await self.wait_until(lambda: happened(self._reception.counters) >= count)
 
     async def wait_until(self, done: Callable[[], bool]) -> None:
         """Return when `done()` is true; it is asked after whatever changes the books, and must not raise."""

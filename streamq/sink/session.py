@@ -20,6 +20,8 @@ MOST_RECIPIENTS = 1000  # of a transaction; section 4.5.3.1.8 asks for 100 at le
 
 BAD_SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
 NO_ARGUMENTS = b"501 5.5.4 This command takes no arguments\r\n"
+NONE_LEFT = b"554 5.5.1 No valid recipients\r\n"
+GO_ON = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 TOO_BIG = b"552 5.3.4 Message too big\r\n"
 NEEDS_SMTPUTF8 = b"553 5.6.7 This address needs SMTPUTF8\r\n"
 BAD_PARAMETER = b"555 5.5.4 A parameter that was not offered\r\n"
@@ -34,7 +36,7 @@ class Session(Connection):
         self._extended = False  # it said EHLO
         self._sender: str | None = None
         self._recipients: list[str] = []
-        self._tried_recipients = False
+        self._tried = ""  # the last recipient that was asked for
         self._mail_ns = 0
         self._eight_bit = False
         self._smtputf8 = False
@@ -100,11 +102,16 @@ class Session(Connection):
             self._refuse("mail", TOO_BIG)
         elif not given.smtputf8 and not given.sender.isascii():
             self._refuse("mail", NEEDS_SMTPUTF8)
-        elif self._answer("mail", (given.sender,), b"250 2.1.0 Ok\r\n"):
+        elif self._begin(given.sender):
+            self._reception.counters.transactions += 1
             self._sender = given.sender
             self._mail_ns = mail_ns
             self._eight_bit = given.body == "8BITMIME"
             self._smtputf8 = given.smtputf8
+
+    def _begin(self, sender: str) -> bool:
+        self._begun += 1
+        return self._answer("mail", (sender,), b"250 2.1.0 Ok\r\n")
 
     def _offered(self, parameter: str) -> bool:
         keyword = "8BITMIME" if parameter == "BODY" else parameter
@@ -115,12 +122,13 @@ class Session(Connection):
         if self._sender is None:
             self._refuse("rcpt", BAD_SEQUENCE)
             return
-        self._tried_recipients = True
+        self._tried = "?"
         try:
             recipient, parameters = rcpt_arguments(rest)
         except Refusal as wrong:
             self._refuse("rcpt", wrong.reply)
             return
+        self._tried = recipient
         if parameters:
             self._refuse("rcpt", BAD_PARAMETER)
         elif not self._smtputf8 and not recipient.isascii():
@@ -133,11 +141,18 @@ class Session(Connection):
     def _data(self, rest: bytes) -> None:
         if rest:
             self._refuse("data", NO_ARGUMENTS)
-        elif not self._recipients:  # section 3.3: 503 or 554
-            none_left = b"554 5.5.1 No valid recipients\r\n"
-            self._refuse("data", none_left if self._tried_recipients else BAD_SEQUENCE)
-        elif self._answer("data", self._recipients, b"354 End data with <CR><LF>.<CR><LF>\r\n"):
+        elif not self._recipients and not self._reception.judge.forces_data:  # section 3.3: 503 or 554
+            self._refuse("data", NONE_LEFT if self._tried else BAD_SEQUENCE)
+        elif self._recipients:
+            self._begin_content(self._answer("data", self._recipients, GO_ON))
+        else:  # "354 although nobody is left" is for those only whom a rule with `accept` names
+            self._begin_content(self._answer("data", (self._tried,), NONE_LEFT, forced=GO_ON))
+
+    def _begin_content(self, passed: bool) -> None:
+        if passed:
             self._content = Content(self._reception.max_size)
+            if "body" in self._reception.judge.stages:
+                self._set_trap(self._recipients or (self._tried,))
 
     def _rset(self, rest: bytes) -> None:
         if rest:
@@ -153,7 +168,7 @@ class Session(Connection):
         self._ending = self._halted = True
 
     def _noop(self, _rest: bytes) -> None:
-        self._replies.append(b"250 2.0.0 Ok\r\n")
+        self._answer("noop", (self._address,), b"250 2.0.0 Ok\r\n")
 
     def _vrfy(self, rest: bytes) -> None:
         known = b"252 2.1.5 Send it and see\r\n"
@@ -185,17 +200,20 @@ class Session(Connection):
     def _reset(self) -> None:
         self._sender = None
         self._recipients = []
-        self._tried_recipients = False
+        self._tried = ""
         self._eight_bit = False
         self._smtputf8 = False
 
     # -- content
 
     def _take_content(self, content: Content, buffer: bytes, at: int) -> int:
-        at = content.take(buffer, at)
+        at = content.take(buffer, at) if self._trap is None else self._take_as_far_as_the_trap(content, buffer, at)
         if content.text is not None:
             self._content = None
-            if content.too_big:
+            if not self._recipients:  # it was told 354 all the same; RFC 2920 section 3.1: then it sends a dot alone
+                self._reception.counters.orphans += len(content.text) > 2 or content.too_big
+                self._refuse("dot", NONE_LEFT)
+            elif content.too_big:
                 self._refuse("dot", TOO_BIG)
             else:
                 self._answer("dot", self._recipients, partial(self._accept, content.text))
