@@ -9,6 +9,7 @@ import uvloop
 from sink_client import CONTENT, Client, dial, envelope
 
 from streamq.sink import Rule, Rules, Sink
+from streamq.sink.hostile import reset
 from streamq.sink.rules import Action, Garbage, Stage
 
 CONVERSATION = b"EHLO c.example\r\n" + envelope("b@x") + b"Hello\r\n.\r\n" + b"RSET\r\nNOOP\r\nQUIT\r\n"
@@ -279,7 +280,7 @@ async def stall(sink: Sink) -> None:
         await sink.wait_for(1, "dropped")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(writer.drain(), 0.05)  # the kernel takes no more: nobody reads
-        writer.transport.abort()
+        reset(writer.transport)  # type: ignore[arg-type]
         await sink.wait_for(1, "closed")
         assert sink.counters.accepted == 0
 
