@@ -11,23 +11,40 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import cast
 
+from streamq.sink.chunks import Chunk
 from streamq.sink.content import Content
 from streamq.sink.hostile import Piece, peer_is_gone, pieces, reset
 from streamq.sink.limits import Visitor
 from streamq.sink.reception import Reception
 from streamq.sink.rules import Action, Rule, Stage, Verdict
 
-__all__ = ["LINE", "LINE_TOO_LONG", "NAME", "Connection"]
+__all__ = [
+    "AUTH_LINE",
+    "BAD_SEQUENCE",
+    "LINE",
+    "LINE_TOO_LONG",
+    "MAIL_LINE",
+    "NAME",
+    "NO_ARGUMENTS",
+    "RCPT_LINE",
+    "Connection",
+]
 
 CRLF = b"\r\n"
 LINE = 512  # bytes of a command with its CRLF, RFC 5321 section 4.5.3.1.4
-MAIL_LINE = LINE + 26 + 17 + 10  # what SIZE, BODY and SMTPUTF8 add to MAIL
+# What MAIL may be longer by: SIZE, BODY, SMTPUTF8; AUTH= (RFC 4954 section 3); RET and ENVID of 100 (RFC 3461
+# section 4); REQUIRETLS (RFC 8689 section 2). RCPT: NOTIFY, and ORCPT of 500 (RFC 3461 section 4).
+MAIL_LINE = LINE + 26 + 17 + 10 + 500 + 9 + 107 + 11
+RCPT_LINE = LINE + 29 + 507
+AUTH_LINE = 12_288  # RFC 4954 section 4: no response in base64 is longer
 MOST_REPLIES = 256  # gathered before they are written
 NAME = b"localhost"
 LINGER = 5.0  # seconds that a client has to close after our EOF
 LOOK = 0.5  # seconds between two looks whether the client of a stalled connection is still there
 
 LINE_TOO_LONG = b"500 5.5.2 Line too long\r\n"
+BAD_SEQUENCE = b"503 5.5.1 Bad sequence of commands\r\n"
+NO_ARGUMENTS = b"501 5.5.4 This command takes no arguments\r\n"
 
 
 class Connection(asyncio.Protocol):
@@ -59,7 +76,9 @@ class Connection(asyncio.Protocol):
         self._skipping = False  # the rest of a line that was too long
         self._turned_away = False  # the greeting was not 220
         self._peer = ""
-        self._content: Content | None = None  # between 354 and the dot
+        self._content: Content | Chunk | None = None  # between 354 and the dot, or in a chunk of BDAT
+        self._obey: Callable[[bytes], None] = self._command  # or takes a line of AUTH's dialogue
+        self._encrypted = False
 
     # -- the transport's calls
 
@@ -67,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
         peer = transport.get_extra_info("peername")
         self._peer = f"{peer[0]}:{peer[1]}" if peer else ""
+        self._encrypted = transport.get_extra_info("ssl_object") is not None
         self._reception.opened(self)
         greeted = self._answer("greeting", (self._address,), b"220 %b ESMTP streamq sink\r\n" % NAME)
         self._turned_away = not greeted
@@ -126,16 +146,16 @@ class Connection(asyncio.Protocol):
                 continue
             end = buffer.find(CRLF, at)
             if end < 0:
-                if len(buffer) - at > MAIL_LINE:  # keep what may be half of a CRLF
+                if len(buffer) - at > AUTH_LINE:  # keep what may be half of a CRLF
                     self._skipping = True
                     at = len(buffer) - 1
                 break
-            if self._skipping or end - at > MAIL_LINE - 2:
+            if self._skipping or end - at > AUTH_LINE - 2:
                 self._skipping = False
                 self._reception.counters.commands += 1
                 self._replies.append(LINE_TOO_LONG)
             else:
-                self._command(buffer[at:end])
+                self._obey(buffer[at:end])
             at = end + 2
             if len(self._replies) >= MOST_REPLIES:
                 self._flush()
@@ -192,6 +212,8 @@ class Connection(asyncio.Protocol):
         if piece is None:
             self._pieces = None
             self._played()
+            if self._handshaking and not self._ending and not self._deaf and not self._resets:
+                self._shake_hands()
         else:
             self._delay = self._loop.call_later(piece[0], self._write_piece, piece[1])
 
@@ -337,11 +359,10 @@ class Connection(asyncio.Protocol):
             if not self._trap_bytes:
                 self._spring()
 
-    def _take_as_far_as_the_trap(self, content: Content, buffer: bytes, at: int) -> int:
-        end = at + self._trap_bytes
-        taken = content.take(buffer[:end], at)
+    def _take_as_far_as_the_trap(self, content: Content | Chunk, buffer: bytes, at: int) -> int:
+        taken = content.take(buffer[: at + self._trap_bytes], at)
         self._trap_bytes -= taken - at
-        if content.text is not None:
+        if isinstance(content, Content) and content.text is not None:
             self._trap = None
         elif not self._trap_bytes:
             self._spring()
@@ -354,10 +375,14 @@ class Connection(asyncio.Protocol):
 
     # -- what a subclass does
 
+    def _shake_hands(self) -> None:
+        """The 220 to STARTTLS is out."""
+        raise NotImplementedError
+
     def _command(self, line: bytes) -> None:
         """Obey a line, which comes without its CRLF."""
         raise NotImplementedError
 
-    def _take_content(self, content: Content, buffer: bytes, at: int) -> int:
+    def _take_content(self, content: Content | Chunk, buffer: bytes, at: int) -> int:
         """Take content from `at` on; returns where commands go on, or the buffer's length."""
         raise NotImplementedError

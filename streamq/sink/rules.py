@@ -50,6 +50,7 @@ from hashlib import blake2b
 from typing import Literal, NamedTuple, get_args
 
 from streamq.errors import SHOWN, SettingsError
+from streamq.sink.auth import Auth, User
 from streamq.sink.checks import Check, EntryWrong, is_number, is_reply, is_share, is_text, one_of, require
 from streamq.sink.limits import Limit
 
@@ -191,11 +192,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules in the order of their rank, the seed of their shares, and limits."""
+    """Rules in the order of their rank, the seed of their shares; limits; who may log in, and how."""
 
     rules: tuple[Rule, ...] = ()
     seed: int = 0
     limits: tuple[Limit, ...] = ()
+    users: tuple[User, ...] = ()
+    auth: Auth = Auth()  # noqa: RUF009 (frozen)
 
 
 class Verdict(NamedTuple):

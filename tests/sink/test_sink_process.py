@@ -162,7 +162,7 @@ def test_a_wrong_flag_is_exit_2(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (Options(reply=("x",)), "reply: not an answer"),
-        (Options(without=("DSN",)), "without: .*'DSN'"),
+        (Options(without=("VRFY",)), "without: .*'VRFY'"),
         (Options(host="0.0.0.0"), "host: "),
         (Options(journal=Path("/dev/null/x")), "cannot start: /dev/null/x: Not a directory"),
         (Options(maildir=Path("/dev/null/x")), "cannot start: /dev/null/x"),
