@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = f"{peer[0]}:{peer[1]}" if peer else ""
         self._encrypted = transport.get_extra_info("ssl_object") is not None
+        self._reception.counters.handshakes += self._encrypted
         self._reception.opened(self)
         greeted = self._answer("greeting", (self._address,), b"220 %b ESMTP streamq sink\r\n" % NAME)
         self._turned_away = not greeted

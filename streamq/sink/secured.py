@@ -7,7 +7,6 @@ Whatever stands behind STARTTLS in the clear would be obeyed after the handshake
 from __future__ import annotations
 
 import asyncio
-import ssl
 from base64 import b64encode
 
 from streamq.sink.auth import Dialogue, decoded
@@ -50,40 +49,48 @@ class Secured(Connection):
             self._refuse("starttls", BAD_SEQUENCE if self._encrypted else NOT_OFFERED)
         elif rest:
             self._refuse("starttls", NO_ARGUMENTS)
-        elif self._answer("starttls", (self._address,), b"220 2.0.0 Ready to start TLS\r\n"):
+        else:  # not at once: what else this packet brought is known only when it has been served
             self._handshaking = True
-            if self._pieces is None:  # else the last piece of the reply leads here
-                self._halt()
-                self._loop.call_soon(self._shake_hands)
+            self._halt()
+            self._loop.call_soon(self._go_ahead)
 
-    def _shake_hands(self) -> None:
+    def _go_ahead(self) -> None:
         if self._lost or self._ending:
             return
         if self._buffer:
             self._handshaking = False
             self._buffer = b""
-            self._refuse("starttls", b"554 5.5.0 Something stood behind STARTTLS\r\n")
+            self._refuse("starttls", b"554 5.5.0 Nothing may stand behind STARTTLS\r\n")
             self._close()
             return
-        self._flush()
+        self._handshaking = self._answer("starttls", (self._address,), b"220 2.0.0 Ready to start TLS\r\n")
+        if self._pieces is None:  # else the last piece of the reply leads on
+            self._flush()
+            if self._handshaking:
+                self._shake_hands()
+            else:
+                self._resume()
+        self._reception.tell()
+
+    def _shake_hands(self) -> None:
         self._upgrade = self._loop.create_task(self._encrypt())
 
     async def _encrypt(self) -> None:
         context = self._reception.tls
         assert context is not None
-        try:
+        upgraded: asyncio.Transport | None = None
+        try:  # None comes back where the client left in the middle of it
             upgraded = await self._loop.start_tls(
                 self._transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE
             )
-        except (OSError, ssl.SSLError, asyncio.CancelledError) as wrong:
+        except OSError:  # ssl.SSLError is one
+            pass
+        finally:
             self._handshaking = False
-            self._transport.abort()
-            if not self._lost:  # a handshake that fails is no loss that the protocol is told
-                self.connection_lost(wrong if isinstance(wrong, Exception) else None)
-            if isinstance(wrong, asyncio.CancelledError):
-                raise
-            return
-        self._handshaking = False
+            if upgraded is None:
+                self._transport.abort()
+                if not self._lost:  # the protocol is not told of a handshake that fails
+                    self.connection_lost(None)
         if upgraded is None or self._lost:
             return
         self._transport = upgraded

@@ -245,8 +245,8 @@ def test_numbers_out_of_bounds_are_named() -> None:
         Sink(keep=-1)
     with pytest.raises(SettingsError, match=r"max_size: .*-1"):
         Sink(max_size=-1)
-    with pytest.raises(SettingsError, match=r"extensions: .*'DSN'"):
-        Sink(extensions=("DSN",))
+    with pytest.raises(SettingsError, match=r"extensions: .*'VRFY'"):
+        Sink(extensions=("VRFY",))
 
 
 async def test_a_port_that_is_taken(tmp_path: Path) -> None:
