@@ -287,11 +287,15 @@ class Connection(asyncio.Protocol):
         `forced` is what is usual where `usual` refuses and a rule accepts nevertheless.
         """
         reception = self._reception
-        if stage in reception.judge.stages or stage in reception.guard.stages:
+        if stage in reception.judged:
             return self._judged(stage, tuple(subjects), usual, forced)
         reply = usual if isinstance(usual, bytes) else usual()
-        self._say(stage, reply)
-        return reply < b"4"
+        if reply >= b"4":
+            self._say(stage, reply)
+            return False
+        reception.usual[stage] += 1
+        self._replies.append(reply)
+        return True
 
     def _judged(
         self, stage: Stage, subjects: tuple[str, ...], usual: bytes | Callable[[], bytes], forced: bytes

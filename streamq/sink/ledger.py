@@ -17,6 +17,7 @@ Name = TypeVar("Name", str, bytes, tuple[bytes, str])
 
 LONGEST_ID = 998  # bytes kept of a Message-ID: a line of RFC 5322 section 2.1.1
 HEADER_BYTES = 262_144  # of a message are searched for it
+USUAL = {"greeting": 220, "starttls": 220, "auth": 235, "data": 354, "quit": 221}  # all others: 250
 CRLF = b"\r\n"
 MESSAGE_ID = re.compile(rb"\r\nmessage-id[ \t]*:", re.IGNORECASE)
 
@@ -43,14 +44,17 @@ class Counters:
     dropped: int = 0  # what rules did to connections: closed, reset, left without a word
     drops: Counter[str] = field(default_factory=Counter)  # "dot rst" → how often
     by_stage: defaultdict[tuple[str, bytes], int] = field(default_factory=lambda: defaultdict(int))
+    usual: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # of by_stage: nobody judged
 
     @property
     def replies(self) -> dict[str, int]:
         """ "rcpt 250" → how often that was replied at that stage."""
-        return {f"{stage} {code.decode()}": count for (stage, code), count in sorted(self.by_stage.items())}
+        found = Counter({f"{stage} {code.decode()}": count for (stage, code), count in self.by_stage.items()})
+        found.update({f"{stage} {USUAL.get(stage, 250)}": count for stage, count in self.usual.items()})
+        return dict(sorted(found.items()))
 
     def as_json(self) -> dict[str, Any]:
-        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "by_stage"}
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("by_stage", "usual")}
         return {**found, "replies": self.replies}
 
 

@@ -73,13 +73,13 @@ class Reception:
         windows: tuple[float, ...] = (),
         id_header: str = "",
     ) -> None:
-        self.judge = Judge(rules)
-        self.guard = Guard(rules.limits, clock)
+        self.clock = clock
         self.started = clock()
-        self.directory = Directory(rules.users, rules.auth, clock, self.started)
+        self._judge_by(rules, None)
         self.tls = tls
         self.counters = Counters()
         self.replies = self.counters.by_stage
+        self.usual = self.counters.usual
         self.ledger = ledger
         self.mailbox = mailbox
         self.said_size = max_size  # 0: no limit is said
@@ -90,7 +90,6 @@ class Reception:
         self.maildir: Maildir | None = None
         self.journal: Journal | None = None
         self.failed: OSError | None = None  # why the journal could not be written
-        self.clock = clock
         self._keeps = keeps
         self._on_mail = on_mail
         self._id_header = id_header.encode().lower()
@@ -112,9 +111,15 @@ class Reception:
         self.tell()
 
     def follow(self, rules: Rules) -> None:
+        """Judge by other rules from now on."""
+        self._judge_by(rules, self.guard)
+
+    def _judge_by(self, rules: Rules, before: Guard | None) -> None:
         self.judge = Judge(rules)
-        self.guard = Guard(rules.limits, self.clock, self.guard)
+        self.guard = Guard(rules.limits, self.clock, before)
+        self.judged = self.judge.stages | self.guard.stages  # at all others a reply costs no thought
         self.directory = Directory(rules.users, rules.auth, self.clock, self.started)
+        self.needs_auth = bool(self.directory.mechanisms) and self.directory.required
 
     def begun(self) -> None:
         """A transaction: MAIL was accepted."""

@@ -148,10 +148,11 @@ class Session(Secured):
         except Refusal as wrong:
             self._refuse("mail", wrong.reply)
             return
-        wrong_with = self._wrong_with(given)
-        if wrong_with:
-            self._refuse("mail", wrong_with)
-            return
+        if given.parameters or self._reception.needs_auth or not given.sender.isascii():
+            wrong_with = self._wrong_with(given)
+            if wrong_with:
+                self._refuse("mail", wrong_with)
+                return
         self._begun += 1
         if not self._answer("mail", (given.sender,), b"250 2.1.0 Ok\r\n"):
             return
@@ -164,7 +165,7 @@ class Session(Secured):
 
     def _wrong_with(self, given: MailArguments) -> bytes:
         reception = self._reception
-        if reception.directory.mechanisms and not self._user and reception.directory.required:
+        if reception.needs_auth and not self._user:
             return NEEDS_AUTH
         if given.parameters and not all(
             KEYWORD_OF.get(name) in self._keywords and name not in OF_RCPT for name in given.parameters

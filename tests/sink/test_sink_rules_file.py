@@ -51,7 +51,7 @@ def test_all_tables(tmp_path: Path) -> None:
         ("[[rate]]\nper = 'all'\n", 22, ["rate 2", "most: is missing"]),
         (
             "[[connections]]\nmost = 1\nat_once = 2\n",
-            25,
+            24,
             ["connections 2", "at_once", "no such entry", "most, per, reply"],
         ),
         ("[[user]]\nname = 'x'\n", 23, ["user 2", "a password or a token", "'x'"]),
