@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import pytest
 
 from streamq.queue.check import check
 from streamq.queue.connection import command
