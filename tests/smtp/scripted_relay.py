@@ -251,10 +251,10 @@ class Relay:
 
 
 async def _body(reader: asyncio.StreamReader) -> bytes:
-    body = b""
+    lines: list[bytes] = []
     while (line := await reader.readuntil(b"\n")) != b".\r\n":
-        body += line
-    return body
+        lines.append(line)
+    return b"".join(lines)
 
 
 def letter(to: str = "bob@example.net", content: bytes = CONTENT, **more: Any) -> Letter:
