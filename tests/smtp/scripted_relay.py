@@ -163,6 +163,11 @@ class Relay:
         assert not wrong, wrong
 
     @property
+    def at_work(self) -> int:
+        """Connections whose script has not ended, or whose client has not hung up."""
+        return len(self._tasks)
+
+    @property
     def bodies(self) -> list[bytes]:
         return [body for heard in self.heard for body in heard.bodies]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_relay import CLOSE, DEAF, RESET, Expect, Relay, StartTls, Step, on_both_loops, route
+from scripted_relay import CLOSE, DEAF, RESET, Expect, Relay, StartTls, Step, on_both_loops, route, until
 from tidy import tidy
 
 from streamq.smtp.access import Access
@@ -163,6 +163,8 @@ async def test_a_handshake_that_fails(point: Point, what: str) -> None:
             access = Access(route(relay.port, **{**point.route, **limits}))
             with pytest.raises(NotConnected) as raised:
                 await connect(access, 0, default_replies())
+            if what != "deaf":
+                await until(lambda: not relay.at_work)  # it has seen our end
         failure = raised.value
         assert failure.klass in classes, failure
         assert (failure.stage, failure.code in codes) == (point.stage, True), failure
