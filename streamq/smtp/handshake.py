@@ -242,7 +242,7 @@ class Handshake:
 
     def _refused(self, code: int, message: str) -> NotConnected:
         text = _ascii(message)
-        if code < 200:  # aiosmtplib's -1: not a reply
+        if code < 200 or self.wire.fault == "protocol":  # aiosmtplib's -1: not a reply; it also takes half of one
             return NotConnected(self.stage, "protocol", text)
         verdict = self.rules.classify(self.stage, code, text, True)
         return NotConnected(
