@@ -2,8 +2,8 @@
 
 WHAT      An own configuration, spool and log below a folder under /tmp, listening on loopback alone. It takes mail
           for every domain, and delivers each domain's into a Maildir of its own.
-          `busy@`: 450 4.2.1 at RCPT; `unknown@`: the server's own refusal of a recipient that it does not know.
-          A mail above `SIZE` bytes is refused.
+          `busy@`: 4xx 4.2.1 at RCPT; `unknown@`: the server's own refusal of a recipient that it does not know;
+          sender `refused@`, header `X-Refuse`: 550 5.7.1. A mail above `SIZE` bytes is refused.
 WHERE     The executables are those on PATH, else in $PEERS_FOLDER, else where `deploy/peers.sh` unpacks them. Out
           of such a folder they run with its libraries, and with users that only they see (nss_wrapper): nothing
           of the system is changed, and an instance that runs already is not touched.
@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["KINDS", "SIZE", "Missing", "Mta", "mta"]
+__all__ = ["KINDS", "QUEUE_ID", "SIZE", "Missing", "Mta", "Stored", "mta"]
 
 SIZE = 2_000_000  # bytes of a mail at most
 START_S = 20.0
@@ -43,7 +43,10 @@ HOW = "deploy/peers.sh unpacks it"
 # writes on taking the mail in, the others come with the delivery.
 DELIVERY = re.compile(rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Envelope-To|Delivery-Date):[^\n]*\n)*", re.I)
 RECEIVED = re.compile(rb"Received:[^\n]*\n(?:[ \t][^\n]*\n)*")
+SENDER = re.compile(rb"^Return-Path: <([^\n]*)>$", re.I | re.M)
 RECIPIENT = re.compile(rb"^(?:Delivered-To|Envelope-To): ([^\n]*)$", re.I | re.M)
+# As these servers, and our sink, say it in the reply to the dot
+QUEUE_ID = re.compile(r"(?:queued as |\bid=)([0-9A-Za-z-]+)")
 OWN_ID = re.compile(rb"\sid\s+([0-9A-Za-z-]+)")
 
 
@@ -53,9 +56,10 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """A mail in a Maildir: for whom, under which queue id, and what follows the lines that the server put in front.
+    """A mail in a Maildir: from and for whom, under which queue id, and what follows the lines that the server put in front.
     Lines end with "\\n", as both servers store them."""
 
+    envelope_from: str
     rcpt: str
     queue_id: str
     content: bytes
@@ -67,10 +71,11 @@ class Stored:
         received = RECEIVED.match(file, delivery.end() if delivery else 0)
         if delivery is None or received is None:
             raise ValueError(f"not what a server writes in front of a mail: {file[:500]!r}")
-        rcpt, own = RECIPIENT.search(delivery[0]), OWN_ID.search(received[0])
-        if rcpt is None or own is None:
-            raise ValueError(f"no recipient, or no id, in front of a mail: {file[:500]!r}")
-        return cls(rcpt[1].decode(), own[1].decode(), file[received.end() :])
+        sender, rcpt = SENDER.search(delivery[0]), RECIPIENT.search(delivery[0])
+        own = OWN_ID.search(received[0])
+        if sender is None or rcpt is None or own is None:
+            raise ValueError(f"no sender, recipient or id in front of a mail: {file[:500]!r}")
+        return cls(sender[1].decode(), rcpt[1].decode(), own[1].decode(), file[received.end() :])
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,8 @@ virtual_mailbox_limit = 0
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{uid}
 smtpd_recipient_restrictions = check_recipient_access regexp:{place}/etc/recipients, reject_unauth_destination
+smtpd_sender_restrictions = check_sender_access regexp:{place}/etc/senders
+header_checks = regexp:{place}/etc/headers
 notify_classes =
 message_size_limit = {size}
 mailbox_size_limit = 0
@@ -260,6 +267,8 @@ def _postfix(place: Path, port: int) -> tuple[list[str], dict[str, str], str, Pa
         "master.cf": POSTFIX_MASTER.format(port=port),
         "mailboxes": "!/^unknown@/ mail/\n",
         "recipients": "/^busy@/ 450 4.2.1 Mailbox busy, try again later\n",
+        "senders": "/^refused@/ 550 5.7.1 Sender refused\n",
+        "headers": "/^X-Refuse:/ REJECT 5.7.1 Content refused\n",
     }
     for name, text in texts.items():
         place.joinpath("etc", name).write_text(text)
@@ -292,10 +301,21 @@ smtp_accept_max = 0
 smtp_accept_queue_per_connection = 0
 smtp_accept_max_per_connection = 0
 ignore_bounce_errors_after = 0s
+acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
-acl_smtp_data = accept
+acl_smtp_data = data
 
 begin acl
+mail:
+  deny senders = ^refused@
+       message = 5.7.1 Sender refused
+  accept
+
+data:
+  deny condition = ${{if def:h_X-Refuse:}}
+       message = 5.7.1 Content refused
+  accept
+
 rcpt:
   defer local_parts = busy
         message = 4.2.1 Mailbox busy, try again later
