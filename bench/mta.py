@@ -56,8 +56,8 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """A mail in a Maildir: from and for whom, under which queue id, and what follows the lines that the server put in front.
-    Lines end with "\\n", as both servers store them."""
+    """A mail in a Maildir: its envelope, the server's queue id, and what follows the lines that the server put in
+    front. Lines end with "\\n", as both servers store them."""
 
     envelope_from: str
     rcpt: str

@@ -80,7 +80,9 @@ async def by_courier(url: str, letters: Sequence[Letter], **way: Any) -> list[An
         if len(reports) == len(letters):
             done.set()
 
-    route = RouteSettings(url=url, connections=1, mails_per_connection=10_000, ehlo="oracle.example", **way)
+    route = RouteSettings.model_validate(
+        {"url": url, "connections": 1, "mails_per_connection": 10_000, "ehlo": "oracle.example", **way}
+    )
     outbox = Outbox()
     courier = Courier("oracle", route, outbox, note)
     running = asyncio.create_task(courier.run())

@@ -8,7 +8,7 @@ byte for byte, from both; what they refuse must be refused to both, and be under
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -74,8 +74,7 @@ async def _carry(url: str, arrived: Callable[[], list[Stored]], count: Callable[
         by_domain.setdefault(stored.rcpt.rpartition("@")[2], []).append(stored)
     return {
         case.name: {
-            way: Posted(letters[way][at], answers[way][at], by_domain.get(letters[way][at].site, []))
-            for way in letters
+            way: Posted(letters[way][at], answers[way][at], by_domain.get(letters[way][at].site, [])) for way in letters
         }
         for at, case in enumerate(EVERY)
     }
@@ -105,7 +104,7 @@ def rounds() -> dict[str, Round | str]:
 
 
 @pytest.fixture(params=SERVERS)
-def kind(request: pytest.FixtureRequest, rounds: dict[str, Round | str]) -> Iterator[str]:
+def kind(request: pytest.FixtureRequest, rounds: dict[str, Round | str]) -> str:
     name: str = request.param
     if name not in rounds:
         try:
@@ -119,7 +118,7 @@ def kind(request: pytest.FixtureRequest, rounds: dict[str, Round | str]) -> Iter
     found = rounds[name]
     if isinstance(found, str):
         pytest.skip(found)
-    yield name
+    return name
 
 
 @pytest.mark.parametrize("case", [case.name for case in CASES])
