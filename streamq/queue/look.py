@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamq.errors import NotFound
 from streamq.keys import GROUP
-from streamq.queue.connection import command, pipelined
+from streamq.queue.connection import Part, command, pipelined
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
-__all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "show", "status"]
+__all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show", "status"]
 
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
@@ -180,25 +181,40 @@ async def show(spool: Spool, entry: str) -> MailView:
         raise NotFound(f"{entry} is not in the queue any more: `streamq dead show`, or its events, may know it")
     _, *rows = await spool.scripts.check("stream", int(entry[0]), _before(entry), 1)
     state = rows[1].decode() if rows and rows[0].decode() == entry else "gone"
-    view = MailView(entry, spool.priorities[int(entry[0])], state, found.fields)
-    keys = spool.keys
-    notes, due, pending, intent, lane = await pipelined(
-        spool.redis,
-        [
-            ("HGET", keys.notes, entry),
-            ("ZSCORE", keys.schedule, entry),
-            ("XPENDING", spool.stream(entry), GROUP, entry[1:], entry[1:], 1),
-            ("HGET", keys.holds, f"intent:{entry}"),
-            ("HGET", keys.lane(_bucket(entry)), entry),
-        ],
-    )
-    view.notes = notes_from(notes)
-    view.due_ms = int(float(due)) if due else 0
-    view.intent = _text(intent) if intent else ""
-    if pending:
-        view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
-    view.lane = _text(lane).removeprefix(UNSEEN) if lane else ""
+    view = (await placed(spool, [entry]))[0]
+    view.state, view.fields = state, found.fields
     return view
+
+
+async def placed(spool: Spool, entries: Sequence[str]) -> list[MailView]:
+    """What the indexes and the notes say of each, in one round trip, without bodies; `waiting` where none of
+    them has it, though it may be gone."""
+    replies = await pipelined(spool.redis, [asked for entry in entries for asked in _questions(spool, entry)])
+    views = []
+    for at, entry in enumerate(entries):
+        notes, due, held, pending, intent, lane = replies[6 * at : 6 * at + 6]
+        view = MailView(entry, spool.priorities[int(entry[0])], "waiting", notes=notes_from(notes))
+        view.due_ms = int(float(due)) if due else 0
+        view.intent = _text(intent) if intent else ""
+        view.lane = _text(lane).removeprefix(UNSEEN) if lane else ""
+        if pending:
+            view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
+        said = {"held": held is not None, "scheduled": due is not None, "parked": view.lane, "leased": view.holder}
+        view.state = next((state for state, there in said.items() if there), "waiting")
+        views.append(view)
+    return views
+
+
+def _questions(spool: Spool, entry: str) -> list[tuple[Part, ...]]:
+    keys = spool.keys
+    return [
+        ("HGET", keys.notes, entry),
+        ("ZSCORE", keys.schedule, entry),
+        ("ZSCORE", keys.held, entry),
+        ("XPENDING", spool.stream(entry), GROUP, entry[1:], entry[1:], 1),
+        ("HGET", keys.holds, f"intent:{entry}"),
+        ("HGET", keys.lane(_bucket(entry)), entry),
+    ]
 
 
 def _bucket(entry: str) -> int:

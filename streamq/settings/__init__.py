@@ -1,15 +1,18 @@
 """Settings: STREAMQ_* in the environment, streamq.toml, flags; flags win, then environment, then file."""
 
 from streamq.settings.load import load_settings
-from streamq.settings.route import RouteSettings
+from streamq.settings.route import BEARER_MECHANISMS, RouteSettings
 from streamq.settings.settings import LimitSettings, Settings
+from streamq.settings.token import TokenSettings
 from streamq.settings.values import UNITS_MS, Window, duration_ms, window
 
 __all__ = [
+    "BEARER_MECHANISMS",
     "UNITS_MS",
     "LimitSettings",
     "RouteSettings",
     "Settings",
+    "TokenSettings",
     "Window",
     "duration_ms",
     "load_settings",

@@ -17,8 +17,10 @@ from streamq.errors import SettingsError
 from streamq.queue.scripts import Leased
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
+from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Courier, Mark
 from streamq.smtp.outbox import Outbox
+from streamq.smtp.replies import load_replies
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
@@ -47,7 +49,8 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
-    route, redis-py's errors where the server cannot be reached at the start."""
+    route, with a wrong reply table, or where a file that a route names is missing or wrong; redis-py's errors where
+    the server cannot be reached at the start."""
 
     def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
         if not settings.ways:
@@ -55,8 +58,10 @@ class Worker:
                 "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port (to try: `streamq sink` is a mail "
                 "server on this machine, STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches it)"
             )
+        check_routes(settings.ways)
         self.settings = settings
         self.url = url
+        self.rules = load_replies(settings.replies)
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
         self.ready = asyncio.Event()
@@ -125,7 +130,15 @@ class Worker:
             self.chance,
         )
         self.couriers = [
-            Courier(name, way, self.outboxes[name], self.settler.done, self._marks(at))
+            Courier(
+                name,
+                way,
+                self.outboxes[name],
+                self.settler.done,
+                self._marks(at),
+                rules=self.rules,
+                priorities=self.spool.priorities,
+            )
             for at, (name, way) in enumerate(ways.items())
         ]
 

@@ -28,6 +28,16 @@ local rows_of = {} -- stream .. id → its entry and where its status stands
 gather()
 ask_holds(consumer, 2)
 
+local asked, mentioned = {}, {}
+for at = HEAD + 3, #ARGV, EACH do
+  local lane = ARGV[at]
+  if lane ~= '' and not mentioned[lane] then
+    mentioned[lane] = true
+    asked[#asked + 1] = lane
+  end
+end
+ask_queues(asked)
+
 local function sooner(us) if next == 0 or us < next then next = us end end
 
 -- The highest id that was admitted, per priority: at or below it an index may know the entry.

@@ -5,7 +5,7 @@
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous}: by policy, not by a reply
---              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down}
+--              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down, ambiguous}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged}
 --              park  back to its lane, no attempt            arg  JSON {down (the route failed), wait (ms), own (at this mail)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
@@ -66,7 +66,10 @@ function op_of.hold(mail)
   if asked then return asked end
   local why = cjson.decode(mail.arg)
   local notes = notes_of(mail.entry)
-  if why.ambiguous then say_ambiguous(mail) end
+  if why.ambiguous then
+    say_ambiguous(mail)
+    notes.ambiguous = (notes.ambiguous or 0) + 1
+  end
   notes.reason, notes.class = why.reason, why.class
   leave(mail.stream, mail.id)
   hold(mail.entry)
@@ -106,6 +109,7 @@ function op_of.defer(mail)
   notes.attempts = (notes.attempts or 0) + 1
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class = now_ms, why.reply, why.class
+  if why.ambiguous then notes.ambiguous = (notes.ambiguous or 0) + 1 end
   note(mail.entry, notes)
   local asked = carried_out(mail)
   if asked then return asked end

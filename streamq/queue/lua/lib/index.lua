@@ -88,20 +88,23 @@ local function park_all(lane, ids, named, next, p)
   count('parked:' .. p, #ids)
 end
 
--- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane.
+-- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane; those of a whole
+-- batch in one command a priority. (A lane is in `due` of a priority while it holds mails of it.)
 local queues = {}
-local function queue_of(lane)
-  local queue = queues[lane]
-  if not queue then
-    queue = {visit = 0}
-    local first = has_parked and lane_range(lane, nil, 1)[1]
-    if first then
-      queue.urgency = tonumber(first:sub(#lane + 2, #lane + 2))
-      queue.visit = tonumber(redis.call('ZSCORE', K.due(NAMES[queue.urgency + 1]), lane) or 0)
+local function ask_queues(lanes)
+  for _, lane in ipairs(lanes) do queues[lane] = {visit = 0} end
+  if not has_parked or #lanes == 0 then return end
+  for at, name in ipairs(NAMES) do
+    for nth, visit in ipairs(redis.call('ZMSCORE', K.due(name), unpack(lanes))) do
+      local queue = queues[lanes[nth]]
+      if visit and not queue.urgency then queue.urgency, queue.visit = at - 1, tonumber(visit) end
     end
-    queues[lane] = queue
   end
-  return queue
+end
+
+local function queue_of(lane)
+  if not queues[lane] then ask_queues({lane}) end
+  return queues[lane]
 end
 
 -- The lane it stood in, and whether its id is unseen; nil where it stands in none.
