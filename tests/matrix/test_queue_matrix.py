@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,13 +48,11 @@ class Cell(NamedTuple):
     fault: str
 
     @property
-    def whole(self) -> bool:
-        """Envelope and body go out in one write: what breaks after that is past the last byte."""
-        return self.mode == "bdat" and self.stage in DURING
-
-    @property
     def stage_of_sink(self) -> str:
-        return "bdat" if self.mode == "bdat" and self.stage == "data" else self.stage
+        """There is no DATA with BDAT: a break meets the body on its way, a refusal is one of many lines."""
+        if self.mode != "bdat" or self.stage != "data":
+            return self.stage
+        return "dot" if self.fault in {"4xx", "5xx"} else "body"
 
     def rule(self) -> Rule:
         match = {"mail": f"s{VICTIM}@example.com", "rcpt": f"r{VICTIM}@example.net", "data": f"r{VICTIM}@example.net"}
@@ -62,7 +60,9 @@ class Cell(NamedTuple):
         if self.stage in DURING:
             known["match"] = match.get(self.stage, f"r{VICTIM}@example.net")
         if self.fault in REFUSALS:
-            return Rule(reply=REFUSALS[self.fault], **known)
+            reply = REFUSALS[self.fault]
+            lines = f"{reply[:3]} no\n{reply[:3]} enhanced code" if self.stage_of_sink != self.stage else reply
+            return Rule(reply=lines, **known)
         if self.fault == "garbage":
             return Rule(garbage="text", **known)
         known["action"] = "silent" if self.fault == "timeout" else self.fault
@@ -76,8 +76,6 @@ class Outcome(NamedTuple):
     tries: Counter[str]
     attempt: int
     got: Counter[str]
-    wrong: list[str]
-    clean: bool
 
 
 @asynccontextmanager
@@ -97,9 +95,8 @@ async def _worker(cell: Cell, url: str, sink: Sink, name: str, folder: Path) -> 
     lines = [f"{key} = {orjson.dumps(value).decode()}" for key, value in route.items()]
     config.write_text("\n".join(["[routes.main]", *lines]))
     settings = load_settings(config=config, queue=name, retry="50ms", jitter=0)
-    async with AsyncExitStack() as stack:
-        spool = await Spool.connect(settings, url)
-        stack.push_async_callback(spool.close)
+    spool = await Spool.connect(settings, url)
+    try:
         for number in range(MAILS):
             await command(
                 spool.redis, "XADD", spool.keys.stream("normal"), "*", "id", f"m{number}", "from",
@@ -107,13 +104,14 @@ async def _worker(cell: Cell, url: str, sink: Sink, name: str, folder: Path) -> 
             )  # fmt: skip
         worker = Worker(settings, url)
         task = asyncio.create_task(worker.run())
-
-        async def stop() -> None:
+        try:
+            yield spool
+        finally:
             worker.stop()
             await task
-
-        stack.push_async_callback(stop)
-        yield spool
+        assert (await check(spool)).wrong == []
+    finally:
+        await spool.close()
 
 
 FINAL = {"email.relayed", "email.bounced", "email.rejected", "email.expired", "email.failed", "email.cancelled"}
@@ -126,22 +124,23 @@ async def _run(cell: Cell, url: str, name: str, folder: Path, tls: Certificate) 
     attempt, last = 0, "0"
     got: Counter[str] = Counter()
     rules = Rules(rules=(cell.rule(),), users=(User(name="user", password="secret"),))
-    async with Sink(rules=rules, tls=tls, on_mail=lambda mail: got.update(mail.envelope_to)) as sink:
-        async with _worker(cell, url, sink, name, folder) as spool:
-            while sum(map(len, ends.values())) < MAILS:
-                found = await command(
-                    spool.reader, "XREAD", "COUNT", 100, "BLOCK", 5000, "STREAMS", spool.keys.events, last
-                )
-                for id_, flat in (row for _, rows in found or () for row in rows):
-                    last = id_.decode()
-                    kind, mail, data = flat[1].decode(), flat[3].decode(), orjson.loads(flat[5])
-                    if kind in FINAL:
-                        ends.setdefault(mail, []).append(kind)
-                    if mail == f"m{VICTIM}":
-                        tries[kind] += kind in BURNS
-                        attempt = data.get("attempt", attempt)
-        report = await check(spool)
-    return Outcome(ends, +tries, attempt, got, [str(wrong) for wrong in report.wrong], report.clean)
+    async with (
+        Sink(rules=rules, tls=tls, on_mail=lambda mail: got.update(mail.envelope_to)) as sink,
+        _worker(cell, url, sink, name, folder) as spool,
+    ):
+        while sum(map(len, ends.values())) < MAILS:
+            found = await command(
+                spool.reader, "XREAD", "COUNT", 100, "BLOCK", 5000, "STREAMS", spool.keys.events, last
+            )
+            for id_, flat in (row for _, rows in found or () for row in rows):
+                last = id_.decode()
+                kind, mail, data = flat[1].decode(), flat[3].decode(), orjson.loads(flat[5])
+                if kind in FINAL:
+                    ends.setdefault(mail, []).append(kind)
+                if mail == f"m{VICTIM}":
+                    tries[kind] += kind in BURNS
+                    attempt = data.get("attempt", attempt)
+    return Outcome(ends, +tries, attempt, got)
 
 
 def expected(cell: Cell) -> tuple[str, int, int]:
@@ -185,7 +184,6 @@ async def test_every_cell(server_url: str, tmp_path: Path, tls: Certificate, mod
             "ends": (found.ends, ends),
             "attempts burnt": (found.tries.total(), burnt),
             "attempt of its last event": (found.attempt, burnt + 1),
-            "the law": ((found.clean, found.wrong), (True, [])),
             "others arrived": (
                 {name: many for name, many in found.got.items() if name != f"r{VICTIM}@example.net"},
                 {f"r{number}@example.net": 1 for number in range(MAILS) if number != VICTIM},

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from bench.mta import SIZE
 from streamq.mail import Mail, parse
+from streamq.smtp.content import PIECE
 from streamq.smtp.letter import Letter
-from streamq.smtp.transaction import PIECE
 
 __all__ = ["CASES", "CHANGED", "REFUSED", "Case", "letter"]
 

@@ -20,9 +20,9 @@ from bench.mta import QUEUE_ID, SIZE, Missing, Mta, Stored, mta
 from bench.programs import until
 from streamq.sink import Sink
 from streamq.sink.rules import Rule, Rules
+from streamq.smtp.judge import plain_text
 from streamq.smtp.letter import Action, Letter, Stage
 from streamq.smtp.replies import default_replies
-from streamq.smtp.transaction import plain_text
 
 PLAIN = "aiosmtplib"
 SERVERS = ["postfix", "exim", "sink"]
