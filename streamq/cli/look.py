@@ -191,7 +191,7 @@ def show(
 
     async def run() -> None:
         async with open_queue() as spool:
-            view = await show_mail(spool, await locate(spool, id_, tenant))
+            view = await show_mail(spool, await locate(spool, id_, tenant, deep=True))
             now = await now_ms(spool)
             if json:
                 view.fields = view.fields if raw else _without_bodies(view.fields)

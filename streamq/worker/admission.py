@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from streamq.mail import Mail
-from streamq.queue.scripts import BATCH, AdmitRow, SettleRow
+from streamq.queue.scripts import BATCH, AdmitRow, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.outbox import Outbox
 from streamq.worker.hand import Delivery, Hand
@@ -49,27 +49,31 @@ class Admission:
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry]) -> None:
-        """Through the limits: to an outbox, or wherever the script says."""
+    async def admit(self, entries: Sequence[Entry], slotted: Collection[str] = ()) -> list[str]:
+        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked.
+        `slotted`: they have their slots."""
         part: list[Entry] = []
+        parked: list[str] = []
         size = 0
         for entry in entries:
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
-                await self._admit(part)
+                parked += await self._admit(part, slotted)
                 part, size = [], 0
             part.append(entry)
         if part:
-            await self._admit(part)
+            parked += await self._admit(part, slotted)
+        return parked
 
-    async def _admit(self, entries: Sequence[Entry]) -> None:
+    async def _admit(self, entries: Sequence[Entry], slotted: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
-        judged = [self._look(entry, now) for entry in entries]
+        judged = [self._slotted(entry) if entry.entry in slotted else self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
         admitted = await self.link.call(self.spool.scripts.admit, self.consumer, rows)
         self.closed_us = admitted.closed_us if len(self.outboxes) == 1 else 0
         self.now_us = admitted.now_us
         again: list[Entry] = []
+        parked: list[str] = []
         for entry, (row, mail), (status, notes) in zip(entries, judged, admitted.statuses, strict=True):
             if status == "go":
                 self._closed.pop(row.lane, None)
@@ -82,10 +86,16 @@ class Admission:
                 continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
+                parked.append(row.entry)
             self.hand.drop(row.entry)
         self.next_due(admitted.next_us, admitted.now_us)
         if again:
-            await self._admit(again)
+            parked += await self._admit(again)
+        return parked
+
+    def _slotted(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
+        row, mail = self.intake.judge(entry)
+        return (row._replace(kind="slot") if mail is not None else row), mail
 
     def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
@@ -119,26 +129,30 @@ class Admission:
         self.hand.add(delivery)
         self.outboxes[row.lane.partition("|")[0]].put(delivery)
 
-    async def take_back(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
-        """Leases that an index or a reclaim gave, ten bodies at a time; (entry, notes, slot). With a slot it goes at
-        once, without one it is admitted."""
+    async def take_back(self, leases: Sequence[Leased], token: int) -> None:
+        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot it goes at once, without one,
+        or unseen, it is admitted."""
         for start in range(0, len(leases), PAGE):
             await self._take_page(leases[start : start + PAGE], token)
 
-    async def _take_page(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
-        found = await self.link.call(self.spool.fetch, [entry for entry, _, _ in leases])
-        unslotted: list[Entry] = []
-        for (name, notes, slot), entry in zip(leases, found, strict=True):
+    async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
+        found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
+        rest: list[Entry] = []
+        slotted: set[str] = set()
+        for lease, entry in zip(leases, found, strict=True):
             if entry is None:
-                await self._vanished(name, token)
+                await self._vanished(lease.entry, token)
                 continue
-            row, mail = self.intake.judge(entry) if slot else (None, None)
-            if row is not None and mail is not None:
-                self.deliver(row, mail, token, notes)
-            else:
-                unslotted.append(entry)
-        if unslotted:
-            await self.admit(unslotted)
+            if lease.slot and not lease.unseen:
+                row, mail = self.intake.judge(entry)
+                if mail is not None:
+                    self.deliver(row, mail, token, lease.notes)
+                    continue
+            if lease.slot:
+                slotted.add(lease.entry)
+            rest.append(entry)
+        if rest:
+            await self.admit(rest, slotted)
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

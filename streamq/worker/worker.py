@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from streamq.errors import SettingsError
+from streamq.queue.scripts import Leased
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
 from streamq.smtp.courier import Courier, Mark
@@ -29,6 +30,7 @@ from streamq.worker.outcome import Outcomes
 from streamq.worker.reader import Reader
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
+from streamq.worker.sifter import Sifter
 
 __all__ = ["Worker", "consumer_name"]
 
@@ -108,7 +110,10 @@ class Worker:
             lambda: self.reader.reopened.set(),
         )
         self.outcomes = outcomes
-        self.reader = Reader(self.spool, self.link, self.hand, self.consumer, self.admission, self.releaser.rang)
+        sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
+        self.reader = Reader(
+            self.spool, self.link, self.hand, self.consumer, self.admission, sifter, self.releaser.rang
+        )
         self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
         self.keeper = Keeper(
             self.settings,
@@ -226,4 +231,4 @@ class Worker:
         while True:
             new = self.hand.claim(await self.missed.get())
             log.warning("%d mails were ours and we did not know it", len(new))
-            await self.admission.take_back([(name, b"", False) for name in sorted(new)], 0)
+            await self.admission.take_back([Leased(name, b"", False) for name in sorted(new)], 0)
