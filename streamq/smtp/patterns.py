@@ -61,7 +61,7 @@ def _branches(pattern: str, at: int) -> tuple[int, int]:
 def _width(repeat: re.Match[str], grouped: bool) -> int:
     text = repeat[1]
     if repeat[2] == "+":
-        raise ValueError(f"a possessive repeat: {repeat[0]} (Python 3.11 matches some of them wrongly)")
+        raise ValueError(f"a possessive repeat: {text}+ (Python before 3.11.4 matches those wrongly)")
     if text == "?":
         return 2
     if grouped:
