@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from bench.mta import SIZE
 from streamq.mail import Mail, parse
+from streamq.smtp.content import PIECE
 from streamq.smtp.letter import Letter
-from streamq.smtp.transaction import PIECE
 
 __all__ = ["CASES", "CHANGED", "REFUSED", "Case", "letter"]
 
@@ -90,7 +90,7 @@ CASES = [
     Case("lf-only", (HEAD + b"Subject: lf\r\n\r\none\r\n.\r\n").replace(b"\r\n", b"\n")),
     Case("mbox-line", b"From shop Fri Nov 22 01:06:01 2024\n" + HEAD + b"\r\nFrom here\r\n>From there\r\n"),
     Case("runs-into-body", HEAD + b"Subject: no gap\r\nThis is no header, it is text.\r\nX: but this looks so\r\n"),
-    Case("received", b"Received: from a by b with SMTP id 1;\r\n\tFri, 22 Nov 2024 01:06:01 +0000\r\n" + HEAD),
+    Case("received", b"Received: by b with SMTP id 1;\r\n\tFri, 22 Nov 2024 01:06:01 +0000\r\n" + HEAD + b"\r\nx\r\n"),
     Case("named-trace", b"Delivered-To: a@x.example\r\nX-Original-To: a@x.example\r\n" + HEAD + b"\r\nx\r\n"),
     _head("blank-before-colon", b"Subject : obsolete\r\nX-Empty:\r\nX-Next: 1\r\n"),
     _head("dropped-here", b"Bcc: s@x.example,\r\n t@x.example\r\nReturn-Path: <a@x.example>\r\nSubject: d\r\n"),
