@@ -43,6 +43,8 @@ HOW = "deploy/peers.sh unpacks it"
 # writes on taking the mail in, the others come with the delivery.
 DELIVERY = re.compile(rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Envelope-To|Delivery-Date):[^\n]*\n)*", re.I)
 RECEIVED = re.compile(rb"Received:[^\n]*\n(?:[ \t][^\n]*\n)*")
+# Files of a spool, one a mail
+WAITING = {"postfix": ("incoming/*", "active/*", "deferred/**/*[0-9A-F]"), "exim": ("input/*-H",)}
 SENDER = re.compile(rb"^Return-Path: <([^\n]*)>$", re.I | re.M)
 RECIPIENT = re.compile(rb"^(?:Delivered-To|Envelope-To): ([^\n]*)$", re.I | re.M)
 # As these servers, and our sink, say it in the reply to the dot
@@ -162,6 +164,10 @@ class Mta:
         """Mails delivered so far."""
         new = self.place / "mail/new"
         return len(os.listdir(new)) if new.is_dir() else 0
+
+    def queued(self) -> int:
+        """Mails that it took and that are still on their way through it."""
+        return sum(1 for folder in WAITING[self.kind] for _ in self.place.glob(f"queue/{folder}"))
 
     def stored(self) -> Iterator[Stored]:
         """The mails delivered so far, in no order. Raises `ValueError` for a file that is no mail of ours."""
