@@ -23,6 +23,7 @@ import pwd
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ __all__ = ["KINDS", "QUEUE_ID", "SIZE", "Missing", "Mta", "Stored", "mta"]
 
 SIZE = 2_000_000  # bytes of a mail at most
 START_S = 20.0
+CACHE = "/var/cache/streamq/peers"  # as deploy/peers.sh says it
 LEASH = Path(__file__).with_name("leash.py")
 HOW = "deploy/peers.sh unpacks it"
 
@@ -97,10 +99,14 @@ class Package:
         if not self.unpacked:
             names.look_up()
             return known
-        wrappers = list(self.root.glob("usr/lib/*/libnss_wrapper.so"))
+        wrappers = [*self.root.glob("usr/lib/*/libnss_wrapper.so"), *Path("/usr/lib").glob("*/libnss_wrapper.so")]
         if not wrappers:
             raise Missing(f"{self.root}: no libnss_wrapper.so in it; {HOW}")
-        folders = [wrappers[0].parent, self.root / "usr/lib/postfix"]
+        closed = [each for each in (self.root, *self.root.parents) if not each.stat().st_mode & stat.S_IXOTH]
+        if closed:  # Exim starts itself anew when it is nobody special any more
+            raise Missing(f"{self.root}: other users cannot reach it: {closed[-1]} is closed to them")
+        folders = [*self.root.glob("usr/lib/*-linux-gnu*"), *self.root.glob("lib/*-linux-gnu*")]
+        folders.append(self.root / "usr/lib/postfix")
         passwd, group = place / "passwd", place / "group"
         users = {"root": 0, "nobody": 65_534, names.user: names.uid}
         groups = {"root": 0, "nogroup": 65_534, names.user: names.uid, names.group: names.gid}
@@ -137,11 +143,10 @@ def _find(names: tuple[str, ...]) -> Package:
     for name in names:
         if found := shutil.which(name, path=path):
             return Package(Path(found), Path("/"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (os.environ.get("PEERS_FOLDER"), cache / "streamq/peers"):
+    for folder in (os.environ.get("PEERS_FOLDER"), CACHE):
         for name in names:
             if folder and (found := shutil.which(name, path=str(Path(folder, "usr/sbin")))):
-                return Package(Path(found), Path(folder).resolve())
+                return Package(Path(found).absolute(), Path(folder).resolve())
     raise Missing(f"{names[0]} is not installed; {HOW}")
 
 
@@ -283,6 +288,8 @@ def _postfix(place: Path, port: int) -> tuple[list[str], dict[str, str], str, Pa
         [package.root / "usr/sbin/postconf", "-c", config, "-d", "-h", "mail_version"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    if shown.returncode:
+        raise Missing(f"{package.executable}: {shown.stderr.strip()[-300:]}")
     return [str(master), "-c", config], environment, shown.stdout.strip(), place / "log/mail.log"
 
 
