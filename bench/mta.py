@@ -23,6 +23,7 @@ import pwd
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ __all__ = ["KINDS", "QUEUE_ID", "SIZE", "Missing", "Mta", "Stored", "mta"]
 
 SIZE = 2_000_000  # bytes of a mail at most
 START_S = 20.0
+CACHE = "/var/cache/streamq/peers"  # as deploy/peers.sh says it
 LEASH = Path(__file__).with_name("leash.py")
 HOW = "deploy/peers.sh unpacks it"
 
@@ -43,6 +45,8 @@ HOW = "deploy/peers.sh unpacks it"
 # writes on taking the mail in, the others come with the delivery.
 DELIVERY = re.compile(rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Envelope-To|Delivery-Date):[^\n]*\n)*", re.I)
 RECEIVED = re.compile(rb"Received:[^\n]*\n(?:[ \t][^\n]*\n)*")
+# Files of a spool, one a mail
+WAITING = {"postfix": ("incoming/*", "active/*", "deferred/**/*[0-9A-F]"), "exim": ("input/*-H",)}
 SENDER = re.compile(rb"^Return-Path: <([^\n]*)>$", re.I | re.M)
 RECIPIENT = re.compile(rb"^(?:Delivered-To|Envelope-To): ([^\n]*)$", re.I | re.M)
 # As these servers, and our sink, say it in the reply to the dot
@@ -95,10 +99,14 @@ class Package:
         if not self.unpacked:
             names.look_up()
             return known
-        wrappers = list(self.root.glob("usr/lib/*/libnss_wrapper.so"))
+        wrappers = [*self.root.glob("usr/lib/*/libnss_wrapper.so"), *Path("/usr/lib").glob("*/libnss_wrapper.so")]
         if not wrappers:
             raise Missing(f"{self.root}: no libnss_wrapper.so in it; {HOW}")
-        folders = [wrappers[0].parent, self.root / "usr/lib/postfix"]
+        closed = [each for each in (self.root, *self.root.parents) if not each.stat().st_mode & stat.S_IXOTH]
+        if closed:  # Exim starts itself anew when it is nobody special any more
+            raise Missing(f"{self.root}: other users cannot reach it: {closed[-1]} is closed to them")
+        folders = [*self.root.glob("usr/lib/*-linux-gnu*"), *self.root.glob("lib/*-linux-gnu*")]
+        folders.append(self.root / "usr/lib/postfix")
         passwd, group = place / "passwd", place / "group"
         users = {"root": 0, "nobody": 65_534, names.user: names.uid}
         groups = {"root": 0, "nogroup": 65_534, names.user: names.uid, names.group: names.gid}
@@ -135,11 +143,10 @@ def _find(names: tuple[str, ...]) -> Package:
     for name in names:
         if found := shutil.which(name, path=path):
             return Package(Path(found), Path("/"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (os.environ.get("PEERS_FOLDER"), cache / "streamq/peers"):
+    for folder in (os.environ.get("PEERS_FOLDER"), CACHE):
         for name in names:
             if folder and (found := shutil.which(name, path=str(Path(folder, "usr/sbin")))):
-                return Package(Path(found), Path(folder).resolve())
+                return Package(Path(found).absolute(), Path(folder).resolve())
     raise Missing(f"{names[0]} is not installed; {HOW}")
 
 
@@ -162,6 +169,10 @@ class Mta:
         """Mails delivered so far."""
         new = self.place / "mail/new"
         return len(os.listdir(new)) if new.is_dir() else 0
+
+    def queued(self) -> int:
+        """Mails that it took and that are still on their way through it."""
+        return sum(1 for folder in WAITING[self.kind] for _ in self.place.glob(f"queue/{folder}"))
 
     def stored(self) -> Iterator[Stored]:
         """The mails delivered so far, in no order. Raises `ValueError` for a file that is no mail of ours."""
@@ -277,6 +288,8 @@ def _postfix(place: Path, port: int) -> tuple[list[str], dict[str, str], str, Pa
         [package.root / "usr/sbin/postconf", "-c", config, "-d", "-h", "mail_version"],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    if shown.returncode:
+        raise Missing(f"{package.executable}: {shown.stderr.strip()[-300:]}")
     return [str(master), "-c", config], environment, shown.stdout.strip(), place / "log/mail.log"
 
 

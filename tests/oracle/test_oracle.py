@@ -49,10 +49,22 @@ class Posted:
     stored: list[Stored]
 
 
-Round = dict[str, dict[str, Posted]]  # case -> way -> what came of it
+def _ended_sessions(log: str) -> list[str]:
+    """Postfix's counts of commands, a line per session that had any mail."""
+    return [line for line in log.splitlines() if "disconnect from" in line and " rcpt=" in line]
 
 
-async def _carry(url: str, arrived: Callable[[], list[Stored]], count: Callable[[], int]) -> Round:
+@dataclass(frozen=True)
+class Round:
+    """One server, every case by every way."""
+
+    posted: dict[str, dict[str, Posted]]  # case -> way -> what came of it
+    log: str
+
+
+async def _carry(
+    url: str, arrived: Callable[[], list[Stored]], count: Callable[[], int]
+) -> dict[str, dict[str, Posted]]:
     """Every case by every way."""
     letters: dict[str, list[Letter]] = {}
     answers: dict[str, list[Answer]] = {}
@@ -81,7 +93,15 @@ async def _carry(url: str, arrived: Callable[[], list[Stored]], count: Callable[
 
 
 async def _carry_to_mta(server: Mta) -> Round:
-    return await _carry(server.url, lambda: list(server.stored()), server.count)
+    posted = await _carry(server.url, lambda: list(server.stored()), server.count)
+
+    async def logged() -> bool:
+        return len(_ended_sessions(server.said())) > len(WAYS)
+
+    if server.kind == "postfix":
+        with suppress(TimeoutError):
+            await until(logged, 10)
+    return Round(posted, server.said())
 
 
 async def _carry_to_sink() -> Round:
@@ -94,7 +114,7 @@ async def _carry_to_sink() -> Round:
                 for number, mail in enumerate(sink.received, 1)
             ]
 
-        return await _carry(sink.url, arrived, lambda: sink.counters.accepted)
+        return Round(await _carry(sink.url, arrived, lambda: sink.counters.accepted), "")
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +143,7 @@ def kind(request: pytest.FixtureRequest, rounds: dict[str, Round | str]) -> str:
 
 @pytest.mark.parametrize("case", [case.name for case in CASES])
 def test_arrives_byte_for_byte_from_both_couriers(kind: str, case: str, rounds: dict[str, Round]) -> None:
-    for way, posted in rounds[kind][case].items():
+    for way, posted in rounds[kind].posted[case].items():
         assert posted.answer.accepted, (way, posted.answer)
         assert len(posted.stored) == 1, way
         (stored,) = posted.stored
@@ -138,7 +158,7 @@ def test_arrives_byte_for_byte_from_both_couriers(kind: str, case: str, rounds: 
 
 @pytest.mark.parametrize("case", [case.name for case in CASES])
 def test_the_report_has_the_queue_id_of_the_server(kind: str, case: str, rounds: dict[str, Round]) -> None:
-    for way, posted in rounds[kind][case].items():
+    for way, posted in rounds[kind].posted[case].items():
         found = QUEUE_ID.search(posted.answer.text)
         assert found is not None, (way, posted.answer)
         assert [found[1]] == [stored.queue_id for stored in posted.stored], way
@@ -150,9 +170,9 @@ def test_the_report_has_the_queue_id_of_the_server(kind: str, case: str, rounds:
 def test_a_refusal_is_what_the_other_courier_saw(kind: str, case: str, rounds: dict[str, Round]) -> None:
     """Code, enhanced code and text are the same; the class is what the reply table makes of them."""
     outcome = REFUSED[case][1]
-    seen = rounds[kind][case][PLAIN].answer
+    seen = rounds[kind].posted[case][PLAIN].answer
     assert seen.code // 100 == CODE[outcome], seen
-    for way, posted in rounds[kind][case].items():
+    for way, posted in rounds[kind].posted[case].items():
         assert posted.stored == [], way
         report = posted.answer.report
         if report is None:
@@ -168,10 +188,10 @@ def test_a_refusal_is_what_the_other_courier_saw(kind: str, case: str, rounds: d
 def test_a_mail_above_the_servers_size_is_not_sent_and_would_have_been_refused(
     kind: str, rounds: dict[str, Round]
 ) -> None:
-    seen = rounds[kind]["oversize"][PLAIN].answer
+    seen = rounds[kind].posted["oversize"][PLAIN].answer
     assert seen.code == 552
     verdict = default_replies().classify(Stage.MAIL, seen.code, seen.text, False)
-    for way, posted in rounds[kind]["oversize"].items():
+    for way, posted in rounds[kind].posted["oversize"].items():
         assert posted.stored == [], way
         report = posted.answer.report
         if report is not None:
@@ -183,6 +203,16 @@ def test_a_mail_above_the_servers_size_is_not_sent_and_would_have_been_refused(
 
 @pytest.mark.parametrize(("case", "stage"), [("busy", Stage.RCPT), ("unknown", Stage.RCPT), ("content", Stage.DOT)])
 def test_a_refusal_has_its_stage(kind: str, case: str, stage: Stage, rounds: dict[str, Round]) -> None:
-    for way, posted in rounds[kind][case].items():
+    for way, posted in rounds[kind].posted[case].items():
         if (report := posted.answer.report) is not None:
             assert report.stage is stage, way
+
+
+@pytest.mark.parametrize("kind", ["postfix"], indirect=True)
+def test_each_way_was_spoken_on_one_connection(kind: str, rounds: dict[str, Round]) -> None:
+    """By the server's own count of commands, in the order of the connections."""
+    counts = _ended_sessions(rounds[kind].log)
+    assert len(counts) == 1 + len(WAYS)
+    for way, line in zip([PLAIN, *WAYS], counts, strict=True):
+        chunks = bool(WAYS.get(way, {}).get("chunking"))
+        assert (" bdat=" in line, " data=" in line) == (chunks, not chunks), (way, line)
