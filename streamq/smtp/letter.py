@@ -80,4 +80,5 @@ class Report:
     tls: str = ""  # "TLSv1.3"
     duration_ms: int = 0
     hint_ms: int = 0  # not before that: the server's own "try again in", or the courier's next probe; 0: no hint
+    about_recipient: bool = False  # the words were about this recipient: no sign that anything is wrong with the route
     tried: bool = True  # False: parked unseen, since the route is down; the rest tells why it is

@@ -29,7 +29,7 @@ AGAIN_IN = re.compile(
     re.IGNORECASE,
 )
 AGAIN_AT = re.compile(r"\b(?:in|after|for|wait)\s+(\d{1,2}):(\d\d):(\d\d)\b", re.IGNORECASE)
-KEYS = {"class", "scope", "action", "code", "enhanced", "text", "stage", "first", "source"}
+KEYS = {"class", "scope", "action", "code", "enhanced", "text", "stage", "first", "guess", "source"}
 MANDATORY = {"class", "scope", "action", "code", "source"}
 VERDICTS = {Action.SENT, Action.RETRY, Action.FAIL, Action.PARK}
 
@@ -38,7 +38,9 @@ VERDICTS = {Action.SENT, Action.RETRY, Action.FAIL, Action.PARK}
 class Verdict:
     """`enhanced` is "" where the server gave none, or one whose class contradicts the code (RFC 2034, 4).
 
-    `hint_ms`: the server's own "try again in", 0 when it gave none; at most a day.
+    `hint_ms`: the server's own "try again in", 0 when it gave none; at most a day. `about_recipient`: it was
+    about this one recipient, so it says nothing of the route, however often it comes. False where nobody knows:
+    a bare `550` to RCPT may as well mean us, and a breaker must not take it for a bad address.
     """
 
     klass: str
@@ -46,6 +48,7 @@ class Verdict:
     action: Action
     enhanced: str = ""
     hint_ms: int = 0
+    about_recipient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Entry:
     text: re.Pattern[str] | None
     stages: frozenset[Stage]
     first: bool | None
+    about_recipient: bool
 
     def matches(self, stage: Stage, enhanced: str, text: str, first: bool) -> bool:
         return (
@@ -94,7 +98,7 @@ class Replies:
         for entry in self._by_code.get(code, ()):
             if entry.matches(stage, enhanced, text, first):
                 hint = 0 if entry.action is Action.SENT else hint_ms(text)
-                return Verdict(entry.klass, entry.scope, entry.action, enhanced, hint)
+                return Verdict(entry.klass, entry.scope, entry.action, enhanced, hint, entry.about_recipient)
         return Verdict("protocol", Scope.SESSION, Action.PARK, enhanced)
 
 
@@ -131,8 +135,9 @@ def _entry(raw: Any, where: str) -> Entry:
     for key in ("class", "source"):
         if not isinstance(raw[key], str) or not raw[key].strip():
             raise SettingsError(f"{where}: {key}: a text, not {raw[key]!r}")
-    if not isinstance(raw.get("first", True), bool):
-        raise SettingsError(f"{where}: first: true or false, not {raw['first']!r}")
+    for key in ("first", "guess"):
+        if not isinstance(raw.get(key, True), bool):
+            raise SettingsError(f"{where}: {key}: true or false, not {raw[key]!r}")
     action = _one_of(Action, raw["action"], f"{where}: action")
     if action not in VERDICTS:
         raise SettingsError(f"{where}: action: no reply can mean {action.value!r}")
@@ -143,15 +148,17 @@ def _entry(raw: Any, where: str) -> Entry:
         pattern = re.compile(text, re.IGNORECASE) if text is not None else None
     except (re.error, TypeError) as wrong_text:
         raise SettingsError(f"{where}: text: {wrong_text}: {text!r}") from None
+    scope = _one_of(Scope, raw["scope"], f"{where}: scope")
     return Entry(
         klass=raw["class"],
-        scope=_one_of(Scope, raw["scope"], f"{where}: scope"),
+        scope=scope,
         action=action,
         codes=frozenset(code for part in _texts(raw, "code", where) for code in _codes(part, where)),
         enhanced=re.compile("|".join(enhanced)) if enhanced else None,
         text=pattern,
         stages=frozenset(stages or Stage),
         first=raw.get("first"),
+        about_recipient=scope is Scope.RECIPIENT and not raw.get("guess", False),
     )
 
 

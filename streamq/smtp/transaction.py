@@ -264,6 +264,7 @@ class Transaction:
         report = self._report(verdict.action, verdict.scope, verdict.klass, reply, text)
         report.enhanced = verdict.enhanced
         report.hint_ms = verdict.hint_ms
+        report.about_recipient = verdict.about_recipient
         if verdict.action is Action.PARK and verdict.scope is Scope.SESSION:
             self.link.ended = True  # this session takes no more mail, whatever the code's digits say
         return report

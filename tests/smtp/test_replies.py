@@ -90,6 +90,25 @@ def test_what_a_reply_means(stage: str, code: int, text: str, klass: str, scope:
     assert (verdict.klass, verdict.scope, verdict.action) == (klass, Scope(scope), Action(action))
 
 
+@pytest.mark.parametrize(
+    ("stage", "code", "text", "about"),
+    [
+        ("rcpt", 550, "5.1.1 no such user", True),
+        ("rcpt", 452, "4.2.2 over quota", True),
+        ("rcpt", 451, "4.7.1 Greylisted", True),
+        ("dot", 450, "4.2.1 The user you are trying to contact is receiving mail too quickly.", True),
+        ("rcpt", 550, "no", False),
+        ("rcpt", 451, "later", False),
+        ("dot", 550, "5.7.1 blocked for policy reasons", False),
+        ("mail", 454, "Throttling failure: Maximum sending rate exceeded.", False),
+        ("rcpt", 354, "go", False),
+    ],
+)
+def test_only_words_about_the_recipient_are_about_the_recipient(stage: str, code: int, text: str, about: bool) -> None:
+    """A breaker looks at all the others: a bare refusal of RCPT may be meant for us."""
+    assert default_replies().classify(Stage(stage), code, text, True).about_recipient is about
+
+
 @pytest.mark.parametrize("stage", list(Stage))
 def test_every_refusal_at_every_stage_has_a_class(stage: Stage) -> None:
     for code in range(400, 600):
@@ -166,6 +185,7 @@ def test_every_entry_of_the_table_can_be_met() -> None:
         ("text = 1", "text"),
         ('stage = "lunch"', "lunch"),
         ('first = "yes"', "first"),
+        ("guess = 1", "guess"),
         ('source = " "', "source"),
         ("source", "missing: source"),
         ('colour = "red"', "colour"),

@@ -129,6 +129,7 @@ async def test_a_refusal_is_judged_by_its_class(
         first, second = await at.send(letter(), letter("carol@example.net", b"Subject: 2\r\n\r\n2\r\n"))
     assert (first.action, first.klass, first.stage) == (action, klass, stage)
     assert first.code == int(reply[:3])
+    assert first.about_recipient is (klass == "bad_address")
     assert second.action is Action.SENT
     assert relay.bodies[-1] == b"Subject: 2\r\n\r\n2\r\n"
     assert len(relay.heard) == (2 if closes else 1)
