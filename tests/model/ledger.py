@@ -73,10 +73,12 @@ class Mail:
 
 @dataclass(slots=True)
 class Route:
-    """`till`: µs up to which nothing goes. `down`: it failed before MAIL, and nothing was heard since."""
+    """`till`: µs up to which nothing goes. `down`: it failed before MAIL, and no probe, which is a lease above `mark`,
+    was judged since."""
 
     down: bool = False
     till: int = 0
+    mark: int = 0
 
 
 @dataclass(slots=True)
