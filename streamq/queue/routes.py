@@ -51,7 +51,7 @@ class RouteView:
 
 def closed_routes(flat: list[Any], now_ms: int) -> list[ClosedRoute]:
     """From `HGETALL {q}:pauses`. A route may be closed twice: it failed, and an operator paused it."""
-    found = []
+    found: list[ClosedRoute] = []
     for name, text in sorted(zip(flat[::2], flat[1::2], strict=True)):
         found += _closed(name.decode(), orjson.loads(text), now_ms)
     return found

@@ -16,7 +16,7 @@ from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "ways_of"]
 
 PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
@@ -24,9 +24,14 @@ CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 
 
+def ways_of(lane: str) -> list[str]:
+    """The routes in a lane's name, best first."""
+    return lane.partition("|")[0].split(">")
+
+
 class Admission:
-    """One per process. `closed_us` is the time until which the only route there is takes nothing, 0: it is open;
-    `now_us` is when that was said."""
+    """One per process. `closed_us` is the time until which none of its routes takes anything, 0: one does;
+    `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Admission:
         intake: Intake,
         outboxes: Mapping[str, Outbox],
         next_due: Callable[[int, int], None],
+        listed: Callable[[], str] = str,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -45,6 +51,7 @@ class Admission:
         self.intake = intake
         self.outboxes = outboxes
         self.next_due = next_due
+        self.listed = listed
         self.closed_us = 0
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
@@ -66,17 +73,17 @@ class Admission:
         now = asyncio.get_running_loop().time()
         judged = [self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
-        admitted = await self.link.call(self.spool.scripts.admit, self.consumer, rows)
-        self.closed_us = admitted.closed_us if len(self.outboxes) == 1 else 0
+        admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
+        self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
-        for entry, (row, mail), (status, notes) in zip(entries, judged, admitted.statuses, strict=True):
+        for entry, (row, mail), (status, notes, way) in zip(entries, judged, admitted.statuses, strict=True):
             if status == "go":
                 self._closed.pop(row.lane, None)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None:
-                    self.deliver(row, mail, admitted.token, notes)
+                    self.deliver(row, mail, admitted.token, notes, way)
                 else:
                     again.append(entry)
                 continue
@@ -97,9 +104,11 @@ class Admission:
                 self._closed.clear()
         return self.intake.judge(entry)
 
-    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes) -> None:
-        """Into the outbox of its route."""
+    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str) -> None:
+        """Into the outbox of the route that gave it a slot."""
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
+        stays = known.get("stays")
+        bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
         delivery = Delivery(
             envelope_from=mail.envelope_from,
             envelope_to=mail.envelope_to,
@@ -110,31 +119,32 @@ class Admission:
             smtputf8=mail.smtputf8,
             entry=row.entry,
             token=token,
-            lane=row.lane,
+            lane=f"{way}|{mail.site}" if bound else row.lane,
+            way=way,
             mail=mail,
             deadline_ms=row.deadline,
             attempts=int(known.get("attempts", 0)),
             notes=known,
         )
         self.hand.add(delivery)
-        self.outboxes[row.lane.partition("|")[0]].put(delivery)
+        self.outboxes[way].put(delivery)
 
-    async def take_back(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
-        """Leases that an index or a reclaim gave, ten bodies at a time; (entry, notes, slot). With a slot it goes at
-        once, without one it is admitted."""
+    async def take_back(self, leases: Sequence[tuple[str, bytes, str]], token: int) -> None:
+        """Leases that an index or a reclaim gave, ten bodies at a time; (entry, notes, way). With a slot on a route it
+        goes at once, without one, or where the settings send it elsewhere by now, it is admitted."""
         for start in range(0, len(leases), PAGE):
             await self._take_page(leases[start : start + PAGE], token)
 
-    async def _take_page(self, leases: Sequence[tuple[str, bytes, bool]], token: int) -> None:
+    async def _take_page(self, leases: Sequence[tuple[str, bytes, str]], token: int) -> None:
         found = await self.link.call(self.spool.fetch, [entry for entry, _, _ in leases])
         unslotted: list[Entry] = []
-        for (name, notes, slot), entry in zip(leases, found, strict=True):
+        for (name, notes, way), entry in zip(leases, found, strict=True):
             if entry is None:
                 await self._vanished(name, token)
                 continue
-            row, mail = self.intake.judge(entry) if slot else (None, None)
-            if row is not None and mail is not None:
-                self.deliver(row, mail, token, notes)
+            row, mail = self.intake.judge(entry) if way in self.outboxes else (None, None)
+            if row is not None and mail is not None and (way in ways_of(row.lane) or b'"stays"' in notes):
+                self.deliver(row, mail, token, notes, way)
             else:
                 unslotted.append(entry)
         if unslotted:

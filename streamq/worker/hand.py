@@ -15,11 +15,13 @@ __all__ = ["Delivery", "Hand"]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery(Letter):
-    """A letter with its lease. `mark` is what the mark before the dot answered: "", ok, lost or sent."""
+    """A letter with its lease. `way` is the route that it goes, one of its lane's; `mark` is what the mark before the
+    dot answered: "", ok, lost or sent."""
 
     entry: str
     token: int
     lane: str
+    way: str
     mail: Mail
     deadline_ms: int
     attempts: int = 0

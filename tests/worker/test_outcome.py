@@ -32,7 +32,7 @@ def mail(**fields: str) -> Mail:
 
 def delivery(one: Mail | None = None, **known: Any) -> Delivery:
     one = one or mail()
-    made: dict[str, Any] = {"entry": ENTRY, "token": 17, "lane": "relay|example.net", "deadline_ms": DEADLINE}
+    made: dict[str, Any] = {"entry": ENTRY, "token": 17, "lane": "relay|example.net", "way": "relay", "deadline_ms": DEADLINE}
     return Delivery(
         envelope_from=one.envelope_from,
         envelope_to=one.envelope_to,
@@ -143,7 +143,7 @@ def test_a_failure_without_a_reply_is_named_by_its_class() -> None:
 def test_a_route_that_is_down_parks_and_is_no_attempt() -> None:
     made = row(delivery(attempts=1), report(Action.PARK))
     assert (made.op, made.kind, made.tail) == ("park", "", b"")
-    assert arg(made) == {"down": True, "class": "unreachable"}
+    assert arg(made) == {"down": True, "class": "unreachable", "reply": "", "wait": 0, "lonely": True}
     made = row(delivery(attempts=1), report(Action.PARK, stage=Stage.MAIL, tried=True))
     assert (made.op, made.kind, arg(made)["own"]) == ("park", "", True)
 
@@ -190,8 +190,8 @@ def test_parks_of_one_route_say_nothing_of_another() -> None:
     one = outcomes(in_hand=1)
     said = report(Action.PARK, scope=Scope.SESSION)
     for _ in range(20):
-        one.row(delivery(lane="bad|example.net"), said, NOW)
-    made = one.row(delivery(lane="good|example.net"), said, NOW)
+        one.row(delivery(lane="bad|example.net", way="bad"), said, NOW)
+    made = one.row(delivery(lane="good|example.net", way="good"), said, NOW)
     assert made is not None
     assert arg(made) == {"wait": 0}
 
@@ -240,7 +240,7 @@ def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) ->
 
 def test_an_ambiguous_mail_waits_for_its_retry() -> None:
     made = row(delivery(attempts=1), report(Action.AMBIGUOUS), retry="1s,2s", jitter=0)
-    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "class": "timeout"}
+    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "ambiguous": True, "class": "timeout"}
 
 
 # -- waits ------------------------------------------------------------------------------------------------------
