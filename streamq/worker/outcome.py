@@ -125,6 +125,7 @@ class Outcomes:
             deadline=delivery.deadline_ms,
             reply=report.reply,
             down=True,
+            hint=min(report.hint_ms, HINT_MOST_MS),
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", "email.deferred", self.tail(delivery, report, now_ms, judged=True), said)
@@ -132,7 +133,7 @@ class Outcomes:
     def _parked(self, delivery: Delivery, report: Report) -> SettleRow:
         hint = min(report.hint_ms, HINT_MOST_MS)
         if report.scope is Scope.ROUTE:
-            known: dict[str, object] = {"down": True, "class": report.klass, "reply": report.reply, "wait": hint}
+            known: dict[str, object] = {"down": True, "class": report.klass, "reply": report.reply, "hint": hint}
             if report.tried and report.stage in IN_TRANSACTION:
                 known["own"] = True
             if not report.code:  # nobody spoke: it may be our own network

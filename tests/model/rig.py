@@ -31,7 +31,7 @@ START_US = 2_000_000_000_000_000
 IDLE_MS = 500_000_000  # no real run lasts so long
 WINDOW_MS = 30 * 60_000  # as id_window, below
 MOST_RECLAIMS = 2
-LONGEST_US = 4_000_000_000  # the largest of the hints that a relay gives here
+LONGEST_US = 120_000_000  # of a probe
 IDS = ("a1", "a2")
 SITES = {
     "few.test": (Window(count=2, window_ms=1000), Window(count=5, window_ms=10_000)),

@@ -72,7 +72,9 @@ async def parked_where_one_of_two_ways_is_closed(room: Mailroom, entry: str) -> 
 
 
 async def breaker_trips(room: Mailroom, entry: str) -> None:
-    closed = f'{{"down":1,"till":"{(room.now + 1000) * 1000}","since":"1","class":"breaker","of":"bad_address","mark":99}}'
+    closed = (
+        f'{{"down":1,"till":"{(room.now + 1000) * 1000}","since":"1","class":"breaker","of":"bad_address","mark":99}}'
+    )
     await room.do("HSET", room.keys.pauses, "main", closed)
 
 
@@ -122,7 +124,9 @@ ARROWS = [
         lambda room, *_: room.release(),
         parked_where_one_of_two_ways_is_closed,
     ),
-    Arrow("the breaker holds its route", "settle", "leased", "parked", settles("dead", text="policy no"), breaker_trips),
+    Arrow(
+        "the breaker holds its route", "settle", "leased", "parked", settles("dead", text="policy no"), breaker_trips
+    ),
     Arrow("class says final", "settle", "leased", "dead", settles("dead")),
     Arrow("ambiguous, to be held", "settle", "leased", "held", settles("hold")),
     Arrow("asked to cancel while leased", "settle", "leased", "", settles("defer"), asked_to_cancel),

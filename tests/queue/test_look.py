@@ -61,7 +61,7 @@ async def test_status_tells_what_became_of_mails_and_why(room: Mailroom) -> None
 async def test_status_names_routes_that_are_closed(room: Mailroom) -> None:
     room.to(await now_ms(room.spool))
     lease = await room.lease(lane="other|example.net")
-    await room.settled("park", lease, lane="other|example.net", down=True, wait=5000, **{"class": "quota"})
+    await room.settled("park", lease, lane="other|example.net", down=True, hint=5000, **{"class": "quota"})
     await room.scripts.pause("pause", ["main"], reason="moving house")
     seen = await status(room.spool)
     assert 0 < seen.paused["other"] <= 5000

@@ -17,7 +17,13 @@ from streamq.queue.connection import command
 from streamq.queue.script import VERBS, Caller, load
 from streamq.queue.scripts import AdmitRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
 
-ROWS: dict[str, Any] = {"admit": AdmitRow, "settle": SettleRow, "mark": MarkRow, "resettle": ResettleRow, "grant": GrantRow}
+ROWS: dict[str, Any] = {
+    "admit": AdmitRow,
+    "settle": SettleRow,
+    "mark": MarkRow,
+    "resettle": ResettleRow,
+    "grant": GrantRow,
+}
 
 STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "open": lambda stubs: stubs.open("1", b"salt", 100, ["high"]),

@@ -24,6 +24,7 @@ def held(entry: str, token: int = 17, size: int = 100) -> Delivery:
         entry=entry,
         token=token,
         lane="relay|example.net",
+        way="relay",
         mail=cast(Mail, SimpleNamespace()),
         deadline_ms=0,
     )

@@ -32,7 +32,13 @@ def mail(**fields: str) -> Mail:
 
 def delivery(one: Mail | None = None, **known: Any) -> Delivery:
     one = one or mail()
-    made: dict[str, Any] = {"entry": ENTRY, "token": 17, "lane": "relay|example.net", "way": "relay", "deadline_ms": DEADLINE}
+    made: dict[str, Any] = {
+        "entry": ENTRY,
+        "token": 17,
+        "lane": "relay|example.net",
+        "way": "relay",
+        "deadline_ms": DEADLINE,
+    }
     return Delivery(
         envelope_from=one.envelope_from,
         envelope_to=one.envelope_to,
@@ -143,7 +149,7 @@ def test_a_failure_without_a_reply_is_named_by_its_class() -> None:
 def test_a_route_that_is_down_parks_and_is_no_attempt() -> None:
     made = row(delivery(attempts=1), report(Action.PARK))
     assert (made.op, made.kind, made.tail) == ("park", "", b"")
-    assert arg(made) == {"down": True, "class": "unreachable", "reply": "", "wait": 0, "lonely": True}
+    assert arg(made) == {"down": True, "class": "unreachable", "reply": "", "hint": 0, "lonely": True}
     made = row(delivery(attempts=1), report(Action.PARK, stage=Stage.MAIL, tried=True))
     assert (made.op, made.kind, arg(made)["own"]) == ("park", "", True)
 

@@ -6,12 +6,12 @@
 -- EACH: op entry token lane id kind tail arg way
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous}: by policy, not by a reply
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
---                                                                 ambiguous (it may have been sent)}
+--                                                                 hint, ambiguous (it may have been sent)}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
 --                                                                 breaker counts; absent: it is about the recipient)}
---              park  back to its lane, no attempt            arg  JSON {down (the route failed), wait (ms), own (at this
---                                                                 mail), class, reply, lonely (it may be this worker's
---                                                                 own trouble)}
+--              park  back to its lane, no attempt            arg  JSON {wait (ms)}, or of a route that failed {down,
+--                                                                 class, reply, hint (ms: the server said so), own (at
+--                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
 --   lane       '' where it does not matter      way  the route it went; '' for its lane's first

@@ -72,12 +72,29 @@ local function open_way(lane, now)
   return nil, soonest
 end
 
+-- Its lanes are due now, or (`elsewhere`) those of them that have another way: the next thousand of each priority; were
+-- there more, they come at their own time (LOOK).
+local function wake(route, now, elsewhere)
+  for _, name in ipairs(NAMES) do
+    local lanes = redis.call('ZRANGEBYSCORE', K.due(name), '(' .. text(now), '+inf', 'LIMIT', 0, LANES_WOKEN)
+    local command = {'ZADD', K.due(name)}
+    for _, lane in ipairs(lanes) do
+      local ways = lane:match('^[^|]*')
+      if ('>' .. ways .. '>'):find('>' .. route .. '>', 1, true) and not (elsewhere and ways == route) then
+        command[#command + 1] = text(now)
+        command[#command + 1] = lane
+      end
+    end
+    if #command > 2 then redis.call(unpack(command)) end
+  end
+end
+
 -- A route that failed before MAIL, or that says that our account is in trouble: nothing goes until its probe. True
 -- where it was up until now. A failure that was under way when another was noted changes nothing, but for a hint.
--- why: {class, reply, of, wait (ms, the server's own)}
+-- why: {class, reply, of, hint (ms: the server's own word)}
 local function route_down(route, now, why)
   local state = route_state(route)
-  local hint = now + math.min((why.wait or 0) * 1000, HINT_MOST)
+  local hint = now + math.min((why.hint or 0) * 1000, HINT_MOST)
   local first = state.down == 0
   if first then
     state.since, state.mark = now, tonumber(redis.call('GET', K.lease) or '0')
@@ -92,6 +109,7 @@ local function route_down(route, now, why)
   state.till, state.down = math.max(now + wait, hint), state.down + 1
   state.class, state.of, state.reply = why.class or 'unreachable', why.of, why.reply
   keep_route(route)
+  if first then wake(route, now, true) end
   return first
 end
 
@@ -101,21 +119,6 @@ local function probing(route, now)
   state.till = now + math.min(PROBE_FIRST * 2 ^ math.min(state.down, 10), PROBE_MOST)
   state.down = state.down + 1
   keep_route(route)
-end
-
--- Its lanes are due now: the next thousand of each priority; were there more, they come at their own time (LOOK).
-local function wake(route, now)
-  for _, name in ipairs(NAMES) do
-    local lanes = redis.call('ZRANGEBYSCORE', K.due(name), '(' .. text(now), '+inf', 'LIMIT', 0, LANES_WOKEN)
-    local command = {'ZADD', K.due(name)}
-    for _, lane in ipairs(lanes) do
-      if ('>' .. lane:match('^[^|]*') .. '>'):find('>' .. route .. '>', 1, true) then
-        command[#command + 1] = text(now)
-        command[#command + 1] = lane
-      end
-    end
-    if #command > 2 then redis.call(unpack(command)) end
-  end
 end
 
 -- It spoke to us, or an operator says that it is well. False where it was not down. What an operator paused stays so.
