@@ -125,7 +125,7 @@ async def test_an_ambiguous_mail_keeps_its_way(room: Mailroom) -> None:
 
 
 async def test_it_keeps_the_way_that_it_went_though_another_is_first(room: Mailroom) -> None:
-    _, lease, way = await admitted(room, "other|example.net")
+    _, lease, _ = await admitted(room, "other|example.net")
     await room.settled("defer", lease, lane="other|example.net", kind="email.ambiguous", wait=0, ambiguous=True)
     await room.released()
     found = await room.scripts.admit("w1", [room.row(lease.entry, lane=TWO)], "main,other")

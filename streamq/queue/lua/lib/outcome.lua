@@ -82,7 +82,7 @@ end
 local function forgive(route, kept)
   local record = record_of(route)
   if record.ring ~= '' then
-    record.ring = record.ring:sub(-kept)
+    record.ring = kept > 0 and record.ring:sub(-kept) or ''
     record.turned = true
   end
 end
