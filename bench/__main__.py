@@ -22,6 +22,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", choices=sorted(BENCHES))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument("--only", choices=["idle", "drain", "blocked"], default="", help="one part of it")
+    parser.add_argument("--rounds", type=int, default=5, help="of what is compared by turns (5)")
     asked = parser.parse_args()
     record = {
         "bench": asked.name,
@@ -29,7 +31,7 @@ def main() -> int:
         "python": platform.python_version(),
         "streamq": __version__,
         "server": str(find_binary(load_settings())),
-        "results": asyncio.run(BENCHES[asked.name]()),
+        "results": asyncio.run(BENCHES[asked.name](asked.only, asked.rounds)),
     }
     text = json.dumps(record, indent=2, default=str)
     print(text)

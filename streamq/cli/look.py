@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -12,12 +13,14 @@ from streamq.cli.choice import Domain, Priority, Tag, Tenant, chosen, known_prio
 from streamq.cli.route import why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.errors import SettingsError
+from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CheckReport
 from streamq.queue.check import check as check_law
 from streamq.queue.look import Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
-from streamq.queue.steer import rules, select
+from streamq.queue.spool import Spool
+from streamq.queue.steer import Selector, rules, select
 from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
@@ -95,10 +98,13 @@ def ls(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    doubtful: Annotated[
+        bool, typer.Option("--ambiguous", help="those that may be delivered already: a dot without a reply")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
-    """List live mails, by state, oldest (scheduled: next) first."""
+    """List live mails, by state, oldest (scheduled: next) first; --ambiguous: those past their dot now first."""
     if state is not None and state not in STATES:
         raise SettingsError(f"--state: one of {', '.join(STATES)} (got {state!r})")
     selector = chosen(priority, domain, tenant, tag).among(*(STATES if state is None else (state,)))
@@ -109,7 +115,7 @@ def ls(
             now = await now_ms(spool)
             views: list[MailView] = []
             more = False
-            async for view in select(spool, selector):
+            async for view in _ambiguous(spool, selector) if doubtful else select(spool, selector):
                 if len(views) == limit:
                     more = True
                     break
@@ -123,6 +129,12 @@ def ls(
             return None
 
     run_async(run)
+
+
+async def _ambiguous(spool: Spool, selector: Selector) -> AsyncIterator[MailView]:
+    async for view in ambiguous(spool):
+        if view.state in selector.states and selector.fits(view):
+            yield view
 
 
 def _print_list(views: list[MailView], now: int) -> None:
@@ -153,6 +165,8 @@ def _print_list(views: list[MailView], now: int) -> None:
 
 def _why(view: MailView, now: int) -> str:
     last = str(view.notes.get("reply") or view.notes.get("reason") or "")
+    if view.past_dot:
+        return f"past its dot, by {view.holder}"
     if view.state == "scheduled":
         return f"in {shown_ms(max(0, view.due_ms - now))} {last}"
     if view.state == "parked":
@@ -169,7 +183,7 @@ def _plain(view: MailView, now: int) -> dict[str, Any]:
     fields = {name.decode("utf-8", "backslashreplace"): value for name, value in view.fields.items()}
     known: dict[str, Any] = {"entry": view.entry, "priority": view.priority, "state": view.state}
     known |= {"age_ms": age_ms(view, now), "fields": fields, "notes": view.notes}
-    for name in ("due_ms", "lane", "holder", "token", "intent"):
+    for name in ("due_ms", "lane", "holder", "token", "intent", "past_dot"):
         if getattr(view, name):
             known[name] = getattr(view, name)
     return known
@@ -186,7 +200,7 @@ def show(
 
     async def run() -> None:
         async with open_queue() as spool:
-            view = await show_mail(spool, await locate(spool, id_, tenant))
+            view = await show_mail(spool, await locate(spool, id_, tenant, deep=True))
             now = await now_ms(spool)
             if json:
                 view.fields = view.fields if raw else _without_bodies(view.fields)

@@ -42,6 +42,7 @@ def worker(
     parent: Parent = None,
 ) -> None:
     """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now."""
+    from streamq.smtp.access import check_routes
     from streamq.worker.processes import follow_parent, run_processes
 
     if parent is not None:
@@ -55,6 +56,7 @@ def worker(
             "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port; to try it out, `streamq sink` is a "
             "mail server on this machine that STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches"
         )
+    check_routes(known.ways)
     if processes == 1:
         code = uvloop.run(_worker(known, child=parent is not None))
     else:
@@ -135,7 +137,32 @@ def sink(
     reply: Annotated[
         list[str] | None, typer.Option(metavar="GLOB=CODE", help="answer to RCPT: '*@slow.example=450 4.2.1 text'")
     ] = None,
-    rules: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML: what to answer to whom")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: what to answer to whom; SIGHUP rereads it")
+    ] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="answer as that provider does: gmail, postfix, greylist, …")
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="offer STARTTLS, with a certificate of its own")] = False,
+    implicit_tls: Annotated[bool, typer.Option("--implicit-tls", help="TLS from the first byte")] = False,
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM: the certificate to show")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM: its key")] = None,
+    cert_out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write the certificate there, to be trusted")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="KEYWORD", help="an extension not to offer: PIPELINING, CHUNKING, …")
+    ] = None,
+    max_size: Annotated[int, typer.Option(min=0, metavar="BYTES", help="of a mail; 0: SIZE 0, no limit")] = 25
+    * 1024
+    * 1024,
+    counters: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON of the counters, at the end and at SIGUSR1")
+    ] = None,
+    window: Annotated[
+        list[float] | None, typer.Option(metavar="SECONDS", help="find the most mails in any such window")
+    ] = None,
+    id_header: Annotated[str, typer.Option(metavar="NAME", help="count this header's values in the ledger")] = "",
     maildir: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the mails there")] = None,
     keep: Annotated[int, typer.Option(min=0, metavar="N", help="mails kept in memory")] = 1000,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line per mail")] = False,
@@ -162,6 +189,17 @@ def sink(
             ledger=ledger,
             journal=journal,
             allow_remote=allow_remote,
+            profile=tuple(profile or ()),
+            tls=tls,
+            implicit_tls=implicit_tls,
+            cert=cert,
+            key=key,
+            cert_out=cert_out,
+            without=tuple(without or ()),
+            max_size=max_size,
+            counters=counters,
+            window=tuple(window or ()),
+            id_header=id_header,
         )
     )
     if code:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
+from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
 from streamq.mail.identity import content_hash, digest
 from streamq.mail.mail import Mail
@@ -26,6 +27,7 @@ BUILT = frozenset(
         *(b"id", b"raw", b"envelope_from", b"envelope_to", b"route", b"tenant", b"v"),
         *(b"send_at", b"delay", b"expires_at", b"ttl"),
         *(b"on_ambiguous", b"sensitive", b"tags", b"metadata", b"traceparent"),
+        *(*DSN_FIELDS, b"require_tls"),
     }
 )
 LATER = frozenset(
@@ -98,6 +100,8 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
     sensitive = rules.sensitive(given)
     send_at_ms = rules.send_at_ms(given, at_ms)
     expires_at_ms = rules.expires_at_ms(given, at_ms)
+    dsn = read_dsn(given)
+    require_tls = read_require_tls(given)
     carried = read_carried(given)
     later = LATER.intersection(given)
     envelope_from, to, source, stamped = read_message(given, later, entry=entry, at_ms=at_ms, salt=salt)
@@ -125,6 +129,8 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
         event=event_members(carried, rcpt=shown, site=site, message_id=stamped),
         size=size,
         source=source,
+        dsn=dsn,
+        require_tls=require_tls,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from streamq.mail.dsn import Dsn
+
 __all__ = ["Mail", "Source"]
 
 
@@ -30,7 +32,8 @@ class Mail:
     `content_hash` is 4 bytes over all fields but `id` and `traceparent`, b"" without an `id`. `event` is
     what the mail gives to the `data` of each of its events: JSON members without the outer braces. `size` is
     octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;
-    `smtputf8`: an address needs RFC 6531.
+    `smtputf8`: an address needs RFC 6531. `dsn`: the reports that it asks of the next hop; `require_tls`: only over
+    verified TLS, from there on too.
     """
 
     id: str | None
@@ -50,6 +53,8 @@ class Mail:
     event: bytes
     size: int
     source: Source
+    dsn: Dsn | None = None
+    require_tls: bool = False
 
     def content(self) -> bytes:
         """The whole RFC 5322 message: CRLF line ends, the last one too; not dot-stuffed; the same bytes at

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamq.errors import NotFound
 from streamq.keys import GROUP
-from streamq.queue.connection import command, pipelined
+from streamq.queue.connection import Part, command, pipelined
 from streamq.queue.routes import ClosedRoute, closed_routes
 from streamq.queue.spool import Spool, time_ms
-from streamq.queue.walk import STATES, MailView, is_entry, notes_from, walk
+from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
-__all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "show", "status"]
+__all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show", "status"]
 
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
-BUCKETS = 16384  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
+BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
+SOUGHT_BYTES = 1_000_000  # of bodies that one script passes by: some ms
+UNSEEN = "?"  # before the lane of a mail whose id nobody has looked up: lib/index.lua
 
 
 @dataclass(slots=True)
@@ -137,18 +140,32 @@ def _text(found: bytes) -> str:
     return found.decode("utf-8", "replace")
 
 
-async def locate(spool: Spool, text: str, tenant: str | None = None) -> str:
+async def locate(spool: Spool, text: str, tenant: str | None = None, *, deep: bool = False) -> str:
     """The entry that `text` names: an entry, or a producer's id (which may look like an entry). Raises
-    `NotFound`. The entry of an id that was sent of late may be gone."""
+    `NotFound`. The entry of an id that was sent of late may be gone. `deep`: also a mail that admission has not
+    seen yet, unread or parked straight from its stream; then all entries may be visited, 100 a call."""
     if tenant is None and is_entry(text) and int(text[0]) < len(spool.priorities):
         found = await spool.scripts.check("stream", int(text[0]), _before(text), 1)
         if found[1:2] == [text.encode()]:
             return text
     entry = (await spool.scripts.find([(tenant, text)]))[0] or await _held_as(spool, text, tenant)
+    if not entry and deep:
+        entry = await _seek(spool, text, tenant)
     if not entry:
         whose = f" of tenant {tenant!r}" if tenant is not None else ""
         raise NotFound(f"no live mail has the entry, and none that was seen has the id {text[:300]!r}{whose}")
     return entry
+
+
+async def _seek(spool: Spool, id_: str, tenant: str | None) -> str:
+    many = max(1, min(PAGE, int(SOUGHT_BYTES / max(1.0, await spool.mean_bytes()))))
+    for p in range(len(spool.priorities)):
+        at, entry = await spool.scripts.seek(p, "", many, tenant, id_)
+        while at and not entry:
+            at, entry = await spool.scripts.seek(p, at, many, tenant, id_)
+        if entry:
+            return entry
+    return ""
 
 
 async def _held_as(spool: Spool, id_: str, tenant: str | None) -> str:
@@ -166,30 +183,45 @@ async def show(spool: Spool, entry: str) -> MailView:
         raise NotFound(f"{entry} is not in the queue any more: `streamq dead show`, or its events, may know it")
     _, *rows = await spool.scripts.check("stream", int(entry[0]), _before(entry), 1)
     state = rows[1].decode() if rows and rows[0].decode() == entry else "gone"
-    view = MailView(entry, spool.priorities[int(entry[0])], state, found.fields)
-    keys = spool.keys
-    notes, due, pending, intent, lane = await pipelined(
-        spool.redis,
-        [
-            ("HGET", keys.notes, entry),
-            ("ZSCORE", keys.schedule, entry),
-            ("XPENDING", spool.stream(entry), GROUP, entry[1:], entry[1:], 1),
-            ("HGET", keys.holds, f"intent:{entry}"),
-            ("HGET", keys.lane(_bucket(entry)), entry),
-        ],
-    )
-    view.notes = notes_from(notes)
-    view.due_ms = int(float(due)) if due else 0
-    view.intent = _text(intent) if intent else ""
-    if pending:
-        view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
-    view.lane = _text(lane) if lane else ""
+    view = (await placed(spool, [entry]))[0]
+    view.state, view.fields = state, found.fields
     return view
+
+
+async def placed(spool: Spool, entries: Sequence[str]) -> list[MailView]:
+    """What the indexes and the notes say of each, in one round trip, without bodies; `waiting` where none of
+    them has it, though it may be gone."""
+    replies = await pipelined(spool.redis, [asked for entry in entries for asked in _questions(spool, entry)])
+    views = []
+    for at, entry in enumerate(entries):
+        notes, due, held, pending, intent, lane = replies[6 * at : 6 * at + 6]
+        view = MailView(entry, spool.priorities[int(entry[0])], "waiting", notes=notes_from(notes))
+        view.due_ms = int(float(due)) if due else 0
+        view.intent = _text(intent) if intent else ""
+        view.lane = _text(lane).removeprefix(UNSEEN) if lane else ""
+        if pending:
+            view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
+        said = {"held": held is not None, "scheduled": due is not None, "parked": view.lane, "leased": view.holder}
+        view.state = next((state for state, there in said.items() if there), "waiting")
+        views.append(view)
+    return views
+
+
+def _questions(spool: Spool, entry: str) -> list[tuple[Part, ...]]:
+    keys = spool.keys
+    return [
+        ("HGET", keys.notes, entry),
+        ("ZSCORE", keys.schedule, entry),
+        ("ZSCORE", keys.held, entry),
+        ("XPENDING", spool.stream(entry), GROUP, entry[1:], entry[1:], 1),
+        ("HGET", keys.holds, f"intent:{entry}"),
+        ("HGET", keys.lane(_bucket(entry)), entry),
+    ]
 
 
 def _bucket(entry: str) -> int:
     ms, seq = entry[1:].split("-")
-    return (int(ms[-9:]) * 31 + int(seq[-9:])) % BUCKETS
+    return (int(ms[-9:]) * 31 + int(seq[-9:]) // NEIGHBOURS) % BUCKETS
 
 
 def _before(entry: str) -> str:

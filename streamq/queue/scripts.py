@@ -29,6 +29,7 @@ __all__ = [
     "Scripts",
     "SettleRow",
     "Settled",
+    "Sifted",
     "why",
 ]
 
@@ -104,6 +105,18 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Sifted:
+    """`visited` of one stream, of which so many were `parked`; `taken` are this consumer's now: entry, flat fields."""
+
+    now_us: int
+    closed_us: int
+    next_us: int
+    visited: int
+    parked: int
+    taken: list[tuple[str, list[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     now_us: int
     next_us: int
@@ -112,11 +125,13 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once; "": it is admitted first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, unless it is `unseen`; "": it is
+    admitted first, as are the unseen."""
 
     entry: str
     notes: bytes
-    way: str
+    way: str = ""
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +196,15 @@ class Scripts:
         statuses = [(status.decode(), notes, way.decode()) for status, notes, way in rest]
         return Admitted(int(now), int(closed), token, int(coming), statuses)
 
+    async def sift(
+        self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
+    ) -> Sifted:
+        """Read on in the stream of priority `p`, parking what goes to closed lanes; takes `room` mails at most."""
+        head = (self.now, consumer, p, route, room, most, max_age_ms, max_bytes)
+        now, closed, coming, visited, parked, *flat = await self.caller.call("sift", head)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return Sifted(int(now), int(closed), int(coming), visited, parked, [(e.decode(), f) for e, f in pairs])
+
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
         now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
         return Settled(int(now), int(coming), [status.decode() for status in flat])
@@ -193,8 +217,8 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, way.decode())
-            for entry, way, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            Leased(entry.decode(), notes, way.decode(), bool(unseen))
+            for entry, way, unseen, notes in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
 
@@ -254,6 +278,12 @@ class Scripts:
         """Entries that own these (tenant, id); "" where none does."""
         rows = [("-" if tenant is None else f"={tenant}", id_) for tenant, id_ in ids]
         return [entry.decode() for entry in await self.caller.call("find", (self.now, self.window_ms), rows)]
+
+    async def seek(self, p: int, start: str, many: int, tenant: str | None, id_: str) -> tuple[str, str]:
+        """Where to go on in this stream, "" at its end; and the entry, "" where it is none of these."""
+        named = "-" if tenant is None else f"={tenant}"
+        reached, entry = await self.caller.call("seek", (p, start, many, named, id_))
+        return reached.decode(), entry.decode()
 
     async def expire(self, ages_ms: Sequence[int], lane_from: int = 0) -> tuple[int, int]:
         """How many ended, and where among the lanes the sweep goes on."""

@@ -17,7 +17,7 @@ from streamq.keys import GROUP
 from streamq.queue.connection import command
 from streamq.queue.spool import Entry, Spool
 
-__all__ = ["PAGE", "STATES", "MailView", "Pages", "is_entry", "notes_from", "walk"]
+__all__ = ["PAGE", "STATES", "MailView", "Pages", "filled", "is_entry", "notes_from", "walk"]
 
 STATES = ("waiting", "leased", "parked", "scheduled", "held")
 PAGE = 100
@@ -29,7 +29,8 @@ LARGEST_PART = 2**64  # of an id: its ms, its number
 @dataclass(slots=True)
 class MailView:
     """A live mail. `due_ms`: next attempt, where it is scheduled; `lane` where it is parked; `holder` and
-    `token` where it is leased. `fields` is empty where a walk was told to leave bodies alone."""
+    `token` where it is leased. `fields` is empty where a walk was told to leave bodies alone. `past_dot`, where
+    somebody looked: its holder's dots name it, so it is ambiguous if that one dies now."""
 
     entry: str
     priority: str
@@ -42,6 +43,7 @@ class MailView:
     token: int = 0
     idle_ms: int = 0
     intent: str = ""
+    past_dot: bool = False
 
     def text(self, name: str) -> str:
         return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
@@ -127,7 +129,7 @@ async def _leased(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
         views = [MailView(f"{p}{row[0].decode()}", name, "leased") for row in rows]
         for view, row in zip(views, rows, strict=True):
             view.holder, view.idle_ms, view.token = row[1].decode("utf-8", "replace"), row[2], row[3]
-        async for view in _filled(spool, views, pages) if bodies else _each(views):
+        async for view in filled(spool, views, pages) if bodies else _each(views):
             yield view
         if len(rows) < PAGE:
             return
@@ -141,7 +143,7 @@ async def _parked(spool: Spool, bodies: bool) -> AsyncIterator[MailView]:
     while True:
         rows: list[bytes] = await command(spool.redis, "ZRANGEBYLEX", spool.keys.parked, last, "+", "LIMIT", 0, PAGE)
         views = [view for member in rows if (view := _parked_view(spool, member)) is not None]
-        async for view in _filled(spool, views, pages, noted=True) if bodies else _each(views):
+        async for view in filled(spool, views, pages, noted=True) if bodies else _each(views):
             yield view
         if len(rows) < PAGE:
             return
@@ -173,7 +175,7 @@ async def _indexed(spool: Spool, state: str, bodies: bool, sweep: bool) -> Async
             if view is not None:
                 view.due_ms = int(float(score)) if state == "scheduled" else 0
                 views.append(view)
-        async for view in _filled(spool, views, pages, noted=True) if bodies else _each(views):
+        async for view in filled(spool, views, pages, noted=True) if bodies else _each(views):
             yield view
         if at == 0:
             return
@@ -191,7 +193,7 @@ async def _each(views: Sequence[MailView]) -> AsyncIterator[MailView]:
         yield view
 
 
-async def _filled(
+async def filled(
     spool: Spool, views: Sequence[MailView], pages: Pages, *, noted: bool = False
 ) -> AsyncIterator[MailView]:
     """With fields, and notes where they matter; those that have ended meanwhile are left out."""
@@ -204,7 +206,9 @@ async def _filled(
         notes = await command(spool.redis, "HMGET", spool.keys.notes, *names) if noted else [None] * len(part)
         for view, body, note in zip(part, bodies, notes, strict=True):
             if body is not None:
-                view.fields, view.notes = body.fields, notes_from(note)
+                view.fields = body.fields
+                if noted:
+                    view.notes = notes_from(note)
                 yield view
         sizes = [sum(map(len, body.fields.values())) for body in bodies if body is not None]
         if sizes:

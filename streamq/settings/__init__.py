@@ -2,16 +2,19 @@
 
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.load import load_settings
-from streamq.settings.route import RouteSettings
+from streamq.settings.route import BEARER_MECHANISMS, RouteSettings
 from streamq.settings.settings import LimitSettings, Settings
+from streamq.settings.token import TokenSettings
 from streamq.settings.values import UNITS_MS, Window, duration_ms, window
 
 __all__ = [
+    "BEARER_MECHANISMS",
     "UNITS_MS",
     "ChoiceSettings",
     "LimitSettings",
     "RouteSettings",
     "Settings",
+    "TokenSettings",
     "Window",
     "duration_ms",
     "load_settings",

@@ -19,6 +19,7 @@ from streamq.settings.values import cut, redis_url
 __all__ = ["load_settings"]
 
 TABLES = frozenset({"routes", "sites"})  # whose values stand three deep
+SECRETS = frozenset({"value", "command", "refresh_token", "client_secret", "tls_key_password"})
 
 
 def load_settings(config: str | Path | None = None, **flags: Any) -> Settings:
@@ -82,5 +83,7 @@ def _value(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden" or not loc or not isinstance(value, str | int | float):
         return ""
     if "url" in str(loc[-1]) or loc[0] == "relay" or (loc[0] in TABLES and len(loc) < 3):
+        return ""
+    if SECRETS & set(loc[2:]) or (loc[-1] == "token" and len(loc) == 3):
         return ""
     return "" if repr(value) in error["msg"] else f" (got {cut(value)})"

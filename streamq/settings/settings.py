@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     queue: str = "streamq"
     priorities: Names = ("high", "normal", "low")
     relay: RelayUrl | None = None
+    replies: str | None = None
     in_hand: int = Field(100, ge=1, le=1000)
     lease_seconds: float = Field(60.0, ge=0.2, le=86_400)
     grace: Duration = 30_000
@@ -70,6 +71,10 @@ class Settings(BaseSettings):
         for name in self.priorities:
             if name in TAKEN:
                 raise ValueError(f"priorities: {name!r} is the name of another key of the queue: choose another one")
+        for name, route in self.routes.items():
+            for priority in route.transaction_timeout or ():
+                if priority != "*" and priority not in self.priorities:
+                    raise ValueError(f"routes.{name}.transaction_timeout: no such priority: {cut(priority)}")
         for site in self.sites or ():
             if not SITE.fullmatch(site):
                 raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")

@@ -6,6 +6,7 @@ Durations are texts like `90s`, `5m`, `1h`, `5d` (a bare number is seconds); rat
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import partial
 from typing import Annotated, Any
@@ -18,9 +19,13 @@ from streamq.errors import SHOWN
 
 __all__ = [
     "UNITS_MS",
+    "Address",
+    "Addresses",
+    "ByPriority",
     "Duration",
     "Durations",
     "Names",
+    "Pins",
     "RedisUrl",
     "RelayUrl",
     "Window",
@@ -34,6 +39,7 @@ __all__ = [
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 LONGEST_MS = 366 * UNITS_MS["d"]
 SHORTEST_MS = 100  # of a rate's window
+SHORTEST_TIME_MS = 1000  # of a mail's transaction
 MOST_MAILS = 10**9
 MISREAD = "not an address: host or port is wrong (in a password write / as %2F, @ as %40, # as %23)"
 
@@ -94,7 +100,39 @@ def _each(convert: Any, value: object) -> object:
     return tuple(convert(part) for part in listed) if isinstance(listed, list | tuple) else listed
 
 
+def _by_priority(value: object) -> object:
+    """One duration for all (`*`), or a table of them."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        value = {"*": value}
+    if not isinstance(value, dict):
+        raise ValueError(f'not a duration, nor durations by priority (write {{high = "30s"}}): {cut(value)}')
+    found = {str(name): duration_ms(given) for name, given in value.items()}
+    if short := next((name for name, ms in found.items() if ms < SHORTEST_TIME_MS), None):
+        raise ValueError(f"{short}: at least 1s: {cut(value[short])}")
+    return found
+
+
+def _address(text: object) -> Address:
+    try:
+        return ipaddress.ip_address(str(text))
+    except ValueError:
+        raise ValueError(f"not an IPv4 or IPv6 address: {cut(text)}") from None
+
+
+def _pin(text: object) -> str:
+    """The SHA-256 of a certificate (its DER form) as `openssl x509 -fingerprint -sha256` prints it; returns plain
+    hexadecimal digits."""
+    plain = str(text).rpartition("=")[2].replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", plain):
+        raise ValueError(f"not a SHA-256 fingerprint (64 hexadecimal digits): {cut(text)}")
+    return plain
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(partial(_each, _address))]
+Pins = Annotated[tuple[str, ...], BeforeValidator(partial(_each, _pin))]
 Duration = Annotated[int, BeforeValidator(duration_ms)]
+ByPriority = Annotated[dict[str, int], BeforeValidator(_by_priority)]
 Durations = Annotated[tuple[int, ...], NoDecode, BeforeValidator(partial(_each, duration_ms))]
 Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(partial(_each, window))]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(partial(_each, str))]

@@ -24,6 +24,17 @@ def main() -> int:
         metavar="GLOB=CODE",
         help="answer to RCPT: '*@slow.example=450 4.2.1 text'",
     )
+    parser.add_argument("--profile", action="append", default=[], metavar="NAME", help="answer as that provider does")
+    parser.add_argument("--tls", action="store_true", help="offer STARTTLS, with a certificate of its own")
+    parser.add_argument("--implicit-tls", action="store_true", help="TLS from the first byte")
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="PEM; the certificate to show")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="PEM; its key, where the first file has none")
+    parser.add_argument("--cert-out", type=Path, metavar="FILE", help="write the certificate there, to be trusted")
+    parser.add_argument("--counters", type=Path, metavar="FILE", help="JSON, at the end and at SIGUSR1")
+    parser.add_argument(
+        "--window", type=float, action="append", default=[], metavar="S", help="find the most mails in it"
+    )
+    parser.add_argument("--id-header", default="", metavar="NAME", help="count its values, too")
     parser.add_argument("--maildir", type=Path, metavar="DIR")
     parser.add_argument("--envelope-headers", action="store_true", help="Return-Path and Delivered-To in files")
     parser.add_argument("--keep", type=int, default=usual.keep, help="mails in memory")
@@ -36,7 +47,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no line per mail")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="write the port there when listening")
     given = vars(parser.parse_args())
-    given.update(reply=tuple(given["reply"]), without=tuple(given["without"]))
+    given.update({name: tuple(given[name]) for name in ("reply", "without", "profile", "window")})
     try:
         return run(Options(**given))
     except SettingsError as wrong:

@@ -1,4 +1,5 @@
-"""The arguments of SMTP commands: RFC 5321 section 4.1.2, with what SIZE, 8BITMIME and SMTPUTF8 add.
+"""The arguments of SMTP commands: RFC 5321 section 4.1.2, with what SIZE, 8BITMIME, SMTPUTF8, DSN, AUTH and
+REQUIRETLS add.
 
 Strict where a lenient server would hide a sender's mistake (a blank after `FROM:`, a missing `<`), with one
 exception: host names may hold underscores, as the names of containers do.
@@ -7,8 +8,10 @@ exception: host names may hold underscores, as the names of containers do.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from types import MappingProxyType
 from typing import NamedTuple
 
 __all__ = ["MailArguments", "RcptArguments", "Refusal", "host_argument", "mail_arguments", "rcpt_arguments"]
@@ -31,6 +34,22 @@ _HOST_ARGUMENT = re.compile(rb"%b|%b" % (_HOST, _LITERAL))
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
 
 
+# RFC 3461 sections 4.1 to 4.4, RFC 4954 section 5, RFC 8689 section 2: what a value is held against, and its syntax.
+_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+_EVENT = r"(?:SUCCESS|FAILURE|DELAY)"
+_OF_MAIL: dict[str, tuple[str | None, str]] = {
+    "RET": (r"(?i:FULL|HDRS)", "RET=FULL or RET=HDRS"),
+    "ENVID": (rf"(?=.{{1,100}}\Z){_XTEXT}+", "ENVID=xtext, at most 100 characters"),
+    "AUTH": (rf"<>|{_XTEXT}+", "AUTH=<> or AUTH=mailbox as xtext"),
+    "REQUIRETLS": (None, "REQUIRETLS, without a value"),
+}
+_OF_RCPT: dict[str, tuple[str | None, str]] = {
+    "NOTIFY": (rf"(?i:NEVER|{_EVENT}(?:,{_EVENT}){{0,2}})", "NOTIFY=NEVER or of SUCCESS,FAILURE,DELAY"),
+    "ORCPT": (rf"(?=.{{1,500}}\Z)[A-Za-z0-9-]+;{_XTEXT}+", "ORCPT=type;xtext, at most 500 characters"),
+}
+NONE: Mapping[str, str | None] = MappingProxyType({})
+
+
 class Refusal(Exception):
     """The command is not to be obeyed; `reply` is the whole line that says so."""
 
@@ -46,14 +65,14 @@ class MailArguments(NamedTuple):
     size: int
     body: str  # "", "7BIT" or "8BITMIME"
     smtputf8: bool
-    parameters: frozenset[str]  # every keyword given, upper case
+    parameters: Mapping[str, str | None]  # all that were given; keywords in upper case
 
 
 class RcptArguments(NamedTuple):
     """`RCPT TO:<recipient>`. Source routes are dropped, as section 4.1.1.3 asks."""
 
     recipient: str
-    parameters: frozenset[str]
+    parameters: Mapping[str, str | None]
 
 
 def host_argument(text: bytes, *, literals: bool) -> str:
@@ -86,7 +105,8 @@ def mail_arguments(text: bytes) -> MailArguments:
         raise Refusal(b"501 5.5.4 Syntax: BODY=7BIT or BODY=8BITMIME\r\n")
     if given.get("SMTPUTF8") is not None:
         raise Refusal(b"501 5.5.4 SMTPUTF8 takes no value\r\n")
-    return MailArguments(sender, int(size), body, "SMTPUTF8" in given, frozenset(given))
+    _check(given, _OF_MAIL)
+    return MailArguments(sender, int(size), body, "SMTPUTF8" in given, MappingProxyType(given))
 
 
 def rcpt_arguments(text: bytes) -> RcptArguments:
@@ -97,7 +117,11 @@ def rcpt_arguments(text: bytes) -> RcptArguments:
         recipient, rest = text[4:14].decode("ascii"), text[15:]
     else:
         recipient, rest = _path(text[3:], b"501 5.1.3 Bad recipient address syntax\r\n")
-    return RcptArguments(recipient, frozenset(_parameters(rest)) if rest else frozenset())
+    if not rest:
+        return RcptArguments(recipient, NONE)
+    given = _parameters(rest)
+    _check(given, _OF_RCPT)
+    return RcptArguments(recipient, given)
 
 
 def _path(text: bytes, wrong: bytes) -> tuple[str, bytes]:
@@ -143,6 +167,17 @@ def _parameters(text: bytes) -> dict[str, str | None]:
             raise Refusal(b"501 5.5.4 A parameter is given twice\r\n")
         given[name] = None if found[2] is None else found[2].decode("ascii")
     return given
+
+
+def _check(given: dict[str, str | None], syntax: Mapping[str, tuple[str | None, str]]) -> None:
+    for name, (pattern, wanted) in syntax.items():
+        if name not in given:
+            continue
+        value = given[name]
+        good = value is None if pattern is None else value is not None and re.fullmatch(pattern, value) is not None
+        events = (value or "").upper().split(",") if name == "NOTIFY" else []
+        if not good or len(set(events)) < len(events):
+            raise Refusal(f"501 5.5.4 Syntax: {wanted}\r\n".encode())
 
 
 def _decoded(text: bytes, wrong: bytes) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, overload
 
 __all__ = ["Mailbox", "Received"]
@@ -16,7 +17,7 @@ class Received(NamedTuple):
 
     envelope_from: str  # "" for the null sender
     envelope_to: tuple[str, ...]  # the recipients that were accepted
-    content: bytes  # as it came, dot-unstuffed, lines ended by CRLF
+    content: bytes  # as it came, dot-unstuffed, lines ended by CRLF (by BDAT: as it came)
     message_id: bytes  # empty where there was none
     at_ns: int  # Unix time of acceptance
     monotonic_ns: int  # the same moment on the monotonic clock
@@ -25,6 +26,10 @@ class Received(NamedTuple):
     helo: str  # the name that the client gave
     eight_bit: bool  # declared BODY=8BITMIME
     smtputf8: bool
+    parameters: Mapping[str, str | None] = MappingProxyType({})  # of MAIL: SIZE, RET, ENVID, AUTH, REQUIRETLS, …
+    rcpt_parameters: tuple[Mapping[str, str | None], ...] = ()  # NOTIFY, ORCPT; one for each of `envelope_to`
+    tls: bool = False
+    user: str = ""  # who logged in
 
 
 class Mailbox(Sequence[Received]):

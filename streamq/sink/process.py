@@ -7,15 +7,19 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
 import uvloop
 
 from streamq.errors import SettingsError
+from streamq.sink.certificate import Certificate, from_files, self_signed
+from streamq.sink.ledger import write_whole
 from streamq.sink.mailbox import Received
 from streamq.sink.reception import EXTENSIONS
-from streamq.sink.rules import Rules, load_rules, rule_of_flag
+from streamq.sink.rules import Rules, rule_of_flag
+from streamq.sink.rules_file import joined, load_profile, load_rules
 from streamq.sink.server import Sink
 
 __all__ = ["Options", "run"]
@@ -44,12 +48,50 @@ class Options:
     quiet: bool = False
     ready_fd: int | None = None  # gets the port and a newline, and is closed, when the sink listens
     allow_remote: bool = False
+    profile: tuple[str, ...] = ()  # names; the rules file outranks them
+    tls: bool = False  # offer STARTTLS, with a certificate of its own unless `cert` names one
+    implicit_tls: bool = False
+    cert: Path | None = None
+    key: Path | None = None
+    cert_out: Path | None = None  # gets the certificate, for clients to trust
+    counters: Path | None = None  # JSON without the ledger's names, at the end and at SIGUSR1
+    window: tuple[float, ...] = ()  # seconds
+    id_header: str = ""
+
+
+def rules_of(options: Options) -> Rules:
+    """What flags, rules file and profiles say together. Raises `SettingsError`."""
+    flags = Rules(tuple(map(rule_of_flag, options.reply)))
+    filed = load_rules(options.rules) if options.rules else Rules()
+    found = joined(filed, *map(load_profile, options.profile))
+    return replace(found, rules=(*flags.rules, *found.rules))
+
+
+def certificate_of(options: Options) -> Certificate | None:
+    """Raises `SettingsError`."""
+    if options.key is not None and options.cert is None:
+        raise SettingsError(f"key: needs --cert, the certificate that it belongs to (got {str(options.key)!r})")
+    if options.cert is not None:
+        found = from_files(options.cert, options.key)
+    elif options.tls or options.implicit_tls or options.cert_out is not None:
+        found = self_signed()
+    else:
+        return None
+    if options.cert_out is not None:
+        try:
+            options.cert_out.write_bytes(found.pem)
+        except OSError as wrong:
+            raise SettingsError(f"cert_out: {options.cert_out}: {wrong.strerror}") from None
+    return found
 
 
 def run(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status. Raises `SettingsError`."""
-    rules = load_rules(options.rules) if options.rules else Rules()
-    rules = Rules((*map(rule_of_flag, options.reply), *rules.rules), rules.seed)
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises `SettingsError`.
+
+    SIGHUP rereads the rules file, SIGUSR1 writes counters and ledger.
+    """
+    rules = rules_of(options)
+    certificate = certificate_of(options)
     for extension in options.without:
         if extension.upper() not in EXTENSIONS:
             raise SettingsError(f"without: not one of {', '.join(EXTENSIONS)} (got {extension!r})")
@@ -58,10 +100,10 @@ def run(options: Options) -> int:
             os.fstat(options.ready_fd)
         except OSError as wrong:
             raise SettingsError(f"ready_fd: {wrong.strerror} (got {options.ready_fd})") from None
-    return uvloop.run(_serve(options, rules))
+    return uvloop.run(_serve(options, rules, certificate))
 
 
-async def _serve(options: Options, rules: Rules) -> int:
+async def _serve(options: Options, rules: Rules, certificate: Certificate | None) -> int:
     printer = None if options.quiet else Printer()
     without = {extension.upper() for extension in options.without}
     sink = Sink(
@@ -78,11 +120,17 @@ async def _serve(options: Options, rules: Rules) -> int:
         journal=options.journal,
         on_mail=printer.mail if printer else None,
         allow_remote=options.allow_remote,
+        tls=certificate,
+        implicit_tls=options.implicit_tls,
+        windows=options.window,
+        id_header=options.id_header,
     )
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, _reread, options, sink)
+    loop.add_signal_handler(signal.SIGUSR1, _write, options, sink)
     try:
         await sink.start()
     except OSError as wrong:
@@ -112,25 +160,54 @@ async def _finish(options: Options, sink: Sink, seconds: float) -> int:
     _say(_summary(sink, seconds))
     if wrong is not None:
         print(f"streamq sink: {options.journal}: {wrong.strerror}", file=sys.stderr)
-    if options.ledger is not None:
+    written = _write(options, sink)
+    return 0 if wrong is None and written else 1
+
+
+def _reread(options: Options, sink: Sink) -> None:
+    try:
+        sink.follow(rules_of(options))
+    except SettingsError as wrong:
+        print(f"streamq sink: {wrong}; the rules stay as they were", file=sys.stderr, flush=True)
+    else:
+        _say("the rules were read again")
+
+
+def _write(options: Options, sink: Sink) -> bool:
+    """Counters and ledger to the files that are named; false where that failed, which is said."""
+    good = True
+    for path, write in ((options.ledger, _write_ledger), (options.counters, _write_counters)):
+        if path is None:
+            continue
         try:
-            sink.ledger.write(options.ledger, sink.counters)
+            write(sink, path)
         except OSError as failed:
-            print(f"streamq sink: {options.ledger}: {failed.strerror}", file=sys.stderr)
-            return 1
-    return 0 if wrong is None else 1
+            print(f"streamq sink: {path}: {failed.strerror}", file=sys.stderr, flush=True)
+            good = False
+    return good
+
+
+def _write_ledger(sink: Sink, path: Path) -> None:
+    sink.ledger.write(path, sink.counters)
+
+
+def _write_counters(sink: Sink, path: Path) -> None:
+    write_whole(path, orjson.dumps(sink.counts(), option=orjson.OPT_INDENT_2))
 
 
 def _summary(sink: Sink, seconds: float) -> str:
     counters = sink.counters
     doubles = sum(count - 1 for count in sink.ledger.message_ids.values())
     refused = ", ".join(f"{count:,} {name}" for name, count in counters.refused_by.most_common(5))
+    dropped = f"{counters.dropped:,} dropped, " if counters.dropped else ""
+    windows = sink.windows.most.items() if sink.windows is not None else ()
+    most = "".join(f"; at most {most:,} mails in {length:g} s" for length, most in windows)
     return (
         f"{counters.accepted:,} mails to {len(sink.ledger.recipients):,} recipients in {seconds:.1f} s, "
         f"{doubles:,} of them seen before; "
         f"{counters.refused:,} refusals{f' ({refused})' if refused else ''}; "
         f"{counters.connections:,} connections, {counters.most_open:,} at once, "
-        f"{counters.cut:,} cut in a mail"
+        f"{dropped}{counters.cut:,} cut in a mail{most}"
     )
 
 

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamq.sink.auth import Directory
 from streamq.sink.journal import Journal
-from streamq.sink.ledger import Counters, Ledger, message_id_of
+from streamq.sink.ledger import Counters, Ledger, header_of, message_id_of
+from streamq.sink.limits import Guard
 from streamq.sink.mailbox import Mailbox, Received
 from streamq.sink.maildir import Maildir
 from streamq.sink.rules import Judge, Rules
+from streamq.sink.windows import Windows
 
 if TYPE_CHECKING:
-    from streamq.sink.session import Session
+    from streamq.sink.connection import Connection
 
 __all__ = ["EXTENSIONS", "Envelope", "Reception"]
 
-# STARTTLS and CHUNKING belong here as soon as the session speaks them.
-EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE", "ENHANCEDSTATUSCODES")
+# In the order of the reply to EHLO. STARTTLS is offered where there is a certificate and no TLS yet, REQUIRETLS within
+# TLS (RFC 8689 section 2), AUTH where there are users.
+NO_LIMIT = 2**31  # bytes of a mail, where SIZE 0 says that there is none
+EXTENSIONS = (
+    "PIPELINING",
+    "8BITMIME",
+    "SMTPUTF8",
+    "SIZE",
+    "ENHANCEDSTATUSCODES",
+    "CHUNKING",
+    "DSN",
+    "REQUIRETLS",
+    "STARTTLS",
+    "AUTH",
+)
 
 
 class Envelope(NamedTuple):
@@ -32,6 +49,10 @@ class Envelope(NamedTuple):
     helo: str
     eight_bit: bool
     smtputf8: bool
+    parameters: Mapping[str, str | None]
+    rcpt_parameters: tuple[Mapping[str, str | None], ...]
+    tls: bool
+    user: str
 
 
 class Reception:
@@ -47,22 +68,34 @@ class Reception:
         on_mail: Callable[[Received], None] | None,
         max_size: int,
         extensions: tuple[str, ...],
+        clock: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
+        windows: tuple[float, ...] = (),
+        id_header: str = "",
     ) -> None:
-        self.judge = Judge(rules)
+        self.clock = clock
+        self.started = clock()
+        self._judge_by(rules, None)
+        self.tls = tls
         self.counters = Counters()
+        self.replies = self.counters.by_stage
+        self.usual = self.counters.usual
         self.ledger = ledger
         self.mailbox = mailbox
-        self.max_size = max_size
+        self.said_size = max_size  # 0: no limit is said
+        self.max_size = max_size or NO_LIMIT
+        self.windows = Windows(windows, clock) if windows else None
         self.extensions = extensions
-        self.sessions: set[Session] = set()
+        self.sessions: set[Connection] = set()
         self.maildir: Maildir | None = None
         self.journal: Journal | None = None
         self.failed: OSError | None = None  # why the journal could not be written
         self._keeps = keeps
         self._on_mail = on_mail
+        self._id_header = id_header.encode().lower()
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
-    def opened(self, session: Session) -> None:
+    def opened(self, session: Connection) -> None:
         counters = self.counters
         self.sessions.add(session)
         counters.connections += 1
@@ -70,11 +103,39 @@ class Reception:
         counters.most_open = max(counters.most_open, counters.open)
         self.tell()
 
-    def closed(self, session: Session, *, cut: bool) -> None:
+    def closed(self, session: Connection, *, cut: bool) -> None:
         self.sessions.discard(session)
+        self.guard.left(session)
         self.counters.open -= 1
         self.counters.cut += cut
         self.tell()
+
+    def follow(self, rules: Rules) -> None:
+        """Judge by other rules from now on."""
+        self._judge_by(rules, self.guard)
+
+    def _judge_by(self, rules: Rules, before: Guard | None) -> None:
+        self.judge = Judge(rules)
+        self.guard = Guard(rules.limits, self.clock, before)
+        self.judged = self.judge.stages | self.guard.stages  # at all others a reply costs no thought
+        self.directory = Directory(rules.users, rules.auth, self.clock, self.started)
+        self.needs_auth = bool(self.directory.mechanisms) and self.directory.required
+
+    def begun(self) -> None:
+        """A transaction: MAIL was accepted."""
+        self.counters.transactions += 1
+        if self.windows is not None:
+            self.windows.mail()
+
+    def greeted(self, session: Connection, address: str, *, welcome: bool) -> None:
+        if welcome:
+            self.guard.entered(session, address)
+        else:
+            self.counters.connections_refused += 1
+
+    def dropped(self, stage: str, action: str) -> None:
+        self.counters.dropped += 1
+        self.counters.drops[f"{stage} {action}"] += 1
 
     def refused(self, stage: str, code: int) -> None:
         self.counters.refused += 1
@@ -95,6 +156,8 @@ class Reception:
         if self.journal is not None:
             self.journal.add(at_ns, envelope.recipients, message_id)
         self.ledger.add(envelope.recipients, message_id)
+        if self._id_header:
+            self.ledger.add_id(header_of(text, self._id_header))
         counters = self.counters
         counters.accepted += 1
         counters.recipients += len(envelope.recipients)
@@ -116,6 +179,10 @@ class Reception:
             helo=envelope.helo,
             eight_bit=envelope.eight_bit,
             smtputf8=envelope.smtputf8,
+            parameters=envelope.parameters,
+            rcpt_parameters=envelope.rcpt_parameters,
+            tls=envelope.tls,
+            user=envelope.user,
         )
         if self._keeps:
             self.mailbox.add(mail)

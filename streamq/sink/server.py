@@ -1,25 +1,57 @@
-"""The sink: a mail server on loopback to test against. It keeps what it gets and answers as told."""
+"""The sink: a mail server on loopback to test against. It keeps what it gets and answers as told.
+
+    rules = Rules(
+        (Rule(stage="dot", action="rst", times=1), Rule(stage="mail", from_mail=6, reply="421 4.7.0 enough")),
+        limits=(Connections(most=5), Rate(most=100, seconds=60.0)),
+    )
+    async with Sink(rules=rules, clock=clock, tls=self_signed(), windows=(1.0, 60.0)) as sink:
+        ...                                         # sink.url, sink.host, sink.port
+        await sink.wait_for(1, "dropped")           # an event, counted since the start: EVENTS names them
+        await sink.wait_until(lambda: sink.counters.replies.get("mail 450", 0) > 3)
+        sink.follow(load_profile("greylist"))       # other rules from the next command on
+    sink.ledger.mails, sink.counters.drops, sink.windows.most, sink.received
+
+Rules are explained in `rules`, limits in `limits`, users in `auth`, files and profiles in `rules_file`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
 from streamq.errors import SettingsError
+from streamq.sink.certificate import Certificate
+from streamq.sink.checks import is_seconds
 from streamq.sink.journal import Journal
 from streamq.sink.ledger import Counters, Ledger
 from streamq.sink.mailbox import Mailbox, Received
 from streamq.sink.maildir import Maildir
 from streamq.sink.reception import EXTENSIONS, Reception
-from streamq.sink.rules import Judge, Rules
+from streamq.sink.rules import Rules
 from streamq.sink.session import Session
+from streamq.sink.windows import Windows
 
 __all__ = ["Sink"]
 
+Event = Literal[
+    "accepted", "opened", "closed", "turned_away", "begun", "refused", "dropped", "handshaken", "authenticated"
+]
+EVENTS: dict[Event, Callable[[Counters], int]] = {
+    "accepted": lambda counters: counters.accepted,  # mails
+    "opened": lambda counters: counters.connections,
+    "closed": lambda counters: counters.connections - counters.open,
+    "turned_away": lambda counters: counters.connections_refused,
+    "begun": lambda counters: counters.transactions,
+    "refused": lambda counters: counters.refused,  # commands, with 4xx or 5xx
+    "dropped": lambda counters: counters.dropped,  # connections closed, reset or left without a word, by a rule
+    "handshaken": lambda counters: counters.handshakes,
+    "authenticated": lambda counters: counters.authenticated,
+}
 BACKLOG = 1024  # connections that the kernel holds until they are accepted
 GOODBYE = 1.0  # seconds that clients have to read the 421 of the end
 LARGEST = 2**31  # bytes of a mail at most, whatever the setting
@@ -31,7 +63,10 @@ class Sink:
     The last `keep` mails, of at most `keep_bytes` bytes together, are in `received`; with `maildir` each is a
     file there too; `journal` gets a line per recipient before the 250 goes out. `on_mail` is called for each
     accepted mail before its reply is written, and must neither block nor raise. Mails above `max_size` bytes
-    get 552. `extensions` are the keywords offered after EHLO. `ledger` counts at most `ledger_limit` names.
+    get 552; 0: SIZE 0 is said, no limit. `extensions` are the keywords offered after EHLO. The ledger counts at most
+    `ledger_limit` names, and the values of the header `id_header`, where one is named. `tls` offers STARTTLS, or with
+    `implicit_tls` begins with the handshake. `clock` (seconds) is what limits and tokens go by. `windows` are lengths
+    in seconds whose fullest is found, in `windows.most`.
 
     Raises `SettingsError` for a host that is not loopback without `allow_remote`: it takes mail from anybody.
     """
@@ -52,7 +87,17 @@ class Sink:
         journal: Path | None = None,
         on_mail: Callable[[Received], None] | None = None,
         allow_remote: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        tls: Certificate | None = None,
+        implicit_tls: bool = False,
+        windows: tuple[float, ...] = (),
+        id_header: str = "",
     ) -> None:
+        if implicit_tls and tls is None:
+            raise SettingsError("implicit_tls: needs a certificate")
+        for length in windows:
+            if not is_seconds(length, 366 * 86_400):
+                raise SettingsError(f"windows: not a number of seconds above 0 (got {length!r})")
         _check(host, port, keep, keep_bytes, max_size, extensions, ledger_limit, allow_remote)
         self._host = "127.0.0.1" if host == "localhost" else host  # two addresses would get two free ports
         self._port = port
@@ -68,7 +113,12 @@ class Sink:
             on_mail=on_mail,
             max_size=max_size,
             extensions=extensions,
+            clock=clock,
+            tls=tls.context if tls is not None else None,
+            windows=windows,
+            id_header=id_header,
         )
+        self._implicit_tls = implicit_tls
 
     async def start(self) -> None:
         """Open the files and listen. Raises `OSError`."""
@@ -79,7 +129,11 @@ class Sink:
         journal = Journal(self._journal) if self._journal is not None else None
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Session(self._reception), self._host, self._port, backlog=BACKLOG
+                lambda: Session(self._reception),
+                self._host,
+                self._port,
+                backlog=BACKLOG,
+                ssl=self._reception.tls if self._implicit_tls else None,
             )
         except OSError:
             if journal is not None:
@@ -130,8 +184,8 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """`smtp://127.0.0.1:2525`"""
-        return f"smtp://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        """`smtp://127.0.0.1:2525`, or `smtps://…`"""
+        return f"smtp{'s' * self._implicit_tls}://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     @property
     def received(self) -> Mailbox:
@@ -148,20 +202,40 @@ class Sink:
         return self._reception.counters
 
     @property
+    def windows(self) -> Windows | None:
+        """The most mails in any window; None where no lengths were given."""
+        return self._reception.windows
+
+    def counts(self) -> dict[str, Any]:
+        """All counters as JSON takes them, without the names of the ledger."""
+        found = self.counters.as_json()
+        ledger = self.ledger
+        found["repeated"] = sum(count - 1 for count in ledger.mails.values() if count > 1)
+        found["complete"] = ledger.complete and (self.windows is None or self.windows.complete)
+        if self.windows is not None:
+            found["most_in_window"] = {f"{length:g}": most for length, most in self.windows.most.items()}
+            found["most_in_window_of"] = {f"{length:g}": each for length, each in self.windows.most_of.items()}
+        return found
+
+    @property
     def failed(self) -> OSError | None:
         """Why the journal could not be written: since then nothing is acknowledged any more."""
         return self._reception.failed
 
     def follow(self, rules: Rules) -> None:
-        """Answer by other rules from the next command on; their counts begin anew."""
-        self._reception.judge = Judge(rules)
+        """Answer by other rules from the next command on.
 
-    async def wait_for(self, count: int) -> None:
-        """Return when `count` mails were accepted in all, since the start.
+        Rules begin to count anew; limits that stay the same keep what they know.
+        """
+        self._reception.follow(rules)
+
+    async def wait_for(self, count: int, event: Event = "accepted") -> None:
+        """Return when that has happened `count` times in all, since the start; EVENTS says what there is.
 
         Raises `ConnectionAbortedError` if the sink is closed before.
         """
-        await self.wait_until(lambda: self._reception.counters.accepted >= count)
+        happened = EVENTS[event]
+        await self.wait_until(lambda: happened(self._reception.counters) >= count)
 
     async def wait_until(self, done: Callable[[], bool]) -> None:
         """Return when `done()` is true; it is asked after whatever changes the books, and must not raise."""
@@ -186,7 +260,7 @@ def _check(
         "port": (port, 0, 65_535),
         "keep": (keep, 0, 10**9),
         "keep_bytes": (keep_bytes, 0, 2**63),
-        "max_size": (max_size, 1, LARGEST),
+        "max_size": (max_size, 0, LARGEST),
         "ledger_limit": (ledger_limit, 0, 10**9),
     }
     for name, (value, least, most) in bounds.items():

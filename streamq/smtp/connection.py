@@ -1,65 +1,45 @@
-"""A connection to the relay, ready for mail.
+"""A connection to the relay, ready for mail, and what stands in its place when none came about.
 
-NAME     connect: TCP, greeting, EHLO, STARTTLS, AUTH; Connection: what came of it
-USE      aiosmtplib speaks until the server knows us; then the `Wire` takes over its transport for good.
+NAME     Connection: what `handshake.connect` gives; Offer: what its server's EHLO offers
 FAILS    `NotConnected`, with stage, class and the server's words. A connection that fails before MAIL judges
          no mail (RFC 5321, 3.1: also a 554 greeting is about us, not about a mail).
-SAFETY   The wire listens from the greeting on: a server that says more than it was asked is not believed,
-         whether it is broken or somebody injected (RFC 3207, 4.2; aiosmtplib would drop such bytes silently).
-         A password goes out in the clear only to this machine, or where the route says `tls = "none"`. A
-         server that offers STARTTLS and then refuses it is failing, under `may` too: falling back to the
-         clear is what an attacker would want.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-import ssl
 from dataclasses import dataclass
-from typing import cast
-
-from aiosmtplib import SMTP
-from aiosmtplib.errors import (
-    SMTPAuthenticationError,
-    SMTPException,
-    SMTPHeloError,
-    SMTPResponseException,
-    SMTPTimeoutError,
-)
-from aiosmtplib.response import SMTPResponse
 
 from streamq.errors import StreamqError
-from streamq.settings import RouteSettings
 from streamq.smtp.letter import Stage
 from streamq.smtp.protocol import Wire
-from streamq.smtp.replies import Replies
 
-__all__ = ["Connection", "NotConnected", "Offer", "connect", "tls_context"]
+__all__ = ["CUT", "QUIT_WAIT", "Connection", "NotConnected", "Offer"]
 
 QUIT_WAIT = 2.0  # seconds for the reply to QUIT, and for the close
-MECHANISMS = ("plain", "login", "cram-md5")
-UNKNOWN_COMMAND = {500, 502}  # EHLO is not known here: HELO (RFC 5321, 4.1.4)
-OTHER_MECHANISM = {500, 504}  # RFC 4954, 4: the mechanism is not supported after all
-CUT = 500
+CUT = 500  # characters of a reply that are kept
 
 
 class NotConnected(StreamqError):
-    """No connection came about; never leaves smtp/. `code` 0: no reply."""
+    """No connection came about; never leaves smtp/. `code` 0: no reply; `again`: another one is worth a try now."""
 
     def __init__(
         self, stage: Stage, klass: str, said: str, *, code: int = 0, enhanced: str = "", hint_ms: int = 0
     ) -> None:
-        super().__init__(f"{stage}: {klass}: {said}")
+        super().__init__()
         self.stage = stage
         self.klass = klass
-        self.said = said[:CUT]
+        self.reword(said)
         self.code = code
         self.enhanced = enhanced
         self.hint_ms = hint_ms
         self.peer = ""
         self.tls = ""
+        self.again = False
+
+    def reword(self, said: str) -> None:
+        self.said = said[:CUT]
+        self.args = (f"{self.stage}: {self.klass}: {self.said}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +51,9 @@ class Offer:
     size: int = 0
     eight_bit: bool = False
     smtputf8: bool = False
+    chunking: bool = False
+    dsn: bool = False
+    require_tls: bool = False
 
     @classmethod
     def of(cls, extensions: dict[str, str]) -> Offer:
@@ -81,20 +64,26 @@ class Offer:
             size=int(size) if size.isascii() and size.isdigit() and len(size) <= 20 else 0,
             eight_bit="8bitmime" in extensions,
             smtputf8="smtputf8" in extensions,
+            chunking="chunking" in extensions,
+            dsn="dsn" in extensions,
+            require_tls="requiretls" in extensions,
         )
 
 
 class Connection:
-    """`number` is 0 .. n-1 within its courier; `peer` and `tls` as reports show them."""
+    """`number` is 0 .. n-1 within its courier; `peer` and `tls` as reports show them; `serial` is that of the token
+    that opened it (0: none); `since` when it was opened, by the loop's clock."""
 
-    __slots__ = ("dirty", "ended", "mails", "number", "offer", "peer", "tls", "wire")
+    __slots__ = ("dirty", "ended", "mails", "number", "offer", "peer", "serial", "since", "tls", "wire")
 
-    def __init__(self, number: int, wire: Wire, offer: Offer, peer: str, tls: str) -> None:
+    def __init__(self, number: int, wire: Wire, offer: Offer, peer: str, tls: str, serial: int = 0) -> None:
         self.number = number
         self.wire = wire
         self.offer = offer
         self.peer = peer
         self.tls = tls
+        self.serial = serial
+        self.since = asyncio.get_running_loop().time()
         self.mails = 0  # transactions begun
         self.dirty = False  # the server still has a transaction open: RSET comes first
         self.ended = False  # 421, or we would rather not go on
@@ -118,248 +107,3 @@ class Connection:
         """Close without another byte: nothing that was begun becomes a mail."""
         self.ended = True
         self.wire.abort()
-
-
-def tls_context(route: RouteSettings) -> ssl.SSLContext | None:
-    """One for all connections of a route: building one reads every certificate of the system."""
-    if route.tls == "none" and not route.implicit_tls:
-        return None
-    context = ssl.create_default_context()
-    if not route.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-async def connect(route: RouteSettings, context: ssl.SSLContext | None, number: int, rules: Replies) -> Connection:
-    """Raises `NotConnected`, and closes what it opened."""
-    handshake = Handshake(route, context, rules)
-    try:
-        return await handshake.run(number)
-    except NotConnected as failure:
-        failure.peer, failure.tls = handshake.peer, handshake.tls
-        raise
-    finally:
-        await handshake.clean_up()
-
-
-class Handshake:
-    """One attempt. `stage` follows where it is."""
-
-    def __init__(self, route: RouteSettings, context: ssl.SSLContext | None, rules: Replies) -> None:
-        self.route = route
-        self.context = context
-        self.rules = rules
-        self.stage = Stage.CONNECT
-        self.peer = f"{route.host}:{route.port}"
-        self.tls = ""
-        self.done = False
-        self.sock: socket.socket | None = None
-        self.smtp: SMTP | None = None
-        self.wire = Wire(asyncio.get_running_loop())
-        self.seconds = route.command_timeout / 1000
-
-    async def run(self, number: int) -> Connection:
-        try:
-            offer = await self._talk()
-        except SMTPResponseException as no:
-            raise self._refused(no.code, no.message) from no
-        except SMTPTimeoutError as late:
-            raise NotConnected(self.stage, "timeout", late.message) from late
-        except ssl.SSLError as wrong:
-            raise self._tls_failed(wrong) from wrong
-        except (SMTPException, OSError) as lost:
-            if isinstance(lost.__cause__, ssl.SSLError):
-                raise self._tls_failed(lost.__cause__) from lost
-            raise NotConnected(self.stage, "disconnected", str(lost)) from lost
-        except ValueError as wrong:  # aiosmtplib: control characters in the EHLO name, the user, the password
-            raise NotConnected(self.stage, "settings", str(wrong)) from wrong
-        self.done = True
-        return Connection(number, self.wire, offer, self.peer, self.tls)
-
-    async def clean_up(self) -> None:
-        if self.done:
-            return
-        if self.smtp is not None:
-            self.smtp.close()
-        transport = self.wire.transport
-        if transport is not None:
-            self.wire.abort()
-            if transport.get_protocol() is self.wire:  # else the TLS layer is told
-                await asyncio.wait([self.wire.closed], timeout=QUIT_WAIT)
-        elif self.sock is not None and (self.smtp is None or not self.route.implicit_tls):
-            # Nobody may have taken it over; where somebody did, his close comes first. (A TLS layer takes longer
-            # over its close, and closes it itself.)
-            for _ in range(2):
-                await asyncio.sleep(0)
-            self.sock.close()
-
-    async def _talk(self) -> Offer:
-        sock = self.sock = await self._reach()
-        name = self.route.ehlo or _own_name(sock)
-        smtp = self.smtp = SMTP(
-            hostname=self.route.host,
-            sock=sock,
-            local_hostname=name,
-            use_tls=self.route.implicit_tls,
-            start_tls=False,
-            tls_context=self.context,
-            timeout=self.seconds,
-        )
-        self.stage = Stage.STARTTLS if self.route.implicit_tls else Stage.GREETING
-        await smtp.connect(timeout=self.route.greeting_timeout / 1000)
-        _still_wanted()
-        self._listen(smtp)
-        await self._greet(smtp)
-        if self.context is not None and not self.tls:
-            await self._start_tls(smtp)
-        if self.route.user is not None:
-            await self._log_in(smtp, self.route.user, self.route.password or "")
-        offer = Offer.of(smtp.esmtp_extensions)
-        self._take_over(smtp)
-        return offer
-
-    async def _reach(self) -> socket.socket:
-        """A connected socket, so that reaching the server and its greeting have a time each."""
-        loop = asyncio.get_running_loop()
-        route = self.route
-        ends = loop.time() + route.connect_timeout / 1000
-        try:
-            async with asyncio.timeout_at(ends):
-                found = await _addresses(route.host, route.port)
-        except OSError as wrong:  # gaierror and TimeoutError are OSErrors
-            raise NotConnected(Stage.CONNECT, "unreachable", f"no address: {wrong.strerror or 'no answer'}") from wrong
-        why = "no address"
-        for left, (family, kind, protocol, _, address) in zip(range(len(found), 0, -1), found, strict=True):
-            sock = socket.socket(family, kind, protocol)
-            sock.setblocking(False)
-            reached = False
-            now = loop.time()
-            try:  # a dead address must not eat the time of the living ones
-                async with asyncio.timeout_at(now + max(ends - now, 0) / left):
-                    await loop.sock_connect(sock, address)
-                reached = True
-            except OSError as wrong:
-                why = f"{address[0]}: {wrong.strerror or 'no answer'}"
-            finally:
-                if not reached:
-                    sock.close()
-            if reached:
-                self.peer = f"{route.host}[{address[0]}]:{route.port}"
-                return sock
-        raise NotConnected(Stage.CONNECT, "unreachable", why)
-
-    async def _greet(self, smtp: SMTP) -> None:
-        self.stage = Stage.EHLO
-        try:
-            answer = await smtp.ehlo(timeout=self.seconds)
-        except SMTPHeloError as no:
-            self._agree(SMTPResponse(no.code, no.message))
-            if no.code not in UNKNOWN_COMMAND:
-                raise
-            answer = await smtp.helo(timeout=self.seconds)
-        self._agree(answer)
-
-    async def _start_tls(self, smtp: SMTP) -> None:
-        if not smtp.supports_extension("starttls"):
-            if self.route.tls == "require":
-                raise NotConnected(Stage.STARTTLS, "tls", "the server does not offer STARTTLS")
-            return
-        self.stage = Stage.STARTTLS
-        await smtp.starttls(server_hostname=self.route.host, tls_context=self.context, timeout=self.seconds)
-        # What stood in the clear behind the 220 was recorded by the wire before the handshake began.
-        self._agree(None)
-        self._listen(smtp)
-        await self._greet(smtp)
-
-    async def _log_in(self, smtp: SMTP, user: str, password: str) -> None:
-        self.stage = Stage.AUTH
-        offered = [way for way in MECHANISMS if way in smtp.server_auth_methods]
-        if not self.tls and self.route.tls != "none" and not self._on_this_machine():
-            offered = [way for way in offered if way == "cram-md5"]
-            if not offered:
-                raise NotConnected(Stage.AUTH, "tls", "no TLS: not sending a password in the clear (tls = none would)")
-        if not offered:
-            raise NotConnected(Stage.AUTH, "authentication", "the server offers no AUTH that is known here")
-        for left, way in zip(range(len(offered) - 1, -1, -1), offered, strict=True):
-            try:
-                answer = await {
-                    "plain": smtp.auth_plain,
-                    "login": smtp.auth_login,
-                    "cram-md5": smtp.auth_crammd5,
-                }[way](user, password, timeout=self.seconds)
-            except SMTPAuthenticationError as no:
-                self._agree(SMTPResponse(no.code, no.message))
-                if no.code in OTHER_MECHANISM and left:
-                    continue
-                raise
-            self._agree(answer)
-            return
-
-    def _on_this_machine(self) -> bool:
-        transport = self.wire.transport
-        name = transport.get_extra_info("peername") if transport is not None else None
-        return name is not None and ipaddress.ip_address(name[0].partition("%")[0]).is_loopback
-
-    def _listen(self, smtp: SMTP) -> None:
-        if smtp.transport is None or smtp.protocol is None:
-            raise NotConnected(self.stage, "disconnected", "the connection was lost")
-        self.wire = Wire(asyncio.get_running_loop())
-        self.wire.attach(cast(asyncio.Transport, smtp.transport), smtp.protocol)
-        secured = smtp.transport.get_extra_info("ssl_object")
-        self.tls = (secured.version() or "TLS") if secured is not None else ""
-
-    def _agree(self, answer: SMTPResponse | None) -> None:
-        """The wire heard what aiosmtplib heard, and nothing more. None: only that nothing more was said."""
-        _still_wanted()
-        heard = self.wire.overheard()
-        stray = not self.wire.between_replies or not heard or self.wire.fault == "protocol"
-        if answer is not None and not stray:
-            last = heard[-1]
-            words = answer.message.encode("utf-8", "surrogateescape").split()
-            stray = last.code != answer.code or last.text.split() != words
-        if stray or (self.stage is not Stage.AUTH and len(heard) != 1):
-            raise NotConnected(self.stage, "protocol", self.wire.why or "the server said more than it was asked")
-
-    def _take_over(self, smtp: SMTP) -> None:
-        if smtp.transport is None or self.wire.fault or not self.wire.between_replies:
-            raise NotConnected(self.stage, "disconnected", self.wire.why or "the connection was lost")
-        self.wire.attach(cast(asyncio.Transport, smtp.transport))
-
-    def _refused(self, code: int, message: str) -> NotConnected:
-        text = " ".join(message.encode("ascii", "backslashreplace").decode("ascii").split())
-        if code < 200:  # aiosmtplib's -1: not a reply
-            return NotConnected(self.stage, "protocol", text)
-        verdict = self.rules.classify(self.stage, code, text, True)
-        return NotConnected(
-            self.stage, verdict.klass, text, code=code, enhanced=verdict.enhanced, hint_ms=verdict.hint_ms
-        )
-
-    def _tls_failed(self, wrong: ssl.SSLError) -> NotConnected:
-        return NotConnected(Stage.STARTTLS, "tls", getattr(wrong, "verify_message", "") or wrong.reason or str(wrong))
-
-
-def _still_wanted() -> None:
-    """aiosmtplib waits by `wait_for`, and that of Python 3.11 forgets a cancellation that meets a result."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-async def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-    """A literal address costs no thread; a name is the resolver's business."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return cast(list[tuple[int, int, int, str, tuple[str, int]]], found)
-
-
-def _own_name(sock: socket.socket) -> str:
-    """RFC 5321, 4.1.1.1, 4.1.3: a name with a dot, else the address as a literal; never asks the DNS."""
-    name = socket.gethostname()
-    if "." in name and name.isascii():
-        return name
-    address = sock.getsockname()[0].partition("%")[0]
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

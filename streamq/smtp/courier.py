@@ -1,7 +1,8 @@
 """The courier: takes letters from an outbox and carries them to one relay over kept connections.
 
 LINES    Up to `connections` tasks, each with one connection and a number 0 .. n-1. A line takes letters for
-         as long as there are any, rests, and closes with QUIT after `idle`, or after `mails_per_connection`.
+         as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
+         `connection_lifetime`, or when the token that opened it is no longer the route's.
 OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
          mail on this route, one line only: a route that is down is not met by twenty connections.
 SHARE    `allow` says how many lines there may be; it may change at any time. Those that are too many close with QUIT
@@ -15,6 +16,7 @@ DOWN     A connection that fails before MAIL, or that the server gives up in its
          mails decides by handing out one.
 THINNING If another line works, a failed opening only holds back further ones for the same growing time: a
          server that takes five connections and refuses the sixth is not down.
+AHEAD    With `overlap` a line may have two letters under way: it finishes both, or reports both.
 DONE     `done` is called exactly once for each letter that was taken, also when a line is cancelled or the
          mark raises. What nobody took stays in the outbox for `drain`.
 """
@@ -23,11 +25,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from streamq.settings import RouteSettings
-from streamq.smtp.connection import Connection, NotConnected, connect, tls_context
+from streamq.smtp.access import Access
+from streamq.smtp.connection import Connection, NotConnected
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
@@ -39,7 +44,8 @@ Done = Callable[[Letter, Report], None]
 
 LETTERS_PER_LINE = 4
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
-INTERRUPTED = "interrupted"
+# About this mail's own time, or ours: nothing is known of the route
+SAYS_NOTHING = frozenset({"interrupted", "slow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,9 @@ class RouteState:
 class Courier:
     """One route. `run` works until `stop` or `close`; it raises only what `done`, `mark`, `on_state` raise.
 
-    `mark(connection number, letter)` is awaited after the 354 and before the body: False ends the transaction
-    with ABANDON. `rand` gives numbers in [0, 1).
+    `mark(connection number, letter)` is awaited before the first byte of the body (and after the 354, where there
+    is one): False ends the transaction with ABANDON. `priorities` are the names of letters' priorities, from 0 on.
+    `rand` gives numbers in [0, 1).
     """
 
     def __init__(
@@ -75,6 +82,7 @@ class Courier:
         *,
         rules: Replies | None = None,
         on_state: Callable[[RouteState], None] | None = None,
+        priorities: Sequence[str] = ("high", "normal", "low"),
         short: Callable[[], object] = lambda: None,
         rand: Callable[[], float] = random.random,
     ) -> None:
@@ -85,12 +93,13 @@ class Courier:
         self._mark = mark
         self._rules = rules or default_replies()
         self._on_state = on_state
+        self._limits = route.transaction_seconds(priorities)
         self._short = short
         self._allowance = route.connections
         self._may_open = True
         self._leaving: set[int] = set()  # lines that close since there are too many
         self._rand = rand
-        self._context = tls_context(route)
+        self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}
         self._opening: set[int] = set()
@@ -210,7 +219,7 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
-                link = await connect(self.route, self._context, number, self._rules)
+                link = await connect(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)
             else:
@@ -233,41 +242,66 @@ class Courier:
             await link.quit()
 
     async def _work(self, link: Connection, epoch: int) -> None:
-        transaction = Transaction(link, self.route, self._rules, self._mark)
-        outbox, most = self._outbox, self.route.mails_per_connection
-        while link.usable and link.mails < most and epoch == self._epoch and not self._stopping.is_set():
-            if self._is_surplus(link.number):
-                break
-            letter = outbox.get_nowait()
-            if letter is None:
-                if not await self._rest(link):
-                    break
-                continue
-            report: Report | None = None
-            try:
-                report = await transaction.run(letter)
-            finally:
-                if report is None:
-                    report = transaction.interrupted()
-                fails = self._fails(link, report, epoch)
+        take = partial(self._take_ahead, link, epoch)
+        transaction = Transaction(link, self.route, self._rules, self._mark, self._limits, take)
+        try:
+            while (letter := transaction.ahead) is not None or self._goes_on(link, epoch):
+                if letter is None and (letter := self._outbox.get_nowait()) is None:
+                    if not await self._rest(link):
+                        break
+                    continue
+                report: Report | None = None
+                try:
+                    report = await transaction.run(letter)
+                finally:
+                    if report is None:
+                        report = transaction.interrupted()
+                    fails = self._fails(link, report, epoch)
+                    if fails:
+                        self._go_down(report)
+                    self._done(letter, report)
                 if fails:
-                    self._go_down(report)
-                self._done(letter, report)
-            if fails:
-                self._spread_word()
-        outbox.pass_on()
+                    self._spread_word()
+        finally:
+            if (left := transaction.ahead) is not None:
+                self._done(left, transaction.turned_back())
+        self._outbox.pass_on()
+
+    def _goes_on(self, link: Connection, epoch: int) -> bool:
+        """One more mail over this connection."""
+        at_work = self._fit(link) and epoch == self._epoch and not self._stopping.is_set()
+        return at_work and not self._is_surplus(link.number)
+
+    def _take_ahead(self, link: Connection, epoch: int, fits: Callable[[Letter], bool]) -> Letter | None:
+        """The next letter, to be sent behind the body of the last; nothing goes behind a connection's last mail."""
+        first = self._outbox.first
+        if first is None or not self._goes_on(link, epoch) or not fits(first):
+            return None
+        return self._outbox.get_nowait()
+
+    def _fit(self, link: Connection) -> bool:
+        """Whether the connection may have another mail."""
+        return (
+            link.usable
+            and link.mails < self.route.mails_per_connection
+            and self._life_left(link) > 0
+            and self._access.holds(link.serial)
+        )
+
+    def _life_left(self, link: Connection) -> float:
+        return link.since + self.route.connection_lifetime / 1000 - asyncio.get_running_loop().time()
 
     def _is_surplus(self, number: int) -> bool:
-        if len(self._lines) - len(self._leaving) <= self._allowance:
-            return False
-        self._leaving.add(number)
-        return True
+        """Whether it is one too many; then it leaves."""
+        if number not in self._leaving and len(self._lines) - len(self._leaving) > self._allowance:
+            self._leaving.add(number)
+        return number in self._leaving
 
     async def _rest(self, link: Connection) -> bool:
         """Wait for a letter. False: the time is over, or the connection is."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.enlist(waiter)
-        link.wire.rest(waiter, self.route.idle / 1000)
+        link.wire.rest(waiter, min(self.route.idle / 1000, self._life_left(link)))
         try:
             await waiter
             return bool(self._outbox) or not link.wire.expired
@@ -279,7 +313,7 @@ class Courier:
 
     def _fails(self, link: Connection, report: Report, epoch: int) -> bool:
         """What a report says of the route; True: it is down, and the report says so too."""
-        if report.klass == INTERRUPTED or epoch != self._epoch:
+        if report.klass in SAYS_NOTHING or epoch != self._epoch:
             return False
         if report.action is Action.PARK:
             if report.scope is Scope.SESSION:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from streamq.mail.dsn import Dsn
+
 __all__ = ["Action", "Letter", "Report", "Scope", "Stage"]
 
 
@@ -53,7 +55,8 @@ class Letter:
     """One mail for one recipient, ready for the wire.
 
     `content` is a whole RFC 5322 message: every line ends with CRLF, the last one too; no bare CR or LF; not
-    dot-stuffed. `envelope_from` is "" for the null sender; addresses carry A-label domains.
+    dot-stuffed. `envelope_from` is "" for the null sender; addresses carry A-label domains. `patience` is how often
+    this mail was under way before and not sent: its time limit doubles with each.
     """
 
     envelope_from: str
@@ -63,6 +66,9 @@ class Letter:
     priority: int = 0  # 0 is the most urgent
     eight_bit: bool = False  # the content holds bytes above 127
     smtputf8: bool = False  # an address or a header needs RFC 6531
+    dsn: Dsn | None = None
+    require_tls: bool = False  # RFC 8689
+    patience: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

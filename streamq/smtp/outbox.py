@@ -49,6 +49,11 @@ class Outbox:
         if not self._wake_one() and self._short_of_hands is not None:
             self._short_of_hands()
 
+    @property
+    def first(self) -> Letter | None:
+        """What `get_nowait` would give."""
+        return self._heap[0][2] if self._heap else None
+
     def get_nowait(self) -> Letter | None:
         return heapq.heappop(self._heap)[2] if self._heap else None
 

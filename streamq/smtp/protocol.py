@@ -7,20 +7,24 @@ USE      `Wire.attach` takes over a transport that somebody else opened (aiosmtp
 LIMITS   A line of at most MAX_LINE bytes, a reply of at most MAX_LINES lines and MAX_REPLY bytes, no reply
          that nobody asked for. Whatever breaks them ends the connection with the fault `protocol`: after a
          reply too many, nobody could tell which reply belongs to which command.
-FAULTS   `fault` is empty while all is well, else `disconnected`, `timeout` or `protocol`; `why` is a
+FAULTS   `fault` is empty while all is well, else `disconnected`, `timeout`, `slow` or `protocol`; `why` is a
          sentence. They never raise: a broken connection is an outcome that each stage judges for itself.
+LAST     A reply that has come is read, also behind a write that failed: where a server closes with our bytes
+         unread, TCP's reset makes the next write fail while its last 250 still lies in the socket.
 TIMER    One handle for the whole connection, moved by rewriting `_deadline`: a timer per command (`wait_for`)
-         took 7 % of aiosmtplib's time.
+         took 7 % of aiosmtplib's time. No deadline is later than `limit`, the end of the mail's own time; what
+         that cuts short is `slow`.
 ONE USER Exactly one task works on a wire at a time, so a single waiter serves reading, draining and resting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["MAX_LINE", "MAX_LINES", "MAX_REPLY", "Reply", "Wire"]
+__all__ = ["FOREVER", "MAX_LINE", "MAX_LINES", "MAX_REPLY", "Reply", "Wire"]
 
 MAX_LINE = 4096  # RFC 5321, 4.5.3.1.5 says 512; some servers say more, none says this much
 MAX_LINES = 128
@@ -51,6 +55,7 @@ class Wire(asyncio.Protocol):
         self.why = ""
         self.farewell: Reply | None = None  # a 421 that nobody asked for
         self.expired = False
+        self.limit = FOREVER  # loop time
         self.closed: asyncio.Future[None] = loop.create_future()
         self._relay: asyncio.Protocol | None = None
         self._rest = b""
@@ -105,6 +110,8 @@ class Wire(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.due and not self.fault:
+            self._read_last()
         self._break("disconnected", f"the connection was lost: {exc}" if exc else "the connection was closed")
         if not self.closed.done():
             self.closed.set_result(None)
@@ -137,7 +144,7 @@ class Wire(asyncio.Protocol):
             if self.fault:
                 return None
             if self.expired:
-                self._break("timeout", "no reply in time")
+                self._late("no reply in time")
                 return None
             await self._wait()
         return self.replies.popleft()
@@ -146,7 +153,7 @@ class Wire(asyncio.Protocol):
         """Wait until the system has all that was written. False: broken, or the server spoke meanwhile."""
         while self._paused and not self.replies and not self.fault:
             if self.expired:
-                self._break("timeout", "the server stopped reading")
+                self._late("the server stopped reading")
                 break
             await self._wait()
         return not self.fault and not self.replies
@@ -169,7 +176,10 @@ class Wire(asyncio.Protocol):
 
     def arm(self, seconds: float) -> None:
         self.expired = False
-        self._deadline = deadline = self._loop.time() + seconds
+        deadline = self._loop.time() + seconds
+        if deadline > self.limit:
+            deadline = self.limit
+        self._deadline = deadline
         timer = self._timer
         if timer is None or deadline < timer.when():
             if timer is not None:
@@ -252,6 +262,24 @@ class Wire(asyncio.Protocol):
             self.farewell = reply
             return self._break("disconnected", "the server said goodbye")
         return self._break("protocol", f"a reply that nobody asked for: {reply.code}")
+
+    def _read_last(self) -> None:
+        """What the system had received when a write failed. Both loops call `connection_lost` before they close the
+        socket. Not over TLS, whose layer is gone with the connection: there a 250 that is lost so is ambiguous."""
+        if self.transport is None or self.transport.get_extra_info("sslcontext") is not None:
+            return
+        sock = self.transport.get_extra_info("socket")
+        try:
+            while not self.fault and (data := os.read(sock.fileno(), MAX_REPLY)):
+                self._parse(data)
+        except (OSError, AttributeError):  # nothing more, or no socket any more
+            return
+
+    def _late(self, why: str) -> None:
+        if self.limit <= self._deadline < FOREVER:
+            self._break("slow", f"the mail's time is over: {why}")
+        else:
+            self._break("timeout", why)
 
     def _break(self, fault: str, why: str) -> None:
         if not self.fault:

@@ -1,72 +1,109 @@
 """The transaction: MAIL, RCPT, DATA, the body, the dot; every reply read, every ending judged.
 
 NAME       Transaction, made once for a connection and used for each of its mails
-PIPELINING `transaction`, and the server offers it (RFC 2920): MAIL, RCPT and DATA in one write, the body in
-           the next. Else one by one. `overlap` lost: where a server closes with our bytes unread, TCP's reset
-           can eat its last 250.
+PIPELINING where the route wants it and the server offers it (RFC 2920):
+             `off`          one command at a time
+             `transaction`  MAIL, RCPT and DATA in one write, the body in the next
+             `overlap`      and in the body's write the next mail's MAIL, RCPT and DATA
+CHUNKING   Where the route wants it and the server offers it (RFC 3030): the body goes behind BDAT … LAST, not
+           stuffed, without DATA and dot. With `transaction` a body of one piece goes in the envelope's own write.
+           What is said of the dot is said of the body's last byte.
 REFUSALS   The first refusal decides, and all replies are read. If DATA got its 354 nevertheless, exactly `.`
            is sent and its reply ignored (RFC 2920, 3.1); but where RCPT was accepted and only MAIL refused,
-           that dot could make an empty mail, so the connection is closed instead.
-BREAKS     Time-outs, resets, closes and garbage, by where they happen:
-             before MAIL was accepted    PARK: nobody judged this mail
-             up to the dot               RETRY: an attempt. A mail that kills its connection each time (a
-                                         content filter that hangs, a server that crashes on it) would
-                                         otherwise go round for ever without growing older on its schedule
-             after the dot               AMBIGUOUS (RFC 1047)
-           "After the dot" begins when the dot is handed to the system, not when the server has it.
-NOT OURS   The mark is awaited between the 354 and the body. False: the connection is closed before a byte of
-           the body, report ABANDON.
+           that dot could make an empty mail, so the connection is closed instead. If the body went along, its 250
+           is read and not believed where RCPT was refused; where only MAIL was, nobody knows: AMBIGUOUS.
+OVERLAP    `ahead` is the mail whose commands are out; `run` must be called with it next. At most one mail is past
+           its dot: nothing is written between a dot and its reply, so no failing write can eat a 250. A second mail
+           past its dot would win nothing over distance and make two mails ambiguous by one reset.
+TIME       A mail may have a time of its own, up to its dot (`limits`); after the dot only `dot_timeout` counts,
+           since whoever stops listening there makes doubles. A mail whose time is shorter than that wait is not sent
+           ahead, where it would sit through another's dot, and its body never goes with its envelope.
+NOT OURS   The mark is awaited before the first byte of the body: after the 354, or, where there is none, after RCPT's
+           reply, or before the write that holds all. False: not a byte of the body, report ABANDON; if its commands
+           are out the connection is closed.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from streamq.settings import RouteSettings
-from streamq.smtp.connection import CUT, Connection
+from streamq.smtp.connection import Connection
+from streamq.smtp.content import PIECE, ahead_of_last, stuffed
+from streamq.smtp.envelope import Envelope, Unfit, envelope
+from streamq.smtp.judge import Judge
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
-from streamq.smtp.protocol import Reply
+from streamq.smtp.protocol import FOREVER, Reply
 from streamq.smtp.replies import Replies
 
-__all__ = ["Mark", "Transaction", "plain_text"]
+__all__ = ["Mark", "Next", "Transaction"]
 
 Mark = Callable[[int, Letter], Awaitable[bool]]
+Next = Callable[[Callable[[Letter], bool]], Letter | None]
 
-PIECE = 65_536  # bytes of a body that are written at once
+RSET = b"RSET\r\n"
+MOST_PATIENCE = 10
 
 
 class Transaction:
-    """`run` once per letter; `interrupted` says what to report when `run` did not return."""
+    """`run` once per letter; `interrupted` says what to report when `run` did not return, `turned_back` what to report
+    of a letter in `ahead` that `run` was not called with.
 
-    def __init__(self, link: Connection, route: RouteSettings, rules: Replies, mark: Mark | None) -> None:
+    `limits`: seconds for a whole transaction, by priority; infinite, and beyond the list: none. `take` gives the next
+    letter if it fits, None: nothing goes ahead now.
+    """
+
+    def __init__(
+        self,
+        link: Connection,
+        route: RouteSettings,
+        rules: Replies,
+        mark: Mark | None,
+        limits: Sequence[float] = (),
+        take: Next | None = None,
+    ) -> None:
         self.link = link
         self.wire = link.wire
-        self.rules = rules
+        self.judge = Judge(link, rules)
         self.mark = mark
-        self.pipelining = link.offer.pipelining and route.pipelining == "transaction"
+        self.limits = limits
+        offer = link.offer
+        self.verified = bool(link.tls) and route.verify
+        self.pipelining = offer.pipelining and route.pipelining != "off"
+        self.chunking = offer.chunking and route.chunking
+        self.take = take if self.pipelining and route.pipelining == "overlap" else None
+        self.at_once = self.chunking and self.pipelining and self.take is None
+        self.data_line = b"" if self.chunking else b"DATA\r\n"
+        self.envelope_replies = 2 if self.chunking else 3
         self.command_seconds = route.command_timeout / 1000
         self.data_seconds = route.data_timeout / 1000
         self.body_seconds = route.body_timeout / 1000
         self.dot_seconds = route.dot_timeout / 1000
-        self._now = asyncio.get_running_loop().time
-        self._begun = 0.0
-        self._stage = Stage.MAIL
-        self._accepted = False  # MAIL was
-        self._dotted = False
+        self.ahead: Letter | None = None
+        self._out = False  # its commands are: else it cannot go to this server, and `run` says why
 
     async def run(self, letter: Letter) -> Report:
         """Never raises for anything that a server does; cancelling it leaves the letter to `interrupted`."""
-        self._begun = self._now()
-        self._stage = Stage.MAIL
-        self._accepted = self._dotted = False
-        envelope = self._envelope(letter)
-        if isinstance(envelope, Report):
-            return envelope
-        self.link.mails += 1
-        refused = await (self._together(*envelope) if self.pipelining else self._in_turn(*envelope))
+        out = self._out
+        self.ahead, self._out = None, False
+        begun = self.judge.begin(letter.site)
+        if out:
+            self.link.mails += 1
+            self.wire.limit = begun + self._limit(letter)
+            refused = await self._on_its_way()
+        else:
+            lines = envelope(letter, self.link.offer, self.verified)
+            if isinstance(lines, Unfit):
+                return self.judge.unfit(lines)
+            self.link.mails += 1
+            if self.at_once and self._goes_at_once(letter):
+                return await self._at_once(letter, lines)
+            self.wire.limit = begun + self._limit(letter)
+            refused = await (self._together(lines) if self.pipelining else self._in_turn(lines))
         if refused is not None:
+            self.wire.limit = FOREVER
             return refused
+        self.judge.stage = Stage.DATA
         # The server says nothing before it has the body: what it said by now is no answer to anything.
         if not self.wire.between_replies:
             self.wire.breach("more replies than commands")
@@ -74,122 +111,139 @@ class Transaction:
             self.wire.disarm()
             if not await self.mark(self.link.number, letter):
                 self.link.abort()
-                return self._report(Action.ABANDON, Scope.MAIL, "abandoned")
+                return self.judge.report(Action.ABANDON, Scope.MAIL, "abandoned")
         if self.wire.fault:
-            return self._broken()
+            return self.judge.broken()
         return await self._deliver(letter.content)
 
     def interrupted(self) -> Report:
         """`run` was cancelled, or the mark raised: closes the connection at once."""
         self.link.abort()
-        action = Action.AMBIGUOUS if self._dotted else Action.PARK
-        return self._report(action, Scope.SESSION, "interrupted")
+        return self.judge.interrupted()
+
+    def turned_back(self) -> Report:
+        """Of the letter in `ahead`, after the report of the one before it."""
+        self.ahead, self._out = None, False
+        self.judge.begin("")
+        return self.interrupted()
+
+    def _limit(self, letter: Letter) -> float:
+        """Seconds. Doubled each time: a server that always takes that long gets the mail in the end."""
+        if letter.priority >= len(self.limits):
+            return FOREVER
+        return self.limits[letter.priority] * (1 << min(letter.patience, MOST_PATIENCE))
+
+    def _unhurried(self, letter: Letter) -> bool:
+        return self._limit(letter) >= self.dot_seconds
+
+    def _goes_at_once(self, letter: Letter) -> bool:
+        """One piece, since a body for a refused recipient is written in vain; no RSET before it."""
+        return len(letter.content) <= PIECE and not self.link.dirty and self._unhurried(letter)
 
     # -- the envelope ----------------------------------------------------------------------------------------
 
-    def _envelope(self, letter: Letter) -> tuple[bytes, bytes] | Report:
-        """The lines of MAIL and RCPT, or why this server cannot get this mail."""
-        offer = self.link.offer
-        options = ""
-        if offer.sizes:
-            size = len(letter.content)
-            if offer.size and size > offer.size:
-                return self._unfit("too_large", "5.3.4", f"{size} bytes; the server takes {offer.size}")
-            options = f" SIZE={size}"
-        if letter.eight_bit:
-            if not offer.eight_bit:
-                return self._unfit("eight_bit", "5.6.3", "8-bit content; the server does not offer 8BITMIME")
-            options += " BODY=8BITMIME"
-        if letter.smtputf8:
-            if not offer.smtputf8:
-                return self._unfit("smtputf8", "5.6.7", "needs SMTPUTF8; the server does not offer it")
-            options += " SMTPUTF8"
-        addresses = letter.envelope_from + letter.envelope_to
-        # Checked when the mail was read; here is the last place where a line break could become a command.
-        if not addresses.isprintable() or not (letter.smtputf8 or addresses.isascii()):
-            return self._unfit("bad_envelope", "5.1.3", "a character that no envelope address may hold")
-        return (
-            f"MAIL FROM:<{letter.envelope_from}>{options}\r\n".encode(),
-            f"RCPT TO:<{letter.envelope_to}>\r\n".encode(),
-        )
-
-    async def _together(self, mail_line: bytes, rcpt_line: bytes) -> Report | None:
-        """None: all accepted, the 354 has come."""
-        wire, link = self.wire, self.link
-        reset = link.dirty
-        link.dirty = False
-        wire.ask(
-            (b"RSET\r\n" if reset else b"") + mail_line + rcpt_line + b"DATA\r\n",
-            4 if reset else 3,
+    async def _together(self, lines: Envelope) -> Report | None:
+        """None: all accepted; without BDAT the 354 has come."""
+        reset = self.link.dirty
+        self.link.dirty = False
+        self.wire.ask(
+            (RSET if reset else b"") + lines.mail + lines.rcpt + self.data_line,
+            self.envelope_replies + reset,
             self.command_seconds,
         )
         if reset and (broken := await self._reset_done()) is not None:
             return broken
+        return await self._answers()
+
+    async def _on_its_way(self) -> Report | None:
+        """As `_together`, of a mail whose commands went out behind the body of the one before it."""
+        if self.link.ended:  # with that mail; not a byte of this one's body is out
+            self.link.abort()
+            return self.judge.broken()
+        self.wire.arm(self.command_seconds)
+        if self.chunking and (broken := await self._reset_done()) is not None:
+            return broken
+        return await self._answers()
+
+    async def _answers(self) -> Report | None:
+        """The replies to MAIL, RCPT and DATA, where that was sent."""
+        wire, link, judge = self.wire, self.link, self.judge
         mail = await wire.read()
         if mail is None:
-            return self._broken()
-        if self._closes(mail):
-            return self._judged(mail, Stage.MAIL)
-        refused = None if mail.positive else self._judged(mail, Stage.MAIL)
-        self._accepted = mail.positive
-        self._stage = Stage.RCPT
+            return judge.broken()
+        if judge.closes(mail):
+            return judge.judged(mail, Stage.MAIL)
+        refused = None if mail.positive else judge.judged(mail, Stage.MAIL)
+        judge.accepted = mail.positive
+        judge.stage = Stage.RCPT
         wire.arm(self.command_seconds)
         rcpt = await wire.read()
         if rcpt is None:
-            return refused or self._broken()
-        if self._closes(rcpt):
-            return refused or self._judged(rcpt, Stage.RCPT)
+            return refused or judge.broken()
+        if judge.closes(rcpt):
+            return refused or judge.judged(rcpt, Stage.RCPT)
         if refused is None and not rcpt.positive:
-            refused = self._judged(rcpt, Stage.RCPT)
-        self._stage = Stage.DATA
+            refused = judge.judged(rcpt, Stage.RCPT)
+        if self.chunking:
+            if refused is not None and wire.fault == "protocol":
+                return judge.broken()
+            link.dirty = refused is not None
+            return refused
+        judge.stage = Stage.DATA
         wire.arm(self.data_seconds)
         data = await wire.read()
         if data is None:
-            return refused or self._broken()
-        if self._closes(data):
-            return refused or self._judged(data, Stage.DATA)
+            return refused or judge.broken()
+        if judge.closes(data):
+            return refused or judge.judged(data, Stage.DATA)
+        if wire.fault == "protocol":  # out of step: what was refused may be another command, or nothing
+            return judge.broken()
         if data.code == 354:
             if refused is not None:
                 await self._empty_dot(rcpt.positive)
             return refused
+        if data.code < 400:  # out of step as well
+            return judge.judged(data, Stage.DATA)
         link.dirty = mail.positive or rcpt.positive
-        return refused or self._judged(data, Stage.DATA)
+        return refused or judge.judged(data, Stage.DATA)
 
-    async def _in_turn(self, mail_line: bytes, rcpt_line: bytes) -> Report | None:
+    async def _in_turn(self, lines: Envelope) -> Report | None:
         """As `_together`, one command at a time."""
-        wire, link = self.wire, self.link
+        wire, link, judge = self.wire, self.link, self.judge
         if link.dirty:
             link.dirty = False
-            wire.ask(b"RSET\r\n", 1, self.command_seconds)
+            wire.ask(RSET, 1, self.command_seconds)
             if (broken := await self._reset_done()) is not None:
                 return broken
         for stage, line, seconds in (
-            (Stage.MAIL, mail_line, self.command_seconds),
-            (Stage.RCPT, rcpt_line, self.command_seconds),
-            (Stage.DATA, b"DATA\r\n", self.data_seconds),
+            (Stage.MAIL, lines.mail, self.command_seconds),
+            (Stage.RCPT, lines.rcpt, self.command_seconds),
+            (Stage.DATA, self.data_line, self.data_seconds),
         ):
-            self._stage = stage
+            if not line:
+                break
+            judge.stage = stage
             wire.ask(line, 1, seconds)
             reply = await wire.read()
             if reply is None:
-                return self._broken()
+                return judge.broken()
             if not (reply.code == 354 if stage is Stage.DATA else reply.positive):
-                self._closes(reply)
+                judge.closes(reply)
                 link.dirty = stage is not Stage.MAIL
-                return self._judged(reply, stage)
-            self._accepted = True
+                return judge.judged(reply, stage)
+            judge.accepted = True
         return None
 
     async def _reset_done(self) -> Report | None:
         reply = await self.wire.read()
         if reply is None:
-            return self._broken()
+            return self.judge.broken()
         if reply.positive:
             return None
-        if not self._closes(reply):
+        if not self.judge.closes(reply):
             self.wire.breach(f"RSET was answered with {reply.code}")
-            return self._broken()
-        return self._judged(reply, Stage.MAIL)
+            return self.judge.broken()
+        return self.judge.judged(reply, Stage.MAIL)
 
     async def _empty_dot(self, recipient_stands: bool) -> None:
         """End a DATA that nobody wanted."""
@@ -199,133 +253,118 @@ class Transaction:
         self.wire.ask(b".\r\n", 1, self.command_seconds)
         reply = await self.wire.read()
         if reply is not None:
-            self._closes(reply)
+            self.judge.closes(reply)
 
     # -- the body --------------------------------------------------------------------------------------------
 
     async def _deliver(self, content: bytes) -> Report:
-        wire = self.wire
-        body = _stuffed(content)
+        wire, judge = self.wire, self.judge
+        chunk = b"BDAT %d LAST\r\n" % len(content) if self.chunking else b""
+        body = chunk + content if chunk else stuffed(content)
         wire.due = 1  # already now: some servers refuse in the middle of the body
         if len(body) > PIECE:
             early = await self._write_ahead(body)
             if early is not None:
                 return early
-            body = body[-(len(body) % PIECE or PIECE) :]
-        self._dotted = True
-        self._stage = Stage.DOT
+            body = body[ahead_of_last(body) :]
+        judge.dotted = True
+        judge.stage = Stage.DOT
+        wire.limit = FOREVER
         wire.arm(self.dot_seconds)
-        wire.write(body + b".\r\n")
-        reply = await wire.read()
+        if not chunk:
+            body += b".\r\n"
+        wire.write(body if self.take is None else body + self._next_commands(self.take))
+        return self._at_the_dot(await wire.read())
+
+    def _at_the_dot(self, reply: Reply | None) -> Report:
+        judge = self.judge
         if reply is None:
-            return self._broken()
-        self._closes(reply)
+            return judge.broken()
+        judge.closes(reply)
         if reply.code < 400 and not reply.positive:
             self.link.ended = True
-            return self._report(Action.AMBIGUOUS, Scope.SESSION, "protocol", reply)
-        return self._judged(reply, Stage.DOT)
+            return judge.report(Action.AMBIGUOUS, Scope.SESSION, "protocol", reply)
+        if reply.code >= 400 and self.chunking and not self._out:
+            self.link.dirty = True  # what state that leaves is not defined (RFC 3030, 2)
+        return judge.judged(reply, Stage.DOT)
 
     async def _write_ahead(self, body: bytes) -> Report | None:
         """All but the last piece, drained: a server that stops reading is met before the dot is out."""
         wire = self.wire
         whole = memoryview(body)
-        last = (len(body) - 1) // PIECE * PIECE
-        for at in range(0, last, PIECE):
+        for at in range(0, ahead_of_last(body), PIECE):
             wire.arm(self.body_seconds)
             wire.write(whole[at : at + PIECE])
             if not await wire.drain():
                 break
         if not wire.replies:
-            return self._broken() if wire.fault else None
+            return self.judge.broken() if wire.fault else None
         reply = wire.replies.popleft()
         self.link.ended = True
         if reply.code >= 400:
-            return self._judged(reply, Stage.DATA)
+            return self.judge.judged(reply, Stage.DATA)
         wire.breach(f"{reply.code} in the middle of the body")
-        return self._broken()
+        return self.judge.broken()
 
-    # -- reports ---------------------------------------------------------------------------------------------
+    def _next_commands(self, take: Next) -> bytes:
+        """What goes behind the body: the next mail's commands, or nothing. With BDAT a RSET before them: what state a
+        refused chunk leaves is not defined (RFC 3030, 2)."""
+        letter = self.ahead = take(self._unhurried)
+        if letter is None:
+            return b""
+        lines = envelope(letter, self.link.offer, self.verified)
+        if isinstance(lines, Unfit):
+            return b""
+        self._out = True
+        self.wire.due += self.envelope_replies + self.chunking
+        return (RSET if self.chunking else b"") + lines.mail + lines.rcpt + self.data_line
 
-    def _closes(self, reply: Reply) -> bool:
-        """421 closes the connection, whatever it was given to (RFC 5321, 3.8)."""
-        if reply.code == 421:
-            self.link.ended = True
-            return True
-        return False
-
-    def _judged(self, reply: Reply, stage: Stage) -> Report:
-        if reply.code < 400 and stage is not Stage.DOT:  # 250 to DATA, 354 to MAIL
-            self._stage = stage
-            self.wire.breach(f"{stage} was answered with {reply.code}")
-            return self._broken()
-        text = plain_text(reply.text)
-        verdict = self.rules.classify(stage, reply.code, text, self.link.mails == 1)
-        self._stage = stage
-        report = self._report(verdict.action, verdict.scope, verdict.klass, reply, text)
-        report.enhanced = verdict.enhanced
-        report.hint_ms = verdict.hint_ms
-        report.about_recipient = verdict.about_recipient
-        if verdict.action is Action.PARK and verdict.scope is Scope.SESSION:
-            self.link.ended = True  # this session takes no more mail, whatever the code's digits say
-        return report
-
-    def _broken(self) -> Report:
-        wire = self.wire
-        self.link.ended = True
-        if wire.farewell is not None and not self._dotted:
-            return self._judged(wire.farewell, self._stage)
-        before = Action.RETRY if self._accepted else Action.PARK
-        action = Action.AMBIGUOUS if self._dotted else before
-        report = self._report(action, Scope.SESSION, wire.fault)
-        report.reply = wire.why
-        return report
-
-    def _unfit(self, klass: str, enhanced: str, why: str) -> Report:
-        report = self._report(Action.FAIL, Scope.MAIL, klass)
-        report.enhanced = enhanced
-        report.reply = why
-        return report
-
-    def _report(
-        self, action: Action, scope: Scope, klass: str, reply: Reply | None = None, text: str | None = None
-    ) -> Report:
-        if reply is not None and text is None:
-            text = plain_text(reply.text)
-        return Report(
-            action=action,
-            stage=self._stage,
-            scope=scope,
-            klass=klass,
-            code=0 if reply is None else reply.code,
-            reply=(text or "")[:CUT],
-            peer=self.link.peer,
-            tls=self.link.tls,
-            duration_ms=round((self._now() - self._begun) * 1000),
+    async def _at_once(self, letter: Letter, lines: Envelope) -> Report:
+        """Envelope and body in one write, the mark before it. Whatever breaks from then on is AMBIGUOUS, and no time
+        limit of the mail's own holds."""
+        wire, judge, link = self.wire, self.judge, self.link
+        if self.mark is not None:
+            if not await self.mark(link.number, letter):
+                link.mails -= 1
+                return judge.report(Action.ABANDON, Scope.MAIL, "abandoned")
+            if wire.fault:
+                return judge.broken()
+        judge.dotted = True
+        wire.ask(
+            b"%b%bBDAT %d LAST\r\n%b" % (lines.mail, lines.rcpt, len(letter.content), letter.content),
+            3,
+            self.dot_seconds,
         )
-
-
-def plain_text(text: bytes) -> str:
-    """A reply's text on one line.
-
-    An enhanced code that stands on every line (RFC 2034, 4) stays on the first only, or no pattern would find
-    words on both sides of a line break. Control characters become blanks, other bytes stay readable.
-    """
-    if b"\n" in text:
-        first, *more = text.split(b"\n")
-        code, blank, _ = first.partition(b" ")
-        if blank and code.count(b".") == 2:
-            more = [line.removeprefix(code).lstrip() for line in more]
-        text = b" ".join([first, *more])
-    shown = text.decode("utf-8", "backslashreplace")
-    if not shown.isprintable():
-        shown = "".join(letter if letter.isprintable() else " " for letter in shown)
-    return shown.strip()
-
-
-def _stuffed(content: bytes) -> bytes:
-    """RFC 5321, 4.5.2: a line that begins with a dot gets another one."""
-    if not content.endswith(b"\r\n"):  # else the dot would not stand alone
-        content += b"\r\n"
-    if b"\n." in content:
-        content = content.replace(b"\r\n.", b"\r\n..")
-    return b"." + content if content.startswith(b".") else content
+        mail = await wire.read()
+        if mail is None:
+            return judge.broken()
+        if judge.closes(mail):
+            return judge.judged(mail, Stage.MAIL)
+        refused = None if mail.positive else judge.judged(mail, Stage.MAIL)
+        judge.stage = Stage.RCPT
+        wire.arm(self.dot_seconds)
+        rcpt = await wire.read()
+        if rcpt is None:
+            return refused or judge.broken()
+        if not rcpt.positive:
+            link.dirty = True
+            if judge.closes(rcpt):
+                return refused or judge.judged(rcpt, Stage.RCPT)
+            refused = refused or judge.judged(rcpt, Stage.RCPT)
+            if refused.action is Action.AMBIGUOUS:
+                return refused
+        judge.stage = Stage.DOT
+        wire.arm(self.dot_seconds)
+        reply = await wire.read()
+        if wire.fault == "protocol":  # more replies than commands: none of them says whose it is
+            return judge.broken()
+        if refused is None:
+            return self._at_the_dot(reply)
+        link.dirty = True
+        if reply is not None:
+            judge.closes(reply)
+        if rcpt.positive and (reply is None or reply.code < 400):
+            # A sender who was refused, a recipient who was not, and the server has the body
+            wire.breach("MAIL was refused, and RCPT and the body were not")
+            return judge.broken()
+        return refused

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from streamq.mail import Mail
-from streamq.queue.scripts import BATCH, AdmitRow, SettleRow
+from streamq.queue.scripts import BATCH, AdmitRow, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.outbox import Outbox
 from streamq.worker.hand import Delivery, Hand
@@ -21,7 +21,13 @@ __all__ = ["Admission", "ways_of"]
 PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 CLOSED_SECONDS = 1.0
+NOTHING: Mapping[str, str] = {}
 CLOSED_MOST = 10_000  # lanes
+
+
+def _slotted(row: AdmitRow, way: str) -> AdmitRow:
+    """With the slot that it has on this route."""
+    return row._replace(kind="slot", lane=f"{way}|{row.lane.partition('|')[2]}") if way and row.kind == "send" else row
 
 
 def ways_of(lane: str) -> list[str]:
@@ -56,27 +62,31 @@ class Admission:
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry]) -> None:
-        """Through the limits: to an outbox, or wherever the script says."""
+    async def admit(self, entries: Sequence[Entry], slotted: Mapping[str, str] = NOTHING) -> list[str]:
+        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked.
+        `slotted`: on which route they have their slots."""
         part: list[Entry] = []
+        parked: list[str] = []
         size = 0
         for entry in entries:
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
-                await self._admit(part)
+                parked += await self._admit(part, slotted)
                 part, size = [], 0
             part.append(entry)
         if part:
-            await self._admit(part)
+            parked += await self._admit(part, slotted)
+        return parked
 
-    async def _admit(self, entries: Sequence[Entry]) -> None:
+    async def _admit(self, entries: Sequence[Entry], slotted: Mapping[str, str] = NOTHING) -> list[str]:
         now = asyncio.get_running_loop().time()
-        judged = [self._look(entry, now) for entry in entries]
-        rows = [row for row, _ in judged]
+        judged = [self.intake.judge(entry) if entry.entry in slotted else self._look(entry, now) for entry in entries]
+        rows = [_slotted(row, slotted.get(row.entry, "")) for row, _ in judged]
         admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
+        parked: list[str] = []
         for entry, (row, mail), (status, notes, way) in zip(entries, judged, admitted.statuses, strict=True):
             if status == "go":
                 self._closed.pop(row.lane, None)
@@ -89,10 +99,12 @@ class Admission:
                 continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
+                parked.append(row.entry)
             self.hand.drop(row.entry)
         self.next_due(admitted.next_us, admitted.now_us)
         if again:
-            await self._admit(again)
+            parked += await self._admit(again)
+        return parked
 
     def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
@@ -117,6 +129,9 @@ class Admission:
             priority=int(row.entry[0]),
             eight_bit=mail.eight_bit,
             smtputf8=mail.smtputf8,
+            dsn=mail.dsn,
+            require_tls=mail.require_tls,
+            patience=int(known.get("attempts", 0)) + int(known.get("parks", 0)),
             entry=row.entry,
             token=token,
             lane=f"{way}|{mail.site}" if bound else row.lane,
@@ -129,26 +144,29 @@ class Admission:
         self.hand.add(delivery)
         self.outboxes[way].put(delivery)
 
-    async def take_back(self, leases: Sequence[tuple[str, bytes, str]], token: int) -> None:
-        """Leases that an index or a reclaim gave, ten bodies at a time; (entry, notes, way). With a slot on a route it
-        goes at once, without one, or where the settings send it elsewhere by now, it is admitted."""
+    async def take_back(self, leases: Sequence[Leased], token: int) -> None:
+        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
+        one, or unseen, or where the settings send it elsewhere by now, it is admitted."""
         for start in range(0, len(leases), PAGE):
             await self._take_page(leases[start : start + PAGE], token)
 
-    async def _take_page(self, leases: Sequence[tuple[str, bytes, str]], token: int) -> None:
-        found = await self.link.call(self.spool.fetch, [entry for entry, _, _ in leases])
-        unslotted: list[Entry] = []
-        for (name, notes, way), entry in zip(leases, found, strict=True):
+    async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
+        found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
+        rest: list[Entry] = []
+        slotted: dict[str, str] = {}
+        for lease, entry in zip(leases, found, strict=True):
             if entry is None:
-                await self._vanished(name, token)
+                await self._vanished(lease.entry, token)
                 continue
-            row, mail = self.intake.judge(entry) if way in self.outboxes else (None, None)
-            if row is not None and mail is not None and (way in ways_of(row.lane) or b'"stays"' in notes):
-                self.deliver(row, mail, token, notes, way)
-            else:
-                unslotted.append(entry)
-        if unslotted:
-            await self.admit(unslotted)
+            row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
+            if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
+                if not lease.unseen:
+                    self.deliver(row, mail, token, lease.notes, lease.way)
+                    continue
+                slotted[lease.entry] = lease.way
+            rest.append(entry)
+        if rest:
+            await self.admit(rest, slotted)
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

@@ -20,6 +20,11 @@ class Intake:
         self.salt = salt
         self.ways = ways
 
+    @property
+    def plain_route(self) -> str | None:
+        """The route of every mail that names none; None where that hangs on the mail."""
+        return self.ways.only
+
     def judge(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
         """The row, and the mail where it may be sent."""
         at_ms = time_ms(entry.entry)

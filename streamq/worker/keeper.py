@@ -11,7 +11,7 @@ import orjson
 
 from streamq.mail import able
 from streamq.queue.connection import command
-from streamq.queue.scripts import SettleRow
+from streamq.queue.scripts import Leased, SettleRow
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
 from streamq.settings import Settings
@@ -152,7 +152,7 @@ class Keeper:
                 settled = {row.entry for row in rows}
                 for entry_name in settled:
                     self.hand.drop(entry_name)
-        rest = [(entry, notes, "") for entry, notes, _ in leases if entry not in settled]
+        rest = [Leased(entry, notes) for entry, notes, _ in leases if entry not in settled]
         if rest:
             await self.admission.take_back(rest, token)
 
@@ -176,7 +176,7 @@ class Keeper:
                 continue
             token, leases = await self.link.call(self.spool.scripts.adopt, self.consumer, [view.entry])
             new = self.hand.claim(entry for entry, _ in leases)
-            await self.admission.take_back([(entry, notes, "") for entry, notes in leases if entry in new], token)
+            await self.admission.take_back([Leased(entry, notes) for entry, notes in leases if entry in new], token)
 
     def _can(self, need: str) -> bool:
         """Whether this version, with these settings, can do what a mail was held for."""

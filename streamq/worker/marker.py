@@ -1,4 +1,9 @@
-"""The marker: says before each dot that it goes out. Gathers: marks cost by the number of round trips."""
+"""The marker: says before each dot that it goes out. Gathers: marks cost by the number of round trips.
+
+A connection has at most one mail past its dot, in every pipelining mode, and asks for the next one's mark only when
+that one is answered; so its mark names that next one, and the one before it while its 250 is not settled: two mails.
+Where the body goes with its envelope (BDAT) the mark comes before both: it may name a mail that is then refused.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ __all__ = ["Marker"]
 
 
 class Marker:
-    """`mark` is what a courier awaits between the 354 and the body. False: no dot for this mail."""
+    """`mark` is what a courier awaits before the first byte of the body. False: no dot for this mail."""
 
     def __init__(self, spool: Spool, link: Link, hand: Hand, consumer: str) -> None:
         self.spool = spool
@@ -32,11 +37,13 @@ class Marker:
         last = self._last.get(connection)
         unsettled = last is not None and self.hand.deliveries.get(last.entry) is last and last is not letter
         before = last.entry if last is not None and unsettled else ""
-        self._last[connection] = letter
         self._waiting.append((MarkRow(connection, letter.entry, letter.token, before), answer))
         self._wake.set()
         letter.mark = await answer
-        return letter.mark == "ok"
+        if letter.mark != "ok":
+            return False  # nothing was written: the field names what it did
+        self._last[connection] = letter
+        return True
 
     async def run(self) -> None:
         while True:

@@ -18,6 +18,7 @@ __all__ = ["Outcomes"]
 HINT_MOST_MS = 4 * 3_600_000
 PARKS_MOST = 2
 IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
+SLOW = "slow"  # the mail's own time was over
 THROTTLES = frozenset({"site_rate", "route_rate", "recipient_rate"})
 
 
@@ -68,15 +69,18 @@ class Outcomes:
                 )
                 return self._made(delivery, "hold", "email.held", tail, said)
         kind = "email.deferred"
-        if report.action is Action.AMBIGUOUS:
+        marked = {"ambiguous": True} if report.action is Action.AMBIGUOUS else {}
+        if marked:
             kind = "email.ambiguous"
         elif report.klass in THROTTLES:
             kind = "email.throttled"
+        # One slow server: at once, over another connection. A second time it waits as any other mail.
+        at_once = report.klass == SLOW and report.action is Action.RETRY and not delivery.attempts
         said = why(
-            wait=self.wait_ms(delivery.attempts + 1, report.hint_ms),
+            wait=0 if at_once else self.wait_ms(delivery.attempts + 1, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
-            **({"ambiguous": True} if report.action is Action.AMBIGUOUS else {}),
+            **marked,
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", kind, tail, said)
@@ -144,4 +148,5 @@ class Outcomes:
         wait = (
             0 if parks <= 3 * self.settings.in_hand else min(50 * 2 ** min(parks // self.settings.in_hand, 10), 30_000)
         )
-        return self._made(delivery, "park", "", b"", why(wait=max(wait, hint)))
+        own = {"own": True} if report.klass == SLOW else {}  # counted: its time doubles
+        return self._made(delivery, "park", "", b"", why(wait=max(wait, hint), **own))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-from streamq.queue.spool import Entry, Spool
+from streamq.queue.spool import Entry, Reading, Spool
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.link import AWAY, Link
+from streamq.worker.sifter import Sifter
 
 __all__ = ["Reader", "Shares"]
 
@@ -60,6 +62,7 @@ class Reader:
         hand: Hand,
         consumer: str,
         admission: Admission,
+        sifter: Sifter,
         rang: Callable[[list[str]], None],
     ) -> None:
         self.spool = spool
@@ -67,6 +70,7 @@ class Reader:
         self.hand = hand
         self.consumer = consumer
         self.admission = admission
+        self.sifter = sifter
         self.rang = rang
         self.stopping = False
         self.reopened = asyncio.Event()  # a route that was closed has spoken
@@ -84,18 +88,27 @@ class Reader:
                 continue
             if await self._closed():
                 continue
-            room = max(1, min(self.hand.room, int(READ_BYTES / await self._mean_bytes())))
+            mean = await self._mean_bytes()
+            room = max(1, min(self.hand.room, int(READ_BYTES / mean)))
             asked = shares.split(room)
-            reading = await self.link.call(self.spool.read, self.consumer, asked)
-            got: dict[str, int] = {}
-            for entry in reading.entries:
-                name = self.spool.priorities[int(entry.entry[0])]
-                got[name] = got.get(name, 0) + 1
-            shares.used(asked, got)
-            if reading.entries:
-                await self._admit(reading.entries)
-            elif not self.stopping:  # it looks at all of them, and returns at once if there is any
+            entries, parked = await self._read(asked, mean)
+            got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
+            shares.used(asked, got + parked)
+            if entries:
+                await self._admit(entries)
+            elif not parked and not self.stopping:  # it looks at all of them, and returns at once if there is any
                 await self._wait(max(1, room // len(self.spool.priorities)))
+
+    async def _read(self, asked: Sequence[tuple[str, int]], mean: float) -> tuple[list[Entry], Counter[str]]:
+        """What came, and how many of each priority went to their lanes unseen."""
+        plain = [(name, many) for name, many in asked if not self.sifter.takes(name, mean)]
+        reading = await self.link.call(self.spool.read, self.consumer, plain) if plain else Reading()
+        parked: Counter[str] = Counter()
+        for name, many in asked:
+            if (name, many) not in plain:
+                entries, parked[name] = await self.sifter.read(name, many)
+                reading.entries += entries
+        return reading.entries, +parked
 
     async def _wait(self, many: int) -> None:
         self._blocked = True
@@ -114,7 +127,11 @@ class Reader:
         size = sum(len(value) for entry in entries for value in entry.fields.values()) / len(entries)
         self._mean += (size - self._mean) / 4
         new = self.hand.claim(entry.entry for entry in entries)
-        await self.admission.admit([entry for entry in entries if entry.entry in new])
+        parked = await self.admission.admit([entry for entry in entries if entry.entry in new])
+        for p, many in Counter(entry.entry[0] for entry in entries).items():
+            name = self.spool.priorities[int(p)]
+            if name not in self.sifter.sifts:  # else the sifter knows better: these are what it could not park
+                self.sifter.note(name, many, sum(entry[0] == p for entry in parked))
 
     async def _mean_bytes(self) -> float:
         """Of a mail that waits, at most: asked once a second, since a hundred of 25 MB would be one reply."""

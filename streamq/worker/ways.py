@@ -43,6 +43,9 @@ class Ways:
         self.names = frozenset((*self.weights, *self.groups))
         # A glance at a mail tells its priority, and not its sender.
         self.at_a_glance = not any(choice.sender for choice in settings.choice)
+        # Where a plain mail can go one way only, a script can tell which.
+        chosen = any(not choice.tenant for choice in settings.choice)
+        self.only = self.usual[0] if len(self.usual) == 1 and not chosen else None
 
     def _known(self, names: Iterable[str]) -> tuple[str, ...]:
         """Without repeats, in the settings' order, and without `relay` where no variable names one."""

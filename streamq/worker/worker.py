@@ -14,10 +14,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 from streamq.errors import SettingsError
+from streamq.queue.scripts import Leased
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
+from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Courier, Mark
 from streamq.smtp.outbox import Outbox
+from streamq.smtp.replies import load_replies
 from streamq.worker.admission import Admission
 from streamq.worker.allowances import Allowances
 from streamq.worker.hand import Delivery, Hand
@@ -29,6 +32,7 @@ from streamq.worker.outcome import Outcomes
 from streamq.worker.reader import Reader
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
+from streamq.worker.sifter import Sifter
 from streamq.worker.ways import Ways
 
 __all__ = ["Worker", "consumer_name"]
@@ -46,7 +50,8 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
-    route, redis-py's errors where the server cannot be reached at the start."""
+    route, with a wrong reply table, or where a file that a route names is missing or wrong; redis-py's errors where
+    the server cannot be reached at the start."""
 
     def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
         if not settings.ways:
@@ -54,8 +59,10 @@ class Worker:
                 "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port (to try: `streamq sink` is a mail "
                 "server on this machine, STREAMQ_RELAY=smtp://127.0.0.1:2525 reaches it)"
             )
+        check_routes(settings.ways)
         self.settings = settings
         self.url = url
+        self.rules = load_replies(settings.replies)
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
         self.ready = asyncio.Event()
@@ -111,7 +118,10 @@ class Worker:
             self.allowances.broken,
         )
         self.outcomes = outcomes
-        self.reader = Reader(self.spool, self.link, self.hand, self.consumer, self.admission, self.releaser.rang)
+        sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
+        self.reader = Reader(
+            self.spool, self.link, self.hand, self.consumer, self.admission, sifter, self.releaser.rang
+        )
         self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
         self.keeper = Keeper(
             self.settings,
@@ -131,6 +141,8 @@ class Worker:
                 self.outboxes[name],
                 self.settler.done,
                 self._marks(name),
+                rules=self.rules,
+                priorities=self.spool.priorities,
                 on_state=self.allowances.state,
                 short=self.allowances.short,
             )
@@ -246,4 +258,4 @@ class Worker:
         while True:
             new = self.hand.claim(await self.missed.get())
             log.warning("%d mails were ours and we did not know it", len(new))
-            await self.admission.take_back([(name, b"", "") for name in sorted(new)], 0)
+            await self.admission.take_back([Leased(name, b"") for name in sorted(new)], 0)

@@ -7,6 +7,7 @@ from mailroom import Mailroom
 
 from cli.conftest import Fill, hostile
 from cli.shell import steers, streamq
+from streamq.queue.scripts import MarkRow
 from streamq.queue.steer import id_rule, set_rule
 from streamq.queue.walk import STATES
 
@@ -107,6 +108,34 @@ async def test_ls_as_json_is_whole(fill: Fill) -> None:
     assert listed["low-held"]["notes"]["class"] == "unknown_field"
     assert listed["low-scheduled"]["due_ms"] > 0
     assert "text" not in listed["low-waiting"]["fields"]
+
+
+async def test_ls_of_what_may_be_delivered_already(queue: Mailroom, fill: Fill) -> None:
+    await fill()
+    assert (await streamq("ls", "--ambiguous")).out == "no mails\n"
+    past, later, kept = [await queue.lease("high", to=f"{name}@a.example") for name in ("past", "later", "kept")]
+    await queue.scripts.mark("w1", [MarkRow("main.1", past.entry, past.token)])
+    assert await queue.settled("defer", later, reply="", ambiguous=True, **{"class": "timeout"}) == "ok"
+    assert await queue.settled("hold", kept, ambiguous=True, reason="ambiguous: the dot went out") == "ok"
+    said = await streamq("ls", "--ambiguous", columns=200)
+    lines = said.out.rstrip("\n").split("\n")[1:]
+    assert lines[0].split()[:2] == [past.entry, "leased"]  # now comes first
+    assert lines[0].endswith("past its dot, by w1")
+    assert {line.split()[0]: line.split()[1] for line in lines[1:]} == {later.entry: "scheduled", kept.entry: "held"}
+    assert any(line.endswith("ambiguous: the dot went out") for line in lines)
+    known = {one["entry"]: one for one in (await streamq("ls", "--ambiguous", "--json")).json}
+    assert known.keys() == {past.entry, later.entry, kept.entry}
+    assert known[past.entry]["past_dot"] is True
+    assert known[later.entry]["notes"]["ambiguous"] == 1
+    for words, one in (
+        (["--state", "held"], kept),
+        (["--state", "leased"], past),
+        (["--domain", "a.example", "--state", "scheduled"], later),
+    ):
+        chosen = (await streamq("ls", "--ambiguous", "--json", *words)).json
+        assert [each["entry"] for each in chosen] == [one.entry]
+    assert (await streamq("ls", "--ambiguous", "--priority", "low")).out == "no mails\n"
+    assert (await streamq("ls", "--ambiguous", "--limit", "1")).out.endswith("… and more: --limit 10\n")
 
 
 async def test_ls_says_that_there_are_more(fill: Fill) -> None:

@@ -112,6 +112,10 @@ WRONG = {
     b"tags": b"[",
     b"metadata": b"[]",
     b"traceparent": b"\n",
+    b"dsn_notify": b"always",
+    b"dsn_ret": b"body",
+    b"dsn_envid": b"\xc3\xa9",
+    b"require_tls": b"yes",
     b"raw": b"\0",
 }
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from ledger import Mail, ident, order
 
-__all__ = ["AGE_MS", "Spec", "Worker"]
+__all__ = ["AGE_MS", "USUAL_ROUTE", "Spec", "Worker"]
 
 AGE_MS = 60 * 60_000  # max_age
+USUAL_ROUTE = "main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,9 @@ class Spec:
     expires_at: int = 0
 
     def fields(self) -> dict[str, str]:
-        given = {"id": self.id, "tenant": self.tenant, "subject": self.content}
+        route, _, site = self.lane.partition("|")
+        given = {"id": self.id, "tenant": self.tenant, "subject": self.content, "to": f"bob@{site}"}
+        given |= {"route": route} if route != USUAL_ROUTE else {}
         given |= {name: str(at) for name, at in (("send_at", self.send_at), ("expires_at", self.expires_at)) if at}
         given |= {"field": "x"} if self.kind == "hold" else {}
         return {name: value for name, value in given.items() if value}
@@ -45,17 +48,20 @@ class Spec:
 @dataclass(slots=True)
 class Worker:
     """What one process believes: `hand` is entry → token (None: read, not yet admitted); `old` are leases that it
-    once had; `ready` may go without being admitted again."""
+    once had; `ready` may go without being admitted again; `slotted` have their slots, and admission has not seen
+    them yet."""
 
     name: str
     hand: dict[str, int | None] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
+    slotted: set[str] = field(default_factory=set)
     old: list[tuple[str, int]] = field(default_factory=list)
     bell: list[str] = field(default_factory=list)
 
     def drop(self, entry: str) -> None:
         token = self.hand.pop(entry, None)
         self.ready.discard(entry)
+        self.slotted.discard(entry)
         if token is not None:
             self.old = [*self.old[-20:], (entry, token)]
 

@@ -134,7 +134,8 @@ def differences(book: Ledger, got: Look) -> list[str]:
     same("scheduled", got.scheduled, placed["scheduled"])
     same("held", set(got.held), set(placed["held"]))
     same("parked", got.parked, {m.entry: m.lane for m in book.mails.values() if m.place == "parked"})
-    same("lanes' hashes", got.leads, got.parked)
+    leads = {m.entry: f"?{m.lane}" if m.unseen else m.lane for m in book.mails.values() if m.place == "parked"}
+    same("lanes' hashes", got.leads, leads)
     same("lanes to visit", set(got.due), set(book.lanes()))
     same("deadlines", got.expiry, {m.entry: m.look for m in book.mails.values() if m.look})
     same("dots", got.dots, book.dots)

@@ -7,14 +7,15 @@ and judged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from actors import USUAL_ROUTE
 from ledger import AT_ONCE, PRIORITIES, Ledger, Mail, order
 
-from streamq.queue.scripts import Admitted, MarkRow, Moved, Reclaimed, Released, Settled
+from streamq.queue.scripts import Admitted, MarkRow, Moved, Reclaimed, Released, Settled, Sifted
 
-__all__ = ["End", "admit", "expire", "heartbeat", "mark", "move", "reclaim", "release", "settle"]
+__all__ = ["End", "admit", "expire", "heartbeat", "mark", "move", "reclaim", "release", "settle", "sift"]
 
 AGAIN_MS = 10_000
 NO_PROBE_YET = 1 << 60  # of leases that there are already, none was the probe of a route that has just gone down
@@ -44,11 +45,11 @@ def _next(said: int, made: Sequence[int]) -> None:
 # -- admit -----------------------------------------------------------------------------------------
 
 
-def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted) -> None:
+def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted, slotted: Collection[str] = ()) -> None:
     same("admit's clock", reply.now_us, book.now)
     made: list[int] = []
     for mail, (said, *_) in zip(rows, reply.statuses, strict=True):
-        same(f"admit {mail.entry}", said, _admitted(book, consumer, mail, reply.token, said))
+        same(f"admit {mail.entry}", said, _admitted(book, consumer, mail, reply.token, said, slotted))
         if said == "scheduled":
             made.append(mail.score * 1000)
         if said == "parked":
@@ -56,7 +57,7 @@ def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted) ->
     _next(reply.next_us, made)
 
 
-def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str) -> str:
+def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str, slotted: Collection[str] = ()) -> str:
     if mail.entry not in book.mails or mail.pel is None or mail.pel[0] != consumer:
         return "lost"
     if mail.place:  # a group that was made again re-reads its stream
@@ -88,13 +89,16 @@ def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str) ->
         _hold(book, mail, AT_ONCE)
         mail.needs = True
         return "held"
+    if book.now_ms >= mail.deadline:
+        book.bury(mail, "email.expired")
+        return "expired"
+    if mail.entry in slotted:
+        book.lease(mail, consumer, token)
+        return "go"
     return _queued(book, consumer, mail, token, said)
 
 
 def _queued(book: Ledger, consumer: str, mail: Mail, token: int, said: str) -> str:
-    if book.now_ms >= mail.deadline:
-        book.bury(mail, "email.expired")
-        return "expired"
     if mail.due > book.now_ms and not mail.outranked:
         book.put(mail, "scheduled", min(mail.due, mail.deadline))
         return "scheduled"
@@ -124,6 +128,46 @@ def _asked(book: Ledger, mail: Mail, verb: str, old_due: int = AT_ONCE) -> str:
     book.unsee(mail)
     book.end(mail, "email.cancelled")
     return "cancelled"
+
+
+# -- sift ------------------------------------------------------------------------------------------
+
+DECIDING = {"tenant", "route", "send_at", "expires_at", "field"}  # fields that admission must see
+
+
+def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Sifted) -> None:
+    """Mails of closed lanes park, all others are the consumer's; no slot is taken, no id looked up."""
+    same("sift's clock", reply.now_us, book.now)
+    route = book.routes[USUAL_ROUTE]
+    shut = route.till > book.now
+    same("sift's closed", reply.closed_us, route.till if shut else 0)
+    taken = [entry for entry, _ in reply.taken]
+    visited = parked = 0
+    if not shut and not book.rereading(p):
+        for mail in [mail for mail in book.stream(p) if order(mail.entry) > book.cursor[p]][:most]:
+            if len([entry for entry in taken if order(entry) <= book.cursor[p]]) == room:
+                break
+            visited += 1
+            book.cursor[p] = order(mail.entry)
+            if _sifts(book, mail, mail.entry in taken):
+                parked += 1
+                book.park(mail)
+                mail.unseen = mail.producer != mail.entry
+            else:
+                same("sifted", mail.entry in taken, True)
+                mail.pel, mail.late = (consumer, 1), False
+    same("sift visited, parked, took", (reply.visited, reply.parked, len(taken)), (visited, parked, visited - parked))
+    _next(reply.next_us, [1 << 60] * parked)
+
+
+def _sifts(book: Ledger, mail: Mail, said: bool) -> bool:
+    if DECIDING & set(mail.fields) or mail.intent or book.now_ms >= order(mail.entry)[0] + book.age_ms:
+        return False
+    names = {f"id:{mail.producer}", f"rule:domain:{mail.site}", "rule:all"}
+    if names & set(book.rules):
+        return False
+    ahead = any(book.parked(mail.lane, p) for p in range(mail.p + 1))
+    return ahead or not book.slots.is_open(mail.lane, book.now, said)
 
 
 # -- settle ----------------------------------------------------------------------------------------
@@ -294,6 +338,7 @@ def release(
         assert len(from_schedule) >= fair, "lanes took more than their half"
     for lease in reply.leases:
         mail = book.mails[lease.entry]
+        same(f"{mail.entry} is unseen", lease.unseen, mail.unseen)
         if lease.way:
             _slotted(book, mail, visits)
         book.lease(mail, consumer, reply.token)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 import predictions
-from actors import AGE_MS, Spec, Worker
+from actors import AGE_MS, USUAL_ROUTE, Spec, Worker
 from ledger import PRIORITIES, Ledger, Mail, ident, order
 from look import Look, differences, look
 from predictions import End
@@ -111,6 +111,13 @@ class Rig:
                 self.book.cursor[p] = order(mail.entry)
                 worker.take(mail.entry, None)
 
+    def sift(self, worker: Worker, p: int, room: int, most: int) -> None:
+        known: dict[str, Any] = {"route": USUAL_ROUTE, "max_age_ms": AGE_MS, "max_bytes": 10_000}
+        reply = self.run(self.spool.scripts.sift(worker.name, p, room=room, most=most, **known))
+        predictions.sift(self.book, worker.name, p, room, most, reply)
+        for entry, _ in reply.taken:
+            worker.take(entry, None)
+
     def listen(self, worker: Worker) -> None:
         """The bell alone, as a blocked read hears it."""
         reply = self.raw("XREADGROUP", "GROUP", GROUP, worker.name, "COUNT", 1, "STREAMS", self.keys.bell, ">")
@@ -118,14 +125,17 @@ class Rig:
 
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
-        reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
+        slotted = worker.slotted & {mail.entry for mail in mails if mail.kind == "send"}
+        rows = [_admit_row(mail) for mail in mails]
+        rows = [row._replace(kind="slot") if row.entry in slotted else row for row in rows]
+        reply = self.run(self.spool.scripts.admit(worker.name, rows))
         for entry, (said, notes, _) in zip(entries, reply.statuses, strict=True):
             if said == "go":
                 assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
                 worker.take(entry, reply.token, ready=True)
             else:
                 worker.drop(entry)
-        predictions.admit(self.book, worker.name, mails, reply)
+        predictions.admit(self.book, worker.name, mails, reply, slotted)
         self.routes()
 
     def settle(self, worker: Worker, ends: Sequence[End]) -> list[str]:
@@ -206,7 +216,9 @@ class Rig:
         for lease in reply.leases:
             late = self.mail(lease.entry).sent
             assert (b'"sent"' in lease.notes) == late, f"{lease.entry}: what was said of its late 250 is wrong"
-            worker.take(lease.entry, reply.token, ready=bool(lease.way))
+            worker.take(lease.entry, reply.token, ready=bool(lease.way) and not lease.unseen)
+            if lease.unseen:
+                worker.slotted.add(lease.entry)
         due = [(ms * 1000, int(entry[0])) for entry, ms in seen.scheduled.items()]
         due += [(us, p) for (_, p), us in seen.due.items()]
         coming = min((us for us, p in due if not self.book.rereading(p)), default=0)

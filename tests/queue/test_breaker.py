@@ -79,7 +79,9 @@ async def test_only_the_last_hundred_count(room: Mailroom) -> None:
     """By a plain list beside it."""
     chance = random.Random(5)
     made = await leases(room, 600)
-    share, last, said, wanted = 0.2, [], [], []
+    last: list[bool] = []
+    said: list[str] = []
+    wanted: list[str] = []
     for n, lease in enumerate(made):
         share = 0.2 if n < 300 else 0.55
         fails = chance.random() < share

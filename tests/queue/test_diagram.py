@@ -50,7 +50,7 @@ async def asked_to_cancel(room: Mailroom, entry: str) -> None:
 
 
 async def the_first_of_its_id(room: Mailroom, entry: str) -> None:
-    other = await room.add("high", id="a1")
+    other = await room.add("high", id="a1", to="bob@example.net")
     await room.read("w3")
     await room.admit(other, consumer="w3", seen=ident("a1"))
     [(token, _)] = [lease[::-1] for lease in (await room.survey()).leases.values() if lease[0] == "w3"]
@@ -86,6 +86,10 @@ def admits(**known: Any) -> Step:
     return lambda room, entry, lease: room.admit(entry, **known)
 
 
+def sifts() -> Step:
+    return lambda room, *_: room.scripts.sift("w1", 1, route="main", room=1, max_age_ms=DAY, max_bytes=1000)
+
+
 def settles(op: str, **arg: Any) -> Step:
     return lambda room, entry, lease: room.settle(op, lease, **arg)
 
@@ -109,6 +113,8 @@ ARROWS = [
     Arrow("malformed", "admit", "read", "dead", admits(kind="dead", why=wrong("malformed"))),
     Arrow("unknown field", "admit", "read", "held", admits(kind="hold", why=wrong("unknown_field", fields=["colour"]))),
     Arrow("no slot", "admit", "read", "parked", admits(), slots_used_up),
+    Arrow("no slot, seen from its stream", "sift", "waiting", "parked", sifts(), slots_used_up),
+    Arrow("passed over, for a worker to judge", "sift", "waiting", "leased", sifts()),
     Arrow("slot free", "release", "parked", "leased", lambda room, *_: room.release(), a_day_passes),
     Arrow("send_at ahead", "admit", "read", "scheduled", admits(due=1_700_000_090_000)),
     Arrow("due", "release", "scheduled", "leased", lambda room, *_: room.release(), a_day_passes),
@@ -192,6 +198,7 @@ NO_ARROW = {
     "leader": "which process sweeps",
     "reap": "consumers, not mails",
     "find": "looks up an id",
+    "seek": "looks for an id that nobody has looked up yet",
     "check": "looks, changes nothing",
 }
 
@@ -207,13 +214,13 @@ async def _place(room: Mailroom, entry: str) -> str:
 async def test_an_arrow_is_one_call(room: Mailroom, arrow: Arrow) -> None:
     lease = Lease("", 0, "w1")
     if arrow.start == "leased":
-        lease = await room.lease(id="a1")
+        lease = await room.lease(id="a1", to="bob@example.net")
         entry = lease.entry
     elif arrow.start == "read":
-        entry = await room.add(id="a1")
+        entry = await room.add(id="a1", to="bob@example.net")
         assert await room.read() == [entry]
     else:
-        entry = await room.in_state(arrow.start, id="a1")
+        entry = await room.in_state(arrow.start, id="a1", to="bob@example.net")
     if arrow.before:
         await arrow.before(room, entry)
     calls = dict(room.spool.caller.calls)

@@ -78,6 +78,16 @@ async def test_admit(room: Full) -> None:
     ]
 
 
+async def test_sift(room: Full) -> None:
+    await room.do("HSET", room.keys.limits, "*|slow.example", "1:60000000")
+    await room.do("HSET", room.keys.limit("main|slow.example"), "60000000", f"{(room.now + 62_000) * 1000}:62000000")
+    for number in range(4):
+        await room.add(to=f"{number}@{'fast' if number == 2 else 'slow'}.example", id=f"a{number}")
+    await room.full()
+    found = await room.scripts.sift("w1", 1, route="main", room=9, max_age_ms=DAY, max_bytes=10_000)
+    assert (found.visited, found.parked, len(found.taken)) == (4, 3, 1)
+
+
 async def test_read_release_and_the_bell(room: Full) -> None:
     scheduled, parked, waiting = await room.scheduled(), await room.parked(), await room.add()
     room.tick(60_000)

@@ -207,7 +207,7 @@ async def test_a_worker_whose_own_connections_fail_is_alone(room: Mailroom) -> N
     found = await room.admit(entry, consumer="w2", lane=TWO)
     mine = Lease(entry, found.token, "w2")
     await room.settled("sent", theirs, lane=TWO)
-    lonely = {"down": True, "lonely": True, "class": "unreachable"}
+    lonely: dict[str, Any] = {"down": True, "lonely": True, "class": "unreachable"}
     room.tick(9_000)
     assert await room.settled("park", mine, lane=TWO, **lonely) == "alone"
     assert await room.kinds() == ["email.relayed"]
@@ -223,7 +223,7 @@ async def test_its_own_good_outcomes_are_no_others(room: Mailroom) -> None:
         _, lease, _ = await admitted(room)
         await room.settled("sent", lease, lane=TWO)
     _, lease, _ = await admitted(room)
-    lonely = {"down": True, "lonely": True, "class": "unreachable"}
+    lonely: dict[str, Any] = {"down": True, "lonely": True, "class": "unreachable"}
     assert await room.settled("park", lease, lane=TWO, **lonely) == "ok"
     assert "route.paused" in await room.kinds()
 
@@ -234,7 +234,7 @@ async def test_an_account_in_trouble_is_nobodys_own(room: Mailroom) -> None:
     entry = await room.add()
     await room.read("w2")
     found = await room.admit(entry, consumer="w2", lane=TWO)
-    said = {"down": True, "class": "quota", "reply": "550 5.4.5 Daily quota"}
+    said: dict[str, Any] = {"down": True, "class": "quota", "reply": "550 5.4.5 Daily quota"}
     assert await room.settled("park", Lease(entry, found.token, "w2"), lane=TWO, **said) == "ok"
     assert "route.paused" in await room.kinds()
 

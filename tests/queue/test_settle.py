@@ -249,3 +249,14 @@ async def test_an_end_by_policy_says_that_it_is_ambiguous(room: Mailroom, op: st
     assert await room.kinds() == ["email.ambiguous", {"sent": "email.relayed", "hold": "email.held"}[op]]
     events = await room.events()
     assert len({event.data["event_id"] for event in events}) == 2
+
+
+async def test_the_notes_count_ambiguous_ends(room: Mailroom) -> None:
+    lease = await room.lease()
+    assert await room.settled("defer", lease, wait=0, ambiguous=True) == "ok"
+    [(again, _)] = await room.taken()
+    assert await room.settled("defer", again, wait=0) == "ok"
+    assert (await room.notes(lease.entry))["ambiguous"] == 1
+    [(last, _)] = await room.taken()
+    assert await room.settled("hold", last, ambiguous=True) == "ok"
+    assert (await room.notes(lease.entry))["ambiguous"] == 2

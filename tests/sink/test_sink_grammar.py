@@ -87,7 +87,7 @@ def test_only_a_sender_may_be_null_and_only_a_recipient_a_bare_postmaster() -> N
 def test_parameters_of_mail() -> None:
     given = mail_arguments(b"FROM:<a@b> size=1000  BODY=8bitmime SMTPUTF8 X-Y=z")
     assert (given.size, given.body, given.smtputf8) == (1000, "8BITMIME", True)
-    assert given.parameters == {"SIZE", "BODY", "SMTPUTF8", "X-Y"}
+    assert given.parameters == {"SIZE": "1000", "BODY": "8bitmime", "SMTPUTF8": None, "X-Y": "z"}
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_a_reply_that_is_none(tmp_path: Path, reply: str) -> None:
         ("rule = [1]\n", r"line 1: rule: write \[\[rule\]\]"),
         ("\n[[rules]]\nreply = '450'\n", "line 2: rules: no such entry"),
         ("seed = 'x'\n", "line 1: seed: not a whole number .got 'x'"),
-        ("[[rule]]\n", "line 1, rule 1: reply: a rule needs a reply or a delay"),
+        ("[[rule]]\n", "line 1, rule 1: reply: a rule needs a reply, a delay, or something else"),
         ("rule = [{times = -1}]\n", "rule 1: times"),
         ("a = " + "[" * 5000, "nested too deep"),
     ],

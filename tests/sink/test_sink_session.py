@@ -30,8 +30,10 @@ async def test_what_is_offered() -> None:
             "SMTPUTF8",
             "SIZE 5000",
             "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "DSN",
         ]
-        assert [line[:4] for line in lines] == ["250-"] * 5 + ["250 "]
+        assert [line[:4] for line in lines] == ["250-"] * 7 + ["250 "]
         await client.send(b"HELO client.example\r\n")
         assert "\r\n" not in await client.reply()
 
@@ -123,7 +125,7 @@ async def test_lines_are_limited_and_the_session_goes_on() -> None:
         fits = b"NOOP " + b"x" * 505
         assert await client.ask(fits) == "250 2.0.0"
         assert await client.ask(fits + b"x") == "500 5.5.2"
-        mail = b"MAIL FROM:<a@x>" + b" " * (512 + 53 - 2 - 15)
+        mail = b"MAIL FROM:<a@x>" + b" " * (512 + 53 + 627 - 2 - 15)
         assert await client.ask(mail + b" ") == "500 5.5.2"
         assert await client.ask(mail) == "250 2.1.0"
         assert await client.ask(b"x" * 1_000_000) == "500 5.5.2"

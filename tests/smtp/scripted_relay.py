@@ -124,9 +124,11 @@ QUITS: list[Step] = [Expect("QUIT"), "221 bye"]
 
 @dataclass
 class Heard:
-    """What one connection said: its lines, its bodies, its number of bytes."""
+    """What one connection said: its lines, its bodies, its number of bytes. `clear`: lines before STARTTLS."""
 
     lines: list[str] = field(default_factory=list)
+    clear: list[str] = field(default_factory=list)
+    source: str = ""
     bodies: list[bytes] = field(default_factory=list)
     rest: bytes = b""
     wrong: str = ""
@@ -135,16 +137,17 @@ class Heard:
 class Relay:
     """Connection n follows script n; further ones follow the last."""
 
-    def __init__(self, *scripts: Script, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *scripts: Script, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.scripts = list(scripts)
         self.context = context
+        self.host = host
         self.heard: list[Heard] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.context, limit=2**20)
+        self._server = await asyncio.start_server(self._serve, self.host, 0, ssl=self.context, limit=2**20)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -168,7 +171,7 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        heard = Heard()
+        heard = Heard(source=writer.get_extra_info("peername")[0])
         self.heard.append(heard)
         script = self.scripts[min(len(self.heard), len(self.scripts)) - 1]
         try:
@@ -221,6 +224,7 @@ class Relay:
             case Say(event):
                 event.set()
             case StartTls(context):
+                heard.clear = heard.lines.copy()
                 await writer.start_tls(context)
             case Mails(most):
                 await self._mails(most, reader, writer, heard)

@@ -28,7 +28,8 @@ from scripted_relay import (
     until,
 )
 
-from streamq.smtp.connection import Connection, connect
+from streamq.smtp.connection import Connection
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Scope, Stage
 
 

@@ -33,7 +33,8 @@ from scripted_relay import (
     until,
 )
 
-from streamq.smtp.connection import connect
+from streamq.smtp.access import Access
+from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
 from streamq.smtp.replies import default_replies
 from streamq.smtp.transaction import Transaction
@@ -361,7 +362,7 @@ async def test_a_server_that_leaves_during_the_mark_gets_no_body(
     script = [*hello(), *ENVELOPE, "250 a", "250 b", "354 c", Wait(asked), *leaves]
     async with Relay(script) as relay:
         way = route(relay.port)
-        link = await connect(way, None, 0, default_replies())
+        link = await connect(Access(way), 0, default_replies())
         report = await Transaction(link, way, default_replies(), mark).run(letter())
         await link.quit()
     assert (report.action, report.klass, report.stage) == (action, klass, Stage.DATA)

@@ -236,8 +236,7 @@ def test_every_action_has_a_row() -> None:
 def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) -> None:
     made = row(delivery(), report(Action.AMBIGUOUS), on_ambiguous=policy)
     assert (made.op, made.kind) == (op, kind)
-    if op != "defer":
-        assert arg(made)["ambiguous"] is True
+    assert arg(made)["ambiguous"] is True
     # The mail's own word wins.
     for other in ("resend", "hold", "assume_delivered"):
         made = row(delivery(mail(on_ambiguous=policy)), report(Action.AMBIGUOUS), on_ambiguous=other)
@@ -246,7 +245,32 @@ def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) ->
 
 def test_an_ambiguous_mail_waits_for_its_retry() -> None:
     made = row(delivery(attempts=1), report(Action.AMBIGUOUS), retry="1s,2s", jitter=0)
-    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "ambiguous": True, "class": "timeout"}
+    assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "class": "timeout", "ambiguous": True}
+    assert "ambiguous" not in arg(row(delivery(), report(Action.RETRY)))
+
+
+@pytest.mark.parametrize("policy", ["resend", "hold", "assume_delivered"])
+def test_an_ambiguous_mail_stays_with_its_route(policy: str) -> None:
+    made = row(delivery(lane="first>second|example.net", way="second"), report(Action.AMBIGUOUS), on_ambiguous=policy)
+    assert (made.lane, made.way, arg(made).get("ambiguous")) == ("first>second|example.net", "second", True)
+    assert tail(made)["route"] == "second"
+
+
+# -- a time of its own --------------------------------------------------------------------------------------------
+
+
+def test_a_mail_that_was_too_slow_before_it_was_judged_parks_and_is_counted() -> None:
+    """Its time doubles with what `notes` count."""
+    made = row(delivery(), report(Action.PARK, scope=Scope.SESSION, stage=Stage.MAIL, klass="slow"))
+    assert (made.op, made.kind, arg(made)) == ("park", "", {"wait": 0, "own": True})
+
+
+def test_a_slow_server_costs_an_attempt_and_no_wait_but_once() -> None:
+    said = report(Action.RETRY, scope=Scope.SESSION, stage=Stage.RCPT, klass="slow", code=0, reply="")
+    made = row(delivery(), said, retry="1s,2s", jitter=0)
+    assert (made.op, made.kind, arg(made)["wait"]) == ("defer", "email.deferred", 0)
+    assert tail(made)["attempt"] == 1
+    assert arg(row(delivery(attempts=1), said, retry="1s,2s", jitter=0))["wait"] == 2000
 
 
 # -- waits ------------------------------------------------------------------------------------------------------

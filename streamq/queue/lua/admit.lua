@@ -4,7 +4,7 @@
 --   pauses schedule seen stream
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why
---   kind       'send', 'dead' or 'hold': what intake made of it
+--   kind       'send', 'dead' or 'hold': what intake made of it; 'slot': to be sent, and has its slot already, on its lane's first way
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
 --   seen       '' or 10 bytes digest and 4 bytes content hash
@@ -29,6 +29,16 @@ local rows_of = {} -- stream .. id → its entry and where its status stands
 know_routes(ARGV[4])
 gather()
 ask_holds(consumer, 2)
+
+local asked, mentioned = {}, {}
+for at = HEAD + 3, #ARGV, EACH do
+  local lane = ARGV[at]
+  if lane ~= '' and not mentioned[lane] then
+    mentioned[lane] = true
+    asked[#asked + 1] = lane
+  end
+end
+ask_queues(asked)
 
 local function sooner(us) if next == 0 or us < next then next = us end end
 
@@ -67,22 +77,6 @@ end
 
 local function event_id(entry) return entry .. '.' .. token end
 
--- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane.
-local queues = {}
-local function queue_of(lane)
-  local queue = queues[lane]
-  if not queue then
-    queue = {visit = 0}
-    local first = has_parked and lane_range(lane, nil, 1)[1]
-    if first then
-      queue.urgency = tonumber(first:sub(#lane + 2, #lane + 2))
-      queue.visit = tonumber(redis.call('ZSCORE', K.due(NAMES[queue.urgency + 1]), lane) or 0)
-    end
-    queues[lane] = queue
-  end
-  return queue
-end
-
 -- What may have been sent one way goes no other: only that relay can drop the double. Unless nobody has that route any
 -- more. (Where it is not known which way it was, it is the first.)
 local function bound(lane, notes)
@@ -96,7 +90,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   if sent_late(entry, stream, id, producer, event_id(entry), now) then return 'done' end
   local notes = notes_of(entry)
   if expires > 0 then expire_at(entry, expires) end
-  local reason = kind ~= 'send' and cjson.decode(why)
+  local reason = why ~= '' and cjson.decode(why)
   local said = reason and with(tail, '"class":' .. json(reason.class) .. ',"reason":' .. json(reason.reason))
   if kind == 'dead' then
     bury(entry, stream, id, reason, now, window)
@@ -155,6 +149,10 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:expired', 1)
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
     return 'expired'
+  end
+  if kind == 'slot' then
+    listed(go, stream, id)
+    return 'go', route_of(lane)
   end
   if due > now_ms and not notes.now then -- an operator's `retry` outranks send_at
     leave(stream, id)

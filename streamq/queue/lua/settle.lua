@@ -73,7 +73,10 @@ function op_of.hold(mail)
   if asked then return asked end
   local why = cjson.decode(mail.arg)
   local notes = notes_of(mail.entry)
-  if why.ambiguous then say_ambiguous(mail) end
+  if why.ambiguous then
+    say_ambiguous(mail)
+    notes.ambiguous = (notes.ambiguous or 0) + 1
+  end
   notes.reason, notes.class = why.reason, why.class
   leave(mail.stream, mail.id)
   hold(mail.entry)
@@ -119,7 +122,7 @@ function op_of.defer(mail)
   notes.attempts = (notes.attempts or 0) + 1
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class = now_ms, why.reply, why.class
-  if why.ambiguous then notes.stays = mail.way end
+  if why.ambiguous then notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way end
   note(mail.entry, notes)
   local asked = carried_out(mail)
   if asked then return asked end

@@ -112,12 +112,13 @@ local function info(list)
   return map
 end
 
--- The group's last-delivered id, or nil where there is no group.
+-- The group's last-delivered id, and since Redis 7 how many were read (false where the server can't tell); nil
+-- where there is no group.
 local function delivered(stream)
   if redis.call('EXISTS', stream) == 0 then return nil end
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local found = info(group)
-    if found['name'] == GROUP then return found['last-delivered-id'] end
+    if found['name'] == GROUP then return found['last-delivered-id'], found['entries-read'] end
   end
   return nil
 end

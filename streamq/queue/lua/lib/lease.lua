@@ -77,6 +77,20 @@ local function take(stream, id, consumer, token)
   return #redis.call('XCLAIM', stream, GROUP, consumer, '0', id, 'RETRYCOUNT', token, 'FORCE', 'JUSTID') > 0
 end
 
+-- Waiting mails become this consumer's as a read would make them, in the script that passes them.
+local function read_by(stream, ids, consumer)
+  local command = {'XCLAIM', stream, GROUP, consumer, '0'}
+  for _, id in ipairs(ids) do command[#command + 1] = id end
+  for _, word in ipairs({'RETRYCOUNT', '1', 'FORCE', 'JUSTID'}) do command[#command + 1] = word end
+  redis.call(unpack(command))
+end
+
+-- Nothing up to this id waits any more. `read`: how many were read then, where the server counts that.
+local function pass(stream, id, read)
+  if read then return redis.call('XGROUP', 'SETID', stream, GROUP, id, 'ENTRIESREAD', read) end
+  redis.call('XGROUP', 'SETID', stream, GROUP, id)
+end
+
 local function leave(stream, id)
   if holds_now and holds_now[stream] then holds_now[stream][id] = false end
   if not gathering then return redis.call('XACK', stream, GROUP, id) end

@@ -5,6 +5,21 @@
 -- needs: base route
 
 local windows_of = {} -- '<route>|<site>' → list of {n, w, tau, t, tat}
+local NONE = {}
+local FEW = 100 -- rules that are read at once; of more each lane's are asked for
+local rules_set -- name → windows; false where there are many
+local function rules_for(lane, route, site)
+  if rules_set == nil then
+    local many = redis.call('HLEN', K.limits)
+    rules_set = many <= FEW and (many > 0 and info(redis.call('HGETALL', K.limits)) or NONE)
+  end
+  if rules_set == NONE then return nil end
+  if rules_set then
+    return rules_set[lane] or rules_set['*|' .. site] or rules_set[route .. '|*'] or rules_set['*|*']
+  end
+  local rules = redis.call('HMGET', K.limits, lane, '*|' .. site, route .. '|*', '*|*')
+  return rules[1] or rules[2] or rules[3] or rules[4]
+end
 
 -- '50:1000000,60000:3600000000' (mails : µs) as `limits` holds it, most specific first
 local function windows(lane)
@@ -13,8 +28,7 @@ local function windows(lane)
   found = {}
   windows_of[lane] = found
   local route, site = lane:match('^([^|]*)|(.*)$')
-  local rules = redis.call('HMGET', K.limits, lane, '*|' .. site, route .. '|*', '*|*')
-  local rule = rules[1] or rules[2] or rules[3] or rules[4]
+  local rule = rules_for(lane, route, site)
   if not rule or rule == '' then return found end
   local names = {}
   for n, w in rule:gmatch('(%d+):(%d+)') do

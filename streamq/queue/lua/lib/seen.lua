@@ -35,14 +35,15 @@ local function unpack_entry(packed)
   return packed:sub(1, 1) .. text(number_of(packed:sub(2, 7))) .. '-' .. text(number_of(packed:sub(8)))
 end
 
-local this_generation, last_generation
+local this_generation, last_generation -- key names up to the bucket
 local function seen_keys(digest, now, window)
   if not this_generation then
     local generation = math.floor(now / 1000 / window)
-    this_generation, last_generation = text(generation), text(generation - 1)
+    this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
   end
-  local slot = (digest:byte(1) * 256 + digest:byte(2)) % SEEN_BUCKETS
-  return K.seen(this_generation, slot), K.seen(last_generation, slot)
+  local high, low = digest:byte(1, 2)
+  local slot = (high * 256 + low) % SEEN_BUCKETS
+  return this_generation .. slot, last_generation .. slot
 end
 
 -- entry, content hash of the owner; nil where the id is new
@@ -80,5 +81,9 @@ end
 -- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
 local function digest_of(tenant, id)
   local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
-  return (hex:sub(1, 20):gsub('..', function(byte) return string.char(tonumber(byte, 16)) end))
+  local a, b, c = tonumber(hex:sub(1, 4), 16), tonumber(hex:sub(5, 8), 16), tonumber(hex:sub(9, 12), 16)
+  local d, e = tonumber(hex:sub(13, 16), 16), tonumber(hex:sub(17, 20), 16)
+  local high = math.floor
+  return string.char(high(a / 256), a % 256, high(b / 256), b % 256, high(c / 256), c % 256, high(d / 256), d % 256,
+    high(e / 256), e % 256)
 end

@@ -1,0 +1,64 @@
+"""The sifter: where most of what waits goes to sites that take nothing now, it is parked without being brought here.
+
+A burst to a site that takes fifty mails a second stands in front of everybody else's mail. To bring each of its mails
+here, glance at it and send it back to its lane costs the server and this process three times what it costs to park it
+by the script that reads on (`python -m bench heart`).
+"""
+
+from __future__ import annotations
+
+from streamq.queue.scripts import Sifted
+from streamq.queue.spool import Entry, Spool
+from streamq.settings import Settings
+from streamq.worker.admission import Admission
+from streamq.worker.link import Link
+
+__all__ = ["Sifter"]
+
+LEAST = 10  # mails of a read that say something
+MEAN_MOST = 65_536  # bytes: larger mails travel through no script
+
+
+class Sifter:
+    """One per process. `sifts` are the priorities whose stream is read by the script now."""
+
+    def __init__(self, settings: Settings, spool: Spool, link: Link, consumer: str, admission: Admission) -> None:
+        self.settings = settings
+        self.spool = spool
+        self.link = link
+        self.consumer = consumer
+        self.admission = admission
+        self.sifts: set[str] = set()
+
+    def note(self, name: str, read: int, parked: int) -> None:
+        """Of so many that were read of a priority, so many were parked: is this the way to read on?"""
+        if self.admission.intake.plain_route is not None and read >= LEAST and parked * 2 >= read:
+            self.sifts.add(name)
+        else:
+            self.sifts.discard(name)
+
+    def takes(self, name: str, mean: float) -> bool:
+        """Whether the priority's next mails, of `mean` bytes each, come through here."""
+        return name in self.sifts and mean <= MEAN_MOST
+
+    async def read(self, name: str, room: int) -> tuple[list[Entry], int]:
+        """On in the stream of a priority: what is ours now, and how many were parked."""
+        route = self.admission.intake.plain_route
+        assert route is not None
+        found: Sifted = await self.link.call(
+            lambda: self.spool.scripts.sift(
+                self.consumer,
+                self.spool.digit(name),
+                route=route,
+                room=room,
+                max_age_ms=self.settings.max_age,
+                max_bytes=self.settings.max_mail_bytes,
+            )
+        )
+        self.admission.next_due(found.next_us, found.now_us)
+        if found.closed_us and len(self.admission.outboxes) == 1:
+            self.admission.closed_us, self.admission.now_us = found.closed_us, found.now_us
+        self.note(name, found.visited, found.parked)
+        return [
+            Entry(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in found.taken
+        ], found.parked
