@@ -56,12 +56,18 @@ class Hand:
     def __len__(self) -> int:
         return len(self.deliveries) + len(self.pending)
 
-    def claim(self, entries: Iterable[str]) -> set[str]:
+    def claim(self, entries: Iterable[str], token: int = 0) -> set[str]:
         """Those that are not here yet are pending now. After a lost connection one mail may come by two ways: as
-        a late reply, and from the PEL; whichever is first here has it."""
-        new = {entry for entry in entries if entry not in self}
+        a late reply, and from the PEL; whichever is first here has it. With the `token` of a release one is new, too,
+        that is here under an older lease: that one has been settled, and the word of it is still on its way (a mail
+        whose route has just gone down is parked and released by another way at once)."""
+        new = {entry for entry in entries if entry not in self or self._is_settled(entry, token)}
         self.pending |= new
         return new
+
+    def _is_settled(self, entry: str, token: int) -> bool:
+        held = self.deliveries.get(entry)
+        return held is not None and entry not in self.pending and 0 < held.token < token
 
     def add(self, delivery: Delivery) -> None:
         self.pending.discard(delivery.entry)

@@ -15,6 +15,20 @@ from streamq.worker import hand as hand_file
 from streamq.worker.hand import Delivery, Hand
 
 
+def test_a_newer_lease_of_what_is_here_is_taken() -> None:
+    """Parked and released again before the reply that said so was read."""
+    hand = Hand(5)
+    hand.add(held("11-1", 17))
+    assert hand.claim(["11-1"]) == set()
+    assert hand.claim(["11-1"], 17) == set()
+    assert hand.claim(["11-1"], 18) == {"11-1"}
+    assert hand.claim(["11-1"], 19) == set()  # once
+    hand.drop_lease("11-1", 17)
+    hand.add(held("11-1", 18))
+    hand.drop_lease("11-1", 17)
+    assert hand.leases() == [("11-1", 18)]
+
+
 def held(entry: str, token: int = 17, size: int = 100) -> Delivery:
     return Delivery(
         envelope_from="",

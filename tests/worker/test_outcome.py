@@ -132,7 +132,7 @@ def test_a_throttle_is_told_as_one(klass: str) -> None:
 
 
 def test_fail_is_bounced() -> None:
-    made = row(delivery(), report(Action.FAIL))
+    made = row(delivery(), report(Action.FAIL, about_recipient=True))
     assert (made.op, made.kind) == ("dead", "email.bounced")
     assert arg(made) == {
         "reason": "rcpt: 550 5.1.1 nobody",
@@ -140,6 +140,34 @@ def test_fail_is_bounced() -> None:
         "judged": True,
         "class": "bad_address",
     }
+
+
+def test_what_is_not_about_a_recipient_is_counted_by_its_words() -> None:
+    said = [
+        report(Action.FAIL, klass="policy", code=554, enhanced="5.7.1", reply=f"554 5.7.1 {text}")
+        for text in (
+            "Rejected: see https://relay.example/help?id=4f2 (qid 4F2A1) for <bob@example.net>",
+            "rejected: see https://relay.example/help?id=9c1 (qid 77B0) for <ann@example.org>",
+            "Rejected: too big",
+        )
+    ]
+    first, second, third = (arg(row(delivery(), each))["text"] for each in said)
+    assert first == second != third
+    assert len(arg(row(delivery(), report(Action.FAIL, reply="554 " + "no " * 400)))["text"]) <= 120
+    assert "text" not in arg(row(delivery(), report(Action.FAIL, code=0, reply="", klass="too_large")))
+
+
+def test_a_hint_for_a_parked_mail_is_honoured_and_capped() -> None:
+    session = {"scope": Scope.SESSION, "stage": Stage.MAIL, "klass": "connection_limit"}
+    assert arg(row(delivery(), report(Action.PARK, hint_ms=90_000, **session)))["wait"] == 90_000
+    assert arg(row(delivery(), report(Action.PARK, hint_ms=10**9)))["hint"] == HINT_MOST_MS
+    refused = row(delivery(notes={"parks": PARKS_MOST}), report(Action.PARK, stage=Stage.RCPT, hint_ms=70_000))
+    assert (refused.op, arg(refused)["hint"]) == ("defer", 70_000)
+
+
+def test_only_silence_may_be_our_own_trouble() -> None:
+    assert "lonely" in arg(row(delivery(), report(Action.PARK)))
+    assert "lonely" not in arg(row(delivery(), report(Action.PARK, code=535, klass="authentication", reply="535 no")))
 
 
 def test_a_failure_without_a_reply_is_named_by_its_class() -> None:
