@@ -82,12 +82,15 @@ class Admission:
         now = asyncio.get_running_loop().time()
         judged = [self.intake.judge(entry) if entry.entry in slotted else self._look(entry, now) for entry in entries]
         rows = [_slotted(row, slotted.get(row.entry, "")) for row, _ in judged]
+        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
-        for entry, (row, mail), (status, notes, way) in zip(entries, judged, admitted.statuses, strict=True):
+        for entry, claim, (row, mail), (status, notes, way) in zip(
+            entries, claims, judged, admitted.statuses, strict=True
+        ):
             if status == "go":
                 self._closed.pop(row.lane, None)
                 if mail is None:  # it was glanced at, and its lane has opened since
@@ -100,7 +103,7 @@ class Admission:
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
                 parked.append(row.entry)
-            self.hand.drop(row.entry)
+            self.hand.let_go(row.entry, claim)
         self.next_due(admitted.next_us, admitted.now_us)
         if again:
             parked += await self._admit(again)

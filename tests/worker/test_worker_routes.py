@@ -148,7 +148,7 @@ async def test_a_worker_that_leaves_hands_its_mails_to_the_other_way(server_url:
         task = asyncio.create_task(worker.run())
         for number in range(10):
             await c.add(to=f"u{number}@example.net")
-        await until(lambda: len(worker.hand) == 10)
+        await until(lambda: len(worker.hand.deliveries) == 10)
         worker.stop()
         await task
         await c.spool.scripts.pause("pause", ["main"])
