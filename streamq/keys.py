@@ -32,7 +32,9 @@ TABLE = (
     Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
-    Key("limit", "limit:<what>", "hash", "state of a limit or a pause; expires when idle"),
+    Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
+    Key("pauses", "pauses", "hash", "routes that are closed → why and until when; no field for one that is open"),
+    Key("grants", "grants:<route>", "hash", "consumer → its share of the route's connections; expires when idle"),
     Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
@@ -77,6 +79,9 @@ class Keys:
 
     def limit(self, what: str) -> str:
         return f"{self.prefix}limit:{what}"
+
+    def grants(self, route: str) -> str:
+        return f"{self.prefix}grants:{route}"
 
     def leader(self, role: str) -> str:
         return f"{self.prefix}leader:{role}"

@@ -86,7 +86,7 @@ class Mailroom:
 
     async def admitted(self, *rows: AdmitRow | str, consumer: str = "w1", **known: Any) -> list[str]:
         """Their statuses."""
-        return [status for status, _ in (await self.admit(*rows, consumer=consumer, **known)).statuses]
+        return [status for status, *_ in (await self.admit(*rows, consumer=consumer, **known)).statuses]
 
     async def lease(self, priority: str = "normal", *, consumer: str = "w1", lane: str = LANE, **fields: Any) -> Lease:
         """A new mail, read and admitted."""

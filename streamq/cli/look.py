@@ -10,6 +10,7 @@ import typer
 
 from streamq.cli.app import ID, Json, app, open_queue, run_async
 from streamq.cli.choice import Domain, Priority, Tag, Tenant, chosen, known_priority
+from streamq.cli.route import why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.errors import SettingsError
 from streamq.queue.ambiguous import ambiguous
@@ -36,7 +37,15 @@ def status(json: Json = False) -> None:
             now = await read_status(spool)
             standing = await rules(spool)
             if json:
-                emit({"queue": spool.settings.queue, **asdict(now), "live": now.live, "rules": standing})
+                emit(
+                    {
+                        "queue": spool.settings.queue,
+                        **asdict(now),
+                        "paused": now.paused,
+                        "live": now.live,
+                        "rules": standing,
+                    }
+                )
             else:
                 _print_status(spool.settings.queue, now, standing)
 
@@ -59,7 +68,7 @@ def _print_status(queue: str, now: Status, standing: dict[str, str]) -> None:
     ceiling = f" of {now.memory_max / 1e6:,.0f} MB" if now.memory_max else ""
     lines.append(("workers", f"{now.workers}; redis uses {now.memory / 1e6:,.1f} MB{ceiling}"))
     _print_lines(lines)
-    yellow = [("closed", f"route {name}: looks again in {shown_ms(left)}") for name, left in now.paused.items()]
+    yellow = [("closed", f"route {each.name}: {why_words(each)}") for each in now.closed]
     yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in standing.items()]
     _print_lines(yellow, "yellow")
     if now.memory_max and now.memory > 0.85 * now.memory_max:

@@ -9,6 +9,7 @@ from typing import Any
 from streamq.errors import NotFound
 from streamq.keys import GROUP
 from streamq.queue.connection import Part, command, pipelined
+from streamq.queue.routes import ClosedRoute, closed_routes
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
@@ -34,7 +35,12 @@ class Status:
     workers: int
     memory: int
     memory_max: int
-    paused: dict[str, int] = field(default_factory=dict)  # lanes or routes → ms until they open
+    closed: list[ClosedRoute] = field(default_factory=list)
+
+    @property
+    def paused(self) -> dict[str, int]:
+        """Routes → ms until they are tried, or open; not those whose pause has no end."""
+        return {each.name: each.left_ms for each in self.closed if each.left_ms}
 
     def sum(self, state: str) -> int:
         return sum(states[state] for states in self.depth.values())
@@ -82,7 +88,6 @@ async def status(spool: Spool) -> Status:
     """Three round trips, whatever is in the queue."""
     keys = spool.keys
     streams = [keys.stream(name) for name in spool.priorities]
-    routes = list(dict.fromkeys([*spool.settings.ways, "relay"]))  # who looks need not know the worker's routes
     replies = await pipelined(
         spool.redis,
         [
@@ -95,13 +100,13 @@ async def status(spool: Spool) -> Status:
             *(("XLEN", stream) for stream in streams),
             *(("XPENDING", stream, GROUP) for stream in streams),
             *(("XINFO CONSUMERS", stream, GROUP) for stream in [keys.bell, *streams]),
-            *(("HGET", keys.limit(route), "until") for route in routes),
+            ("HGETALL", keys.pauses),
         ],
     )
     (seconds, micros), flat, dead, events, due, info = replies[:6]
     many = len(streams)
     lengths, pending = (replies[6 + at * many : 6 + (at + 1) * many] for at in range(2))
-    workers = replies[6 + 2 * many : -len(routes)]
+    workers = replies[6 + 2 * many : -1]
     now = int(seconds) * 1000 + int(micros) // 1000
     counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
@@ -114,9 +119,6 @@ async def status(spool: Spool) -> Status:
         states["waiting"] = max(0, lengths[p] - sum(states.values()))
         depth[name] = {state: states[state] for state in STATES}
         oldest[name] = max(1, now - time_ms(heads[p][1].decode())) if len(heads[p]) > 1 else 0
-    paused = {
-        route: int(until) // 1000 - now for route, until in zip(routes, replies[-len(routes) :], strict=True) if until
-    }
     return Status(
         now_ms=now,
         depth=depth,
@@ -129,7 +131,7 @@ async def status(spool: Spool) -> Status:
         workers=sum(one.idle_ms < ALIVE_MS for one in _consumers(workers)),
         memory=int(memory.get("used_memory", 0)),
         memory_max=int(memory.get("maxmemory", 0)),
-        paused={route: ms for route, ms in paused.items() if ms > 0},
+        closed=closed_routes(replies[-1], now),
     )
 
 

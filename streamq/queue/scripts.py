@@ -17,6 +17,8 @@ from streamq.queue.script import Caller
 __all__ = [
     "AdmitRow",
     "Admitted",
+    "Grant",
+    "GrantRow",
     "Leased",
     "MarkRow",
     "Moved",
@@ -60,12 +62,14 @@ class SettleRow(NamedTuple):
     kind: str
     tail: bytes
     arg: bytes = b""
+    way: str = ""
 
 
 class MarkRow(NamedTuple):
-    """A mail whose dot goes out now. `before`: its connection's last one, while that is not settled."""
+    """A mail whose dot goes out now. `connection`: `<route>.<number>`; `before`: its last one, while that is not
+    settled."""
 
-    connection: int
+    connection: str
     entry: str
     token: int
     before: str = ""
@@ -91,13 +95,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`statuses` in the order of the rows: (status, notes as JSON or b"")."""
+    """`statuses` in the order of the rows: (status, notes as JSON or b"", the route that it goes, "" for none)."""
 
     now_us: int
     closed_us: int
     token: int
     next_us: int
-    statuses: list[tuple[str, bytes]]
+    statuses: list[tuple[str, bytes, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +127,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `slot`: it may go at once; otherwise it is admitted first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once; "": it is admitted first."""
 
     entry: str
     notes: bytes
-    slot: bool
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,23 @@ class Reclaimed:
     token: int
     cursor: str
     leases: list[tuple[str, bytes, bool]]
+
+
+class GrantRow(NamedTuple):
+    """What a worker asks of one route: connections it has use for, and has. See grant.lua."""
+
+    route: str
+    most: int
+    want: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does."""
+
+    allowance: int
+    closed_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +188,13 @@ class Scripts:
         found, kept, names = await self.caller.call("open", (format_, salt, events_kept, ",".join(priorities)))
         return Opened(found.decode(), kept, tuple(names.decode().split(",")))
 
-    async def admit(self, consumer: str, rows: Sequence[AdmitRow]) -> Admitted:
-        reply = await self.caller.call("admit", (self.now, consumer, self.window_ms), rows)
+    async def admit(self, consumer: str, rows: Sequence[AdmitRow], routes: str = "") -> Admitted:
+        """`routes`: those that this worker knows, see admit.lua; "" for any."""
+        reply = await self.caller.call("admit", (self.now, consumer, self.window_ms, routes), rows)
         now, closed, token, coming, *flat = reply
-        pairs = zip(flat[::2], flat[1::2], strict=True)
-        return Admitted(int(now), int(closed), token, int(coming), [(s.decode(), n) for s, n in pairs])
+        rest = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        statuses = [(status.decode(), notes, way.decode()) for status, notes, way in rest]
+        return Admitted(int(now), int(closed), token, int(coming), statuses)
 
     async def sift(
         self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
@@ -189,12 +212,13 @@ class Scripts:
     async def mark(self, consumer: str, rows: Sequence[MarkRow]) -> list[str]:
         return [status.decode() for status in await self.caller.call("mark", (consumer,), rows)]
 
-    async def release(self, consumer: str, room: int, bell: Iterable[str] = ()) -> Released:
-        head = (self.now, consumer, min(room, BATCH), ",".join(bell))
+    async def release(self, consumer: str, room: int, bell: Iterable[str] = (), routes: str = "") -> Released:
+        """`routes` as in `admit`."""
+        head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, origin == b"parked")
-            for entry, origin, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            Leased(entry.decode(), notes, way.decode())
+            for entry, way, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
 
@@ -221,6 +245,18 @@ class Scripts:
         """Held mails that this version knows: token, and (entry, notes as JSON) of those that are leased now."""
         token, *flat = await self.caller.call("adopt", (consumer,), [(entry,) for entry in entries])
         return token, [(entry.decode(), notes) for entry, notes in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def grant(self, consumer: str, ttl_ms: int, rows: Sequence[GrantRow]) -> tuple[int, list[Grant]]:
+        """Now, in µs, and what each row may have for `ttl_ms`; 0 gives all back."""
+        now, *flat = await self.caller.call("grant", (self.now, consumer, ttl_ms), rows)
+        return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def pause(
+        self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
+    ) -> list[str]:
+        """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
+        head = (self.now, verb, till_us, int(hold), reason)
+        return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))

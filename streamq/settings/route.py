@@ -28,11 +28,15 @@ class RouteSettings(BaseModel):
     `url` is `smtp://[user:password@]host[:port]` (port 25; STARTTLS when offered, by `tls`) or `smtps://`
     (implicit TLS, port 465). Times are milliseconds and follow RFC 5321, section 4.5.3.2; `transaction_timeout` is
     ours, by priority (`*`: each that is not named), None: URGENT_MS for the most urgent one. Files are read when a
-    courier is made (`streamq.smtp.access`), so that who only looks at a queue needs none of them.
+    courier is made (`streamq.smtp.access`), so that who only looks at a queue needs none of them. `weight` is its
+    share of the mails that nothing sends elsewhere, 0: only where the others are closed; a `reserved` one gets only
+    what names it. `connections` are over all workers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     url: RelayUrl
+    weight: int = Field(1, ge=0, le=10_000)
+    reserved: bool = False
     connections: int = Field(20, ge=1, le=1000)
     mails_per_connection: int = Field(100, ge=1)
     pipelining: Literal["off", "transaction", "overlap"] = "transaction"

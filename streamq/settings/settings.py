@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamq.keys import TABLE
+from streamq.settings.choice import ChoiceSettings
 from streamq.settings.route import RouteSettings
 from streamq.settings.values import Duration, Durations, Names, RedisUrl, RelayUrl, Windows, cut, duration_ms
 
@@ -54,6 +55,8 @@ class Settings(BaseSettings):
     dead_age: Duration = duration_ms("30d")
     dead_bytes: int = Field(1024**3, ge=1024)
     routes: dict[str, RouteSettings] = Field(default_factory=dict)
+    groups: dict[str, Names] = Field(default_factory=dict)
+    choice: tuple[ChoiceSettings, ...] = ()
     sites: dict[str, LimitSettings] | None = None
 
     @model_validator(mode="after")
@@ -77,6 +80,27 @@ class Settings(BaseSettings):
                 raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")
         if not self.retry:
             raise ValueError("retry: at least one step")
+        return self
+
+    @model_validator(mode="after")
+    def _routes_are_there(self) -> Settings:
+        """A file that says `relay` may stand beside a variable that only the workers have."""
+        known = {"relay", *self.routes}
+        for group, members in self.groups.items():
+            if group in known or not NAME.fullmatch(group):
+                raise ValueError(f"groups: letters, digits, '.', '_', '-', and no route of that name: {group!r}")
+            if not members or not known.issuperset(members):
+                raise ValueError(f"groups.{group}: routes, of those that there are: {','.join(members)!r}")
+        for at, choice in enumerate(self.choice):
+            for name in choice.routes:
+                if name not in known and name not in self.groups:
+                    raise ValueError(f"choice.{at}.routes: no such route, and no group: {name!r}")
+            for name in choice.priority:
+                if name not in self.priorities:
+                    raise ValueError(f"choice.{at}.priority: one of {', '.join(self.priorities)}: {name!r}")
+        ways = self.ways
+        if ways and all(way.reserved for way in ways.values()):
+            raise ValueError("routes: all are reserved, so a mail that no choice fits has none")
         return self
 
     @property

@@ -5,6 +5,9 @@ LINES    Up to `connections` tasks, each with one connection and a number 0 .. n
          `connection_lifetime`, or when the token that opened it is no longer the route's.
 OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
          mail on this route, one line only: a route that is down is not met by twenty connections.
+SHARE    `allow` says how many lines there may be; it may change at any time. Those that are too many close with QUIT
+         after the letter that they have. `wanted` is how many there is work for; `short` is called when that is more
+         than may be.
 DOWN     A connection that fails before MAIL, or that the server gives up in its first transaction, or a reply
          about our account (scope route, park) takes the route down, if no other line has proved that it
          works. Then every letter in the outbox, and every one that comes, is reported PARK with scope ROUTE
@@ -80,6 +83,7 @@ class Courier:
         rules: Replies | None = None,
         on_state: Callable[[RouteState], None] | None = None,
         priorities: Sequence[str] = ("high", "normal", "low"),
+        short: Callable[[], object] = lambda: None,
         rand: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -90,6 +94,10 @@ class Courier:
         self._rules = rules or default_replies()
         self._on_state = on_state
         self._limits = route.transaction_seconds(priorities)
+        self._short = short
+        self._allowance = route.connections
+        self._may_open = True
+        self._leaving: set[int] = set()  # lines that close since there are too many
         self._rand = rand
         self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
@@ -114,6 +122,40 @@ class Courier:
     @property
     def up(self) -> bool:
         return self._failure is None
+
+    @property
+    def waiting(self) -> int:
+        """Letters that nobody has taken."""
+        return len(self._outbox)
+
+    @property
+    def closed_for(self) -> float:
+        """Seconds until a letter may find out whether the route is up again; 0: now, or it is up."""
+        if self._failure is None:
+            return 0.0
+        return max(0.0, self._probe_at - asyncio.get_running_loop().time())
+
+    @property
+    def wanted(self) -> int:
+        """How many lines there is work for; as many as are at work when nothing waits."""
+        at_work = len(self._lines) - len(self._opening) - self._outbox.resting
+        waiting = len(self._outbox)
+        if not self._route_proven:
+            return max(at_work, min(waiting, 1))
+        return min(self.route.connections, at_work + -(-waiting // LETTERS_PER_LINE))
+
+    def allow(self, most: int, *, opening: bool = True) -> None:
+        """So many lines at once from now on; without `opening` those that there are go on, and none is opened."""
+        self._allowance = most
+        self._may_open = opening
+        if len(self._lines) - len(self._leaving) > most:
+            self._outbox.wake_all()  # who rests looks, and leaves
+        self._consider()
+
+    def look_again(self) -> None:
+        """Somebody says that the route is well: the next letter finds out, whatever the time."""
+        self._probe_at = 0.0
+        self._hold_until = 0.0
 
     async def run(self) -> None:
         if self._group is not None:
@@ -161,15 +203,15 @@ class Courier:
         if self._failure is not None and now < self._probe_at:
             self._refuse_soon()
             return
-        open_now = len(self._lines)
-        if not self._route_proven:
-            wanted = 1
-        elif self._proven and now < self._hold_until:
+        if not self._may_open:
             return
-        else:
-            at_work = open_now - len(self._opening) - self._outbox.resting
-            wanted = min(self.route.connections, at_work + -(-waiting // LETTERS_PER_LINE))
-        for _ in range(wanted - open_now):
+        open_now = len(self._lines)
+        if self._proven and now < self._hold_until:
+            return
+        wanted = 1 if not self._route_proven else self.wanted
+        if wanted > self._allowance:
+            self._short()
+        for _ in range(min(wanted, self._allowance) - open_now):
             number = next(number for number in range(self.route.connections) if number not in self._lines)
             self._opening.add(number)
             self._lines[number] = group.create_task(self._line(number, self._epoch), name=f"{self.name}-{number}")
@@ -188,6 +230,7 @@ class Courier:
             raise
         finally:
             self._opening.discard(number)
+            self._leaving.discard(number)
             del self._lines[number]
         self._consider()
 
@@ -226,7 +269,8 @@ class Courier:
 
     def _goes_on(self, link: Connection, epoch: int) -> bool:
         """One more mail over this connection."""
-        return self._fit(link) and epoch == self._epoch and not self._stopping.is_set()
+        at_work = self._fit(link) and epoch == self._epoch and not self._stopping.is_set()
+        return at_work and not self._is_surplus(link.number)
 
     def _take_ahead(self, link: Connection, epoch: int, fits: Callable[[Letter], bool]) -> Letter | None:
         """The next letter, to be sent behind the body of the last; nothing goes behind a connection's last mail."""
@@ -246,6 +290,12 @@ class Courier:
 
     def _life_left(self, link: Connection) -> float:
         return link.since + self.route.connection_lifetime / 1000 - asyncio.get_running_loop().time()
+
+    def _is_surplus(self, number: int) -> bool:
+        """Whether it is one too many; then it leaves."""
+        if number not in self._leaving and len(self._lines) - len(self._leaving) > self._allowance:
+            self._leaving.add(number)
+        return number in self._leaving
 
     async def _rest(self, link: Connection) -> bool:
         """Wait for a letter. False: the time is over, or the connection is."""

@@ -16,7 +16,7 @@ from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "ways_of"]
 
 PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
@@ -24,9 +24,14 @@ CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 
 
+def ways_of(lane: str) -> list[str]:
+    """The routes in a lane's name, best first."""
+    return lane.partition("|")[0].split(">")
+
+
 class Admission:
-    """One per process. `closed_us` is the time until which the only route there is takes nothing, 0: it is open;
-    `now_us` is when that was said."""
+    """One per process. `closed_us` is the time until which none of its routes takes anything, 0: one does;
+    `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Admission:
         intake: Intake,
         outboxes: Mapping[str, Outbox],
         next_due: Callable[[int, int], None],
+        listed: Callable[[], str] = str,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -45,6 +51,7 @@ class Admission:
         self.intake = intake
         self.outboxes = outboxes
         self.next_due = next_due
+        self.listed = listed
         self.closed_us = 0
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
@@ -68,25 +75,28 @@ class Admission:
         now = asyncio.get_running_loop().time()
         judged = [self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
-        admitted = await self.link.call(self.spool.scripts.admit, self.consumer, rows)
-        self.closed_us = admitted.closed_us if len(self.outboxes) == 1 else 0
+        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
+        admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
+        self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
-        for entry, (row, mail), (status, notes) in zip(entries, judged, admitted.statuses, strict=True):
+        for entry, claim, (row, mail), (status, notes, way) in zip(
+            entries, claims, judged, admitted.statuses, strict=True
+        ):
             if status == "go":
                 self._closed.pop(row.lane, None)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None:
-                    self.deliver(row, mail, admitted.token, notes)
+                    self.deliver(row, mail, admitted.token, notes, way)
                 else:
                     again.append(entry)
                 continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
                 parked.append(row.entry)
-            self.hand.drop(row.entry)
+            self.hand.let_go(row.entry, claim)
         self.next_due(admitted.next_us, admitted.now_us)
         if again:
             parked += await self._admit(again)
@@ -102,9 +112,11 @@ class Admission:
                 self._closed.clear()
         return self.intake.judge(entry)
 
-    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, *, unhashed: bool = False) -> None:
-        """Into the outbox of its route. `unhashed`: it may have been parked unlooked-at."""
+    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str, *, unhashed: bool = False) -> None:
+        """Into the outbox of the route that gave it a slot. `unhashed`: it may have been parked unlooked-at."""
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
+        stays = known.get("stays")
+        bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
         delivery = Delivery(
             envelope_from=mail.envelope_from,
             envelope_to=mail.envelope_to,
@@ -118,7 +130,8 @@ class Admission:
             patience=int(known.get("attempts", 0)) + int(known.get("parks", 0)),
             entry=row.entry,
             token=token,
-            lane=row.lane,
+            lane=f"{way}|{mail.site}" if bound else row.lane,
+            way=way,
             mail=mail,
             deadline_ms=row.deadline,
             attempts=int(known.get("attempts", 0)),
@@ -126,28 +139,28 @@ class Admission:
             unhashed=unhashed,
         )
         self.hand.add(delivery)
-        self.outboxes[row.lane.partition("|")[0]].put(delivery)
+        self.outboxes[way].put(delivery)
 
     async def take_back(self, leases: Sequence[Leased], token: int) -> None:
-        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot it goes at once, without one
-        it is admitted."""
+        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
+        one, or where the settings send it elsewhere by now, it is admitted."""
         for start in range(0, len(leases), PAGE):
             await self._take_page(leases[start : start + PAGE], token)
 
     async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
         found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
-        unslotted: list[Entry] = []
+        rest: list[Entry] = []
         for lease, entry in zip(leases, found, strict=True):
             if entry is None:
                 await self._vanished(lease.entry, token)
                 continue
-            row, mail = self.intake.judge(entry) if lease.slot else (None, None)
-            if row is not None and mail is not None:
-                self.deliver(row, mail, token, lease.notes, unhashed=True)
-            else:
-                unslotted.append(entry)
-        if unslotted:
-            await self.admit(unslotted)
+            row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
+            if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
+                self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
+                continue
+            rest.append(entry)
+        if rest:
+            await self.admit(rest)
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

@@ -15,12 +15,13 @@ __all__ = ["Delivery", "Hand"]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery(Letter):
-    """A letter with its lease. `mark` is what the mark before the dot answered: "", ok, lost or sent.
-    `unhashed`: the queue may not know its content's hash yet."""
+    """A letter with its lease. `way` is the route that it goes, one of its lane's; `mark` is what the mark before the
+    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet."""
 
     entry: str
     token: int
     lane: str
+    way: str
     mail: Mail
     deadline_ms: int
     attempts: int = 0
@@ -39,7 +40,7 @@ class Hand:
     def __init__(self, size: int) -> None:
         self.size = size
         self.deliveries: dict[str, Delivery] = {}
-        self.pending: set[str] = set()  # read, or taken back, and not admitted yet
+        self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
         self.bytes = 0
         self._changed = asyncio.Event()
 
@@ -56,21 +57,33 @@ class Hand:
     def __len__(self) -> int:
         return len(self.deliveries) + len(self.pending)
 
-    def claim(self, entries: Iterable[str]) -> set[str]:
+    def claim(self, entries: Iterable[str], token: int = 0) -> set[str]:
         """Those that are not here yet are pending now. After a lost connection one mail may come by two ways: as
-        a late reply, and from the PEL; whichever is first here has it."""
-        new = {entry for entry in entries if entry not in self}
-        self.pending |= new
+        a late reply, and from the PEL; whichever is first here has it. With the `token` of a release one is new, too,
+        that is here under an older one: it was settled, or admitted to a lane, and the word of that is still on its
+        way (a mail whose route has just gone down is parked and released by another way at once)."""
+        new = {entry for entry in entries if entry not in self or self._is_over(entry, token)}
+        self.pending.update(dict.fromkeys(new, token))
         return new
 
+    def _is_over(self, entry: str, token: int) -> bool:
+        held = self.deliveries.get(entry)
+        here = self.pending.get(entry, held.token if held is not None else 0)
+        return here < token
+
+    def let_go(self, entry: str, token: int) -> None:
+        """Admission sent it elsewhere: this claim ends, and none that came since."""
+        if self.pending.get(entry, token) == token:
+            self.drop(entry)
+
     def add(self, delivery: Delivery) -> None:
-        self.pending.discard(delivery.entry)
+        self.pending.pop(delivery.entry, None)
         before = self.deliveries.pop(delivery.entry, None)
         self.bytes += len(delivery.content) - (len(before.content) if before is not None else 0)
         self.deliveries[delivery.entry] = delivery
 
     def drop(self, entry: str) -> None:
-        self.pending.discard(entry)
+        self.pending.pop(entry, None)
         held = self.deliveries.pop(entry, None)
         if held is not None:
             self.bytes -= len(held.content)

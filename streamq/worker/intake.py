@@ -7,6 +7,7 @@ from streamq.mail import Mail, glance, parse
 from streamq.queue.scripts import AdmitRow, why
 from streamq.queue.spool import Entry, time_ms
 from streamq.settings import Settings
+from streamq.worker.ways import UnknownRoute, Ways
 
 __all__ = ["Intake"]
 
@@ -14,15 +15,15 @@ __all__ = ["Intake"]
 class Intake:
     """Turns entries into rows for admission. `salt` makes Message-IDs and boundaries, the same each time."""
 
-    def __init__(self, settings: Settings, salt: bytes, routes: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings, salt: bytes, ways: Ways) -> None:
         self.settings = settings
         self.salt = salt
-        self.routes = routes
+        self.ways = ways
 
     @property
     def plain_route(self) -> str | None:
         """The route of every mail that names none; None where that hangs on the mail."""
-        return self.routes[0]
+        return self.ways.only
 
     def judge(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
         """The row, and the mail where it may be sent."""
@@ -43,9 +44,11 @@ class Intake:
         except MalformedMail as wrong:
             reason = why(reason=str(wrong), **{"class": "malformed"})
             return AdmitRow("dead", entry.entry, id=_id(entry), why=reason), None
-        route = mail.route or self.routes[0]
-        if route not in self.routes:
-            return self._held(entry, "unknown_route", f"route: no such route: {route!r}", (f"route={route}",)), None
+        try:
+            ways = self.ways.of(entry.entry, mail)
+        except UnknownRoute:
+            said = f"route: no such route: {mail.route!r}"
+            return self._held(entry, "unknown_route", said, (f"route={mail.route}",)), None
         start = max(at_ms, mail.send_at_ms or 0)
         deadline = start + self.settings.max_age
         if mail.expires_at_ms is not None:
@@ -54,7 +57,7 @@ class Intake:
         row = AdmitRow(
             "send",
             entry.entry,
-            f"{route}|{mail.site}",
+            f"{'>'.join(ways)}|{mail.site}",
             mail.send_at_ms or 0,
             deadline,
             deadline if own else 0,
@@ -67,7 +70,7 @@ class Intake:
     def glance(self, entry: Entry) -> AdmitRow | None:
         """The row of a plain mail without judging the rest of it: for a lane that is known to be closed. (With
         `pii=hash` an event must not show what a glance would put there.)"""
-        if self.settings.pii == "hash":
+        if self.settings.pii == "hash" or not self.ways.at_a_glance:
             return None
         seen = glance(entry.fields, self.settings.max_mail_bytes)
         if seen is None:
@@ -76,7 +79,7 @@ class Intake:
         return AdmitRow(
             "send",
             entry.entry,
-            f"{self.routes[0]}|{seen.site}",
+            f"{'>'.join(self.ways.plain(entry.entry))}|{seen.site}",
             0,
             deadline,
             0,

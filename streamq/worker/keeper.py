@@ -152,7 +152,7 @@ class Keeper:
                 settled = {row.entry for row in rows}
                 for entry_name in settled:
                     self.hand.drop(entry_name)
-        rest = [Leased(entry, notes, False) for entry, notes, _ in leases if entry not in settled]
+        rest = [Leased(entry, notes) for entry, notes, _ in leases if entry not in settled]
         if rest:
             await self.admission.take_back(rest, token)
 
@@ -176,13 +176,11 @@ class Keeper:
                 continue
             token, leases = await self.link.call(self.spool.scripts.adopt, self.consumer, [view.entry])
             new = self.hand.claim(entry for entry, _ in leases)
-            await self.admission.take_back(
-                [Leased(entry, notes, False) for entry, notes in leases if entry in new], token
-            )
+            await self.admission.take_back([Leased(entry, notes) for entry, notes in leases if entry in new], token)
 
     def _can(self, need: str) -> bool:
         """Whether this version, with these settings, can do what a mail was held for."""
-        return need.removeprefix(ROUTE) in self.settings.ways if need.startswith(ROUTE) else able(need)
+        return need.removeprefix(ROUTE) in self.intake.ways.names if need.startswith(ROUTE) else able(need)
 
     async def _trim(self) -> None:
         """Consumers that are gone; dead letters that are too old or too many bytes."""

@@ -25,12 +25,13 @@ class Marker:
         self.spool = spool
         self.link = link
         self.hand = hand
-        self._last: dict[int, Delivery] = {}  # connection → what it carried before
+        self._last: dict[str, Delivery] = {}  # connection → what it carried before
         self.consumer = consumer
         self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
         self._wake = asyncio.Event()
 
-    async def mark(self, connection: int, letter: Letter) -> bool:
+    async def mark(self, connection: str, letter: Letter) -> bool:
+        """`connection`: `<route>.<number>`, so that a mail that may have been sent is known to have gone that way."""
         assert isinstance(letter, Delivery)
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         last = self._last.get(connection)

@@ -11,6 +11,7 @@ from streamq.queue.spool import time_ms
 from streamq.settings import Settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
+from streamq.worker.sameness import same_words
 
 __all__ = ["Outcomes"]
 
@@ -45,8 +46,7 @@ class Outcomes:
             if self._is_its_own(delivery, report):
                 return self._refused(delivery, report, now_ms)
             return self._parked(delivery, report)
-        route = delivery.lane.partition("|")[0]
-        self._parks.pop(route, None)
+        self._parks.pop(delivery.way, None)
         tail = self.tail(delivery, report, now_ms)
         if report.action is Action.SENT:
             return self._made(delivery, "sent", "email.relayed", tail, _hashed(delivery))
@@ -55,6 +55,7 @@ class Outcomes:
                 reason=f"{report.stage}: {report.reply or report.klass}",
                 reply=report.reply,
                 judged=True,
+                **({"text": same_words(report)} if report.code and not report.about_recipient else {}),
                 **{"class": report.klass},
             )
             return self._made(delivery, "dead", "email.bounced", tail, said)
@@ -91,7 +92,7 @@ class Outcomes:
     def tail(self, delivery: Delivery, report: Report, now_ms: int, *, judged: bool = False) -> bytes:
         """The event's inner JSON."""
         known: dict[str, object] = {
-            "route": delivery.lane.partition("|")[0],
+            "route": delivery.way,
             "peer": report.peer,
             "attempt": delivery.attempts + (judged or report.action is not Action.PARK),
             "class": report.klass,
@@ -108,7 +109,7 @@ class Outcomes:
 
     def _made(self, delivery: Delivery, op: str, kind: str, tail: bytes, arg: bytes = b"") -> SettleRow:
         name = delivery.mail.id or delivery.entry
-        return SettleRow(op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg)
+        return SettleRow(op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg, delivery.way)
 
     def _abandoned(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow | None:
         if delivery.mark != "sent":
@@ -128,28 +129,27 @@ class Outcomes:
             deadline=delivery.deadline_ms,
             reply=report.reply,
             down=True,
+            hint=min(report.hint_ms, HINT_MOST_MS),
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", "email.deferred", self.tail(delivery, report, now_ms, judged=True), said)
 
     def _parked(self, delivery: Delivery, report: Report) -> SettleRow:
-        route = delivery.lane.partition("|")[0]
+        hint = min(report.hint_ms, HINT_MOST_MS)
         if report.scope is Scope.ROUTE:
-            own = {"own": True} if report.tried and report.stage in IN_TRANSACTION else {}
-            return self._made(
-                delivery,
-                "park",
-                "",
-                b"",
-                why(down=True, **own, **{"class": report.klass}),
-            )
+            known: dict[str, object] = {"down": True, "class": report.klass, "reply": report.reply, "hint": hint}
+            if report.tried and report.stage in IN_TRANSACTION:
+                known["own"] = True
+            if not report.code:  # nobody spoke: it may be our own network
+                known["lonely"] = True
+            return self._made(delivery, "park", "", b"", why(**known))
         # A session that ended before it judged this mail: again at once, and slower where that goes on.
-        parks = self._parks[route] = self._parks.get(route, 0) + 1
+        parks = self._parks[delivery.way] = self._parks.get(delivery.way, 0) + 1
         wait = (
             0 if parks <= 3 * self.settings.in_hand else min(50 * 2 ** min(parks // self.settings.in_hand, 10), 30_000)
         )
         own = {"own": True} if report.klass == SLOW else {}  # counted: its time doubles
-        return self._made(delivery, "park", "", b"", why(wait=wait, **own))
+        return self._made(delivery, "park", "", b"", why(wait=max(wait, hint), **own))
 
 
 def _hashed(delivery: Delivery) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from streamq.queue.spool import Spool
 from streamq.worker.admission import Admission
@@ -17,11 +18,12 @@ FULL_SECONDS = 1.0  # something is due and this process is full: look again when
 class Releaser:
     """`next_due` is told by every script what becomes due when; `rang` by the reader that the bell woke us."""
 
-    def __init__(self, spool: Spool, link: Link, hand: Hand, consumer: str) -> None:
+    def __init__(self, spool: Spool, link: Link, hand: Hand, consumer: str, listed: Callable[[], str] = str) -> None:
         self.spool = spool
         self.link = link
         self.hand = hand
         self.consumer = consumer
+        self.listed = listed
         self.admission: Admission | None = None  # which in turn tells us what is due
         self.stopping = False
         self._bell: list[str] = []
@@ -86,9 +88,9 @@ class Releaser:
         assert self.admission is not None
         bell, self._bell = self._bell, []
         room = self.hand.room
-        released = await self.link.call(lambda: self.spool.scripts.release(self.consumer, room, bell))
+        released = await self.link.call(lambda: self.spool.scripts.release(self.consumer, room, bell, self.listed()))
         if released.leases:
-            new = self.hand.claim(lease.entry for lease in released.leases)
+            new = self.hand.claim((lease.entry for lease in released.leases), released.token)
             await self.admission.take_back([lease for lease in released.leases if lease.entry in new], released.token)
         if not released.left:
             self.next_due(released.next_us, released.now_us)

@@ -22,6 +22,8 @@ BURIED_BYTES = 4_000_000  # dead letters travel through the script: so many byte
 RING_SECONDS = 10.0
 RING_MOST = 50_000
 FINAL = frozenset({"sent", "dead"})
+ALONE = "alone"  # settle's word for: the route works for others
+BROKEN = "parked"  # and for: it should have died, and the breaker holds its route
 JUDGED = FINAL | {"defer"}
 
 
@@ -38,7 +40,8 @@ class Settler:
     """Takes reports from couriers.
 
     `next_due` is told when something becomes due (µs, and now); `rebuild` makes an entry's content anew, to see
-    whether it is the same mail; `spoke` is told when a receiver has judged something: its route is up.
+    whether it is the same mail; `spoke` is told when a receiver has judged something: its route is up; `alone` the name
+    of a route that fails for this worker and not for others; `broken` that of one which the breaker holds.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Settler:
         next_due: Callable[[int, int], None],
         rebuild: Callable[[Entry], bytes | None],
         spoke: Callable[[], None],
+        alone: Callable[[str], None] = lambda route: None,
+        broken: Callable[[str], None] = lambda route: None,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -60,6 +65,8 @@ class Settler:
         self.next_due = next_due
         self.rebuild = rebuild
         self.spoke = spoke
+        self.alone = alone
+        self.broken = broken
         self.settled: dict[str, int] = {}  # how many ended how, for people
         self._queue: deque[tuple[SettleRow, Delivery]] = deque()
         self._ring: deque[_Final] = deque(maxlen=RING_MOST)
@@ -113,6 +120,10 @@ class Settler:
             self.hand.drop_lease(row.entry, row.token)
             name = row.op if status == "ok" else status
             self.settled[name] = self.settled.get(name, 0) + 1
+            if status == ALONE:
+                self.alone(row.way)
+            if status == BROKEN:
+                self.broken(row.way)
             if status == "ok" and row.op in FINAL:
                 self._ring.append(_Final(now, row, zlib.crc32(delivery.content)))
         while self._ring and self._ring[0].at < now - RING_SECONDS:

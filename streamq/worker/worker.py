@@ -22,6 +22,7 @@ from streamq.smtp.courier import Courier, Mark
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import load_replies
 from streamq.worker.admission import Admission
+from streamq.worker.allowances import Allowances
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.keeper import Keeper
@@ -32,12 +33,12 @@ from streamq.worker.reader import Reader
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
 from streamq.worker.sifter import Sifter
+from streamq.worker.ways import Ways
 
 __all__ = ["Worker", "consumer_name"]
 
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
 HURRY_SECONDS = 0.5
-CONNECTIONS = 1000  # numbers of connections a route gets: `{q}:dots` names them over all routes of a process
 log = logging.getLogger("streamq.worker")
 
 
@@ -95,11 +96,13 @@ class Worker:
         self.link = Link(self._recover)
         self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
         self.outboxes = {name: Outbox() for name in ways}
-        intake = Intake(self.settings, self.spool.salt, tuple(ways))
+        intake = Intake(self.settings, self.spool.salt, Ways(self.settings, self.spool.salt, self.spool.priorities))
         outcomes = Outcomes(self.settings, self.chance)
-        self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer)
+        self.allowances = Allowances(self.spool, self.link, self.consumer, self._reopened, self._hand_back)
+        listed = self.allowances.listed
+        self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer, listed)
         self.admission = Admission(
-            self.spool, self.link, self.hand, self.consumer, intake, self.outboxes, self.releaser.next_due
+            self.spool, self.link, self.hand, self.consumer, intake, self.outboxes, self.releaser.next_due, listed
         )
         self.releaser.admission = self.admission
         self.settler = Settler(
@@ -111,6 +114,8 @@ class Worker:
             self.releaser.next_due,
             intake.rebuild,
             lambda: self.reader.reopened.set(),
+            self.allowances.alone,
+            self.allowances.broken,
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
@@ -135,23 +140,32 @@ class Worker:
                 way,
                 self.outboxes[name],
                 self.settler.done,
-                self._marks(at),
+                self._marks(name),
                 rules=self.rules,
                 priorities=self.spool.priorities,
+                on_state=self.allowances.state,
+                short=self.allowances.short,
             )
-            for at, (name, way) in enumerate(ways.items())
+            for name, way in ways.items()
         ]
+        self.allowances.couriers = {courier.name: courier for courier in self.couriers}
 
-    def _marks(self, at: int) -> Mark:
-        return lambda connection, letter: self.marker.mark(at * CONNECTIONS + connection, letter)
+    def _marks(self, route: str) -> Mark:
+        return lambda connection, letter: self.marker.mark(f"{route}.{connection}", letter)
+
+    def _reopened(self) -> None:
+        self.reader.reopened.set()
+        self.releaser.now()
 
     async def _work(self) -> None:
         self._build()
+        await self.allowances.ask()  # before anything is read: what nobody may send stays in its stream
         roles: dict[str, Coroutine[object, object, None]] = {
             "settler": self.settler.run(),
             "marker": self.marker.run(),
             "heartbeat": self.keeper.beat(),
             "adopter": self._adopt(),
+            "allowances": self.allowances.run(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
         }
         tasks = [asyncio.create_task(role, name=name) for name, role in roles.items()]
@@ -174,6 +188,7 @@ class Worker:
             for task in (*tasks, *takers, stopping):
                 task.cancel()
             await asyncio.gather(*tasks, *takers, stopping, return_exceptions=True)
+            self.allowances.stop()
             await self.link.stop()
 
     async def _shut_down(self, takers: list[asyncio.Task[None]]) -> None:
@@ -214,13 +229,14 @@ class Worker:
     async def _leave(self) -> None:
         """Nothing of this worker stays behind."""
         await self.spool.scripts.leader("keeper", self.consumer, 0)
+        await self.allowances.leave()
         # What was handed back rings for the next worker; a bell that rang for us is answered.
-        await self.spool.scripts.release(self.consumer, 0, self.releaser.unanswered())
+        await self.spool.scripts.release(self.consumer, 0, self.releaser.unanswered(), self.allowances.listed())
         await self.spool.scripts.reap(2**53, self.consumer)
 
-    def _hand_back(self) -> None:
-        for outbox in self.outboxes.values():
-            for letter in outbox.drain():
+    def _hand_back(self, route: str | None = None) -> None:
+        for name in self.outboxes if route is None else [route]:
+            for letter in self.outboxes[name].drain():
                 assert isinstance(letter, Delivery)
                 self.settler.put(self.outcomes.handed_back(letter), letter)
 
@@ -242,4 +258,4 @@ class Worker:
         while True:
             new = self.hand.claim(await self.missed.get())
             log.warning("%d mails were ours and we did not know it", len(new))
-            await self.admission.take_back([Leased(name, b"", False) for name in sorted(new)], 0)
+            await self.admission.take_back([Leased(name, b"") for name in sorted(new)], 0)

@@ -114,7 +114,7 @@ async def test_ls_of_what_may_be_delivered_already(queue: Mailroom, fill: Fill) 
     await fill()
     assert (await streamq("ls", "--ambiguous")).out == "no mails\n"
     past, later, kept = [await queue.lease("high", to=f"{name}@a.example") for name in ("past", "later", "kept")]
-    await queue.scripts.mark("w1", [MarkRow(1, past.entry, past.token)])
+    await queue.scripts.mark("w1", [MarkRow("main.1", past.entry, past.token)])
     assert await queue.settled("defer", later, reply="", ambiguous=True, **{"class": "timeout"}) == "ok"
     assert await queue.settled("hold", kept, ambiguous=True, reason="ambiguous: the dot went out") == "ok"
     said = await streamq("ls", "--ambiguous", columns=200)

@@ -73,10 +73,12 @@ class Mail:
 
 @dataclass(slots=True)
 class Route:
-    """`till`: µs up to which nothing goes. `down`: it failed before MAIL, and nothing was heard since."""
+    """`till`: µs up to which nothing goes. `down`: it failed before MAIL, and no probe, which is a lease above `mark`,
+    was judged since."""
 
     down: bool = False
     till: int = 0
+    mark: int = 0
 
 
 @dataclass(slots=True)
@@ -213,6 +215,13 @@ class Ledger:
 
     def see(self, mail: Mail) -> None:
         self.seen[mail.digest] = (mail.entry, mail.ident[10:], self.now_ms)
+
+    def remember(self, mail: Mail) -> None:
+        """It was sent, and its content is nobody's to compare any more."""
+        if id_ := mail.fields.get("id"):
+            digest = ident(mail.fields.get("tenant", ""), id_, "")[:10]
+            if self.owner(digest) is None:
+                self.seen[digest] = (mail.entry, b"", self.now_ms)
 
     def unsee(self, mail: Mail) -> None:
         """Ended without having been sent: the id is free."""

@@ -150,6 +150,7 @@ def _settle_again(rig: Rig, ring: list[tuple[End, str]]) -> None:
             continue
         ids.add(event_id)
         if kind == "email.relayed":
+            rig.book.remember(mail)
             rig.book.end(mail, kind)
         else:
             rig.book.bury(mail, kind)
@@ -240,9 +241,10 @@ def _accounted(rig: Rig) -> None:
 
 def _bare(rig: Rig) -> None:
     left = []
+    kept = KEPT | ({"pauses"} if any(route.down for route in rig.book.routes.values()) else set())
     for name in rig.raw("KEYS", rig.keys.prefix + "*"):
         short = name.decode().removeprefix(rig.keys.prefix)
-        if short in KEPT:
+        if short in kept:
             kind = rig.raw("TYPE", name)
             if short in {*PRIORITIES, "bell"} and (kind != b"stream" or rig.raw("XLEN", name)):
                 left.append(f"{short} is not empty")

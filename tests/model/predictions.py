@@ -18,6 +18,7 @@ from streamq.queue.scripts import Admitted, MarkRow, Moved, Reclaimed, Released,
 __all__ = ["End", "admit", "expire", "heartbeat", "mark", "move", "reclaim", "release", "settle", "sift"]
 
 AGAIN_MS = 10_000
+NO_PROBE_YET = 1 << 60  # of leases that there are already, none was the probe of a route that has just gone down
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def _next(said: int, made: Sequence[int]) -> None:
 def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted) -> None:
     same("admit's clock", reply.now_us, book.now)
     made: list[int] = []
-    for mail, (said, _) in zip(rows, reply.statuses, strict=True):
+    for mail, (said, *_) in zip(rows, reply.statuses, strict=True):
         same(f"admit {mail.entry}", said, _admitted(book, consumer, mail, reply.token, said))
         if said == "scheduled":
             made.append(mail.score * 1000)
@@ -73,7 +74,7 @@ def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str) ->
         if owner == mail.entry:
             if not content:
                 book.see(mail)
-        elif content == mail.ident[10:]:
+        elif content in {mail.ident[10:], b""}:
             book.end(mail, "email.duplicate")
             return "duplicate"
         else:
@@ -196,7 +197,7 @@ def _settled(book: Ledger, consumer: str, end: End) -> str:
         return "fenced"
     name = mail.lane.partition("|")[0]
     route = book.routes[name]
-    if end.op in {"sent", "defer", "dead"} and route.down:
+    if end.op in {"sent", "defer", "dead"} and route.down and end.token > route.mark:  # leased since: it was the probe
         route.down, route.till = False, 0
         for lane, p in book.waits:
             if lane.startswith(name + "|"):
@@ -205,6 +206,7 @@ def _settled(book: Ledger, consumer: str, end: End) -> str:
     if end.op == "park" and end.down and not mail.sent and not (route.down and route.till > book.now):
         if not route.down:
             book.event("route.paused", name)
+            route.mark = NO_PROBE_YET
         route.down, route.till = True, book.now + 1
     if end.op == "gone":
         book.end(mail, "")
@@ -323,7 +325,7 @@ def release(
     assert len(reply.leases) <= room, f"released {len(reply.leases)}, room was {room}"
     due = [m for m in book.mails.values() if m.place == "scheduled" and _score(m) <= book.now_ms]
     may = [m.entry for m in sorted(due, key=lambda m: (_score(m), m.entry)) if not _is_stuck(book, m)]
-    from_schedule = [lease.entry for lease in reply.leases if not lease.slot]
+    from_schedule = [lease.entry for lease in reply.leases if not lease.way]
     same("released of the schedule", from_schedule, may[: len(from_schedule)])
     if len(may) == len(due):
         all_of_it = len(from_schedule) == len(may)
@@ -334,7 +336,7 @@ def release(
         assert len(from_schedule) >= fair, "lanes took more than their half"
     for lease in reply.leases:
         mail = book.mails[lease.entry]
-        if lease.slot:
+        if lease.way:
             _slotted(book, mail, visits)
         book.lease(mail, consumer, reply.token)
     for mail in vanished:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import orjson
 import predictions
 from actors import AGE_MS, USUAL_ROUTE, Spec, Worker
 from ledger import PRIORITIES, Ledger, Mail, ident, order
@@ -30,6 +31,7 @@ START_US = 2_000_000_000_000_000
 IDLE_MS = 500_000_000  # no real run lasts so long
 WINDOW_MS = 30 * 60_000  # as id_window, below
 MOST_RECLAIMS = 2
+LONGEST_US = 120_000_000  # of a probe
 IDS = ("a1", "a2")
 SITES = {
     "few.test": (Window(count=2, window_ms=1000), Window(count=5, window_ms=10_000)),
@@ -124,7 +126,7 @@ class Rig:
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
         reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
-        for entry, (said, notes) in zip(entries, reply.statuses, strict=True):
+        for entry, (said, notes, _) in zip(entries, reply.statuses, strict=True):
             if said == "go":
                 assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
                 worker.take(entry, reply.token, ready=True)
@@ -148,7 +150,7 @@ class Rig:
         return reply.statuses
 
     def mark(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> list[str]:
-        rows = [MarkRow(n % 2, *lease) for n, lease in enumerate(leases)]
+        rows = [MarkRow(f"main.{n % 2}", *lease) for n, lease in enumerate(leases)]
         reply = self.run(self.spool.scripts.mark(worker.name, rows))
         predictions.mark(self.book, worker.name, rows, reply)
         return reply
@@ -211,7 +213,7 @@ class Rig:
         for lease in reply.leases:
             late = self.mail(lease.entry).sent
             assert (b'"sent"' in lease.notes) == late, f"{lease.entry}: what was said of its late 250 is wrong"
-            worker.take(lease.entry, reply.token, ready=lease.slot)
+            worker.take(lease.entry, reply.token, ready=bool(lease.way))
         due = [(ms * 1000, int(entry[0])) for entry, ms in seen.scheduled.items()]
         due += [(us, p) for (_, p), us in seen.due.items()]
         coming = min((us for us, p in due if not self.book.rereading(p)), default=0)
@@ -229,12 +231,14 @@ class Rig:
     def routes(self) -> None:
         """How long a route that is down stays closed is the script's to say, within reason."""
         for name, route in self.book.routes.items():
-            till, down = self.raw("HMGET", self.keys.limit(name), "until", "down")
-            assert route.down == bool(down), f"route {name}: down is {down!r}, by the book {route}"
+            found = self.raw("HGET", self.keys.pauses, name)
+            assert route.down == bool(found), f"route {name}: closed is {found!r}, by the book {route}"
             if route.down:
+                closed = orjson.loads(found)
+                till = int(closed["till"])
                 probe = route.till == self.book.now + 1
-                assert not probe or self.book.now < int(till) <= self.book.now + 120_000_000, f"{name}: {till}"
-                route.till = int(till)
+                assert not probe or self.book.now < till <= self.book.now + LONGEST_US, f"{name}: {till}"
+                route.till, route.mark = till, closed["mark"]
 
     def adopt(self, worker: Worker) -> None:
         """A worker of a version that knows what these mails are held for."""

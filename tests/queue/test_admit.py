@@ -19,7 +19,7 @@ async def test_go_is_a_lease_under_a_new_token(room: Mailroom) -> None:
     first, second = await room.add(), await room.add("high")
     assert await room.read() == [second, first]
     found = await room.admit(first, second)
-    assert [status for status, _ in found.statuses] == ["go", "go"]
+    assert [status for status, *_ in found.statuses] == ["go", "go"]
     assert found.now_us == room.now * 1000
     assert (found.next_us, found.closed_us) == (0, 0)
     seen = await room.survey()
@@ -55,7 +55,7 @@ async def test_send_at_ahead_is_scheduled(room: Mailroom) -> None:
     entry = await room.add("low")
     await room.read()
     found = await room.admit(entry, due=room.now + 5000)
-    assert found.statuses == [("scheduled", b"")]
+    assert found.statuses == [("scheduled", b"", "")]
     assert found.next_us == (room.now + 5000) * 1000
     seen = await room.survey()
     assert seen.due == {entry: room.now + 5000}
@@ -77,7 +77,7 @@ async def test_no_slot_parks_in_its_lane(room: Mailroom) -> None:
     entries = [await room.add() for _ in range(3)]
     await room.read()
     found = await room.admit(*entries)
-    assert [status for status, _ in found.statuses] == ["go", "parked", "parked"]
+    assert [status for status, *_ in found.statuses] == ["go", "parked", "parked"]
     assert found.next_us == (room.now + 1000) * 1000
     seen = await room.survey()
     assert seen.lanes == {entries[1]: LANE, entries[2]: LANE}
@@ -96,7 +96,7 @@ async def test_a_newcomer_never_overtakes_its_own_lane(room: Mailroom) -> None:
     other = await room.add()
     await room.read()
     found = await room.admit(lower, newcomer)
-    assert [status for status, _ in found.statuses] == ["parked", "parked"]
+    assert [status for status, *_ in found.statuses] == ["parked", "parked"]
     assert found.next_us == room.now * 1000  # the lane may go at once
     assert await room.admitted(urgent) == ["go"]  # better than all that is parked there
     assert await room.admitted(other, lane="main|elsewhere.org") == ["go"]
@@ -109,7 +109,7 @@ async def test_a_newcomer_does_not_bring_its_lane_s_visit_forward(room: Mailroom
     newcomer, lower = await room.add(), await room.add("low")
     await room.read()
     found = await room.admit(newcomer, lower)
-    assert ([status for status, _ in found.statuses], found.next_us) == (["parked", "parked"], visit)
+    assert ([status for status, *_ in found.statuses], found.next_us) == (["parked", "parked"], visit)
     assert set((await room.survey()).visits.values()) == {visit}
 
 

@@ -31,7 +31,7 @@ async def test_nothing_is_ambiguous_in_an_ordinary_queue(room: Mailroom) -> None
 
 async def test_past_its_dot(room: Mailroom) -> None:
     before, past, gone, other = [await room.lease() for _ in range(4)]
-    marks = [MarkRow(1, gone.entry, gone.token), MarkRow(2, past.entry, past.token, other.entry)]
+    marks = [MarkRow("main.1", gone.entry, gone.token), MarkRow("main.2", past.entry, past.token, other.entry)]
     assert await room.scripts.mark("w1", marks) == ["ok", "ok"]
     assert await room.settled("sent", gone) == "ok"
     found = await listed(room)
@@ -43,7 +43,7 @@ async def test_past_its_dot(room: Mailroom) -> None:
 
 async def test_the_dots_of_somebody_else_say_nothing(room: Mailroom) -> None:
     lease = await room.lease()
-    await room.scripts.mark("w1", [MarkRow(1, lease.entry, lease.token)])
+    await room.scripts.mark("w1", [MarkRow("main.1", lease.entry, lease.token)])
     assert await room.settled("defer", lease, wait=0) == "ok"  # a 450 to the dot
     assert await listed(room) == {}
     assert [taken.entry for taken, _ in await room.taken("w2")] == [lease.entry]
@@ -74,12 +74,12 @@ async def test_after_an_ambiguous_end_in_every_state(room: Mailroom) -> None:
 
 async def test_after_a_worker_that_died_past_its_dot(room: Mailroom) -> None:
     lease = await room.lease()
-    await room.scripts.mark("w1", [MarkRow(1, lease.entry, lease.token)])
+    await room.scripts.mark("w1", [MarkRow("main.1", lease.entry, lease.token)])
     await room.silent(lease.entry, "w1")
     assert [entry for entry, _, _ in (await room.reclaim("w2")).leases] == [lease.entry]
     view = (await listed(room))[lease.entry]
     assert (view.state, view.holder, view.past_dot, view.notes["ambiguous"]) == ("leased", "w2", False, 1)
-    await room.scripts.mark("w2", [MarkRow(1, lease.entry, view.token)])
+    await room.scripts.mark("w2", [MarkRow("main.1", lease.entry, view.token)])
     assert (await listed(room))[lease.entry].past_dot  # both at once come once
 
 

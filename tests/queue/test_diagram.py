@@ -65,6 +65,19 @@ async def its_group_is_gone(room: Mailroom, entry: str) -> None:
     await room.do("XGROUP", "DESTROY", room.keys.stream("normal"), "streamq")
 
 
+async def parked_where_one_of_two_ways_is_closed(room: Mailroom, entry: str) -> None:
+    await room.scripts.pause("pause", ["main", "other"])
+    assert await room.admitted(entry, lane="main>other|example.net") == ["parked"]
+    await room.scripts.pause("resume", ["other"])
+
+
+async def breaker_trips(room: Mailroom, entry: str) -> None:
+    closed = (
+        f'{{"down":1,"till":"{(room.now + 1000) * 1000}","since":"1","class":"breaker","of":"bad_address","mark":99}}'
+    )
+    await room.do("HSET", room.keys.pauses, "main", closed)
+
+
 async def it_stands_in_none(room: Mailroom, entry: str) -> None:
     await room.do("XACK", room.keys.stream("normal"), "streamq", entry[1:])
 
@@ -109,6 +122,17 @@ ARROWS = [
     Arrow("retry past its time", "settle", "leased", "dead", settles("defer", deadline=0)),
     Arrow("site slows, shutdown", "settle", "leased", "parked", settles("park")),
     Arrow("route is down", "settle", "leased", "parked", settles("park", down=True)),
+    Arrow(
+        "another way is open",
+        "release",
+        "read",
+        "leased",
+        lambda room, *_: room.release(),
+        parked_where_one_of_two_ways_is_closed,
+    ),
+    Arrow(
+        "the breaker holds its route", "settle", "leased", "parked", settles("dead", text="policy no"), breaker_trips
+    ),
     Arrow("class says final", "settle", "leased", "dead", settles("dead")),
     Arrow("ambiguous, to be held", "settle", "leased", "held", settles("hold")),
     Arrow("asked to cancel while leased", "settle", "leased", "", settles("defer"), asked_to_cancel),
@@ -169,6 +193,8 @@ NO_ARROW = {
     "requeue": "its arrow starts at a dead letter: the test below",
     "heartbeat": "a lease stays a lease",
     "mark": "says before the dot that it goes out",
+    "grant": "connections, not mails",
+    "pause": "closes a route, or opens it; its mails stay where they are",
     "leader": "which process sweeps",
     "reap": "consumers, not mails",
     "find": "looks up an id",

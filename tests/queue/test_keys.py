@@ -12,7 +12,14 @@ from streamq.keys import TABLE, Keys, lua_names
 
 WIRE = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 # What stands between <…> in a shape, as examples.
-PARTS = {"priority": "high", "bucket": "7", "what": "main|example.net", "role": "keeper", "generation": "3"}
+PARTS = {
+    "priority": "high",
+    "bucket": "7",
+    "what": "main|example.net",
+    "role": "keeper",
+    "generation": "3",
+    "route": "main",
+}
 PARTS["entry"] = "11700000000000-1"
 
 
@@ -33,7 +40,14 @@ def test_the_scripts_names_are_the_table_s(key: object) -> None:
 
 def test_python_s_names_are_the_table_s() -> None:
     keys = Keys("shop")
-    calls = {"stream": "high", "due": "high", "limit": "main|example.net", "leader": "keeper", "lane": "7"}
+    calls = {
+        "stream": "high",
+        "due": "high",
+        "limit": "main|example.net",
+        "leader": "keeper",
+        "lane": "7",
+        "grants": "main",
+    }
     for key in TABLE:
         if "<" not in key.shape:
             assert getattr(keys, key.name) == "{shop}:" + key.shape

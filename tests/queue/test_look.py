@@ -58,11 +58,19 @@ async def test_status_tells_what_became_of_mails_and_why(room: Mailroom) -> None
     assert seen.events >= 3
 
 
-async def test_status_names_a_route_that_is_down(room: Mailroom) -> None:
-    await room.do("HSET", room.keys.limit("relay"), "until", (await now_ms(room.spool) + 5000) * 1000)
-    await room.do("PEXPIRE", room.keys.limit("relay"), 10_000)
+async def test_status_names_routes_that_are_closed(room: Mailroom) -> None:
+    room.to(await now_ms(room.spool))
+    lease = await room.lease(lane="other|example.net")
+    await room.settled("park", lease, lane="other|example.net", down=True, hint=5000, **{"class": "quota"})
+    await room.scripts.pause("pause", ["main"], reason="moving house")
     seen = await status(room.spool)
-    assert 0 < seen.paused["relay"] <= 5000
+    assert 0 < seen.paused["other"] <= 5000
+    assert [(each.name, each.why, each.text, each.left_ms) for each in seen.closed if each.name == "main"] == [
+        ("main", "operator", "moving house", None)
+    ]
+    assert [each.why for each in seen.closed if each.name == "other"] == ["quota"]
+    await room.scripts.pause("resume", ["main", "other"])
+    assert (await status(room.spool)).closed == []
 
 
 async def test_status_reads_no_bodies(room: Mailroom) -> None:

@@ -108,7 +108,7 @@ async def test_heartbeat_mark_and_reclaim(room: Full) -> None:
     await room.do("HSET", room.keys.notes, leases[2].entry, '{"reclaims":3}')
     await room.full()
     assert await room.scripts.heartbeat("w1", [(leases[0].entry, leases[0].token)]) == set()
-    assert await room.scripts.mark("w1", [MarkRow(1, each.entry, each.token) for each in leases]) == ["ok"] * 3
+    assert await room.scripts.mark("w1", [MarkRow("main.1", each.entry, each.token) for each in leases]) == ["ok"] * 3
     [(entry, _, _)] = (await room.reclaim()).leases
     assert entry == leases[1].entry
     [(_, letter)] = await room.letters()
@@ -176,11 +176,11 @@ async def test_a_queue_drains_to_nothing(room: Full) -> None:
         room.tick(60_000)
         taken: list[Any] = [*await room.read("w1", 20), *await room.released("w1", 40)]
         found = await room.admit(*taken[:100])
-        assert {status for status, _ in found.statuses} == {"go"}
+        assert {status for status, *_ in found.statuses} == {"go"}
         leases = [Lease(entry, found.token, "w1") for entry in taken]
         rows = [
             room.end("defer" if n % 5 == 0 and not notes else "sent", lease)
-            for n, (lease, (_, notes)) in enumerate(zip(leases, found.statuses, strict=True))
+            for n, (lease, (_, notes, _)) in enumerate(zip(leases, found.statuses, strict=True))
         ]
         sent += sum(1 for row in rows if row.op == "sent")
         assert (await room.scripts.settle("w1", rows)).statuses == ["ok"] * len(rows)

@@ -134,7 +134,7 @@ async def test_retry_is_now_through_the_limits(room: Mailroom) -> None:
     moved = await room.move("retry", entry)
     assert (moved.statuses, moved.next_us) == (["scheduled"], room.now * 1000)
     found = await room.release()
-    assert [(each.entry, each.slot) for each in found.leases] == [(entry, False)]
+    assert [(each.entry, each.way) for each in found.leases] == [(entry, "")]
 
 
 async def test_cancel_gives_the_id_free(room: Mailroom) -> None:

@@ -100,7 +100,7 @@ async def test_every_script_outlives_the_loss_of_its_group(room: Mailroom, verb:
         case "heartbeat":
             assert await room.scripts.heartbeat("w1", [(lease.entry, lease.token)]) == {lease.entry}
         case "mark":
-            assert await room.scripts.mark("w1", [MarkRow(1, lease.entry, lease.token)]) == ["lost"]
+            assert await room.scripts.mark("w1", [MarkRow("main.1", lease.entry, lease.token)]) == ["lost"]
         case "reclaim":
             assert (await room.reclaim()).leases == []
         case "release":

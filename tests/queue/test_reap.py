@@ -28,7 +28,9 @@ async def test_one_leads(room: Mailroom) -> None:
 
 async def test_the_silent_are_reaped_with_their_dots(room: Mailroom) -> None:
     lease = await room.lease(consumer="w1")
-    await room.scripts.mark("w1", [MarkRow(1, lease.entry, lease.token), MarkRow(2, lease.entry, lease.token)])
+    await room.scripts.mark(
+        "w1", [MarkRow("main.1", lease.entry, lease.token), MarkRow("main.2", lease.entry, lease.token)]
+    )
     await room.settled("sent", lease)
     assert await room.scripts.reap(LONG) == []  # heard of a moment ago
     assert await room.do("HLEN", room.keys.dots) == 2
@@ -39,7 +41,7 @@ async def test_the_silent_are_reaped_with_their_dots(room: Mailroom) -> None:
 
 async def test_never_with_leases_of_any_priority_or_the_bell(room: Mailroom) -> None:
     lease = await room.lease("low", consumer="w1")
-    await room.scripts.mark("w1", [MarkRow(1, lease.entry, lease.token)])
+    await room.scripts.mark("w1", [MarkRow("main.1", lease.entry, lease.token)])
     await room.do("XADD", room.keys.bell, "*", "due", "1")
     reading = await room.spool.wait("w2", 1, 1)
     assert await room.scripts.reap(0) == []

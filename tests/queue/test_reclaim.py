@@ -158,13 +158,13 @@ async def test_past_its_dot_it_is_ambiguous(room: Mailroom) -> None:
     before, past, done = await room.lease(), await room.lease(), await room.lease()
     other = await room.lease(consumer="w3")
     marks = [
-        MarkRow(1, done.entry, done.token),
-        MarkRow(2, past.entry, past.token),
+        MarkRow("main.1", done.entry, done.token),
+        MarkRow("main.2", past.entry, past.token),
     ]
     assert await room.scripts.mark("w1", marks) == ["ok", "ok"]
-    assert await room.scripts.mark("w3", [MarkRow(1, other.entry, other.token)]) == ["ok"]
+    assert await room.scripts.mark("w3", [MarkRow("main.1", other.entry, other.token)]) == ["ok"]
     assert await room.settled("sent", done) == "ok"
-    assert await room.scripts.mark("w3", [MarkRow(1, other.entry, 1)]) == ["lost"]
+    assert await room.scripts.mark("w3", [MarkRow("main.1", other.entry, 1)]) == ["lost"]
     for lease in (before, past, other):
         await room.silent(lease.entry, lease.consumer)
     found = await room.reclaim()
@@ -181,18 +181,18 @@ async def test_past_its_dot_it_is_ambiguous(room: Mailroom) -> None:
 
 async def test_the_next_mail_on_a_connection_overwrites_the_mark(room: Mailroom) -> None:
     first, second = await room.lease(), await room.lease()
-    await room.scripts.mark("w1", [MarkRow(1, first.entry, first.token)])
-    await room.scripts.mark("w1", [MarkRow(1, second.entry, second.token)])
-    assert await room.do("HGETALL", room.keys.dots) == [b"w1/1", second.entry.encode()]
+    await room.scripts.mark("w1", [MarkRow("main.1", first.entry, first.token)])
+    await room.scripts.mark("w1", [MarkRow("main.1", second.entry, second.token)])
+    assert await room.do("HGETALL", room.keys.dots) == [b"w1/main.1", second.entry.encode()]
 
 
 async def test_no_dot_for_who_lost_it_or_after_a_late_250(room: Mailroom) -> None:
     lease = await room.lease()
     await room.silent(lease.entry, "w1")
     stolen = Lease(lease.entry, (await room.reclaim()).token, "w2")
-    assert await room.scripts.mark("w1", [MarkRow(1, lease.entry, lease.token)]) == ["lost"]
+    assert await room.scripts.mark("w1", [MarkRow("main.1", lease.entry, lease.token)]) == ["lost"]
     assert await room.settled("sent", lease) == "fenced"
-    assert await room.scripts.mark("w2", [MarkRow(1, lease.entry, stolen.token)]) == ["sent"]
+    assert await room.scripts.mark("w2", [MarkRow("main.1", lease.entry, stolen.token)]) == ["sent"]
     assert await room.do("EXISTS", room.keys.dots) == 0
     assert await room.settled("sent", stolen) == "ok"
 

@@ -21,7 +21,7 @@ async def test_the_due_of_the_schedule_by_time(room: Mailroom) -> None:
     assert await room.released() == []
     room.tick(2000)
     found = await room.release("w2")
-    assert [(each.entry, each.slot) for each in found.leases] == [(early, False), (late, False)]
+    assert [(each.entry, each.way) for each in found.leases] == [(early, ""), (late, "")]
     assert (found.left, found.next_us) == (False, (room.now + 7000) * 1000)
     seen = await room.survey()
     assert seen.leases == {early: ("w2", found.token), late: ("w2", found.token)}
@@ -40,7 +40,7 @@ async def test_lanes_go_by_priority_then_age(room: Mailroom) -> None:
     for _ in range(6):
         room.tick(1100)
         [(lease, leased)] = await room.taken()
-        assert leased.slot
+        assert leased.way == "main"
         got.append(lease.entry)
     assert got == [*made["high"], *made["normal"], *made["low"]]
     assert (await room.survey()).visits == {}
@@ -295,7 +295,7 @@ async def test_a_mass_of_retries_holds_up_no_lane_and_no_lane_a_retry(room: Mail
         await room.parked()
     room.tick(60_000)
     found = await room.release("w1", 10)
-    assert Counter(lease.slot for lease in found.leases) == {False: 5, True: 5}
+    assert Counter(lease.way for lease in found.leases) == {"": 5, "main": 5}
     assert found.left
 
 

@@ -15,19 +15,27 @@ from streamq.keys import TABLE
 from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import AdmitRow, MarkRow, ResettleRow, Scripts, SettleRow
+from streamq.queue.scripts import AdmitRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
 
-ROWS: dict[str, Any] = {"admit": AdmitRow, "settle": SettleRow, "mark": MarkRow, "resettle": ResettleRow}
+ROWS: dict[str, Any] = {
+    "admit": AdmitRow,
+    "settle": SettleRow,
+    "mark": MarkRow,
+    "resettle": ResettleRow,
+    "grant": GrantRow,
+}
 
 STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "open": lambda stubs: stubs.open("1", b"salt", 100, ["high"]),
     "admit": lambda stubs: stubs.admit("w1", [AdmitRow("send", "11-1")]),
     "settle": lambda stubs: stubs.settle("w1", [SettleRow("sent", "11-1", 1, "", "", "", b"")]),
-    "mark": lambda stubs: stubs.mark("w1", [MarkRow(1, "11-1", 1)]),
+    "mark": lambda stubs: stubs.mark("w1", [MarkRow("main.1", "11-1", 1)]),
     "release": lambda stubs: stubs.release("w1", 1, ["1-1"]),
     "heartbeat": lambda stubs: stubs.heartbeat("w1", [("11-1", 1)]),
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
+    "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
+    "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),

@@ -15,6 +15,32 @@ from streamq.worker import hand as hand_file
 from streamq.worker.hand import Delivery, Hand
 
 
+def test_a_newer_lease_of_what_is_here_is_taken() -> None:
+    """Parked and released again before the reply that said so was read."""
+    hand = Hand(5)
+    hand.add(held("11-1", 17))
+    assert hand.claim(["11-1"]) == set()
+    assert hand.claim(["11-1"], 17) == set()
+    assert hand.claim(["11-1"], 18) == {"11-1"}
+    assert hand.claim(["11-1"], 18) == set()  # once
+    hand.drop_lease("11-1", 17)
+    hand.add(held("11-1", 18))
+    hand.drop_lease("11-1", 17)
+    assert hand.leases() == [("11-1", 18)]
+
+
+def test_a_lease_of_what_is_being_admitted_is_taken() -> None:
+    """Admission parked it, a release gave it back, and the release's reply was read first."""
+    hand = Hand(5)
+    assert hand.claim(["11-1"]) == {"11-1"}
+    assert hand.claim(["11-1"]) == set()
+    assert hand.claim(["11-1"], 18) == {"11-1"}
+    hand.let_go("11-1", 0)  # the word of admission
+    assert "11-1" in hand
+    hand.let_go("11-1", 18)
+    assert "11-1" not in hand
+
+
 def held(entry: str, token: int = 17, size: int = 100) -> Delivery:
     return Delivery(
         envelope_from="",
@@ -24,6 +50,7 @@ def held(entry: str, token: int = 17, size: int = 100) -> Delivery:
         entry=entry,
         token=token,
         lane="relay|example.net",
+        way="relay",
         mail=cast(Mail, SimpleNamespace()),
         deadline_ms=0,
     )
@@ -31,7 +58,7 @@ def held(entry: str, token: int = 17, size: int = 100) -> Delivery:
 
 def test_room_is_what_neither_pending_nor_held_takes() -> None:
     hand = Hand(3)
-    hand.pending.update({"1-0", "2-0"})
+    hand.pending.update(dict.fromkeys(["1-0", "2-0"], 0))
     assert (hand.room, len(hand)) == (1, 2)
     hand.add(held("1-0"))  # from pending to held: it counts once
     assert (hand.room, len(hand)) == (1, 2)
@@ -42,7 +69,7 @@ def test_room_is_what_neither_pending_nor_held_takes() -> None:
 
 def test_the_size_is_soft_and_room_never_negative() -> None:
     hand = Hand(2)
-    hand.pending.update({"1-0", "2-0", "3-0"})
+    hand.pending.update(dict.fromkeys(["1-0", "2-0", "3-0"], 0))
     assert (hand.room, len(hand)) == (0, 3)
 
 
@@ -90,7 +117,7 @@ def test_whatever_happens_it_adds_up(ops: list[tuple[str, int, int]]) -> None:
     for op, number, token in ops:
         entry = f"{number}-0"
         if op == "pend" and entry not in model:
-            hand.pending.add(entry)
+            hand.pending[entry] = 0
             pending.add(entry)
         elif op == "add":
             hand.add(held(entry, token, size=number * 10))

@@ -35,6 +35,7 @@ def delivery(entry: str) -> Delivery:
         entry=entry,
         token=7,
         lane="main|example.net",
+        way="main",
         mail=cast(Any, None),
         deadline_ms=0,
     )
@@ -52,13 +53,13 @@ async def test_a_mark_names_the_mail_and_the_one_before_it_while_that_is_not_set
         hand.add(one)
     scripts.lost = {"c"}
     try:
-        assert await marker.mark(0, mails["a"])
-        assert await marker.mark(0, mails["b"])  # a's 250 has come, and is not settled
-        assert not await marker.mark(0, mails["c"])  # somebody else's: no dot, and the field still names b
+        assert await marker.mark("main.0", mails["a"])
+        assert await marker.mark("main.0", mails["b"])  # a's 250 has come, and is not settled
+        assert not await marker.mark("main.0", mails["c"])  # somebody else's: no dot, and the field still names b
         hand.drop("c")
-        assert await marker.mark(0, mails["d"])
+        assert await marker.mark("main.0", mails["d"])
         hand.drop("d")  # settled
-        assert await marker.mark(0, mails["e"])
+        assert await marker.mark("main.0", mails["e"])
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -73,7 +74,7 @@ async def test_marks_that_are_asked_for_together_are_one_call() -> None:
     marker = Marker(cast(Spool, SimpleNamespace(scripts=scripts)), Link(nothing), Hand(10), "me")
     running = asyncio.create_task(marker.run())
     try:
-        answers = await asyncio.gather(*(marker.mark(number, delivery(str(number))) for number in range(5)))
+        answers = await asyncio.gather(*(marker.mark(f"main.{number}", delivery(str(number))) for number in range(5)))
     finally:
         running.cancel()
         await asyncio.wait([running])

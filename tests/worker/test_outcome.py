@@ -32,7 +32,13 @@ def mail(**fields: str) -> Mail:
 
 def delivery(one: Mail | None = None, **known: Any) -> Delivery:
     one = one or mail()
-    made: dict[str, Any] = {"entry": ENTRY, "token": 17, "lane": "relay|example.net", "deadline_ms": DEADLINE}
+    made: dict[str, Any] = {
+        "entry": ENTRY,
+        "token": 17,
+        "lane": "relay|example.net",
+        "way": "relay",
+        "deadline_ms": DEADLINE,
+    }
     return Delivery(
         envelope_from=one.envelope_from,
         envelope_to=one.envelope_to,
@@ -126,7 +132,7 @@ def test_a_throttle_is_told_as_one(klass: str) -> None:
 
 
 def test_fail_is_bounced() -> None:
-    made = row(delivery(), report(Action.FAIL))
+    made = row(delivery(), report(Action.FAIL, about_recipient=True))
     assert (made.op, made.kind) == ("dead", "email.bounced")
     assert arg(made) == {
         "reason": "rcpt: 550 5.1.1 nobody",
@@ -136,6 +142,34 @@ def test_fail_is_bounced() -> None:
     }
 
 
+def test_what_is_not_about_a_recipient_is_counted_by_its_words() -> None:
+    said = [
+        report(Action.FAIL, klass="policy", code=554, enhanced="5.7.1", reply=f"554 5.7.1 {text}")
+        for text in (
+            "Rejected: see https://relay.example/help?id=4f2 (qid 4F2A1) for <bob@example.net>",
+            "rejected: see https://relay.example/help?id=9c1 (qid 77B0) for <ann@example.org>",
+            "Rejected: too big",
+        )
+    ]
+    first, second, third = (arg(row(delivery(), each))["text"] for each in said)
+    assert first == second != third
+    assert len(arg(row(delivery(), report(Action.FAIL, reply="554 " + "no " * 400)))["text"]) <= 120
+    assert "text" not in arg(row(delivery(), report(Action.FAIL, code=0, reply="", klass="too_large")))
+
+
+def test_a_hint_for_a_parked_mail_is_honoured_and_capped() -> None:
+    session = {"scope": Scope.SESSION, "stage": Stage.MAIL, "klass": "connection_limit"}
+    assert arg(row(delivery(), report(Action.PARK, hint_ms=90_000, **session)))["wait"] == 90_000
+    assert arg(row(delivery(), report(Action.PARK, hint_ms=10**9)))["hint"] == HINT_MOST_MS
+    refused = row(delivery(notes={"parks": PARKS_MOST}), report(Action.PARK, stage=Stage.RCPT, hint_ms=70_000))
+    assert (refused.op, arg(refused)["hint"]) == ("defer", 70_000)
+
+
+def test_only_silence_may_be_our_own_trouble() -> None:
+    assert "lonely" in arg(row(delivery(), report(Action.PARK)))
+    assert "lonely" not in arg(row(delivery(), report(Action.PARK, code=535, klass="authentication", reply="535 no")))
+
+
 def test_a_failure_without_a_reply_is_named_by_its_class() -> None:
     assert arg(row(delivery(), report(Action.FAIL, reply="", klass="too_large")))["reason"] == "rcpt: too_large"
 
@@ -143,7 +177,7 @@ def test_a_failure_without_a_reply_is_named_by_its_class() -> None:
 def test_a_route_that_is_down_parks_and_is_no_attempt() -> None:
     made = row(delivery(attempts=1), report(Action.PARK))
     assert (made.op, made.kind, made.tail) == ("park", "", b"")
-    assert arg(made) == {"down": True, "class": "unreachable"}
+    assert arg(made) == {"down": True, "class": "unreachable", "reply": "", "hint": 0, "lonely": True}
     made = row(delivery(attempts=1), report(Action.PARK, stage=Stage.MAIL, tried=True))
     assert (made.op, made.kind, arg(made)["own"]) == ("park", "", True)
 
@@ -190,8 +224,8 @@ def test_parks_of_one_route_say_nothing_of_another() -> None:
     one = outcomes(in_hand=1)
     said = report(Action.PARK, scope=Scope.SESSION)
     for _ in range(20):
-        one.row(delivery(lane="bad|example.net"), said, NOW)
-    made = one.row(delivery(lane="good|example.net"), said, NOW)
+        one.row(delivery(lane="bad|example.net", way="bad"), said, NOW)
+    made = one.row(delivery(lane="good|example.net", way="good"), said, NOW)
     assert made is not None
     assert arg(made) == {"wait": 0}
 
@@ -245,9 +279,8 @@ def test_an_ambiguous_mail_waits_for_its_retry() -> None:
 
 @pytest.mark.parametrize("policy", ["resend", "hold", "assume_delivered"])
 def test_an_ambiguous_mail_stays_with_its_route(policy: str) -> None:
-    """`row` holds the lane against the delivery's: no policy hands it to another route."""
-    made = row(delivery(lane="second|example.net"), report(Action.AMBIGUOUS), on_ambiguous=policy)
-    assert made.lane == "second|example.net"
+    made = row(delivery(lane="first>second|example.net", way="second"), report(Action.AMBIGUOUS), on_ambiguous=policy)
+    assert (made.lane, made.way, arg(made).get("ambiguous")) == ("first>second|example.net", "second", True)
     assert tail(made)["route"] == "second"
 
 

@@ -1,8 +1,8 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event dead limit
--- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane lease limit limits meta notes parked
---   schedule seen stream
--- ARGV: now consumer window
+-- needs: base lease index notes seen event dead route limit
+-- KEYS: {streamq}: absent bell clock counts dead due events expiry held holds lane lease limit limits meta notes parked
+--   pauses schedule seen stream
+-- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why
 --   kind       'send', 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
@@ -10,8 +10,8 @@
 --   seen       '' or 10 bytes digest and 4 bytes content hash
 --   id         the producer's id or the entry      tail  inner JSON for events
 --   why        for dead and hold: JSON {reason, class}
--- RETURNS: now, closed (µs until which the lanes' route is closed, 0 if open), token, next (µs of the next due
---   thing this call made, 0 none), then per row: status, notes (JSON or '')
+-- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
+--   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes)
 --   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost
 -- EVENTS: email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
 
@@ -24,7 +24,9 @@ local admitted = {} -- p → highest id admitted
 local out = {}
 local go = {} -- stream → ids that become leases; all of a stream in one XCLAIM
 local lanes = {}
+local passed = false -- something may go that this worker does not take
 local rows_of = {} -- stream .. id → its entry and where its status stands
+know_routes(ARGV[4])
 gather()
 ask_holds(consumer, 2)
 
@@ -74,6 +76,14 @@ local function rule_for(entry, id, tail)
 end
 
 local function event_id(entry) return entry .. '.' .. token end
+
+-- What may have been sent one way goes no other: only that relay can drop the double. Unless nobody has that route any
+-- more. (Where it is not known which way it was, it is the first.)
+local function bound(lane, notes)
+  if notes.stays and (not mine or mine[notes.stays] ~= nil) then return notes.stays .. '|' .. site_in(lane) end
+  if notes.ambiguous and not notes.stays then return route_of(lane) .. '|' .. site_in(lane) end
+  return lane
+end
 
 -- The mail is this consumer's and stands nowhere else.
 local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why)
@@ -149,18 +159,21 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     return 'scheduled'
   end
   -- A newcomer never overtakes its own lane; a better priority than all that is parked there may.
-  local wait = 0
+  local wait, way, others = 0, nil, false
+  lane = bound(lane, notes)
+  lanes[lane] = true
   local queue = queue_of(lane)
   if queue.urgency and queue.urgency <= p then -- nor does it bring the lane's next visit forward
     queue.slot = queue.slot or next_slot(lane, now)
     wait = math.max(queue.slot, queue.visit, now)
   else
-    wait = take_slot(lane, now)
+    wait, way, others = take_slot(lane, now)
   end
   if wait == 0 then
     listed(go, stream, id)
-    return 'go'
+    return 'go', way
   end
+  passed = passed or others
   leave(stream, id)
   park(entry, lane, wait, p, id)
   if not queue.urgency or p < queue.urgency then queue.urgency, queue.visit = p, wait end
@@ -170,20 +183,36 @@ end
 
 for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in each() do
   local p, id, stream = split(entry)
-  local status
+  local status, way
   if not held_token(stream, id, consumer) then
     status = 'lost'
   elseif known(p, id) and place(entry) then
     leave(stream, id)
     status = 'elsewhere'
   else
-    status = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
+    status, way = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
       producer, tail, why)
-    if lane ~= '' then lanes[lane] = true end
   end
   out[#out + 1] = status
   if status == 'go' then rows_of[stream .. id] = {at = #out, entry = entry} end
   out[#out + 1] = status == 'go' and has_notes and redis.call('HGET', K.notes, entry) or ''
+  out[#out + 1] = way or ''
+end
+
+-- Of the worker's routes, or, where it did not say, of these mails': nothing is read while all are closed.
+local function all_closed()
+  local soonest
+  for route, used in pairs(mine or {}) do
+    local till = used and closed_until(route, now) or now + OTHERS_TURN
+    if till <= now then return 0 end
+    soonest = math.min(soonest or till, till)
+  end
+  for lane in pairs(mine and {} or lanes) do
+    local way, opens = open_way(lane, now)
+    if way then return 0 end
+    soonest = math.min(soonest or opens, opens)
+  end
+  return soonest and math.min(soonest, now + LOOK) or 0
 end
 
 for stream, ids in pairs(go) do
@@ -194,7 +223,8 @@ for stream, ids in pairs(go) do
   end
 end
 flush()
-for lane in pairs(lanes) do closed = math.max(closed, route_state(route_of(lane)).till) end
+closed = all_closed()
+if passed and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
 keep_limits(now)
 return {text(now), text(closed), token, text(next), unpack(out)}

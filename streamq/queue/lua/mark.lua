@@ -5,7 +5,7 @@
 -- ARGV: consumer
 -- EACH: connection entry token before
 --   before   '', or the connection's mail before this one, while its 250 is not settled: still past its dot
---   connection  a number that this consumer gave it
+--   connection  '<route>.<a number that this consumer gave it>'
 -- RETURNS: per row: ok, lost (somebody else's lease), sent (a 250 came late: do not send it again)
 -- EVENTS: none
 

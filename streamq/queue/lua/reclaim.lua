@@ -20,15 +20,16 @@ local now = clock(given)
 local token = 0
 local out = {}
 
-local past_dot -- entry → consumer, of all dots; read once, and only where something is reclaimed
+local past_dot -- entry → consumer → route (true: not known), of all dots; read once, and only where something is reclaimed
 local function was_past_dot(entry, who)
   if not past_dot then
     past_dot = {}
     local dots = redis.call('HGETALL', K.dots)
     for at = 1, #dots, 2 do
       for named in dots[at + 1]:gmatch('[^,]+') do
+        local who, connection = dots[at]:match('^(.*)/([^/]*)$')
         past_dot[named] = past_dot[named] or {}
-        past_dot[named][dots[at]:match('^(.*)/[^/]*$')] = true
+        past_dot[named][who] = connection:match('^(.+)%.%d+$') or true
       end
     end
   end
@@ -63,6 +64,7 @@ local function reclaim(p, stream, id, who)
   end
   if ambiguous then
     notes.ambiguous = (notes.ambiguous or 0) + 1
+    notes.stays = type(ambiguous) == 'string' and ambiguous or notes.stays -- the way it may have been sent
     count('total:ambiguous', 1)
     event('email.ambiguous', producer ~= '' and producer or entry, entry, entry .. '.' .. token, now, tail)
   end

@@ -1,12 +1,13 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
--- needs: base lease index notes limit
--- KEYS: {streamq}: absent bell clock counts due expiry held holds lane lease limit limits meta notes parked
+-- needs: base lease index notes route limit
+-- KEYS: {streamq}: absent bell clock counts due expiry held holds lane lease limit limits meta notes parked pauses
 --   schedule stream
--- ARGV: now consumer room bell
+-- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
---   then per lease: entry, from ('scheduled' or 'parked': the latter has its slot), notes (JSON or '')
+--   then per lease: entry, way, notes (JSON or '')
+--   way      the route on which it has its slot; '' for one of the schedule, which has none
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)
@@ -17,20 +18,24 @@ for id in ARGV[4]:gmatch('[^,]+') do
   redis.call('XDEL', K.bell, id)
 end
 
+know_routes(ARGV[5])
 local LANES_A_CALL = 100
+local PAGES = 5 -- of lanes that are others' to visit
 local ASTRAY = 1000000 -- µs
 local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked at again then
 local out, taken, left = {}, 0, 0
 local barred = false
+local passed, others = {}, 0 -- priority → lane → true: due, and for other workers
+local any_passed = false
 local token = 0
 
-local function lease(entry, from)
+local function lease(entry, way)
   if token == 0 then token = new_token() end
   local _, id, stream = split(entry)
   if not take(stream, id, consumer, token) then return vanish(entry, stream, id) end
   taken = taken + 1
   out[#out + 1] = entry
-  out[#out + 1] = from
+  out[#out + 1] = way
   out[#out + 1] = has_notes and redis.call('HGET', K.notes, entry) or ''
 end
 
@@ -41,7 +46,7 @@ local function release_schedule(most)
     if is_rereading(p, stream) then
       barred = true
     elseif unschedule(entry) then
-      lease(entry, 'scheduled')
+      lease(entry, '')
     end
   end
 end
@@ -53,7 +58,8 @@ local function more_scheduled()
   end
 end
 
--- As many of this lane and priority as slots and room allow; µs of the lane's next slot, nil where it is empty.
+-- As many of this lane and priority as slots and room allow; µs of the lane's next slot, nil where it is empty; true
+-- where that slot is another worker's.
 local function release_lane(lane, p)
   while true do
     local members = lane_range(lane, p, math.max(1, math.min(room - taken, 100)))
@@ -63,31 +69,62 @@ local function release_lane(lane, p)
         left = 1
         return now
       end
-      local next = take_slot(lane, now)
-      if next > 0 then return next end
+      local next, way, theirs = take_slot(lane, now)
+      if next > 0 then return next, theirs end
       local entry = unpadded(member)
       if not unpark(entry) then return now + ASTRAY end -- its parts do not agree: for `check --repair`
-      lease(entry, 'parked')
+      lease(entry, way)
     end
   end
+end
+
+-- Lanes that were due at the same µs waited for one window, or one route, since several may have the same first way:
+-- each of them is the first one at times.
+local function in_turn(rows)
+  local lanes, run = {}, {}
+  for at = 1, #rows, 2 do
+    run[#run + 1] = rows[at]
+    if rows[at + 1] ~= rows[at + 3] then
+      for turn = 0, #run - 1 do lanes[#lanes + 1] = run[(now + turn) % #run + 1] end
+      run = {}
+    end
+  end
+  return lanes
+end
+
+-- Up to a hundred lanes, behind so many that are others'; false where there may be more behind them.
+local function visit_lanes(name, p)
+  local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, LANES_A_CALL)
+  local before_ = others
+  for _, lane in ipairs(in_turn(rows)) do
+    local next, theirs = release_lane(lane, p)
+    -- A slot that one priority used is gone for the others of the lane, too.
+    if theirs then
+      passed[name] = passed[name] or {}
+      passed[name][lane] = true
+      any_passed = true
+      others = others + 1
+    elseif next then
+      for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), lane) end
+    else
+      redis.call('ZREM', K.due(name), lane)
+    end
+    if left == 1 then return true end
+  end
+  return others - before_ < LANES_A_CALL
 end
 
 local function release_lanes()
   for at, name in ipairs(NAMES) do
     local p = at - 1
+    others = 0
     if is_rereading(p, K.stream(name)) then
       barred = true
     else
-      for _, lane in ipairs(redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'LIMIT', 0, LANES_A_CALL)) do
-        local next = release_lane(lane, p)
-        -- A slot that one priority used is gone for the others of the lane, too.
-        if next then
-          for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), lane) end
-        else
-          redis.call('ZREM', K.due(name), lane)
-        end
-        if left == 1 then return end
+      for _ = 1, PAGES do
+        if visit_lanes(name, p) then break end
       end
+      if left == 1 then return end
     end
   end
 end
@@ -102,12 +139,25 @@ more_scheduled()
 keep_limits(now)
 
 local next = 0
-local function sooner(found, factor)
-  local us = found[2] and tonumber(found[2]) * factor
-  if us and (next == 0 or us < next) then next = us end
+local function sooner(us) if next == 0 or us < next then next = us end end
+
+local scheduled = redis.call('ZRANGE', K.schedule, 0, 0, 'WITHSCORES')[2]
+if scheduled then sooner(tonumber(scheduled) * 1000) end
+for _, name in ipairs(NAMES) do
+  local theirs, many = passed[name] or {}, 0
+  for _ in pairs(theirs) do many = many + 1 end
+  local rows = redis.call('ZRANGE', K.due(name), 0, many, 'WITHSCORES')
+  for row = 1, #rows, 2 do
+    if not theirs[rows[row]] then
+      sooner(tonumber(rows[row + 1]))
+      break
+    end
+  end
 end
-sooner(redis.call('ZRANGE', K.schedule, 0, 0, 'WITHSCORES'), 1000)
-for _, name in ipairs(NAMES) do sooner(redis.call('ZRANGE', K.due(name), 0, 0, 'WITHSCORES'), 1) end
 if barred and next > 0 then next = math.max(next, now + RETRY) end
-if left == 1 and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
+if any_passed then sooner(now + OTHERS_TURN) end
+-- Woken by the bell, and not for this worker: it does not ring for itself again, but at its next look.
+if (left == 1 or any_passed and ARGV[4] == '') and redis.call('XLEN', K.bell) == 0 then
+  redis.call('XADD', K.bell, '*', 'due', '1')
+end
 return {text(now), text(next), token, left, unpack(out)}

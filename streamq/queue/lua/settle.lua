@@ -1,20 +1,26 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index notes seen event dead limit
--- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane limit limits meta notes parked
---   schedule seen stream
+-- needs: base lease index notes seen event dead route limit outcome
+-- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane lease limit limits meta notes parked
+--   pauses schedule seen stream
 -- ARGV: now consumer window
--- EACH: op entry token lane id kind tail arg
+-- EACH: op entry token lane id kind tail arg way
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
 --                                                                 hash: of its content, if it was parked unlooked-at}
---              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down, ambiguous}
---              dead  dead letter                             arg  JSON {reason, class, reply, judged}
---              park  back to its lane, no attempt            arg  JSON {down (the route failed), wait (ms), own (at this mail)}
+--              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
+--                                                                 hint, ambiguous (it may have been sent)}
+--              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
+--                                                                 breaker counts; absent: it is about the recipient)}
+--              park  back to its lane, no attempt            arg  JSON {wait (ms)}, or of a route that failed {down,
+--                                                                 class, reply, hint (ms: the server said so), own (at
+--                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
---   lane       '' where it does not matter
+--   lane       '' where it does not matter      way  the route it went; '' for its lane's first
 --   kind       the event's type, '' for none; tail its inner JSON
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
+--   parked (dead was asked for, and the breaker holds the route)
+--   alone (parked; the route works for others, so it was not closed)
 -- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; email.ambiguous; a late email.relayed; route.resumed, route.paused
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -22,6 +28,7 @@ local now = clock(given)
 local now_ms = math.floor(now / 1000)
 local next = 0
 local out = {}
+local PROBES_MOST = 2 -- as outcome.py has it for a route that failed
 gather()
 ask_holds(consumer, 2)
 
@@ -106,13 +113,19 @@ function carried_out(mail)
   return 'cancelled'
 end
 
+-- A route is closed from here on, and why.
+local function say_paused(mail, known)
+  known.route, known.class = mail.way, known.class or 'unreachable'
+  event('route.paused', mail.way, '', mail.event_id, now, json(known):sub(2, -2))
+end
+
 function op_of.defer(mail)
   local why = cjson.decode(mail.arg)
   local notes = notes_of(mail.entry)
   notes.attempts = (notes.attempts or 0) + 1
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class = now_ms, why.reply, why.class
-  if why.ambiguous then notes.ambiguous = (notes.ambiguous or 0) + 1 end
+  if why.ambiguous then notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way end
   note(mail.entry, notes)
   local asked = carried_out(mail)
   if asked then return asked end
@@ -123,7 +136,7 @@ function op_of.defer(mail)
     return 'expired'
   end
   local due = math.min(now_ms + why.wait, why.deadline)
-  if why.down then route_down(route_of(mail.lane), now) end
+  if why.down and route_down(mail.way, now, why) then say_paused(mail, {class = why.class, reason = why.reply}) end
   leave(mail.stream, mail.id)
   schedule(mail.entry, due)
   sooner(due * 1000)
@@ -135,14 +148,14 @@ end
 
 function op_of.park(mail)
   local why = cjson.decode(mail.arg)
-  local till = now + (why.wait or 0) * 1000
-  if why.down then
-    local was = route_state(route_of(mail.lane)).down
-    till = math.max(till, route_down(route_of(mail.lane), now))
-    if was == 0 then
-      event('route.paused', route_of(mail.lane), '', mail.event_id, now,
-        '"route":' .. json(route_of(mail.lane)) .. ',"class":' .. json(why.class or 'unreachable'))
-    end
+  local status = 'ok'
+  local till = now
+  if not why.down then
+    till = now + (why.wait or 0) * 1000
+  elseif why.lonely and works_for_others(mail.way, consumer, now) then
+    status, why.own = 'alone', nil
+  elseif route_down(mail.way, now, why) then
+    say_paused(mail, {class = why.class, reason = why.reply})
   end
   local asked = carried_out(mail)
   if asked then return asked end
@@ -154,24 +167,65 @@ function op_of.park(mail)
   leave(mail.stream, mail.id)
   park(mail.entry, mail.lane, math.max(till, next_slot(mail.lane, now)))
   sooner(math.max(till, now))
-  return 'ok'
+  return status
+end
+
+-- The breaker: where most of the last hundred died of one text that is not about recipients, it is not the mails. The
+-- route closes, and what would die of that class from here on parks. One that was the probe three times dies all the
+-- same: it may be the only one of its kind, and stand in front of all others.
+local function is_broken(mail)
+  local why = cjson.decode(mail.arg)
+  local state = route_state(mail.way)
+  local many = same_failures(mail.way, why.text)
+  if state.down == 0 and many > MOST_OF_RING then
+    route_down(mail.way, now, {class = 'breaker', of = why.class, reply = why.reply})
+    say_paused(mail, {class = 'breaker', of = why.class, reason = why.reply, count = many, outcomes = RING})
+  elseif state.class ~= 'breaker' or state.of ~= why.class then
+    return false
+  end
+  if tonumber(mail.token) <= state.mark then return true end
+  local notes = notes_of(mail.entry)
+  if (notes.parks or 0) >= PROBES_MOST then return false end
+  notes.parks = (notes.parks or 0) + 1
+  note(mail.entry, notes)
+  return true
 end
 
 local spoke = {sent = true, defer = true, dead = true}
 
-for op, entry, token, lane, producer, kind, tail, arg in each() do
+-- What a judgement says of the route. Good news of before a pause is none: only a mail that was leased since was its
+-- probe. A breaker hears of nothing but a 250.
+local function heard(mail, text_)
+  note_good(mail.way, consumer, now)
+  if not text_ then other_outcome(mail.way) end
+  local state = route_state(mail.way)
+  local class = state.class
+  if state.down == 0 or tonumber(mail.token) <= state.mark or (class == 'breaker' and mail.op ~= 'sent') then return end
+  if class == 'breaker' then forgive(mail.way, RING_KEPT) end
+  route_up(mail.way, now)
+  event('route.resumed', mail.way, '', mail.event_id, now, '"route":' .. json(mail.way) .. ',"class":' .. json(class))
+  sooner(now)
+end
+
+for op, entry, token, lane, producer, kind, tail, arg, way in each() do
   local p, id, stream = split(entry)
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
-      arg = arg, event_id = entry .. '.' .. token}
+      arg = arg, event_id = entry .. '.' .. token, op = op, token = token, way = way ~= '' and way or route_of(lane)}
     local refused = op == 'defer' and cjson.decode(arg).down -- judged, and no good word about the route
-    if spoke[op] and not refused and lane ~= '' and route_up(route_of(lane), now) then
-      event('route.resumed', route_of(lane), '', mail.event_id, now, '"route":' .. json(route_of(lane)))
-      sooner(now)
-    end
+    local said = op == 'dead' and cjson.decode(arg).text
+    if spoke[op] and not refused and lane ~= '' then heard(mail, said) end
     -- What was sent is neither tried again nor reported as failed.
     local was_sent = op ~= 'sent' and op ~= 'gone' and sent_late(entry, stream, id, producer, mail.event_id, now)
-    out[#out + 1] = was_sent and 'ok' or op_of[op](mail)
+    if was_sent then
+      out[#out + 1] = 'ok'
+    elseif said and lane ~= '' and is_broken(mail) then
+      mail.arg = '{}'
+      local status = op_of.park(mail)
+      out[#out + 1] = status == 'ok' and 'parked' or status
+    else
+      out[#out + 1] = op_of[op](mail)
+    end
   else
     -- A 250 that comes too late: the new owner must learn of it before its own dot.
     if not exists(stream, id) then
@@ -187,4 +241,5 @@ for op, entry, token, lane, producer, kind, tail, arg in each() do
 end
 
 flush()
+keep_records()
 return {text(now), text(next), unpack(out)}

@@ -2,8 +2,8 @@
 -- without leaving the server; all others become this consumer's, as XREADGROUP would have made them. No slot is
 -- taken here. A mail that was read before, that a rule is for, whose id is known already, or whose time is over is
 -- left to admission.
--- needs: base lease index notes seen limit
--- KEYS: {streamq}: absent clock counts due expiry held holds lane limit limits meta notes parked schedule seen
+-- needs: base lease index notes seen route limit
+-- KEYS: {streamq}: absent clock counts due expiry held holds lane limit limits meta notes parked pauses schedule seen
 --   stream
 -- ARGV: now consumer window p route room most max_age max_bytes
 --   p          digit of the priority                    route      of every plain mail
@@ -21,8 +21,8 @@ local now = clock(given)
 local now_ms = math.floor(now / 1000)
 local stream = STREAMS[p + 1]
 
-local closed = route_state(route).till
-if closed <= now then closed = 0 end
+local way, closed = open_way(route .. '|', now)
+if way then closed = 0 end
 local last = delivered(stream)
 if closed > 0 or not last or is_rereading(p, stream) then return {text(now), text(closed), '0', 0, 0, 0} end
 

@@ -2,7 +2,10 @@
 -- Names that mean the same in every header:
 --   now       µs, '' for the server's time           window    ms, how long a producer's id is known
 --   consumer  who calls                              entry     '<p><ms>-<seq>'
---   token     of the lease                           lane      '<route>|<site>', '' where it does not matter
+--   token     of the lease                           lane      '<route>|<site>', '' where it does not matter; with
+--             several ways, in their order: '<route>><route>|<site>'
+--   route     its name                               routes    comma list: those that the worker knows, '-' before
+--             one that it does not use now; '' for any
 --   id        the producer's id, or the entry        kind      an event's type
 --   tail      inner JSON of an event
 

@@ -1,0 +1,164 @@
+"""Routes: which there are, which are closed and why; pause, resume."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from streamq.cli.app import Json, app, open_queue, run_async
+from streamq.cli.choice import DryRun
+from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
+from streamq.errors import NotFound, SettingsError
+from streamq.queue.look import now_ms
+from streamq.queue.routes import ClosedRoute, RouteView, route_views
+from streamq.queue.spool import Spool
+from streamq.settings import duration_ms
+
+route = typer.Typer(name="route", help="Routes: look, pause, resume.", no_args_is_help=True)
+app.add_typer(route)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a route, as `[routes.NAME]` has it")]
+REASON_MOST = 300  # characters: it stands in events and in everybody's status
+
+
+def _known(spool: Spool) -> list[str]:
+    """Those of these settings. Who looks need not have the workers' file: `relay` is the short way's name."""
+    return list(spool.settings.ways) or ["relay"]
+
+
+async def _found(spool: Spool, name: str) -> RouteView:
+    """Raises `NotFound` where neither these settings nor the queue know it."""
+    view = next(each for each in await route_views(spool, [name]) if each.name == name)
+    if name not in spool.settings.ways and not (view.shares or view.closed or view.parked):
+        raise NotFound(
+            f"no route {name!r}: neither in these settings, nor does a worker use it, nor is a mail parked for it"
+        )
+    return view
+
+
+def why_words(closed: ClosedRoute) -> str:
+    """Why it is closed, and until when, in words."""
+    if closed.why == "operator":
+        till = "until `streamq route resume`" if closed.left_ms is None else f"for {shown_ms(closed.left_ms)}"
+        words = f"paused by an operator {till}" + (", its mails wait" if closed.hold else "")
+    else:
+        of = f" of {closed.of}" if closed.of else ""
+        words = f"{closed.why}{of}, probes in {shown_ms(closed.left_ms or 0)}"
+    return f"{words}: {closed.text}" if closed.text else words
+
+
+def _shown(view: RouteView) -> dict[str, object]:
+    return {**asdict(view), "open": not view.closed, "connections": view.connections}
+
+
+@route.command("ls")
+def list_routes(json: Json = False) -> None:
+    """Each route: weight, connections granted to workers, mails parked, and whether it is open."""
+
+    async def run() -> None:
+        async with open_queue() as spool:
+            views = await route_views(spool, _known(spool))
+            if json:
+                emit([_shown(view) for view in views])
+                return
+            ways = spool.settings.ways
+            rows = []
+            for view in views:
+                way = ways.get(view.name)
+                weight = "–" if way is None else "reserved" if way.reserved else str(way.weight)
+                most = f"/{way.connections}" if way is not None else ""
+                state = "; ".join(why_words(each) for each in view.closed) or "open"
+                rows.append([view.name, weight, f"{view.connections}{most}", f"{view.parked:,}", clip(state, 200)])
+            columns = ("route", "weight", "connections", "parked", "state")
+            console.print(table(columns, rows, right=("weight", "connections", "parked"), firm=1), soft_wrap=True)
+
+    run_async(run)
+
+
+@route.command("show")
+def show_route(name: Name, json: Json = False) -> None:
+    """One route: why it is closed, since when, who has its connections."""
+
+    async def run() -> None:
+        async with open_queue() as spool:
+            view = await _found(spool, name)
+            if json:
+                emit(_shown(view))
+                return
+            now = await now_ms(spool)
+            way = spool.settings.ways.get(name)
+            lines = [("relay", way.shown)] if way is not None else []
+            lines.append(("parked", f"{view.parked:,} mails whose first way it is"))
+            shares = ", ".join(f"{many} {who}" for who, many in sorted(view.shares.items()))
+            lines.append(("shares", shares or "no worker has connections of it"))
+            if not view.closed:
+                lines.append(("state", "open"))
+            for each in view.closed:
+                lines.append(("closed", f"since {shown_ms(max(0, now - each.since_ms))}: {why_words(each)}"))
+                if each.probes:
+                    lines.append(("probes", f"{each.probes} in vain"))
+            for label, text in lines:
+                console.print(f"{label:<9} {clip(text, 600)}", soft_wrap=True)
+
+    run_async(run)
+
+
+@route.command("pause")
+def pause_route(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="why: for events and for whoever looks", metavar="TEXT")] = "",
+    until: Annotated[
+        str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="its mails wait for it, though another way is open")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Nothing goes this way any more. What has another way goes there, the rest waits, without an attempt."""
+    try:
+        for_ms = None if until is None else duration_ms(until)
+    except ValueError as wrong:
+        raise SettingsError(f"--for: {wrong}") from None
+    if for_ms == 0:
+        raise SettingsError("--for: no time at all (got '0')")
+    if len(reason) > REASON_MOST:
+        raise SettingsError(f"--reason: at most {REASON_MOST} characters (got {len(reason)})")
+
+    async def run() -> None:
+        async with open_queue() as spool:
+            view = await _found(spool, name)
+            if not dry_run:
+                till_us = 0 if for_ms is None else (await now_ms(spool) + for_ms) * 1000
+                await spool.scripts.pause("pause", [name], till_us=till_us, hold=hold, reason=reason)
+            _say("pause", "paused", view, dry_run, json)
+            if not hold and not json and len(spool.settings.ways) > 1:
+                note("mails that may go another way do; --hold keeps them")
+
+    run_async(run)
+
+
+@route.command("resume")
+def resume_route(name: Name, dry_run: DryRun = False, json: Json = False) -> None:
+    """Open it again, whoever closed it: an operator, a failure, the breaker. Exit 1 where it was open."""
+
+    async def run() -> bool:
+        async with open_queue() as spool:
+            view = await _found(spool, name)
+            status = "resumed" if view.closed else "open"
+            if not dry_run:
+                [status] = await spool.scripts.pause("resume", [name])
+            _say("resume", status, view, dry_run, json)
+            return status != "open"
+
+    if not run_async(run):
+        raise typer.Exit(1)
+
+
+def _say(verb: str, status: str, view: RouteView, dry_run: bool, json: bool) -> None:
+    if json:
+        emit({"verb": verb, "route": view.name, "status": status, "parked": view.parked, "dry_run": dry_run})
+        return
+    dry = " (dry run: nothing was changed)" if dry_run else ""
+    console.print(f"{view.name}: {status}; {view.parked:,} mails are parked for it{dry}", soft_wrap=True)

@@ -1,0 +1,108 @@
+"""Looks at routes: which are closed and why, whose connections they are, how many mails are parked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from streamq.queue.connection import command, pipelined
+from streamq.queue.spool import Spool
+
+__all__ = ["ClosedRoute", "RouteView", "closed_routes", "route_views"]
+
+OPERATOR = "operator"
+NEVER_US = 9 * 10**15  # as lib/route.lua has it: a pause without an end
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRoute:
+    """Why nothing goes. `why`: `operator`, `breaker`, or the class of the failure; `of`: the class that tripped the
+    breaker; `text`: the operator's reason, or what the relay said; `left_ms`: until the next probe, or the end of an
+    operator's pause, None where that has none; `hold`: its mails wait though another way may be open; `probes`: how
+    many were in vain."""
+
+    name: str
+    why: str
+    of: str
+    text: str
+    since_ms: int
+    left_ms: int | None
+    hold: bool = False
+    probes: int = 0
+
+
+@dataclass(slots=True)
+class RouteView:
+    """One route. `shares`: worker → the connections that it was granted; `open`, by grants that have not run out.
+    `parked`: mails whose first way it is."""
+
+    name: str
+    parked: int
+    shares: dict[str, int]
+    closed: list[ClosedRoute] = field(default_factory=list)
+
+    @property
+    def connections(self) -> int:
+        return sum(self.shares.values())
+
+
+def closed_routes(flat: list[Any], now_ms: int) -> list[ClosedRoute]:
+    """From `HGETALL {q}:pauses`. A route may be closed twice: it failed, and an operator paused it."""
+    found: list[ClosedRoute] = []
+    for name, text in sorted(zip(flat[::2], flat[1::2], strict=True)):
+        found += _closed(name.decode(), orjson.loads(text), now_ms)
+    return found
+
+
+def _closed(name: str, known: Mapping[str, Any], now_ms: int) -> Iterable[ClosedRoute]:
+    asked = known.get("asked")
+    if asked and int(asked["till"]) // 1000 > now_ms:
+        till = int(asked["till"])
+        yield ClosedRoute(
+            name,
+            OPERATOR,
+            "",
+            asked.get("reason", ""),
+            int(asked["since"]) // 1000,
+            None if till >= NEVER_US else till // 1000 - now_ms,
+            hold=asked.get("hold", False),
+        )
+    if known.get("down"):
+        left = max(0, int(known["till"]) // 1000 - now_ms)
+        yield ClosedRoute(
+            name,
+            known.get("class", ""),
+            known.get("of", ""),
+            known.get("reply", ""),
+            int(known["since"]) // 1000,
+            left,
+            probes=known["down"] - 1,
+        )
+
+
+async def route_views(spool: Spool, names: Iterable[str] = ()) -> list[RouteView]:
+    """Of these names, and of all that are closed; in that order, each once."""
+    seconds, micros = await command(spool.redis, "TIME")
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    closed = closed_routes(await command(spool.redis, "HGETALL", spool.keys.pauses), now_ms)
+    all_names = list(dict.fromkeys([*names, *(each.name for each in closed)]))
+    asked: list[tuple[str, ...]] = []
+    for name in all_names:
+        asked += [
+            ("HGETALL", spool.keys.grants(name)),
+            ("ZLEXCOUNT", spool.keys.parked, f"[{name}>", f"({name}?"),
+            ("ZLEXCOUNT", spool.keys.parked, f"[{name}|", f"({name}}}"),
+        ]
+    replies = await pipelined(spool.redis, asked) if asked else []
+    views = []
+    for name, flat, others, alone in zip(all_names, replies[::3], replies[1::3], replies[2::3], strict=True):
+        shares = {}
+        for who, text in zip(flat[::2], flat[1::2], strict=True):
+            granted, _, till = text.split()
+            if int(till) // 1000 > now_ms:
+                shares[who.decode("utf-8", "replace")] = int(granted)
+        views.append(RouteView(name, others + alone, shares, [each for each in closed if each.name == name]))
+    return views

@@ -1,0 +1,167 @@
+"""What this process may use of its routes: its share of their connections, and whether it uses them at all now.
+
+SHARES   Connections of a route are counted over all workers: each holds a lease of some (grant.lua), which it renews
+         once a second, or at once when a courier has work for more. No mail waits for that but the first of a burst
+         that is larger than the share. A lease that cannot be renewed opens nothing any more; what is open goes on.
+USE      A route is not used while others have all its connections, or while it fails here and works for others: then
+         this process leaves its mails to them (`listed`), and finds out for itself later.
+NEWS     The renewal says which routes are closed. One that opens again is tried at once: the reader goes on, the
+         courier does not wait for its own time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from streamq.queue.scripts import Grant, GrantRow
+from streamq.queue.spool import Spool
+from streamq.smtp.courier import Courier, RouteState
+from streamq.worker.link import Link
+
+__all__ = ["Allowances"]
+
+RENEW_SECONDS = 1.0
+LEASE_SECONDS = 4.0
+AGAIN_SECONDS = (0.05, 0.25)  # between two renewals for want of connections: after one that brought some, or none
+STUCK = 2  # renewals without a connection, and letters wait: others have them all
+ALERTS = frozenset({"authentication", "quota", "tls", "settings"})  # no waiting mends these: a person must know
+log = logging.getLogger("streamq.route")
+
+
+class Allowances:
+    """One per process. `reopened` is called when a route opens, `hand_back` with the name of one whose letters should
+    go back to their lanes."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        link: Link,
+        consumer: str,
+        reopened: Callable[[], object],
+        hand_back: Callable[[str], object],
+    ) -> None:
+        self.spool = spool
+        self.link = link
+        self.consumer = consumer
+        self.reopened = reopened
+        self.hand_back = hand_back
+        self.couriers: dict[str, Courier] = {}
+        self.allowed: dict[str, int] = {}
+        self._closed: set[str] = set()
+        self._alone: set[str] = set()
+        self._broken: set[str] = set()
+        self._stuck: dict[str, int] = {}
+        self._short = asyncio.Event()
+        self._lapse: asyncio.TimerHandle | None = None
+
+    def listed(self) -> str:
+        """For the scripts: the routes that this process knows, '-' before one that it does not use now."""
+        return ",".join(name if self._is_used(name) else f"-{name}" for name in self.couriers)
+
+    def _is_used(self, name: str) -> bool:
+        if name in self._alone:
+            if self.couriers[name].closed_for > 0:
+                return False
+            self._alone.discard(name)
+        return self.allowed.get(name, 0) > 0
+
+    # -- what others tell --------------------------------------------------------------------------
+
+    def short(self) -> None:
+        """A courier has work for more connections than it may open."""
+        self._short.set()
+
+    def alone(self, route: str) -> None:
+        """It fails here, and works for others."""
+        if route not in self._alone:
+            log.warning("route %s fails for this worker alone: its mails are left to the others for now", route)
+        self._alone.add(route)
+
+    def broken(self, route: str) -> None:
+        """The breaker holds it."""
+        if route not in self._broken:
+            log.error("route %s is held: most of its mails died of one text (`streamq route show %s`)", route, route)
+        self._broken.add(route)
+
+    def state(self, said: RouteState) -> None:
+        """A courier's own view of its route."""
+        if said.up:
+            log.warning("route %s answers again", said.name)
+            return
+        level = logging.ERROR if said.klass in ALERTS else logging.WARNING
+        log.log(level, "route %s is closed: %s at %s: %s", said.name, said.klass, said.stage, said.reply or "no reply")
+
+    # -- renewing ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while True:
+            had = dict(self.allowed)
+            await self.ask()
+            await asyncio.sleep(AGAIN_SECONDS[0] if self.allowed != had else AGAIN_SECONDS[1])
+            try:
+                async with asyncio.timeout(RENEW_SECONDS):
+                    await self._short.wait()
+            except TimeoutError:
+                pass
+
+    async def ask(self) -> None:
+        """Renew, and hear which routes are closed. One round trip."""
+        self._short.clear()
+        loop = asyncio.get_running_loop()
+        rows = [
+            GrantRow(name, courier.route.connections, courier.wanted, courier.connections)
+            for name, courier in self.couriers.items()
+        ]
+
+        async def grant() -> tuple[float, list[Grant]]:
+            asked_at = loop.time()  # of the call that came through: its lease is not older than that
+            return asked_at, (await self.spool.scripts.grant(self.consumer, round(LEASE_SECONDS * 1000), rows))[1]
+
+        asked_at, grants = await self.link.call(grant)
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._lapse = loop.call_at(asked_at + LEASE_SECONDS, self._lapsed)
+        opened = False
+        for row, granted in zip(rows, grants, strict=True):
+            opened |= self._hear(row.route, granted.closed_us > 0)
+            self.allowed[row.route] = granted.allowance
+            self.couriers[row.route].allow(granted.allowance)
+            self._unstick(row.route)
+        if opened:
+            self.reopened()
+
+    def _hear(self, name: str, closed: bool) -> bool:
+        """True where it has opened."""
+        if closed:
+            self._closed.add(name)
+            return False
+        if name not in self._closed:
+            return False
+        self._closed.discard(name)
+        self._broken.discard(name)
+        self.couriers[name].look_again()
+        return True
+
+    def _unstick(self, name: str) -> None:
+        courier = self.couriers[name]
+        waits = self.allowed[name] == 0 and courier.connections == 0 and courier.waiting > 0
+        self._stuck[name] = self._stuck.get(name, 0) + 1 if waits else 0
+        if self._stuck[name] > STUCK:
+            self.hand_back(name)
+
+    def _lapsed(self) -> None:
+        """Others may have what was ours by now. What is open goes on: it was counted, and its mails are under way."""
+        log.warning("no word about connections for %.0f s: no new ones", LEASE_SECONDS)
+        for name, courier in self.couriers.items():
+            courier.allow(self.allowed.get(name, 0), opening=False)
+
+    async def leave(self) -> None:
+        """Give all back."""
+        rows = [GrantRow(name, 0, 0, 0) for name in self.couriers]
+        await self.spool.scripts.grant(self.consumer, 0, rows)
+
+    def stop(self) -> None:
+        if self._lapse is not None:
+            self._lapse.cancel()
