@@ -115,10 +115,13 @@ class Programs:
         return self.sink_
 
     async def worker(self, config: str = "", **settings: Any) -> WorkerProcess:
-        """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once."""
-        assert self.sink_ is not None
+        """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once.
+
+        Its relay is the sink, where no setting says otherwise.
+        """
         number = len(self.workers)
-        known = {"redis_url": self.url, "relay": self.sink_.url, **settings}
+        relay = {"relay": self.sink_.url} if self.sink_ is not None else {}
+        known = {"redis_url": self.url, **relay, **settings}
         environment = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()}
         words = ["-m", "streamq"]
         if config:

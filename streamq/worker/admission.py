@@ -21,13 +21,7 @@ __all__ = ["Admission", "ways_of"]
 PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 CLOSED_SECONDS = 1.0
-NOTHING: Mapping[str, str] = {}
 CLOSED_MOST = 10_000  # lanes
-
-
-def _slotted(row: AdmitRow, way: str) -> AdmitRow:
-    """With the slot that it has on this route."""
-    return row._replace(kind="slot", lane=f"{way}|{row.lane.partition('|')[2]}") if way and row.kind == "send" else row
 
 
 def ways_of(lane: str) -> list[str]:
@@ -62,26 +56,25 @@ class Admission:
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry], slotted: Mapping[str, str] = NOTHING) -> list[str]:
-        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked.
-        `slotted`: on which route they have their slots."""
+    async def admit(self, entries: Sequence[Entry]) -> list[str]:
+        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked."""
         part: list[Entry] = []
         parked: list[str] = []
         size = 0
         for entry in entries:
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
-                parked += await self._admit(part, slotted)
+                parked += await self._admit(part)
                 part, size = [], 0
             part.append(entry)
         if part:
-            parked += await self._admit(part, slotted)
+            parked += await self._admit(part)
         return parked
 
-    async def _admit(self, entries: Sequence[Entry], slotted: Mapping[str, str] = NOTHING) -> list[str]:
+    async def _admit(self, entries: Sequence[Entry]) -> list[str]:
         now = asyncio.get_running_loop().time()
-        judged = [self.intake.judge(entry) if entry.entry in slotted else self._look(entry, now) for entry in entries]
-        rows = [_slotted(row, slotted.get(row.entry, "")) for row, _ in judged]
+        judged = [self._look(entry, now) for entry in entries]
+        rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
         self.closed_us = admitted.closed_us
@@ -119,8 +112,8 @@ class Admission:
                 self._closed.clear()
         return self.intake.judge(entry)
 
-    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str) -> None:
-        """Into the outbox of the route that gave it a slot."""
+    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str, *, unhashed: bool = False) -> None:
+        """Into the outbox of the route that gave it a slot. `unhashed`: it may have been parked unlooked-at."""
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         stays = known.get("stays")
         bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
@@ -143,33 +136,31 @@ class Admission:
             deadline_ms=row.deadline,
             attempts=int(known.get("attempts", 0)),
             notes=known,
+            unhashed=unhashed,
         )
         self.hand.add(delivery)
         self.outboxes[way].put(delivery)
 
     async def take_back(self, leases: Sequence[Leased], token: int) -> None:
         """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
-        one, or unseen, or where the settings send it elsewhere by now, it is admitted."""
+        one, or where the settings send it elsewhere by now, it is admitted."""
         for start in range(0, len(leases), PAGE):
             await self._take_page(leases[start : start + PAGE], token)
 
     async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
         found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
-        rest: list[Entry] = []
-        slotted: dict[str, str] = {}
+        unslotted: list[Entry] = []
         for lease, entry in zip(leases, found, strict=True):
             if entry is None:
                 await self._vanished(lease.entry, token)
                 continue
             row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
             if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
-                if not lease.unseen:
-                    self.deliver(row, mail, token, lease.notes, lease.way)
-                    continue
-                slotted[lease.entry] = lease.way
-            rest.append(entry)
-        if rest:
-            await self.admit(rest, slotted)
+                self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
+            else:
+                unslotted.append(entry)
+        if unslotted:
+            await self.admit(unslotted)
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

@@ -6,9 +6,8 @@
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
---   then per lease: entry, way, unseen, notes (JSON or '')
---   way      the route on which it has its slot; '' for one of the schedule, which has none
---   unseen   1: it has its slot, and admission has not seen it yet
+--   then per lease: entry, way (the route on which it has its slot; '' for one of the schedule, which has none), notes
+--   (JSON or '')
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)
@@ -30,14 +29,13 @@ local passed, others = {}, 0 -- priority → lane → true: due, and for other w
 local any_passed = false
 local token = 0
 
-local function lease(entry, way, unseen)
+local function lease(entry, way)
   if token == 0 then token = new_token() end
   local _, id, stream = split(entry)
   if not take(stream, id, consumer, token) then return vanish(entry, stream, id) end
   taken = taken + 1
   out[#out + 1] = entry
   out[#out + 1] = way
-  out[#out + 1] = unseen and 1 or 0
   out[#out + 1] = has_notes and redis.call('HGET', K.notes, entry) or ''
 end
 
@@ -74,9 +72,8 @@ local function release_lane(lane, p)
       local next, way, theirs = take_slot(lane, now)
       if next > 0 then return next, theirs end
       local entry = unpadded(member)
-      local stood, unseen = unpark(entry)
-      if not stood then return now + ASTRAY end -- its parts do not agree: for `check --repair`
-      lease(entry, way, unseen)
+      if not unpark(entry) then return now + ASTRAY end -- its parts do not agree: for `check --repair`
+      lease(entry, way)
     end
   end
 end

@@ -46,20 +46,28 @@ local function windows(lane)
   return found
 end
 
+-- Its windows; a changed limit keeps its history.
+local function windows_at(target, now)
+  local all = windows(target)
+  for _, window in ipairs(all) do
+    if window.before ~= window.t then
+      window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
+      window.before = window.t
+      window.changed = true
+    end
+  end
+  return all
+end
+
 -- 0 and the way: a slot of it was taken. Else: µs at which the next one comes, and nothing was taken; true where it is
 -- another worker that may take it now.
 local function take_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens end
   if mine and mine[way] == false then return now, nil, true end
-  local all = windows(way .. '|' .. site_in(lane))
+  local all = windows_at(way .. '|' .. site_in(lane), now)
   local next = 0
   for _, window in ipairs(all) do
-    if window.before ~= window.t then -- a changed limit keeps its history
-      window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
-      window.before = window.t
-      window.changed = true
-    end
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   if next > 0 then return math.ceil(next) end
@@ -76,7 +84,7 @@ local function next_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens end
   local next = 0
-  for _, window in ipairs(windows(way .. '|' .. site_in(lane))) do
+  for _, window in ipairs(windows_at(way .. '|' .. site_in(lane), now)) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   return math.ceil(next)
