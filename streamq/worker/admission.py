@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -56,24 +56,25 @@ class Admission:
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry]) -> list[str]:
-        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked."""
+    async def admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
+        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked. For those in
+        `whole` no glance will do: it was their turn, and a glance would park them again and again."""
         part: list[Entry] = []
         parked: list[str] = []
         size = 0
         for entry in entries:
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
-                parked += await self._admit(part)
+                parked += await self._admit(part, whole)
                 part, size = [], 0
             part.append(entry)
         if part:
-            parked += await self._admit(part)
+            parked += await self._admit(part, whole)
         return parked
 
-    async def _admit(self, entries: Sequence[Entry]) -> list[str]:
+    async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
-        judged = [self._look(entry, now) for entry in entries]
+        judged = [self.intake.judge(entry) if entry.entry in whole else self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
@@ -149,7 +150,7 @@ class Admission:
 
     async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
         found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
-        rest: list[Entry] = []
+        unslotted: list[Entry] = []
         for lease, entry in zip(leases, found, strict=True):
             if entry is None:
                 await self._vanished(lease.entry, token)
@@ -157,10 +158,10 @@ class Admission:
             row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
             if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
                 self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
-                continue
-            rest.append(entry)
-        if rest:
-            await self.admit(rest)
+            else:
+                unslotted.append(entry)
+        if unslotted:
+            await self.admit(unslotted, {lease.entry for lease in leases if lease.way})
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

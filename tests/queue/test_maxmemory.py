@@ -11,7 +11,7 @@ from mailroom import DAY, Lease, Mailroom, ident
 from redis.exceptions import ResponseError
 
 from streamq.queue.check import check
-from streamq.queue.scripts import MarkRow, ResettleRow, why
+from streamq.queue.scripts import GrantRow, MarkRow, ResettleRow, why
 from streamq.queue.spool import Spool
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -54,6 +54,20 @@ async def test_settle(room: Full, op: str) -> None:
     assert await room.settled(op, lease) == "ok"
     assert await room.settled(op, lease) == "fenced"
     assert (await room.survey()).leases == {}
+
+
+async def test_routes_close_open_and_share_their_connections(room: Full) -> None:
+    lease = await room.lease()
+    made = [await room.lease() for _ in range(51)]
+    await room.full()
+    assert await room.settled("park", lease, down=True) == "ok"
+    assert await room.scripts.pause("pause", ["other"], reason="full") == ["paused"]
+    _, [granted] = await room.scripts.grant("w1", 4000, [GrantRow("main", 20, 20, 0)])
+    assert (granted.allowance, granted.closed_us) == (20, (room.now + 1000) * 1000)
+    assert await room.scripts.pause("resume", ["main", "other"]) == ["resumed", "resumed"]
+    assert await room.released() == [lease.entry]
+    rows = [room.end("dead", each, text="policy no", reply="554 no") for each in made]
+    assert (await room.scripts.settle("w1", rows)).statuses == ["ok"] * 50 + ["parked"]
 
 
 async def test_admit(room: Full) -> None:

@@ -92,7 +92,7 @@ async def kinds_of(c: Crew, name: str, last: str) -> list[tuple[str, str]]:
 async def test_a_dot_without_a_reply(server_url: str, policy: str, last: str, events: list[str], times: int) -> None:
     """It is said, the policy decides, and another route gets none of it."""
     async with crew(server_url) as c, relay(1) as one:
-        ways = {**routes(one), "second": {"url": c.sink.url}}
+        ways = {**routes(one), "second": {"url": c.sink.url, "weight": 0}}
         await c.worker(relay=None, routes=ways, on_ambiguous=policy)
         entry = await c.add(id="a1")
         await one.there.wait()

@@ -6,8 +6,8 @@
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
---   then per lease: entry, way, notes (JSON or '')
---   way      the route on which it has its slot; '' for one of the schedule, which has none
+--   then per lease: entry, way (the route on which it has its slot; '' for one of the schedule, which has none), notes
+--   (JSON or '')
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)

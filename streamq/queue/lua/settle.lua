@@ -116,6 +116,7 @@ end
 -- A route is closed from here on, and why.
 local function say_paused(mail, known)
   known.route, known.class = mail.way, known.class or 'unreachable'
+  if known.reason == '' then known.reason = nil end
   event('route.paused', mail.way, '', mail.event_id, now, json(known):sub(2, -2))
 end
 

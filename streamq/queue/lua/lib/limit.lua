@@ -46,9 +46,9 @@ local function windows(lane)
   return found
 end
 
--- A way's windows at a site; a changed limit keeps its history.
-local function windows_at(lane, now)
-  local all = windows(lane)
+-- Its windows; a changed limit keeps its history.
+local function windows_at(target, now)
+  local all = windows(target)
   for _, window in ipairs(all) do
     if window.before ~= window.t then
       window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
