@@ -150,7 +150,7 @@ class Rig:
         return reply.statuses
 
     def mark(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> list[str]:
-        rows = [MarkRow(f"main.{n % 2}", *lease) for n, lease in enumerate(leases)]
+        rows = [MarkRow(f"{self.mail(e).lane.partition('|')[0]}.{n % 2}", e, t) for n, (e, t) in enumerate(leases)]
         reply = self.run(self.spool.scripts.mark(worker.name, rows))
         predictions.mark(self.book, worker.name, rows, reply)
         return reply
