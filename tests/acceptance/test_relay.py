@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from bench.programs import feed
@@ -99,10 +100,10 @@ async def test_a_relay_that_is_away_burns_no_attempt_and_is_found_by_one_probe(s
     async with at_work(server_url, port) as spool:
         await feed(spool, many, domain="example*.net")
         await until_event(spool, "route.paused")
-        route = spool.keys.limit("relay")
 
         async def probes() -> int:
-            return int(await command(spool.redis, "HGET", route, "down") or 0)
+            state = await command(spool.redis, "HGET", spool.keys.pauses, "relay")
+            return int(orjson.loads(state)["down"]) if state else 0
 
         while await probes() < 3:  # 1 s and 2 s: more than the three steps of the schedule together  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ from mailroom import Mailroom
 
 from cli.shell import program, steers, streamq
 from streamq import __version__
+from streamq.queue.spool import FORMAT
 
 pytestmark = pytest.mark.leaves_mail
 SECRET = "hunter2"
@@ -112,7 +113,7 @@ async def test_a_queue_of_another_format_is_left_alone(queue: Mailroom) -> None:
     said = await streamq("ls")
     assert (said.code, said.out) == (1, "")
     assert "key format 99" in said.err
-    await queue.do("HSET", queue.keys.meta, "format", "1")
+    await queue.do("HSET", queue.keys.meta, "format", FORMAT)
 
 
 async def test_what_redis_says_steers_nothing(queue: Mailroom) -> None:
