@@ -41,6 +41,8 @@ class Secured(Connection):
         super().connection_lost(exc)
         if self._dialogue is not None:
             self._dialogue.close()
+        if self._encrypted:
+            self._transport.close()  # asyncio's TLS says of one that the client closed that nobody did
 
     def abort(self) -> None:
         super().abort()
@@ -96,7 +98,10 @@ class Secured(Connection):
                 self._transport.abort()
                 if not self._lost:  # the protocol is not told of a handshake that fails
                     self.connection_lost(None)
-        if upgraded is None or self._lost:
+        if upgraded is None:
+            return
+        if self._lost:
+            upgraded.abort()
             return
         self._transport = upgraded
         self._encrypted = True
