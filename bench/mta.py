@@ -10,8 +10,10 @@ WHERE     The executables are those on PATH, else in $PEERS_FOLDER, else where `
 WHO       Root: both change users between their processes.
 TUNED     What keeps strangers from hurting a server that is open to the world is lifted: connections and mails
           per client, the wait after errors (Postfix), the pause when mail comes faster than it leaves (Postfix),
-          mails that are only queued after ten in a connection (Exim). What they do to mail is as Debian has it,
-          but for header fields that Postfix adds to mail from its own machine (local_header_rewrite_clients).
+          Exim's own mix of delivering at once (a process a mail, however many: a machine falls over hundreds) and
+          of queueing: all is queued, and two runners deliver. What they do to mail is as Debian has it,
+          but for header fields that Postfix adds to mail from its own machine (local_header_rewrite_clients);
+          Exim offers DSN.
 FAILS     `Missing`, with the reason in words; `RuntimeError` where a server does not come up.
 """
 
@@ -311,8 +313,10 @@ rfc1413_hosts =
 tls_advertise_hosts =
 message_size_limit = {size}
 smtp_accept_max = 0
-smtp_accept_queue_per_connection = 0
+queue_only = true
+queue_run_max = 2
 smtp_accept_max_per_connection = 0
+dsn_advertise_hosts = *
 ignore_bounce_errors_after = 0s
 acl_smtp_mail = mail
 acl_smtp_rcpt = rcpt
@@ -374,7 +378,7 @@ def _exim(place: Path, port: int) -> tuple[list[str], dict[str, str], str, Path]
     if shown.returncode:
         raise Missing(f"{package.executable}: {(shown.stderr or shown.stdout).strip()[-300:]}")
     version = re.search(r"version (\S+)", shown.stdout)
-    command = [str(package.executable), "-C", str(config), "-bdf", "-q1h"]
+    command = [str(package.executable), "-C", str(config), "-bdf", "-q1s"]
     return command, environment, version[1] if version else "", place / "log/mainlog"
 
 
