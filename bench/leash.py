@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
-TERM_S, KILL_S = 2.0, 5.0  # after the command got its SIGTERM: every other process gets one; gets SIGKILL
+TERM_S, KILL_S = 0.5, 2.0  # after the command got its SIGTERM: every other process gets one; gets SIGKILL
 LOOK_S = 0.02
 
 

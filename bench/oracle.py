@@ -25,7 +25,8 @@ from pathlib import Path
 
 import orjson
 
-from bench.mta import KINDS, QUEUE_ID, Missing, Mta, mta
+from bench.mta import KINDS, QUEUE_ID, Mta, mta
+from bench.package import Missing
 from bench.programs import Programs, programs, until
 from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool

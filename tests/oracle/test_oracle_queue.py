@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.mta import KINDS, Missing, mta
+from bench.mta import KINDS, mta
 from bench.oracle import BODIES, Found, deliver, sample
+from bench.package import Missing
 from bench.programs import programs
 
 MAILS = 64
