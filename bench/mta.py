@@ -1,6 +1,6 @@
 """Other people's mail servers, each a private instance: Debian's Postfix and Exim.
 
-WHAT      An own configuration, spool and log below a folder under /tmp, listening on loopback alone. It takes mail
+WHAT      An own configuration, spool and log below a temporary folder, listening on loopback alone. It takes mail
           for every domain, and delivers all of it into one Maildir.
           `busy@`: 4xx 4.2.1 at RCPT; `unknown@`: the server's own refusal of a recipient that it does not know;
           sender `refused@`, header `X-Refuse`: 550 5.7.1. A mail above `SIZE` bytes is refused.
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.exim import prepare_exim
-from bench.package import Missing
+from bench.package import Missing, must_be_open
 from bench.postfix import prepare_postfix
 
 __all__ = ["KINDS", "QUEUE_ID", "SIZE", "Mta", "Stored", "mta"]
@@ -78,7 +78,7 @@ class Stored:
 
 @dataclass
 class Mta:
-    """A running server. `maildirs` has a Maildir per recipient domain, made by the first mail."""
+    """A running server, in its folder `place`."""
 
     kind: str
     version: str
@@ -124,6 +124,7 @@ def mta(kind: str) -> Iterator[Mta]:
     place = Path(tempfile.mkdtemp(prefix=f"sq-{kind}-"))
     try:
         place.chmod(0o755)
+        must_be_open(place)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]

@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Missing", "Names", "Package", "Prepared", "find_package"]
+__all__ = ["Missing", "Names", "Package", "Prepared", "find_package", "must_be_open"]
 
 SYSTEM = "/usr/sbin"  # often not on PATH
 CACHE = "/var/cache/streamq/peers"  # as deploy/peers.sh says it
@@ -36,6 +36,13 @@ class Prepared:
     environment: dict[str, str]
     version: str
     log: Path
+
+
+def must_be_open(folder: Path) -> None:
+    """Raises `Missing` if other users than root cannot reach what is in it."""
+    for each in (folder, *folder.parents):
+        if not each.stat().st_mode & stat.S_IXOTH:
+            raise Missing(f"{folder}: other users cannot reach it: {each} is closed to them")
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,7 @@ class Package:
         wrappers = [*self.root.glob(f"usr/lib/*/{WRAPPER}"), *Path("/usr/lib").glob(f"*/{WRAPPER}")]
         if not wrappers:
             raise Missing(f"{self.root}: no {WRAPPER} in it; {HOW}")
-        closed = [each for each in (self.root, *self.root.parents) if not each.stat().st_mode & stat.S_IXOTH]
-        if closed:  # Exim starts itself anew when it is nobody special any more
-            raise Missing(f"{self.root}: other users cannot reach it: {closed[-1]} is closed to them")
+        must_be_open(self.root)  # Exim starts itself anew when it is nobody special any more
         folders = [*self.root.glob("usr/lib/*-linux-gnu*"), *self.root.glob("lib/*-linux-gnu*")]
         folders.append(self.root / "usr/lib/postfix")
         passwd, group = place / "passwd", place / "group"

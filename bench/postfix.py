@@ -10,6 +10,7 @@ from bench.package import Missing, Names, Prepared, find_package
 
 __all__ = ["prepare_postfix"]
 
+NOBODY = 65_534  # who delivers: not the user of Postfix's own files
 MAIN = """\
 compatibility_level = 3.6
 queue_directory = {place}/queue
@@ -88,16 +89,18 @@ def prepare_postfix(place: Path, port: int, size: int) -> Prepared:
     for name in ("etc", "queue/pid", "log"):
         place.joinpath(name).mkdir(parents=True)
     own = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
-    for name in (*(f"queue/{name}" for name in own), "data", "mail"):
+    for name in (*(f"queue/{name}" for name in own), "data"):
         place.joinpath(name).mkdir(mode=0o700)
         os.chown(place / name, names.uid, 0)
+    place.joinpath("mail").mkdir(mode=0o700)
+    os.chown(place / "mail", NOBODY, 0)
     for name, mode in (("public", 0o710), ("maildrop", 0o730)):
         folder = place / "queue" / name
         folder.mkdir()
         os.chown(folder, names.uid, names.gid)
         folder.chmod(mode)
     texts = {
-        "main.cf": MAIN.format(place=place, root=package.root if package.unpacked else "", uid=names.uid, size=size),
+        "main.cf": MAIN.format(place=place, root=package.root if package.unpacked else "", uid=NOBODY, size=size),
         "master.cf": MASTER.format(port=port),
         "mailboxes": "!/^unknown@/ mail/\n",
         "recipients": "/^busy@/ 450 4.2.1 Mailbox busy, try again later\n",
