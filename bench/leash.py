@@ -12,7 +12,6 @@ import ctypes
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -58,9 +57,14 @@ def main() -> int:
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    server = subprocess.Popen(
-        sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ).pid
+    # Not by subprocess: a Popen takes a child's status for itself when it is asked, or thrown away.
+    server = os.posix_spawnp(
+        sys.argv[1],
+        sys.argv[1:],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+        setsigdef=[signal.SIGINT],
+    )
     ended, alone = reaped(server)
     while not ended:
         ready, _, _ = select.select([0, wake], [], [])

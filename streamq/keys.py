@@ -27,7 +27,7 @@ TABLE = (
     Key("bell", "bell", "stream", "wakes one idle worker"),
     Key("schedule", "schedule", "zset", "next-attempt time in ms"),
     Key("parked", "parked", "zset", "`<route>|<site>|<entry, zero-padded>`, score 0: a lane is a range"),
-    Key("lane", "lane:<bucket>", "hash", "entry → lane; `?` before it where its `id` was not looked up yet"),
+    Key("lane", "lane:<bucket>", "hash", "entry → lane"),
     Key("expiry", "expiry", "zset", "mails with a deadline of their own, in ms"),
     Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),

@@ -25,7 +25,6 @@ class Survey:
     states: dict[str, str] = field(default_factory=dict)
     leases: dict[str, tuple[str, int]] = field(default_factory=dict)  # entry → consumer, token
     lanes: dict[str, str] = field(default_factory=dict)  # parked entry → lane
-    unseen: set[str] = field(default_factory=set)  # parked entries whose id nobody has looked up
     due: dict[str, int] = field(default_factory=dict)  # scheduled entry → ms
     visits: dict[tuple[int, str], int] = field(default_factory=dict)  # (digit, lane) → µs
     counts: dict[str, int] = field(default_factory=dict)
@@ -112,9 +111,7 @@ async def _indexes(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> 
         seen.lanes[entry] = lane
     leads: dict[str, str] = {}
     for bucket in await _scan(redis, keys.prefix + "lane:*"):
-        lead = _paired(await command(redis, "HGETALL", bucket))
-        seen.unseen |= {entry for entry, lane in lead.items() if lane.startswith("?")}
-        leads |= {entry: lane.removeprefix("?") for entry, lane in lead.items()}
+        leads |= _paired(await command(redis, "HGETALL", bucket))
     if leads != seen.lanes:
         seen.wrong.append(f"lane hashes {leads} and parked {seen.lanes} differ")
     for p, name in enumerate(names):

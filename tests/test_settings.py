@@ -231,6 +231,15 @@ def test_what_prints_settings_prints_no_secret() -> None:
         (f'redis_password = "{SECRET}"', "redis_password: no such setting"),
         (f'[routes.main]\nurl = {{a = "{SECRET}"}}', "routes.main.url: "),
         (f'[routes.main]\nuser = "{SECRET}"', "routes.main.url: Field required"),
+        (f'[routes.main]\nurl = "smtp://u:{SECRET}%00@h"', "routes.main.url: no user"),
+        (f'[routes.main]\nurl = "smtp://u@h"\ntoken = "{SECRET}"', "routes.main.token: "),
+        (f'[routes.main]\nurl = "smtp://u@h"\ntoken.value = "{SECRET} b"', "routes.main.token.value: not a bearer"),
+        (f'[routes.main]\nurl = "smtp://u@h"\ntoken.refresh_token = ["{SECRET}"]', "routes.main.token.refresh_token: "),
+        (
+            f'[routes.main]\nurl = "smtp://u@h"\ntoken.command = "{SECRET} \\""',
+            "routes.main.token.command: not a command",
+        ),
+        (f'[routes.main]\nurl = "smtp://h"\ntls_key_password = "{SECRET}"', "routes.main: tls_key_password: needs"),
         (f'toml_values = {{relay = "smtp://u:{SECRET}@h"}}', "toml_values: no such setting"),
     ],
 )

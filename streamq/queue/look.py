@@ -17,7 +17,6 @@ __all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "pla
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
 SOUGHT_BYTES = 1_000_000  # of bodies that one script passes by: some ms
-UNSEEN = "?"  # before the lane of a mail whose id nobody has looked up: lib/index.lua
 
 
 @dataclass(slots=True)
@@ -140,8 +139,8 @@ def _text(found: bytes) -> str:
 
 async def locate(spool: Spool, text: str, tenant: str | None = None, *, deep: bool = False) -> str:
     """The entry that `text` names: an entry, or a producer's id (which may look like an entry). Raises
-    `NotFound`. The entry of an id that was sent of late may be gone. `deep`: also a mail that admission has not
-    seen yet, unread or parked straight from its stream; then all entries may be visited, 100 a call."""
+    `NotFound`. The entry of an id that was sent of late may be gone. `deep`: also a mail that nobody has
+    read yet; then all entries may be visited, 100 a call."""
     if tenant is None and is_entry(text) and int(text[0]) < len(spool.priorities):
         found = await spool.scripts.check("stream", int(text[0]), _before(text), 1)
         if found[1:2] == [text.encode()]:
@@ -196,7 +195,7 @@ async def placed(spool: Spool, entries: Sequence[str]) -> list[MailView]:
         view = MailView(entry, spool.priorities[int(entry[0])], "waiting", notes=notes_from(notes))
         view.due_ms = int(float(due)) if due else 0
         view.intent = _text(intent) if intent else ""
-        view.lane = _text(lane).removeprefix(UNSEEN) if lane else ""
+        view.lane = _text(lane) if lane else ""
         if pending:
             view.holder, view.idle_ms, view.token = _text(pending[0][1]), pending[0][2], pending[0][3]
         said = {"held": held is not None, "scheduled": due is not None, "parked": view.lane, "leased": view.holder}

@@ -23,6 +23,7 @@ from streamq.queue.connection import command, pipelined
 __all__ = ["VERBS", "Caller", "Script", "load"]
 
 Arg = str | bytes | int
+LOADS = 10  # of a script that the server keeps losing
 LUA = files("streamq.queue") / "lua"
 VERBS = tuple(sorted(file.name[:-4] for file in LUA.iterdir() if file.name.endswith(".lua")))
 
@@ -89,9 +90,8 @@ class Caller:
     async def _evalsha(self, script: Script, evalsha: tuple[Arg, ...]) -> Any:
         try:
             return await command(self._redis, *evalsha)
-        except NoScriptError:
-            await command(self._redis, "SCRIPT LOAD", script.source)
-            return await command(self._redis, *evalsha)
+        except NoScriptError:  # EVAL brings it along: between a LOAD and a second try it could be lost again
+            return await command(self._redis, "EVAL", script.source, *evalsha[2:])
 
     async def pipeline(self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]) -> list[Any]:
         """Several calls of one verb whose order does not matter, in one round trip. Those that a server
@@ -100,8 +100,10 @@ class Caller:
         commands = [("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls]
         self.calls[verb] = self.calls.get(verb, 0) + len(commands)
         replies = await pipelined(self._redis, commands, raising=False)
-        again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if again:
+        for _ in range(LOADS):
+            again = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if not again:
+                break
             await command(self._redis, "SCRIPT LOAD", script.source)
             await self._repeat(commands, replies, again)
         again = [at for at, reply in enumerate(replies) if _no_group(reply)]

@@ -102,13 +102,15 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """`visited` of one stream, of which so many were `parked`; `taken` are this consumer's now: entry, flat fields."""
+    """`visited` of one stream, of which so many were `parked`; `taken` are this consumer's now: entry, flat fields.
+    `large`: the last of them was too large to travel through a script."""
 
     now_us: int
     closed_us: int
     next_us: int
     visited: int
     parked: int
+    large: bool
     taken: list[tuple[str, list[bytes]]]
 
 
@@ -121,13 +123,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `slot`: it may go at once, unless it is `unseen`; otherwise it is admitted
-    first."""
+    """A mail that an index gave back. `slot`: it may go at once; otherwise it is admitted first."""
 
     entry: str
     notes: bytes
     slot: bool
-    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +177,10 @@ class Scripts:
         self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
     ) -> Sifted:
         """Read on in the stream of priority `p`, parking what goes to closed lanes; takes `room` mails at most."""
-        head = (self.now, consumer, p, route, room, most, max_age_ms, max_bytes)
-        now, closed, coming, visited, parked, *flat = await self.caller.call("sift", head)
-        pairs = zip(flat[::2], flat[1::2], strict=True)
-        return Sifted(int(now), int(closed), int(coming), visited, parked, [(e.decode(), f) for e, f in pairs])
+        head = (self.now, consumer, self.window_ms, p, route, room, most, max_age_ms, max_bytes)
+        now, closed, coming, visited, parked, large, *flat = await self.caller.call("sift", head)
+        taken = [(entry.decode(), fields) for entry, fields in zip(flat[::2], flat[1::2], strict=True)]
+        return Sifted(int(now), int(closed), int(coming), visited, parked, bool(large), taken)
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
         now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
@@ -193,7 +193,7 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell))
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, origin != b"scheduled", origin == b"unseen")
+            Leased(entry.decode(), notes, origin == b"parked")
             for entry, origin, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)

@@ -17,9 +17,9 @@ from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
 from streamq.settings import Settings, Window
 
-__all__ = ["Entry", "Reading", "Spool", "time_ms"]
+__all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 def time_ms(entry: str) -> int:

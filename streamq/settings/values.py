@@ -10,7 +10,7 @@ import ipaddress
 import re
 from functools import partial
 from typing import Annotated, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -157,6 +157,8 @@ def _relay_url(value: object) -> object:
         parts = _parts(text)
         if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError("not a relay (write smtp://[user:password@]host:port or smtps://…)")
+        if "\0" in unquote(text):
+            raise ValueError("no user and no password holds a NUL (RFC 4616, 2)")
     return value
 
 

@@ -35,7 +35,7 @@ def from_files(certificate: Path, key: Path | None = None) -> Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         pem = certificate.read_bytes()
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # or an encrypted key would ask the terminal
     except FileNotFoundError as wrong:
         raise SettingsError(f"cert: {wrong.filename or key}: {wrong.strerror}") from None
     except (OSError, ssl.SSLError) as wrong:

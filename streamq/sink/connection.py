@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._deaf = False  # what comes is thrown away
         self._resets = False  # what comes is answered with RST
         self._begun = 0  # transactions
+        self._number = next(reception.numbers)
         self._trap: Verdict | None = None  # springs in the middle of this content,
         self._trap_bytes = 0  # after so many bytes more
         self._skipping = False  # the rest of a line that was too long
@@ -275,7 +276,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _visitor(self) -> Visitor:
-        return Visitor(self._address)
+        return Visitor(self._address, connection=self._number)
 
     def _answer(
         self, stage: Stage, subjects: Iterable[str], usual: bytes | Callable[[], bytes], *, forced: bytes = b""
@@ -304,7 +305,7 @@ class Connection(asyncio.Protocol):
         verdict = reception.judge.verdict(stage, subjects, self._begun, reception.counters.accepted)
         refusal = verdict.reply if verdict is not None and verdict.code >= 400 else b""
         if not refusal and not (verdict is not None and verdict.rule.instead):
-            refusal = reception.guard.refusal(stage, self, self._visitor, subjects)
+            refusal = reception.guard.refusal(stage, self._visitor, subjects)
         accept = verdict.rule.accept if verdict is not None else None
         passed = not refusal if accept is None else accept
         if accept and forced:
@@ -361,13 +362,13 @@ class Connection(asyncio.Protocol):
         self._trap = reception.judge.verdict("body", recipients, self._begun, reception.counters.accepted)
         if self._trap is not None:
             self._trap_bytes = self._trap.rule.after_bytes
-            if not self._trap_bytes:
-                self._spring()
 
     def _take_as_far_as_the_trap(self, content: Content | Chunk, buffer: bytes, at: int) -> int:
         taken = content.take(buffer[: at + self._trap_bytes], at)
         self._trap_bytes -= taken - at
-        if isinstance(content, Content) and content.text is not None:
+        if isinstance(content, Chunk) and not content.left:
+            self._trap = None if content.last else self._trap  # else it springs in the next chunk
+        elif isinstance(content, Content) and content.text is not None:
             self._trap = None
         elif not self._trap_bytes:
             self._spring()

@@ -150,12 +150,12 @@ class Visitor(NamedTuple):
     address: str
     sender: str = ""
     user: str = ""
+    connection: int = 0
 
 
 class Question(NamedTuple):
     """A command that wants to pass."""
 
-    session: Hashable
     visitor: Visitor
     subject: str  # the recipient at rcpt
     now: float  # seconds on the sink's clock
@@ -186,7 +186,10 @@ class _Connections:
         return self._open[question.visitor.address] < self._limit.most
 
     def count(self, question: Question) -> None:
-        self._open[question.visitor.address] += 1
+        return  # who has passed this limit may still be refused by another: `entered` counts
+
+    def entered(self, address: str) -> None:
+        self._open[address] += 1
 
     def left(self, address: str) -> None:
         self._open[address] -= 1
@@ -229,13 +232,12 @@ class _Rate:
     def _key(self, question: Question) -> Hashable:
         if self._limit.per == "all":
             return None
-        if self._limit.per == "connection":
-            return id(question.session)
         if self._limit.per == "recipient":
             return question.subject.lower()
         if self._limit.per == "domain":
             return question.subject.rpartition("@")[2].lower()
-        return str(getattr(question.visitor, self._limit.per))
+        key: str | int = getattr(question.visitor, self._limit.per)
+        return key.lower() if isinstance(key, str) else key
 
     def _concerns(self, question: Question) -> bool:
         if self._pattern is None:
@@ -339,12 +341,17 @@ class Guard:
             case Penalty():
                 return _Penalty(limit)
 
-    def refusal(self, stage: str, session: Hashable, visitor: Visitor, subjects: tuple[str, ...]) -> bytes:
+    def refusal(self, stage: str, visitor: Visitor, subjects: tuple[str, ...]) -> bytes:
         """The reply of the limit that refuses; empty where none does, and then all have counted it."""
         concerned = self._stages.get(stage)
         if concerned is None:
             return b""
-        question = Question(session, visitor, subjects[0] if subjects else "", self._clock())
+        subject = subjects[0] if subjects else ""
+        if stage == "mail":
+            visitor = visitor._replace(sender=subject)
+        elif stage == "auth":
+            visitor = visitor._replace(user=subject)
+        question = Question(visitor, subject, self._clock())
         for live in concerned:
             if not live.allows(question):
                 if not isinstance(live, _Penalty):
@@ -358,6 +365,9 @@ class Guard:
     def entered(self, session: Hashable, address: str) -> None:
         """It got its greeting."""
         self._inside[session] = address
+        for live in self._live.values():
+            if isinstance(live, _Connections):
+                live.entered(address)
 
     def left(self, session: Hashable) -> None:
         address = self._inside.pop(session, None)

@@ -130,7 +130,7 @@ async def _serve(options: Options, rules: Rules, certificate: Certificate | None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, _reread, options, sink)
-    loop.add_signal_handler(signal.SIGUSR1, _write, options, sink)
+    loop.add_signal_handler(signal.SIGUSR1, _write_now, options, sink)
     try:
         await sink.start()
     except OSError as wrong:
@@ -171,6 +171,11 @@ def _reread(options: Options, sink: Sink) -> None:
         print(f"streamq sink: {wrong}; the rules stay as they were", file=sys.stderr, flush=True)
     else:
         _say("the rules were read again")
+
+
+def _write_now(options: Options, sink: Sink) -> None:
+    if _write(options, sink):
+        _say("counters and ledger were written, where a file is named")
 
 
 def _write(options: Options, sink: Sink) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamq.sink.auth import Directory
@@ -87,6 +88,7 @@ class Reception:
         self.windows = Windows(windows, clock) if windows else None
         self.extensions = extensions
         self.sessions: set[Connection] = set()
+        self.numbers = count(1)  # one for each connection
         self.maildir: Maildir | None = None
         self.journal: Journal | None = None
         self.failed: OSError | None = None  # why the journal could not be written

@@ -42,6 +42,11 @@ class Secured(Connection):
         if self._dialogue is not None:
             self._dialogue.close()
 
+    def abort(self) -> None:
+        super().abort()
+        if self._upgrade is not None:
+            self._upgrade.cancel()  # uvloop leaves a handshake waiting whose transport was aborted
+
     # -- STARTTLS
 
     def _starttls(self, rest: bytes) -> None:

@@ -70,7 +70,7 @@ class Session(Secured):
 
     @property
     def _visitor(self) -> Visitor:
-        return Visitor(self._address, self._sender or "", self._user)
+        return Visitor(self._address, self._sender or "", self._user, self._number)
 
     def _in_transaction(self) -> bool:
         return self._sender is not None
@@ -237,7 +237,7 @@ class Session(Secured):
                 self._set_trap(self._recipients)
         held = self._chunks if self._chunks is not None else bytearray()
         self._content = Chunk(size, last=last, held=held, refusal=refusal)
-        if not size and not self._halted:
+        if not size:
             self._chunk_came(self._content)
 
     def _rset(self, rest: bytes) -> None:
@@ -292,13 +292,14 @@ class Session(Secured):
         self._smtputf8 = False
         self._chunks = None
         self._broken = False
+        self._trap = None
 
     # -- content
 
     def _take_content(self, content: Content | Chunk, buffer: bytes, at: int) -> int:
         at = content.take(buffer, at) if self._trap is None else self._take_as_far_as_the_trap(content, buffer, at)
         if isinstance(content, Chunk):
-            if not content.left and not self._halted:
+            if not content.left:
                 self._chunk_came(content)
         elif content.text is not None:
             self._content = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 from typing import cast
@@ -95,6 +96,7 @@ class Handshake:
         self.tls = ""
         self.done = False
         self.sock: socket.socket | None = None
+        self.file: tuple[int, int] | None = None  # what the socket's descriptor stands for
         self.smtp: SMTP | None = None
         self.wire = Wire(asyncio.get_running_loop())
         self.seconds = route.command_timeout / 1000
@@ -126,16 +128,19 @@ class Handshake:
             self.wire.abort()
             if transport.get_protocol() is self.wire:  # else the TLS layer is told
                 await asyncio.wait([self.wire.closed], timeout=QUIT_WAIT)
-        elif self.sock is not None and (self.smtp is None or not self.route.implicit_tls):
+        elif self.sock is not None:
             # Nobody may have taken it over; where somebody did, his close comes first. (A TLS layer takes longer
             # over its close, and closes it itself.)
             for _ in range(2):
                 await asyncio.sleep(0)
-            self.sock.close()
+            if _file_of(self.sock) != self.file:
+                self.sock.detach()  # uvloop closed it by its number: closing it once more could hit somebody else's
+            elif self.smtp is None or not self.route.implicit_tls:
+                self.sock.close()
 
     async def _talk(self) -> Offer:
         sock, address = await self.access.reach.open()
-        self.sock = sock
+        self.sock, self.file = sock, _file_of(sock)
         self.peer = f"{self.route.host}[{address}]:{self.route.port}"
         smtp = self.smtp = SMTP(
             hostname=self.verified_name,
@@ -242,12 +247,20 @@ class Handshake:
 
     def _refused(self, code: int, message: str) -> NotConnected:
         text = _ascii(message)
-        if code < 200:  # aiosmtplib's -1: not a reply
+        if code < 200 or self.wire.fault == "protocol":  # aiosmtplib's -1: not a reply; it also takes half of one
             return NotConnected(self.stage, "protocol", text)
         verdict = self.rules.classify(self.stage, code, text, True)
         return NotConnected(
             self.stage, verdict.klass, text, code=code, enhanced=verdict.enhanced, hint_ms=verdict.hint_ms
         )
+
+
+def _file_of(sock: socket.socket) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(sock.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _ascii(message: str) -> str:

@@ -73,7 +73,8 @@ class Letter:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What became of a letter. `duration_ms` runs from the first byte of MAIL to the deciding reply."""
+    """What became of a letter. `duration_ms` runs from the first byte of MAIL (of a letter sent ahead: from the report
+    of the one before it) to the deciding reply."""
 
     action: Action
     stage: Stage

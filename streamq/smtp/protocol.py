@@ -115,6 +115,8 @@ class Wire(asyncio.Protocol):
         self._break("disconnected", f"the connection was lost: {exc}" if exc else "the connection was closed")
         if not self.closed.done():
             self.closed.set_result(None)
+        if self.transport is not None:
+            self.transport.close()  # asyncio's TLS says of one that the peer closed that nobody did
         self._stop_timer()
         if self._relay is not None:
             self._relay.connection_lost(exc)

@@ -28,6 +28,8 @@ TABLE = "replies.toml"
 ENHANCED = re.compile(r"#?(([245])\.\d{1,3}\.\d{1,3})(?!\S)", re.ASCII)
 # qmail and its children, and Cisco's: the code is behind the words, in brackets.
 BEHIND = re.compile(r"\(#(([245])\.\d{1,3}\.\d{1,3})\b", re.ASCII)
+# What a recipient is called means nothing: <dkim@example.net> unknown, bob@spamhaus.org over quota.
+ADDRESS = re.compile(r"[^\s@<>()\[\]:;,=\"']{1,64}@[\w.-]{1,255}")
 OF_OUR_ACCOUNT = {"site_rate": "route_rate"}
 
 
@@ -74,17 +76,18 @@ class Replies:
         """
         text = text[:READ]
         enhanced = enhanced_code(code, text)
+        words = ADDRESS.sub("@", text)
         for entry in self._by_code.get(code, ()):
-            if entry.matches(stage, enhanced, text, first):
-                return _verdict(entry, enhanced, text, relay_for)
+            if entry.matches(stage, enhanced, words, first):
+                return _verdict(entry, enhanced, text, words, relay_for)
         return Verdict("protocol", Scope.SESSION, Action.PARK, enhanced)
 
 
-def _verdict(entry: Entry, enhanced: str, text: str, relay_for: str | None) -> Verdict:
+def _verdict(entry: Entry, enhanced: str, text: str, words: str, relay_for: str | None) -> Verdict:
     klass, scope = entry.klass, entry.scope
     if scope is Scope.SITE and relay_for is not None and not entry.names_site and not _names(text, relay_for):
         klass, scope = OF_OUR_ACCOUNT.get(klass, klass), Scope.ROUTE
-    hint = 0 if entry.action is Action.SENT else hint_ms(text) or entry.hint_ms
+    hint = 0 if entry.action is Action.SENT else hint_ms(words) or entry.hint_ms
     about = scope is Scope.RECIPIENT and not entry.guess
     return Verdict(klass, scope, entry.action, enhanced, hint, about, entry)
 

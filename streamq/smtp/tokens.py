@@ -65,8 +65,8 @@ class Tokens:
         return self._token.serial if self._token is not None else 0
 
     def holds(self, serial: int) -> bool:
-        """Whether a connection that logged in with that serial may go on."""
-        return serial == self.serial and not self._file_changed()
+        """Whether a connection that logged in with that serial (0: with a password) may go on."""
+        return not serial or (serial == self.serial and not self._file_changed())
 
     async def get(self) -> Token:
         """The kept one, or a new one where that is over. Raises `TokenError`."""

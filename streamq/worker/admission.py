@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -49,25 +49,24 @@ class Admission:
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry], slotted: Collection[str] = ()) -> list[str]:
-        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked.
-        `slotted`: they have their slots."""
+    async def admit(self, entries: Sequence[Entry]) -> list[str]:
+        """Through the limits: to an outbox, or wherever the script says. The entries of those that parked."""
         part: list[Entry] = []
         parked: list[str] = []
         size = 0
         for entry in entries:
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
-                parked += await self._admit(part, slotted)
+                parked += await self._admit(part)
                 part, size = [], 0
             part.append(entry)
         if part:
-            parked += await self._admit(part, slotted)
+            parked += await self._admit(part)
         return parked
 
-    async def _admit(self, entries: Sequence[Entry], slotted: Collection[str] = ()) -> list[str]:
+    async def _admit(self, entries: Sequence[Entry]) -> list[str]:
         now = asyncio.get_running_loop().time()
-        judged = [self._slotted(entry) if entry.entry in slotted else self._look(entry, now) for entry in entries]
+        judged = [self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
         admitted = await self.link.call(self.spool.scripts.admit, self.consumer, rows)
         self.closed_us = admitted.closed_us if len(self.outboxes) == 1 else 0
@@ -93,10 +92,6 @@ class Admission:
             parked += await self._admit(again)
         return parked
 
-    def _slotted(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
-        row, mail = self.intake.judge(entry)
-        return (row._replace(kind="slot") if mail is not None else row), mail
-
     def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
         if self._closed:
@@ -107,8 +102,8 @@ class Admission:
                 self._closed.clear()
         return self.intake.judge(entry)
 
-    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes) -> None:
-        """Into the outbox of its route."""
+    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, *, unhashed: bool = False) -> None:
+        """Into the outbox of its route. `unhashed`: it may have been parked unlooked-at."""
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         delivery = Delivery(
             envelope_from=mail.envelope_from,
@@ -128,34 +123,31 @@ class Admission:
             deadline_ms=row.deadline,
             attempts=int(known.get("attempts", 0)),
             notes=known,
+            unhashed=unhashed,
         )
         self.hand.add(delivery)
         self.outboxes[row.lane.partition("|")[0]].put(delivery)
 
     async def take_back(self, leases: Sequence[Leased], token: int) -> None:
-        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot it goes at once, without one,
-        or unseen, it is admitted."""
+        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot it goes at once, without one
+        it is admitted."""
         for start in range(0, len(leases), PAGE):
             await self._take_page(leases[start : start + PAGE], token)
 
     async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
         found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
-        rest: list[Entry] = []
-        slotted: set[str] = set()
+        unslotted: list[Entry] = []
         for lease, entry in zip(leases, found, strict=True):
             if entry is None:
                 await self._vanished(lease.entry, token)
                 continue
-            if lease.slot and not lease.unseen:
-                row, mail = self.intake.judge(entry)
-                if mail is not None:
-                    self.deliver(row, mail, token, lease.notes)
-                    continue
-            if lease.slot:
-                slotted.add(lease.entry)
-            rest.append(entry)
-        if rest:
-            await self.admit(rest, slotted)
+            row, mail = self.intake.judge(entry) if lease.slot else (None, None)
+            if row is not None and mail is not None:
+                self.deliver(row, mail, token, lease.notes, unhashed=True)
+            else:
+                unslotted.append(entry)
+        if unslotted:
+            await self.admit(unslotted)
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

@@ -15,7 +15,8 @@ __all__ = ["Delivery", "Hand"]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery(Letter):
-    """A letter with its lease. `mark` is what the mark before the dot answered: "", ok, lost or sent."""
+    """A letter with its lease. `mark` is what the mark before the dot answered: "", ok, lost or sent.
+    `unhashed`: the queue may not know its content's hash yet."""
 
     entry: str
     token: int
@@ -26,6 +27,7 @@ class Delivery(Letter):
     notes: dict[str, Any] = field(default_factory=dict)
     mark: str = ""
     lost: bool = False
+    unhashed: bool = False
 
 
 HAND_BYTES = 64_000_000  # a hundred mails of 25 MB would be 2.5 GB

@@ -49,7 +49,7 @@ class Outcomes:
         self._parks.pop(route, None)
         tail = self.tail(delivery, report, now_ms)
         if report.action is Action.SENT:
-            return self._made(delivery, "sent", "email.relayed", tail)
+            return self._made(delivery, "sent", "email.relayed", tail, _hashed(delivery))
         if report.action is Action.FAIL:
             said = why(
                 reason=f"{report.stage}: {report.reply or report.klass}",
@@ -150,3 +150,12 @@ class Outcomes:
         )
         own = {"own": True} if report.klass == SLOW else {}  # counted: its time doubles
         return self._made(delivery, "park", "", b"", why(wait=wait, **own))
+
+
+def _hashed(delivery: Delivery) -> bytes:
+    """What `sent` tells of a mail that may have been parked unlooked-at, where its producer named it. (One with a
+    tenant never is.)"""
+    mail = delivery.mail
+    if not delivery.unhashed or mail.id is None or mail.tenant is not None:
+        return b""
+    return why(hash=int.from_bytes(mail.content_hash))

@@ -7,6 +7,8 @@ by the script that reads on (`python -m bench heart`).
 
 from __future__ import annotations
 
+import asyncio
+
 from streamq.queue.scripts import Sifted
 from streamq.queue.spool import Entry, Spool
 from streamq.settings import Settings
@@ -17,6 +19,7 @@ __all__ = ["Sifter"]
 
 LEAST = 10  # mails of a read that say something
 MEAN_MOST = 65_536  # bytes: larger mails travel through no script
+REST_SECONDS = 1.0  # after one that did
 
 
 class Sifter:
@@ -29,6 +32,7 @@ class Sifter:
         self.consumer = consumer
         self.admission = admission
         self.sifts: set[str] = set()
+        self._rests_until: dict[str, float] = {}  # priority → loop time
 
     def note(self, name: str, read: int, parked: int) -> None:
         """Of so many that were read of a priority, so many were parked: is this the way to read on?"""
@@ -39,7 +43,9 @@ class Sifter:
 
     def takes(self, name: str, mean: float) -> bool:
         """Whether the priority's next mails, of `mean` bytes each, come through here."""
-        return name in self.sifts and mean <= MEAN_MOST
+        if name not in self.sifts or mean > MEAN_MOST:
+            return False
+        return self._rests_until.get(name, 0.0) <= asyncio.get_running_loop().time()
 
     async def read(self, name: str, room: int) -> tuple[list[Entry], int]:
         """On in the stream of a priority: what is ours now, and how many were parked."""
@@ -59,6 +65,8 @@ class Sifter:
         if found.closed_us and len(self.admission.outboxes) == 1:
             self.admission.closed_us, self.admission.now_us = found.closed_us, found.now_us
         self.note(name, found.visited, found.parked)
+        if found.large:  # the mean tells little where a few are large
+            self._rests_until[name] = asyncio.get_running_loop().time() + REST_SECONDS
         return [
             Entry(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in found.taken
         ], found.parked

@@ -48,20 +48,17 @@ class Spec:
 @dataclass(slots=True)
 class Worker:
     """What one process believes: `hand` is entry → token (None: read, not yet admitted); `old` are leases that it
-    once had; `ready` may go without being admitted again; `slotted` have their slots, and admission has not seen
-    them yet."""
+    once had; `ready` may go without being admitted again."""
 
     name: str
     hand: dict[str, int | None] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
-    slotted: set[str] = field(default_factory=set)
     old: list[tuple[str, int]] = field(default_factory=list)
     bell: list[str] = field(default_factory=list)
 
     def drop(self, entry: str) -> None:
         token = self.hand.pop(entry, None)
         self.ready.discard(entry)
-        self.slotted.discard(entry)
         if token is not None:
             self.old = [*self.old[-20:], (entry, token)]
 

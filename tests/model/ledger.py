@@ -51,7 +51,6 @@ class Mail:
     deleted: bool = False  # by a raw XDEL
     old_due: int = AT_ONCE  # where unhold puts it
     outranked: bool = False  # an operator's retry: send_at is no more
-    unseen: bool = False  # parked straight from its stream, and named: its id was not looked up yet
     needs: bool = False  # held for a field that nobody knows yet
     look: int = 0  # when the index of own deadlines has it looked at; 0 for never
 
@@ -159,13 +158,13 @@ class Ledger:
         """No other lease of it ever had that token."""
         assert token > self.tokens.get(mail.entry, 0), f"{mail}: token {token} was there before"
         self.tokens[mail.entry] = token
-        mail.pel, mail.late, mail.place, mail.unseen = (consumer, token), False, "", False
+        mail.pel, mail.late, mail.place = (consumer, token), False, ""
 
     def put(self, mail: Mail, place: str, score: int = 0) -> None:
         """Out of a lease, or from one index into another: then one that was just read again stays so."""
         if not mail.place:
             mail.pel, mail.late = None, False
-        mail.place, mail.score, mail.unseen = place, score, False
+        mail.place, mail.score = place, score
 
     def park(self, mail: Mail, wait_us: int = 0) -> None:
         key = (mail.lane, mail.p)

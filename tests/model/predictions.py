@@ -7,7 +7,7 @@ and judged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from actors import USUAL_ROUTE
@@ -44,11 +44,11 @@ def _next(said: int, made: Sequence[int]) -> None:
 # -- admit -----------------------------------------------------------------------------------------
 
 
-def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted, slotted: Collection[str] = ()) -> None:
+def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted) -> None:
     same("admit's clock", reply.now_us, book.now)
     made: list[int] = []
     for mail, (said, _) in zip(rows, reply.statuses, strict=True):
-        same(f"admit {mail.entry}", said, _admitted(book, consumer, mail, reply.token, said, slotted))
+        same(f"admit {mail.entry}", said, _admitted(book, consumer, mail, reply.token, said))
         if said == "scheduled":
             made.append(mail.score * 1000)
         if said == "parked":
@@ -56,7 +56,7 @@ def admit(book: Ledger, consumer: str, rows: Sequence[Mail], reply: Admitted, sl
     _next(reply.next_us, made)
 
 
-def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str, slotted: Collection[str] = ()) -> str:
+def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str) -> str:
     if mail.entry not in book.mails or mail.pel is None or mail.pel[0] != consumer:
         return "lost"
     if mail.place:  # a group that was made again re-reads its stream
@@ -91,9 +91,6 @@ def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str, sl
     if book.now_ms >= mail.deadline:
         book.bury(mail, "email.expired")
         return "expired"
-    if mail.entry in slotted:
-        book.lease(mail, consumer, token)
-        return "go"
     return _queued(book, consumer, mail, token, said)
 
 
@@ -135,7 +132,7 @@ DECIDING = {"tenant", "route", "send_at", "expires_at", "field"}  # fields that 
 
 
 def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Sifted) -> None:
-    """Mails of closed lanes park, all others are the consumer's; no slot is taken, no id looked up."""
+    """Mails of closed lanes whose id is new park, all others are the consumer's; no slot is taken."""
     same("sift's clock", reply.now_us, book.now)
     route = book.routes[USUAL_ROUTE]
     shut = route.till > book.now
@@ -151,7 +148,8 @@ def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Sifte
             if _sifts(book, mail, mail.entry in taken):
                 parked += 1
                 book.park(mail)
-                mail.unseen = mail.producer != mail.entry
+                if mail.ident:
+                    book.see(mail)
             else:
                 same("sifted", mail.entry in taken, True)
                 mail.pel, mail.late = (consumer, 1), False
@@ -163,7 +161,7 @@ def _sifts(book: Ledger, mail: Mail, said: bool) -> bool:
     if DECIDING & set(mail.fields) or mail.intent or book.now_ms >= order(mail.entry)[0] + book.age_ms:
         return False
     names = {f"id:{mail.producer}", f"rule:domain:{mail.site}", "rule:all"}
-    if names & set(book.rules):
+    if names & set(book.rules) or (mail.ident and book.owner(mail.digest)):
         return False
     ahead = any(book.parked(mail.lane, p) for p in range(mail.p + 1))
     return ahead or not book.slots.is_open(mail.lane, book.now, said)
@@ -336,7 +334,6 @@ def release(
         assert len(from_schedule) >= fair, "lanes took more than their half"
     for lease in reply.leases:
         mail = book.mails[lease.entry]
-        same(f"{mail.entry} is unseen", lease.unseen, mail.unseen)
         if lease.slot:
             _slotted(book, mail, visits)
         book.lease(mail, consumer, reply.token)

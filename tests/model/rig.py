@@ -123,17 +123,14 @@ class Rig:
 
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
-        slotted = worker.slotted & {mail.entry for mail in mails if mail.kind == "send"}
-        rows = [_admit_row(mail) for mail in mails]
-        rows = [row._replace(kind="slot") if row.entry in slotted else row for row in rows]
-        reply = self.run(self.spool.scripts.admit(worker.name, rows))
+        reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
         for entry, (said, notes) in zip(entries, reply.statuses, strict=True):
             if said == "go":
                 assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
                 worker.take(entry, reply.token, ready=True)
             else:
                 worker.drop(entry)
-        predictions.admit(self.book, worker.name, mails, reply, slotted)
+        predictions.admit(self.book, worker.name, mails, reply)
         self.routes()
 
     def settle(self, worker: Worker, ends: Sequence[End]) -> list[str]:
@@ -214,9 +211,7 @@ class Rig:
         for lease in reply.leases:
             late = self.mail(lease.entry).sent
             assert (b'"sent"' in lease.notes) == late, f"{lease.entry}: what was said of its late 250 is wrong"
-            worker.take(lease.entry, reply.token, ready=lease.slot and not lease.unseen)
-            if lease.unseen:
-                worker.slotted.add(lease.entry)
+            worker.take(lease.entry, reply.token, ready=lease.slot)
         due = [(ms * 1000, int(entry[0])) for entry, ms in seen.scheduled.items()]
         due += [(us, p) for (_, p), us in seen.due.items()]
         coming = min((us for us, p in due if not self.book.rereading(p)), default=0)

@@ -185,22 +185,14 @@ async def test_what_names_nothing(room: Mailroom, name: str) -> None:
     assert len(str(wrong.value)) < 500
 
 
-@pytest.mark.parametrize("state", ["waiting", "unseen"])
-async def test_an_id_that_nobody_has_looked_up_is_found_where_it_lies(room: Mailroom, state: str) -> None:
+async def test_an_id_that_nobody_has_looked_up_is_found_where_it_lies(room: Mailroom) -> None:
     for number in range(230):
         await room.add(to="bob@slow.example", id=f"a{number}")
     entry = await room.add("low", to="bob@slow.example", id="a7", tenant="acme")
-    if state == "unseen":
-        await room.do("HSET", room.keys.limits, "*|slow.example", "1:60000000")
-        until = f"{(room.now + 62_000) * 1000}:62000000"
-        await room.do("HSET", room.keys.limit("main|slow.example"), "60000000", until)
-        known = {"route": "main", "room": 100, "max_age_ms": 1000, "max_bytes": 1000}
-        assert (await room.scripts.sift("w1", 1, **known)).parked == 100  # type: ignore[arg-type]
     with pytest.raises(NotFound):
         await locate(room.spool, "a7")
     found = await show(room.spool, await locate(room.spool, "a7", deep=True))
-    assert (found.text("id"), found.state) == ("a7", "parked" if state == "unseen" else "waiting")
-    assert found.lane == ("main|slow.example" if state == "unseen" else "")
+    assert (found.text("id"), found.state) == ("a7", "waiting")
     assert await locate(room.spool, "a229", deep=True) != entry
     assert await locate(room.spool, "a7", "acme", deep=True) == entry
     with pytest.raises(NotFound):

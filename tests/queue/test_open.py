@@ -8,6 +8,7 @@ from mailroom import Lease, Mailroom
 
 from streamq.errors import QueueFormat
 from streamq.queue.scripts import MarkRow
+from streamq.queue.spool import FORMAT
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 STREAMS = ("high", "normal", "low")
@@ -40,7 +41,7 @@ async def test_another_format_is_refused(room: Mailroom) -> None:
     await room.do("HSET", room.keys.meta, "format", "99")
     with pytest.raises(QueueFormat, match="format 99"):
         await room.spool.open()
-    await room.do("HSET", room.keys.meta, "format", "1")
+    await room.do("HSET", room.keys.meta, "format", FORMAT)
 
 
 async def test_digits_are_ten_at_most(make_spool: MakeSpool) -> None:

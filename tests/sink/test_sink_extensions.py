@@ -164,3 +164,20 @@ async def test_size_0_says_that_there_is_no_limit() -> None:
         await client.send(b"EHLO x\r\n")
         assert "SIZE 0\r\n" in await client.reply()
         assert await client.ask("MAIL FROM:<a@x> SIZE=1000000000") == "250 2.1.0"
+
+
+async def test_a_trap_at_the_end_of_a_chunk_waits_for_the_next() -> None:
+    rules = Rules((Rule(stage="body", after_bytes=2, reply="250 2.0.0 stray"),))
+    async with Sink(rules=rules) as sink, dial(sink) as client:
+        await client.send(BEGIN + b"BDAT 2\r\nxx")
+        assert await client.codes(3) == ["250 2.1.0", "250 2.1.5", "250 2.0.0"]
+        await client.send(b"BDAT 1 LAST\r\nx")
+        assert await client.reply() == "250 2.0.0 stray"
+        assert await client.reply() == "250 2.0.0 Ok: queued as 1"
+        await client.send(BEGIN + b"BDAT 2 LAST\r\nxx")
+        assert (await client.codes(3))[2] == "250 2.0.0"
+        await client.send(BEGIN + b"BDAT 1\r\nx")
+        assert (await client.codes(3))[2] == "250 2.0.0"
+        await client.ask("RSET")
+        sink.follow(Rules())
+        assert await client.mail() == "250 2.0.0"

@@ -27,7 +27,8 @@ def guarded(*limits: Limit) -> tuple[Guard, Clock]:
 
 
 def passes(guard: Guard, stage: str = "mail", who: Visitor = HERE, subject: str = "b@x") -> bool:
-    return guard.refusal(stage, "session", who, (subject,)) == b""
+    subject = who.sender if stage == "mail" else subject
+    return guard.refusal(stage, who, (subject,)) == b""
 
 
 def test_a_rate_holds_in_every_window_and_uses_all_of_it() -> None:
@@ -189,6 +190,39 @@ async def test_limits_in_a_session() -> None:
         assert await client.mail() == "250 2.0.0"
         assert sink.windows is not None
         assert sink.windows.most == {60.0: 2}
+
+
+async def test_senders_and_connections_have_their_own_counts() -> None:
+    limits = (
+        Rate(most=1, per="sender", seconds=9),
+        Rate(most=2, per="connection", seconds=9, reply="421 4.7.0 enough"),
+    )
+    async with Sink(rules=Rules(limits=limits), clock=Clock()) as sink:
+        async with dial(sink) as client:
+            assert await client.asked("MAIL FROM:<a@x>", "RSET", "MAIL FROM:<A@x>") == [
+                "250 2.1.0",
+                "250 2.0.0",
+                "450 4.7.1",
+            ]
+            assert await client.asked("MAIL FROM:<>", "RSET", "MAIL FROM:<c@x>") == [
+                "250 2.1.0",
+                "250 2.0.0",
+                "421 4.7.0",
+            ]
+        async with dial(sink) as client:
+            assert await client.asked("MAIL FROM:<>", "MAIL FROM:<c@x>") == ["450 4.7.1", "250 2.1.0"]
+
+
+async def test_who_was_let_in_past_a_limit_is_counted_once() -> None:
+    rules = Rules((Rule(stage="greeting", action="silent", times=1),), limits=(Connections(most=1),))
+    async with Sink(rules=rules) as sink:
+        async with dial(sink, hello=False):  # it is inside, and no limit was asked
+            await sink.wait_for(1, "dropped")
+            async with dial(sink, hello=False) as client:
+                assert await client.codes(1) == ["421 4.7.0"]
+        await sink.wait_until(lambda: sink.counters.open == 0)
+        async with dial(sink), dial(sink, hello=False) as client:
+            assert await client.codes(1) == ["421 4.7.0"]
 
 
 async def test_a_rule_that_refuses_uses_up_no_limit() -> None:

@@ -156,7 +156,7 @@ async def test_hostile_within_tls(shown: Certificate) -> None:
             writer.transport.abort()
 
 
-async def test_a_client_that_leaves_in_the_handshake(shown: Certificate) -> None:
+async def leave(shown: Certificate) -> None:
     async with Sink(tls=shown) as sink:
         async with dial(sink) as client:
             assert await client.ask("STARTTLS") == "220 2.0.0"
@@ -168,6 +168,14 @@ async def test_a_client_that_leaves_in_the_handshake(shown: Certificate) -> None
         async with dial(sink) as client:
             assert await client.ask("STARTTLS") == "220 2.0.0"
             await sink.close()
+
+
+async def test_a_client_that_leaves_in_the_handshake(shown: Certificate) -> None:
+    await leave(shown)
+
+
+def test_leaving_on_uvloop(shown: Certificate) -> None:
+    uvloop.run(leave(shown))
 
 
 def test_files(tmp_path: Path, shown: Certificate) -> None:

@@ -163,6 +163,11 @@ class Relay:
         assert not wrong, wrong
 
     @property
+    def at_work(self) -> int:
+        """Connections whose script has not ended, or whose client has not hung up."""
+        return len(self._tasks)
+
+    @property
     def bodies(self) -> list[bytes]:
         return [body for heard in self.heard for body in heard.bodies]
 
@@ -251,10 +256,10 @@ class Relay:
 
 
 async def _body(reader: asyncio.StreamReader) -> bytes:
-    body = b""
+    lines: list[bytes] = []
     while (line := await reader.readuntil(b"\n")) != b".\r\n":
-        body += line
-    return body
+        lines.append(line)
+    return b"".join(lines)
 
 
 def letter(to: str = "bob@example.net", content: bytes = CONTENT, **more: Any) -> Letter:

@@ -312,6 +312,15 @@ async def test_a_connection_is_not_used_on_when_its_token_has_changed(tmp_path: 
     assert relay.heard[0].lines[-1] == "QUIT"
 
 
+@on_both_loops
+async def test_a_connection_that_a_password_opened_is_used_on() -> None:
+    script: Script = [*hello("250-relay.example", "250 AUTH PLAIN"), Expect("AUTH PLAIN"), OK, Mails()]
+    async with Relay(script) as relay, office(route(relay.port, login=LOGIN, token={"value": OLD})) as at:
+        for _ in range(3):
+            await at.send(letter())
+    assert [len(heard.bodies) for heard in relay.heard] == [3]
+
+
 # -- in the clear ----------------------------------------------------------------------------------------------
 
 
@@ -393,8 +402,8 @@ async def test_a_cram_md5_challenge_that_is_none() -> None:
         ({"token": {"value": OLD}, "url": "smtp://a%01b@h"}, "token: needs a user"),
         ({"token": {"value": OLD}, "auth": "plain"}, "token: auth allows neither"),
         ({"token": {"value": OLD}, "auth": ["plain", "xoauth2"], "url": "smtp://u@h"}, "no password in the url"),
-        ({"url": "smtp://u:s3cret%00@h"}, "no password holds a NUL"),
-        ({"url": "smtp://u%00:p@h"}, "no user holds a NUL"),
+        ({"url": "smtp://u:s3cret%00@h"}, "holds a NUL"),
+        ({"url": "smtp://u%00:p@h"}, "holds a NUL"),
     ],
 )
 def test_settings_of_auth_that_cannot_be(values: dict[str, Any], says: str) -> None:

@@ -25,6 +25,8 @@ MEANINGS = [
     # stage, code, text, class, scope, action
     ("dot", 250, "2.0.0 Ok: queued as 4Xyz", "sent", "mail", "sent"),
     ("rcpt", 550, "5.1.1 The email account that you tried to reach does not exist", "bad_address", "recipient", "fail"),
+    ("dot", 550, "5.7.1 Message blocked by content filter", "policy", "mail", "fail"),
+    ("dot", 554, "5.7.1 Client host [192.0.2.1] blocked by bl.example.org", "blocked", "site", "retry"),
     ("rcpt", 550, "No such user here", "bad_address", "recipient", "fail"),
     ("rcpt", 552, "5.2.2 The recipient's inbox is out of storage space", "mailbox_full", "recipient", "retry"),
     ("rcpt", 452, "4.2.2 over quota", "mailbox_full", "recipient", "retry"),
@@ -175,6 +177,15 @@ def test_a_text_asks_before_the_table_does() -> None:
 def test_a_long_text_is_cut_before_patterns_see_it() -> None:
     text = "x" * READ + " greylisted"
     assert default_replies().classify(Stage.RCPT, 451, text, True).klass == "temporary"
+
+
+@pytest.mark.parametrize("name", ["spf", "dkim+dmarc", "relay-denied", "greylist", "try.again.in.300.seconds"])
+@pytest.mark.parametrize("domain", ["spamhaus.org", "barracudanetworks.com", "rate-limited.example", "\u00fcber.spam"])
+@pytest.mark.parametrize("text", ["5.1.1 <{}>: user unknown", "User unknown: {}", "no such user ({})"])
+def test_what_somebody_is_called_means_nothing(name: str, domain: str, text: str) -> None:
+    """Otherwise whoever picks an address picks what its refusal means to our route."""
+    said = default_replies().classify(Stage.RCPT, 550, text.format(f"{name}@{domain}"), True, "")
+    assert (said.klass, said.scope, said.hint_ms) == ("bad_address", Scope.RECIPIENT, 0)
 
 
 def test_every_entry_of_the_table_decides_something() -> None:

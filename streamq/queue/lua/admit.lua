@@ -4,7 +4,7 @@
 --   schedule seen stream
 -- ARGV: now consumer window
 -- EACH: kind entry lane due deadline expires seen id tail why
---   kind       'send', 'dead' or 'hold': what intake made of it; 'slot': to be sent, and has its slot already
+--   kind       'send', 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
 --   seen       '' or 10 bytes digest and 4 bytes content hash
@@ -91,7 +91,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   if ident ~= '' then
     local digest, hash = ident:sub(1, 10), ident:sub(11)
     local owner, owner_hash = see(digest, hash, entry, now, window)
-    if owner and owner ~= entry and owner_hash == hash then
+    if owner and owner ~= entry and same_content(owner, owner_hash, hash, digest, stream, id, now, window) then
       remove(entry, stream, id)
       count('total:duplicate', 1)
       event('email.duplicate', producer, entry, event_id(entry), now, with(tail, '"of":"' .. owner .. '"'))
@@ -102,6 +102,8 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
       count('total:rejected', 1)
       event('email.rejected', producer, entry, event_id(entry), now, with(tail, '"class":"id_conflict","reason":' .. json(reason)))
       return 'dead'
+    elseif owner_hash == UNHASHED then
+      hashed(digest, hash, entry, now, window)
     end
   end
   local asked = intent_of(entry) or rule_for(entry, producer, tail)
@@ -139,10 +141,6 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:expired', 1)
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
     return 'expired'
-  end
-  if kind == 'slot' then
-    listed(go, stream, id)
-    return 'go'
   end
   if due > now_ms and not notes.now then -- an operator's `retry` outranks send_at
     leave(stream, id)

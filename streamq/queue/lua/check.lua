@@ -22,7 +22,7 @@ end
 local function visit_stream()
   local stream = K.stream(NAMES[p + 1])
   local last = delivered(stream) or '0-0'
-  local found = redis.call('XRANGE', stream, from == '' and '-' or '(' .. from, '+', 'COUNT', many)
+  local found = behind(stream, from, '+', many)
   for _, row in ipairs(found) do
     out[#out + 1] = p .. row[1]
     out[#out + 1] = classify(p .. row[1], stream, row[1], last)

@@ -72,7 +72,7 @@ for at, name in ipairs(NAMES) do
   if last and not is_rereading(at - 1, stream) then
     local oldest = text(math.max(now_ms - (ages[at] or ages[#ages]), 0))
     for _ = 1, 10 do -- one by one: bodies may be large
-      local row = not full() and redis.call('XRANGE', stream, '(' .. last, oldest, 'COUNT', 1)[1]
+      local row = not full() and behind(stream, last, oldest, 1)[1]
       if not row then break end
       last = row[1]
       local map = info(row[2])

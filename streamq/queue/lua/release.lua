@@ -6,8 +6,7 @@
 -- ARGV: now consumer room bell
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
---   then per lease: entry, from, notes (JSON or '')
---   from       scheduled; parked: it has its slot; unseen: that, too, and admission has not seen it yet
+--   then per lease: entry, from ('scheduled' or 'parked': the latter has its slot), notes (JSON or '')
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)
@@ -67,9 +66,8 @@ local function release_lane(lane, p)
       local next = take_slot(lane, now)
       if next > 0 then return next end
       local entry = unpadded(member)
-      local stood, unseen = unpark(entry)
-      if not stood then return now + ASTRAY end -- its parts do not agree: for `check --repair`
-      lease(entry, unseen and 'unseen' or 'parked')
+      if not unpark(entry) then return now + ASTRAY end -- its parts do not agree: for `check --repair`
+      lease(entry, 'parked')
     end
   end
 end

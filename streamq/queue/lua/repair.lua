@@ -31,9 +31,9 @@ function mend.both(_, id, stream) leave(stream, id) end
 
 function mend.lane(entry, id)
   local p = tonumber(entry:sub(1, 1))
-  local lane, unseen = lane_of(entry, id)
+  local lane = lane_of(entry, id)
   if redis.call('ZREM', K.parked, lane .. '|' .. padded(p, id)) == 1 then count('parked:' .. p, -1) end
-  park_all(lane, {id}, {[id] = unseen}, now, p)
+  park(entry, lane, now)
 end
 
 function mend.orphan(entry, id, stream)

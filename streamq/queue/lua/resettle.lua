@@ -18,6 +18,10 @@ for entry, producer, kind, tail, why, event_id in each() do
     again = again + 1
     displace(entry, place(entry))
     if why == '' then
+      local fields = info(fields_of(stream, id))
+      if (fields['id'] or '') ~= '' then -- sent: a copy of it that is there, too, is none
+        see(digest_of(fields['tenant'], fields['id']), UNHASHED, entry, now, window)
+      end
       remove(entry, stream, id)
     else
       bury(entry, stream, id, cjson.decode(why), now, window)

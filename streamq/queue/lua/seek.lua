@@ -9,7 +9,7 @@
 
 local p, start, many, tenant, id = tonumber(ARGV[1]), ARGV[2], math.min(tonumber(ARGV[3]), 100), ARGV[4], ARGV[5]
 
-local found = redis.call('XRANGE', STREAMS[p + 1], start == '' and '-' or '(' .. start, '+', 'COUNT', many)
+local found = behind(STREAMS[p + 1], start, '+', many)
 for _, row in ipairs(found) do
   local fields = info(row[2])
   if fields['id'] == id and (fields['tenant'] or '') == tenant:sub(2) then return {'', ARGV[1] .. row[1]} end

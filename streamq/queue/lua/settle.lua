@@ -4,7 +4,8 @@
 --   schedule seen stream
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg
---   op         sent  gone, with its event                    arg  '', or JSON {ambiguous}: by policy, not by a reply
+--   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
+--                                                                 hash: of its content, if it was parked unlooked-at}
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down, ambiguous}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged}
 --              park  back to its lane, no attempt            arg  JSON {down (the route failed), wait (ms), own (at this mail)}
@@ -35,7 +36,9 @@ local function say_ambiguous(mail)
 end
 
 function op_of.sent(mail)
-  if mail.arg ~= '' and cjson.decode(mail.arg).ambiguous then say_ambiguous(mail) end
+  local how = mail.arg ~= '' and cjson.decode(mail.arg) or {}
+  if how.ambiguous then say_ambiguous(mail) end
+  if how.hash then hashed(digest_of('', mail.producer), bytes_of(how.hash, 4), mail.entry, now, window) end
   remove(mail.entry, mail.stream, mail.id)
   count('total:' .. mail.kind:match('[^.]*$'), 1)
   event(mail.kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)

@@ -1,27 +1,30 @@
 -- sift: reads on where most of what comes goes to closed lanes. Plain mails of those go from waiting to parked
 -- without leaving the server; all others become this consumer's, as XREADGROUP would have made them. No slot is
--- taken here, and no id is looked up: that is put off to the mail's turn. A mail that was read before, that a rule
--- is for, or whose time is over is left to admission.
--- needs: base lease index notes limit
--- KEYS: {streamq}: absent clock counts due expiry held holds lane limit limits meta notes parked schedule stream
--- ARGV: now consumer p route room most max_age max_bytes
+-- taken here. A mail that was read before, that a rule is for, whose id is known already, or whose time is over is
+-- left to admission.
+-- needs: base lease index notes seen limit
+-- KEYS: {streamq}: absent clock counts due expiry held holds lane limit limits meta notes parked schedule seen
+--   stream
+-- ARGV: now consumer window p route room most max_age max_bytes
 --   p          digit of the priority                    route      of every plain mail
 --   room       mails that this consumer takes at most   most       mails that are visited at most, 0 to 100
 --   max_age    ms                                       max_bytes  of a mail's fields
 -- RETURNS: now, closed (µs until which the route is closed, 0 if open: then nothing is read), next (µs at which a
---   lane may be visited that this call has filled, 0 none), visited, parked, then per mail taken: entry, its fields
+--   lane may be visited that this call has filled, 0 none), visited, parked, large (1: a mail came that should not
+--   travel through a script), then per mail taken: entry, its fields
 -- EVENTS: none
 
-local given, consumer, p, route, room = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local most, max_age, max_bytes = math.min(tonumber(ARGV[6]), 100), tonumber(ARGV[7]), tonumber(ARGV[8])
+local given, consumer, window, digit, route = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local p, room, most = tonumber(digit), tonumber(ARGV[6]), math.min(tonumber(ARGV[7]), 100)
+local max_age, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local now = clock(given)
 local now_ms = math.floor(now / 1000)
 local stream = STREAMS[p + 1]
 
 local closed = route_state(route).till
 if closed <= now then closed = 0 end
-local last, read = delivered(stream)
-if closed > 0 or not last or is_rereading(p, stream) then return {text(now), text(closed), '0', 0, 0} end
+local last = delivered(stream)
+if closed > 0 or not last or is_rereading(p, stream) then return {text(now), text(closed), '0', 0, 0, 0} end
 
 -- As glance.py: fields none of which decides when, which way, or by which rule a mail goes.
 local PLAIN = {
@@ -56,7 +59,7 @@ local function lane_for(domain)
     local good = domain:find('.', 1, true) and not bare:find('..', 1, true) and not bare:find('.-', 1, true) and
       not bare:find('-.', 1, true)
     local wait = good and not is_ruled(site) and wait_of(route .. '|' .. site)
-    lane = wait and {name = route .. '|' .. site, wait = wait, ids = {}, named = {}} or false
+    lane = wait and {name = route .. '|' .. site, wait = wait, ids = {}} or false
     lanes[domain] = lane
   end
   return lane
@@ -96,47 +99,46 @@ local function visit(id, fields)
   local lane, producer, size = glance(fields)
   local parks = in_time and lane
   if parks and has_holds then
-    parks = not intent_of(ARGV[3] .. id) and redis.call('HEXISTS', K.holds, 'id:' .. producer) == 0
+    parks = not intent_of(digit .. id) and redis.call('HEXISTS', K.holds, 'id:' .. producer) == 0
+  end
+  if parks and producer ~= '' then
+    parks = not see(digest_of('', producer), UNHASHED, digit .. id, now, window)
   end
   if parks then
     lane.ids[#lane.ids + 1] = id
-    lane.named[id] = producer ~= ''
     parked = parked + 1
     highest = id
   else
-    taken[#taken + 1] = {ARGV[3] .. id, fields}
+    taken[#taken + 1] = {digit .. id, fields}
     ids[#ids + 1] = id
   end
   return size
 end
 
--- Few at first: nobody knows how large they are.
-local PAGE_FIRST, BYTES_MOST = 8, 1000000
-local page, bytes = PAGE_FIRST, 0
-while visited < most and #taken < room and bytes < BYTES_MOST do
-  local many = math.min(page, most - visited, math.max(room - #taken, 1))
-  local found = redis.call('XRANGE', stream, '(' .. at, '+', 'COUNT', many)
-  for _, row in ipairs(found) do
-    at = row[1]
-    bytes = bytes + visit(at, row[2])
-  end
-  visited = visited + #found
-  if #found < many then break end
-  page = page * 2
+-- One at a time: nobody knows how large the next one is, and a hundred of 25 MB would hold up the server for seconds.
+local LARGE, BYTES_MOST = 65536, 1000000
+local size, bytes = 0, 0
+while visited < most and #taken < room and bytes < BYTES_MOST and size <= LARGE do
+  local row = behind(stream, at, '+', 1)[1]
+  if not row then break end
+  at = row[1]
+  size = visit(at, row[2])
+  bytes = bytes + size
+  visited = visited + 1
 end
 
 if visited > 0 then
   for _, lane in pairs(lanes) do
     if lane and #lane.ids > 0 then
-      park_all(lane.name, lane.ids, lane.named, lane.wait, p)
+      park_all(lane.name, lane.ids, lane.wait, p)
       if next == 0 or lane.wait < next then next = lane.wait end
     end
   end
   if #ids > 0 then read_by(stream, ids, consumer) end
-  pass(stream, at, read and read + visited)
+  pass(stream, at)
   if highest then admitted_to(p, highest) end
 end
-local out = {text(now), '0', text(next), visited, parked}
+local out = {text(now), '0', text(next), visited, parked, size > LARGE and 1 or 0}
 for _, mail in ipairs(taken) do
   out[#out + 1] = mail[1]
   out[#out + 1] = mail[2]

@@ -72,6 +72,14 @@ local function clock(given)
   return now
 end
 
+-- What lies behind an id, up to `last`. Redis takes `(` and the greatest id that there is for an error; an XADD can
+-- give that id.
+local GREATEST = '18446744073709551615-18446744073709551615'
+local function behind(stream, id, last, many)
+  if id == GREATEST then return {} end
+  return redis.call('XRANGE', stream, id == '' and '-' or '(' .. id, last, 'COUNT', many)
+end
+
 -- A script that takes a batch gathers what it can write once: `gather` at its start, `flush` at its end. The
 -- others write at once.
 local gathering = nil
@@ -109,13 +117,12 @@ local function info(list)
   return map
 end
 
--- The group's last-delivered id, and since Redis 7 how many were read (false where the server can't tell); nil
--- where there is no group.
+-- The group's last-delivered id, or nil where there is no group.
 local function delivered(stream)
   if redis.call('EXISTS', stream) == 0 then return nil end
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local found = info(group)
-    if found['name'] == GROUP then return found['last-delivered-id'], found['entries-read'] end
+    if found['name'] == GROUP then return found['last-delivered-id'] end
   end
   return nil
 end

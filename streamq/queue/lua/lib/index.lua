@@ -29,17 +29,7 @@ local function bucket(id)
   return (tonumber(ms:sub(-9)) * 31 + math.floor(tonumber(seq:sub(-9)) / NEIGHBOURS)) % BUCKETS
 end
 
--- A mail that went to its lane straight from its stream, and whose producer named it: nobody has looked yet whether
--- that id was there before.
-local UNSEEN = '?'
-
--- Its lane, and whether it is such a mail; nil where it is parked nowhere.
-local function lane_of(entry, id)
-  local lane = redis.call('HGET', K.lane(bucket(id)), entry)
-  if not lane then return nil end
-  if lane:sub(1, 1) == UNSEEN then return lane:sub(2), true end
-  return lane, false
-end
+local function lane_of(entry, id) return redis.call('HGET', K.lane(bucket(id)), entry) end
 
 -- The parked members of a lane, one priority (nil: all), oldest first.
 local function lane_range(lane, p, many)
@@ -63,11 +53,11 @@ local function park(entry, lane, next, p, id)
   count('parked:' .. p, 1)
 end
 
--- At most 100 of one lane and priority, in one command where that goes. named: id → whether its producer named it.
-local function park_all(lane, ids, named, next, p)
+-- At most 100 of one lane and priority, in one command where that goes.
+local function park_all(lane, ids, next, p)
   has_parked = true
   -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.
-  local digit, command, last, unseen = text(p), {'ZADD', K.parked}, 2, UNSEEN .. lane
+  local digit, command, last = text(p), {'ZADD', K.parked}, 2
   local head = lane .. '|' .. digit
   local neighbours, at = {}, nil
   for _, id in ipairs(ids) do
@@ -80,7 +70,7 @@ local function park_all(lane, ids, named, next, p)
       at, neighbours = here, {'HSET', K.lane(here)}
     end
     neighbours[#neighbours + 1] = digit .. id
-    neighbours[#neighbours + 1] = named[id] and unseen or lane
+    neighbours[#neighbours + 1] = lane
   end
   redis.call(unpack(neighbours))
   redis.call(unpack(command))
@@ -107,10 +97,10 @@ local function queue_of(lane)
   return queues[lane]
 end
 
--- The lane it stood in, and whether its id is unseen; nil where it stands in none.
+-- The lane it stood in, or nil.
 local function unpark(entry)
   local p, id = split(entry)
-  local lane, unseen = lane_of(entry, id)
+  local lane = lane_of(entry, id)
   if not lane or redis.call('ZREM', K.parked, lane .. '|' .. padded(p, id)) == 0 then return nil end
   redis.call('HDEL', K.lane(bucket(id)), entry)
   if #lane_range(lane, p, 1) == 0 then
@@ -118,7 +108,7 @@ local function unpark(entry)
     if visits[p] then visits[p][lane] = nil end
   end
   count('parked:' .. p, -1)
-  return lane, unseen
+  return lane
 end
 
 local function schedule(entry, ms)

@@ -85,11 +85,9 @@ local function read_by(stream, ids, consumer)
   redis.call(unpack(command))
 end
 
--- Nothing up to this id waits any more. `read`: how many were read then, where the server counts that.
-local function pass(stream, id, read)
-  if read then return redis.call('XGROUP', 'SETID', stream, GROUP, id, 'ENTRIESREAD', read) end
-  redis.call('XGROUP', 'SETID', stream, GROUP, id)
-end
+-- Nothing up to this id waits any more. (How many the group has read, since Redis 7, is not said: with entries
+-- deleted in between nobody knows; the server estimates it again from the next read on.)
+local function pass(stream, id) redis.call('XGROUP', 'SETID', stream, GROUP, id) end
 
 local function leave(stream, id)
   if holds_now and holds_now[stream] then holds_now[stream][id] = false end
@@ -106,7 +104,7 @@ local function is_rereading(p, stream)
     rereading[p] = false
     if mark then
       local last = delivered(stream)
-      rereading[p] = not last or #redis.call('XRANGE', stream, '(' .. last, mark, 'COUNT', 1) > 0
+      rereading[p] = not last or #behind(stream, last, mark, 1) > 0
       if not rereading[p] then redis.call('HDEL', K.meta, 'reread:' .. p) end
     end
   end

@@ -90,19 +90,27 @@ local function route_up(route, now)
   return true
 end
 
+-- The lane's windows; a changed limit keeps its history.
+local function windows_at(lane, now)
+  local all = windows(lane)
+  for _, window in ipairs(all) do
+    if window.before ~= window.t then
+      window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
+      window.before = window.t
+      window.changed = true
+    end
+  end
+  return all
+end
+
 -- 0: a slot was taken. Else: µs at which the next one comes; nothing was taken.
 local function take_slot(lane, now)
   local route = route_of(lane)
   local state = route_state(route)
   if state.till > now then return state.till end
-  local all = windows(lane)
+  local all = windows_at(lane, now)
   local next = 0
   for _, window in ipairs(all) do
-    if window.before ~= window.t then -- a changed limit keeps its history
-      window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
-      window.before = window.t
-      window.changed = true
-    end
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   if next > 0 then return math.ceil(next) end
@@ -120,7 +128,7 @@ end
 local function next_slot(lane, now)
   local state = route_state(route_of(lane))
   local next = state.till > now and state.till or 0
-  for _, window in ipairs(windows(lane)) do
+  for _, window in ipairs(windows_at(lane, now)) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   return math.ceil(next)

@@ -42,7 +42,7 @@ local function seen_keys(digest, now, window)
     this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
   end
   local high, low = digest:byte(1, 2)
-  local slot = (high * 256 + low) % SEEN_BUCKETS
+  local slot = string.format('%d', (high * 256 + low) % SEEN_BUCKETS)
   return this_generation .. slot, last_generation .. slot
 end
 
@@ -66,6 +66,46 @@ local function see(digest, hash, entry, now, window)
     found = redis.call('HGET', this, digest)
   end
   return unpack_entry(found:sub(5)), found:sub(1, 4)
+end
+
+-- A mail that was parked unlooked-at (sift): its content's hash is not known yet.
+local UNHASHED = '\0\0\0\0'
+
+-- Its hash, once it was looked at.
+local function hashed(digest, hash, entry, now, window)
+  local this, last = seen_keys(digest, now, window)
+  local packed = pack_entry(entry)
+  for _, key in ipairs({this, last}) do
+    if redis.call('HGET', key, digest) == UNHASHED .. packed then redis.call('HSET', key, digest, hash .. packed) end
+  end
+end
+
+local function content(stream, id)
+  local found = redis.call('XRANGE', stream, id, id)[1]
+  if not found then return nil end
+  local given = info(found[2])
+  given['id'], given['traceparent'] = nil, nil
+  for name, value in pairs(given) do
+    if value == '' then given[name] = nil end
+  end
+  return given
+end
+
+-- Whether the owner of an id has this mail's content. Where its hash is not known, what both hold is compared; where
+-- it is gone, too, the same is assumed: nothing is sent twice.
+local function same_content(owner, owner_hash, hash, digest, stream, id, now, window)
+  if owner_hash ~= UNHASHED then return owner_hash == hash end
+  local _, owner_id, owner_stream = split(owner)
+  local theirs, ours = content(owner_stream, owner_id), content(stream, id)
+  if not theirs or not ours then return true end
+  for name, value in pairs(theirs) do
+    if ours[name] ~= value then return false end
+  end
+  for name in pairs(ours) do
+    if theirs[name] == nil then return false end
+  end
+  hashed(digest, hash, owner, now, window)
+  return true
 end
 
 -- A mail that ends without having been sent gives its id free.
