@@ -1,7 +1,7 @@
 """`python leash.py COMMAND ...`: runs a server of many processes, and ends with all of them.
 
-It is over when the command ends or when this program's standard input does, so also when whoever started it
-was killed. Mail servers fork, and change user, session and parent while they do: neither a process group nor
+It is over when the command ends, when this program gets SIGTERM, or when its standard input ends: so also when
+whoever started it was killed. Mail servers fork, and change user, session and parent while they do: neither a process group nor
 PR_SET_PDEATHSIG (forgotten at a change of user) holds all of them. A subreaper does: whatever loses its parent
 becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), so nothing is left when we have no child.
 """
@@ -57,6 +57,8 @@ def main() -> int:
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     # Not by subprocess: a Popen takes a child's status for itself when it is asked, or thrown away.
     server = os.posix_spawnp(
         sys.argv[1],
@@ -70,7 +72,7 @@ def main() -> int:
         ready, _, _ = select.select([0, wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
-        if 0 in ready and not os.read(0, 4096):
+        if told or (0 in ready and not os.read(0, 4096)):
             os.kill(server, signal.SIGTERM)
             break
         ended, alone = reaped(server)

@@ -53,6 +53,14 @@ def test_the_end_of_its_holder_ends_a_daemon_of_another_session() -> None:
         assert gone(pid)
 
 
+def test_a_word_ends_all_of_it() -> None:
+    with leashed(f"{DAEMON} exec sleep 1000") as process:
+        pid = daemon_of(process)
+        process.terminate()
+        assert process.wait() == 0
+        assert gone(pid)
+
+
 def test_the_end_of_the_command_ends_what_it_left_behind() -> None:
     with leashed(DAEMON) as process:
         pid = daemon_of(process)
