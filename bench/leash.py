@@ -1,9 +1,9 @@
 """`python leash.py COMMAND ...`: runs a server of many processes, and ends with all of them.
 
 It is over when the command ends, when this program gets SIGTERM, or when its standard input ends: so also when
-whoever started it was killed. Mail servers fork, and change user, session and parent while they do: neither a process group nor
-PR_SET_PDEATHSIG (forgotten at a change of user) holds all of them. A subreaper does: whatever loses its parent
-becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), so nothing is left when we have no child.
+whoever started it was killed. Mail servers fork, and change user, session and parent while they do: neither a
+process group nor PR_SET_PDEATHSIG (forgotten at a change of user) holds all of them. A subreaper does: whatever
+loses its parent becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), so nothing is left when we have no child.
 """
 
 from __future__ import annotations
