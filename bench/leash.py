@@ -1,9 +1,9 @@
 """`python leash.py COMMAND ...`: runs a server of many processes, and ends with all of them.
 
-It is over when the command ends or when this program's standard input does, so also when whoever started it
-was killed. Mail servers fork, and change user, session and parent while they do: neither a process group nor
-PR_SET_PDEATHSIG (forgotten at a change of user) holds all of them. A subreaper does: whatever loses its parent
-becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), so nothing is left when we have no child.
+It is over when the command ends, when this program gets SIGTERM, or when its standard input ends: so also when
+whoever started it was killed. Mail servers fork, and change user, session and parent while they do: neither a
+process group nor PR_SET_PDEATHSIG (forgotten at a change of user) holds all of them. A subreaper does: whatever
+loses its parent becomes our child (prctl(2), PR_SET_CHILD_SUBREAPER), so nothing is left when we have no child.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import ctypes
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
-TERM_S, KILL_S = 2.0, 5.0  # after the command got its SIGTERM: every other process gets one; gets SIGKILL
+TERM_S, KILL_S = 0.5, 2.0  # after the command got its SIGTERM: every other process gets one; gets SIGKILL
 LOOK_S = 0.02
 
 
@@ -58,15 +57,22 @@ def main() -> int:
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    server = subprocess.Popen(
-        sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ).pid
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    # Not by subprocess: a Popen takes a child's status for itself when it is asked, or thrown away.
+    server = os.posix_spawnp(
+        sys.argv[1],
+        sys.argv[1:],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+        setsigdef=[signal.SIGINT],
+    )
     ended, alone = reaped(server)
     while not ended:
         ready, _, _ = select.select([0, wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
-        if 0 in ready and not os.read(0, 4096):
+        if told or (0 in ready and not os.read(0, 4096)):
             os.kill(server, signal.SIGTERM)
             break
         ended, alone = reaped(server)

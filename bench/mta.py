@@ -1,29 +1,25 @@
 """Other people's mail servers, each a private instance: Debian's Postfix and Exim.
 
-WHAT      An own configuration, spool and log below a folder under /tmp, listening on loopback alone. It takes mail
-          for every domain, and delivers each domain's into a Maildir of its own.
+WHAT      An own configuration, spool and log below a temporary folder, listening on loopback alone. It takes mail
+          for every domain, and delivers all of it into one Maildir.
           `busy@`: 4xx 4.2.1 at RCPT; `unknown@`: the server's own refusal of a recipient that it does not know;
           sender `refused@`, header `X-Refuse`: 550 5.7.1. A mail above `SIZE` bytes is refused.
-WHERE     The executables are those on PATH, else in $PEERS_FOLDER, else where `deploy/peers.sh` unpacks them. Out
-          of such a folder they run with its libraries, and with users that only they see (nss_wrapper): nothing
-          of the system is changed, and an instance that runs already is not touched.
+WHERE     Installed, or unpacked by `deploy/peers.sh` (bench/package.py). An instance that runs already is not touched.
 WHO       Root: both change users between their processes.
-TUNED     What keeps strangers from hurting a server that is open to the world is lifted: connections and mails
-          per client, the wait after errors (Postfix), the pause when mail comes faster than it leaves (Postfix),
-          mails that are only queued after ten in a connection (Exim). What they do to mail is as Debian has it,
-          but for header fields that Postfix adds to mail from its own machine (local_header_rewrite_clients).
+TUNED     What keeps strangers from hurting a server that is open to the world is lifted: connections and mails per
+          client, and with Postfix the waits after errors and when mail comes faster than it leaves. Exim would
+          deliver each mail at once in a process of its own, hundreds of them: it queues, and two runners deliver.
+          What they do to mail is as Debian has it, but that Postfix adds no header fields to mail from this
+          machine (local_header_rewrite_clients), and that Exim offers DSN.
 FAILS     `Missing`, with the reason in words; `RuntimeError` where a server does not come up.
 """
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -33,13 +29,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["KINDS", "QUEUE_ID", "SIZE", "Missing", "Mta", "Stored", "mta"]
+from bench.exim import prepare_exim
+from bench.package import Missing, must_be_open
+from bench.postfix import prepare_postfix
+
+__all__ = ["KINDS", "QUEUE_ID", "SIZE", "Mta", "Stored", "mta"]
 
 SIZE = 2_000_000  # bytes of a mail at most
-START_S = 20.0
-CACHE = "/var/cache/streamq/peers"  # as deploy/peers.sh says it
+START_S = 60.0  # of a machine that has other work, too
 LEASH = Path(__file__).with_name("leash.py")
-HOW = "deploy/peers.sh unpacks it"
 
 # The lines that these servers put in front of a mail. The first Received of a file ends them: it is what a server
 # writes on taking the mail in, the others come with the delivery.
@@ -52,10 +50,6 @@ RECIPIENT = re.compile(rb"^(?:Delivered-To|Envelope-To): ([^\n]*)$", re.I | re.M
 # As these servers, and our sink, say it in the reply to the dot
 QUEUE_ID = re.compile(r"(?:queued as |\bid=)([0-9A-Za-z-]+)")
 OWN_ID = re.compile(rb"\sid\s+([0-9A-Za-z-]+)")
-
-
-class Missing(Exception):
-    """This machine cannot run that server; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -82,77 +76,9 @@ class Stored:
         return cls(sender[1].decode(), rcpt[1].decode(), own[1].decode(), file[received.end() :])
 
 
-@dataclass(frozen=True)
-class Package:
-    """Where a server's files are: `/`, or a folder that its packages were unpacked into."""
-
-    executable: Path
-    root: Path
-
-    @property
-    def unpacked(self) -> bool:
-        return self.root != Path("/")
-
-    def environment(self, place: Path, names: Names) -> dict[str, str]:
-        """Of its processes; makes the `names` that they see. Raises `Missing`."""
-        known = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-        if not self.unpacked:
-            names.look_up()
-            return known
-        wrappers = [*self.root.glob("usr/lib/*/libnss_wrapper.so"), *Path("/usr/lib").glob("*/libnss_wrapper.so")]
-        if not wrappers:
-            raise Missing(f"{self.root}: no libnss_wrapper.so in it; {HOW}")
-        closed = [each for each in (self.root, *self.root.parents) if not each.stat().st_mode & stat.S_IXOTH]
-        if closed:  # Exim starts itself anew when it is nobody special any more
-            raise Missing(f"{self.root}: other users cannot reach it: {closed[-1]} is closed to them")
-        folders = [*self.root.glob("usr/lib/*-linux-gnu*"), *self.root.glob("lib/*-linux-gnu*")]
-        folders.append(self.root / "usr/lib/postfix")
-        passwd, group = place / "passwd", place / "group"
-        users = {"root": 0, "nobody": 65_534, names.user: names.uid}
-        groups = {"root": 0, "nogroup": 65_534, names.user: names.uid, names.group: names.gid}
-        passwd.write_text("".join(f"{name}:x:{uid}:{uid}::/:/bin/false\n" for name, uid in users.items()))
-        group.write_text("".join(f"{name}:x:{gid}:\n" for name, gid in groups.items()))
-        return known | {
-            "LD_LIBRARY_PATH": ":".join(map(str, folders)),
-            "LD_PRELOAD": str(wrappers[0]),
-            "NSS_WRAPPER_PASSWD": str(passwd),
-            "NSS_WRAPPER_GROUP": str(group),
-        }
-
-
-@dataclass
-class Names:
-    """The user that a server becomes, and a group of its own; the numbers are those of an unpacked one."""
-
-    user: str
-    group: str
-    uid: int
-    gid: int
-
-    def look_up(self) -> None:
-        """The system's numbers. Raises `Missing`."""
-        try:
-            self.uid = pwd.getpwnam(self.user).pw_uid
-            self.gid = grp.getgrnam(self.group).gr_gid
-        except KeyError as unknown:
-            raise Missing(f"no such user or group: {unknown.args[0]}") from None
-
-
-def _find(names: tuple[str, ...]) -> Package:
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-    for name in names:
-        if found := shutil.which(name, path=path):
-            return Package(Path(found), Path("/"))
-    for folder in (os.environ.get("PEERS_FOLDER"), CACHE):
-        for name in names:
-            if folder and (found := shutil.which(name, path=str(Path(folder, "usr/sbin")))):
-                return Package(Path(found).absolute(), Path(folder).resolve())
-    raise Missing(f"{names[0]} is not installed; {HOW}")
-
-
 @dataclass
 class Mta:
-    """A running server. `maildirs` has a Maildir per recipient domain, made by the first mail."""
+    """A running server, in its folder `place`."""
 
     kind: str
     version: str
@@ -184,201 +110,7 @@ class Mta:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
 
-# -- Postfix -----------------------------------------------------------------------------------------------
-
-POSTFIX_MAIN = """\
-compatibility_level = 3.6
-queue_directory = {place}/queue
-data_directory = {place}/data
-daemon_directory = {root}/usr/lib/postfix/sbin
-command_directory = {root}/usr/sbin
-shlib_directory = {root}/usr/lib/postfix
-meta_directory = {place}/etc
-maillog_file = {place}/log/mail.log
-maillog_file_prefixes = {place}
-import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME
-  LD_LIBRARY_PATH LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
-multi_instance_enable = no
-myhostname = postfix.example
-mydestination =
-local_recipient_maps =
-alias_maps =
-alias_database =
-inet_interfaces = loopback-only
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-local_header_rewrite_clients =
-smtputf8_enable = yes
-virtual_mailbox_domains = static:all
-virtual_mailbox_maps = regexp:{place}/etc/mailboxes
-virtual_mailbox_base = {place}
-virtual_mailbox_limit = 0
-virtual_uid_maps = static:{uid}
-virtual_gid_maps = static:{uid}
-smtpd_recipient_restrictions = check_recipient_access regexp:{place}/etc/recipients, reject_unauth_destination
-smtpd_sender_restrictions = check_sender_access regexp:{place}/etc/senders
-header_checks = regexp:{place}/etc/headers
-notify_classes =
-message_size_limit = {size}
-mailbox_size_limit = 0
-smtpd_client_connection_count_limit = 0
-smtpd_client_connection_rate_limit = 0
-smtpd_client_message_rate_limit = 0
-smtpd_error_sleep_time = 0
-smtpd_soft_error_limit = 1000000
-smtpd_hard_error_limit = 1000000
-smtpd_peername_lookup = no
-in_flow_delay = 0
-"""
-POSTFIX_MASTER = """\
-127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
-
-
-def _postfix(place: Path, port: int) -> tuple[list[str], dict[str, str], str, Path]:
-    package = _find(("postfix",))
-    names = Names("postfix", "postdrop", 62_101, 62_102)
-    environment = package.environment(place, names)
-    master = package.root / "usr/lib/postfix/sbin/master"
-    if not master.exists():
-        raise Missing(f"{master} is not there")
-    for name in ("etc", "queue/pid", "log"):
-        place.joinpath(name).mkdir(parents=True)
-    own = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
-    for name in (*(f"queue/{name}" for name in own), "data", "mail"):
-        place.joinpath(name).mkdir(mode=0o700)
-        os.chown(place / name, names.uid, 0)
-    for name, mode in (("public", 0o710), ("maildrop", 0o730)):
-        folder = place / "queue" / name
-        folder.mkdir()
-        os.chown(folder, names.uid, names.gid)
-        folder.chmod(mode)
-    texts = {
-        "main.cf": POSTFIX_MAIN.format(
-            place=place, root=package.root if package.unpacked else "", uid=names.uid, size=SIZE
-        ),
-        "master.cf": POSTFIX_MASTER.format(port=port),
-        "mailboxes": "!/^unknown@/ mail/\n",
-        "recipients": "/^busy@/ 450 4.2.1 Mailbox busy, try again later\n",
-        "senders": "/^refused@/ 550 5.7.1 Sender refused\n",
-        "headers": "/^X-Refuse:/ REJECT 5.7.1 Content refused\n",
-    }
-    for name, text in texts.items():
-        place.joinpath("etc", name).write_text(text)
-    config = str(place / "etc")
-    shown = subprocess.run(
-        [package.root / "usr/sbin/postconf", "-c", config, "-d", "-h", "mail_version"],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if shown.returncode:
-        raise Missing(f"{package.executable}: {shown.stderr.strip()[-300:]}")
-    return [str(master), "-c", config], environment, shown.stdout.strip(), place / "log/mail.log"
-
-
-# -- Exim --------------------------------------------------------------------------------------------------
-
-EXIM_CONFIG = """\
-exim_path = {executable}
-primary_hostname = exim.example
-spool_directory = {place}/queue
-log_file_path = {place}/log/%slog
-pid_file_path = {place}/queue/pid
-keep_environment = ^LD_ : ^NSS_WRAPPER_
-never_users =
-deliver_drop_privilege = true
-local_interfaces = 127.0.0.1
-daemon_smtp_ports = {port}
-host_lookup =
-rfc1413_hosts =
-tls_advertise_hosts =
-message_size_limit = {size}
-smtp_accept_max = 0
-smtp_accept_queue_per_connection = 0
-smtp_accept_max_per_connection = 0
-ignore_bounce_errors_after = 0s
-acl_smtp_mail = mail
-acl_smtp_rcpt = rcpt
-acl_smtp_data = data
-
-begin acl
-mail:
-  deny senders = ^refused@
-       message = 5.7.1 Sender refused
-  accept
-
-data:
-  deny condition = ${{if def:h_X-Refuse:}}
-       message = 5.7.1 Content refused
-  accept
-
-rcpt:
-  defer local_parts = busy
-        message = 4.2.1 Mailbox busy, try again later
-  require verify = recipient
-  accept
-
-begin routers
-known:
-  driver = accept
-  local_parts = ! unknown
-  transport = maildir
-
-begin transports
-maildir:
-  driver = appendfile
-  maildir_format = true
-  directory = {place}/mail
-  create_directory = true
-  delivery_date_add
-  envelope_to_add
-  return_path_add
-  user = Debian-exim
-  group = Debian-exim
-
-begin retry
-* * F,1h,1m
-"""
-
-
-def _exim(place: Path, port: int) -> tuple[list[str], dict[str, str], str, Path]:
-    package = _find(("exim4", "exim"))
-    names = Names("Debian-exim", "Debian-exim", 62_103, 62_103)
-    environment = package.environment(place, names)
-    for name in ("queue", "log", "mail"):
-        place.joinpath(name).mkdir(mode=0o700)
-        os.chown(place / name, names.uid, names.gid)
-    config = place / "exim.conf"
-    config.write_text(EXIM_CONFIG.format(place=place, executable=package.executable, port=port, size=SIZE))
-    config.chmod(0o644)
-    shown = subprocess.run(
-        [package.executable, "-C", config, "-bV"], env=environment, capture_output=True, text=True, check=False
-    )
-    if shown.returncode:
-        raise Missing(f"{package.executable}: {(shown.stderr or shown.stdout).strip()[-300:]}")
-    version = re.search(r"version (\S+)", shown.stdout)
-    command = [str(package.executable), "-C", str(config), "-bdf", "-q1h"]
-    return command, environment, version[1] if version else "", place / "log/mainlog"
-
-
-KINDS = {"postfix": _postfix, "exim": _exim}
+KINDS = {"postfix": prepare_postfix, "exim": prepare_exim}
 
 
 @contextmanager
@@ -392,16 +124,17 @@ def mta(kind: str) -> Iterator[Mta]:
     place = Path(tempfile.mkdtemp(prefix=f"sq-{kind}-"))
     try:
         place.chmod(0o755)
+        must_be_open(place)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]
-        command, environment, version, log = KINDS[kind](place, port)
+        ready = KINDS[kind](place, port, SIZE)
         with (place / "out").open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LEASH), *command],
-                stdin=subprocess.PIPE, stdout=out, stderr=out, env=environment, cwd=place, start_new_session=True,
+                [sys.executable, "-I", "-S", str(LEASH), *ready.command],
+                stdin=subprocess.PIPE, stdout=out, stderr=out, env=ready.environment, cwd=place, start_new_session=True,
             )  # fmt: skip
-        one = Mta(kind, version, port, place, log, process)
+        one = Mta(kind, ready.version, port, place, ready.log, process)
         try:
             _await_greeting(one)
             yield one

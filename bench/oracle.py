@@ -25,7 +25,8 @@ from pathlib import Path
 
 import orjson
 
-from bench.mta import KINDS, QUEUE_ID, Missing, Mta, mta
+from bench.mta import KINDS, QUEUE_ID, Mta, mta
+from bench.package import Missing
 from bench.programs import Programs, programs, until
 from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool
@@ -95,15 +96,16 @@ def sample(number: int) -> Sample:
     text = WORDS[at : at + size]
     match kind:
         case "eight-bit":
-            body = _lines(text.replace(b"e", "é".encode()), 72)[:size].rstrip(b"\r\n") + b"\r\n"
+            body = _lines(text.replace(b"e", "é".encode()), 72)
         case "long-lines":
             body = _lines(text, dice.choice((998, 2_048, 5_000)))
         case "dots":
-            body = _lines(text, dice.randrange(1, 60), b"." * dice.randrange(1, 4)) + b".\r\n"
+            body = _lines(text, dice.randrange(1, 60), b"." * dice.randrange(1, 4))
         case "no-lines":
-            body = text + b"\r\n"
+            body = text
         case _:
             body = _lines(text, 76)
+    body = body[:size].rstrip(b"\r\n") + b"\r\n" + b".\r\n" * (kind == "dots")
     if kind == "utf8":
         local = f"grüße{number}"
     elif kind == "quoted":
@@ -185,28 +187,28 @@ def _compare(server: Mta, many: int, ids: dict[str, list[str]], seconds: float) 
     )
 
 
-async def deliver(p: Programs, server: Mta, many: int) -> Found:
-    """`many` mails through the queue of `p`, by two workers."""
+async def deliver(p: Programs, server: Mta, many: int, way: str = "") -> Found:
+    """`many` mails through the queue of `p`, by two workers; `way`: further lines of their route's table."""
     spool = await Spool.connect(load_settings(), p.url)
     p.stack.push_async_callback(spool.close)
     await _feed(spool, many)
     begun = time.monotonic()
     for _ in range(PROCESSES):
-        await p.worker(relay=server.url)
+        await p.worker(f'[routes.oracle]\nurl = "{server.url}"\n{way}\n')
     await _arrived(spool, server, many)
     seconds = time.monotonic() - begun
     await p.stop_workers()
     return _compare(server, many, await _queue_ids(spool), seconds)
 
 
-async def oracle(many: int) -> list[Found]:
+async def oracle(many: int, way: str = "") -> list[Found]:
     """Of each server that this machine can run."""
     results = []
     for kind in KINDS:
         try:
             with mta(kind) as server, tempfile.TemporaryDirectory(prefix="sqb-") as name:
                 async with programs(Path(name)) as p:
-                    results.append(await deliver(p, server, many))
+                    results.append(await deliver(p, server, many, way))
         except Missing as why:
             results.append(Found(kind, skipped=str(why)))
     return results

@@ -29,18 +29,19 @@ fetch() {
     </dev/null >&2
 }
 
-wanted=
-[ -x "$folder/usr/sbin/exim4" ] || command -v exim4 >/dev/null || wanted="exim4-daemon-light"
-[ -x "$folder/usr/sbin/postfix" ] || command -v postfix >/dev/null || wanted="$wanted postfix"
-for name in $wanted; do
+# One at a time, each marked when all of it is there: a run that was cut short is made good by the next.
+for name in exim4-daemon-light postfix; do
+  case $name in exim4*) command=exim4 ;; *) command=$name ;; esac
+  if [ -e "$folder/.$name" ] || command -v "$command" >/dev/null; then continue; fi
+  rm -f "$fetched"/*.deb
   # libnss-wrapper shows them their users without a line in /etc/passwd
   fetch "$name" libnss-wrapper || { apt-get update -qq >&2 && fetch "$name" libnss-wrapper; }
-done
-for package in "$fetched"/*.deb; do
-  [ -e "$package" ] || continue
-  # What is installed stays what they use: a second libc beside the system's would not fit its loader.
-  status=$(dpkg-query -W -f '${db:Status-Status}' "$(dpkg-deb -f "$package" Package)" 2>/dev/null || true)
-  [ "$status" = installed ] || dpkg-deb -x "$package" "$folder"
+  for package in "$fetched"/*.deb; do
+    # What is installed stays what they use: a second libc beside the system's would not fit its loader.
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$(dpkg-deb -f "$package" Package)" 2>/dev/null || true)
+    [ "$status" = installed ] || dpkg-deb -x "$package" "$folder"
+  done
+  touch "$folder/.$name"
 done
 # A set-uid program does not look into a folder for its libraries. They are started by root anyway.
 find "$folder" -type f -perm /6000 -exec chmod ug-s {} +

@@ -25,20 +25,27 @@ UTF8 = "Grüße aus Köln, 中文, עברית\r\n".encode()
 
 @dataclass(frozen=True)
 class Case:
-    """`local` is the recipient's local part, `envelope_from` `<>` for the null sender."""
+    """`local` is the recipient's local part, `envelope_from` `<>` for the null sender; `more`: further fields."""
 
     name: str
     raw: bytes
     envelope_from: str = FROM
     local: str = "bob"
+    more: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def _body(name: str, body: bytes) -> Case:
     return Case(name, HEAD + b"Subject: " + name.encode() + b"\r\n\r\n" + body)
 
 
-def _head(name: str, lines: bytes, **rest: str) -> Case:
-    return Case(name, HEAD + lines + b"\r\nHello\r\n", **rest)
+def _head(name: str, lines: bytes, envelope_from: str = FROM, local: str = "bob") -> Case:
+    return Case(name, HEAD + lines + b"\r\nHello\r\n", envelope_from, local)
+
+
+def _dsn(name: str, local: str) -> Case:
+    """With all parameters of RFC 3461; not asking for a report of success, which would be mail, too."""
+    asked = ((b"dsn_notify", b"failure,delay"), (b"dsn_ret", b"hdrs"), (b"dsn_envid", b"order+1=2 \\ ~"))
+    return Case(name, HEAD + b"\r\nHello\r\n", local=local, more=asked)
 
 
 def _filled(name: str, wire_size: int) -> Case:
@@ -102,6 +109,10 @@ CASES = [
     _head("quoted-sender", b"Subject: q\r\n", envelope_from='"two words"@sender.example'),
     _head("odd-local", b"Subject: q\r\n", local="a+b=c/d'e&f#g$h*i-j?k^l_m`n{o}p~q"),
     _head("long-local", b"Subject: q\r\n", local="l" * 64),
+    _dsn("dsn", "bob"),
+    _dsn("dsn-odd", "a+b=c/d'e&f"),
+    _dsn("dsn-quoted", r'"two \"words\""'),
+    _dsn("dsn-utf8", "jürgen"),
 ]  # fmt: skip
 
 # Refused mails, and what the queue does with each
@@ -145,7 +156,12 @@ def letter(case: Case, way: str) -> Letter:
     """The case as its mail, to a recipient of this way's own."""
     to = f"{case.local}@{case.name.replace('+', 'plus')}.{way}.example"
     mail: Mail = parse(
-        {b"raw": case.raw, b"envelope_from": case.envelope_from.encode(), b"envelope_to": to.encode()},
+        {
+            b"raw": case.raw,
+            b"envelope_from": case.envelope_from.encode(),
+            b"envelope_to": to.encode(),
+            **dict(case.more),
+        },
         entry="n1732237561000-0",
         at_ms=1_732_237_561_000,
         salt=b"salt",
@@ -156,6 +172,8 @@ def letter(case: Case, way: str) -> Letter:
         envelope_to=mail.envelope_to,
         content=mail.content(),
         site=mail.site,
+        priority=1,  # the most urgent are not sent ahead, whatever the route says
         eight_bit=mail.eight_bit,
         smtputf8=mail.smtputf8,
+        dsn=mail.dsn,
     )

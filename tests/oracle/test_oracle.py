@@ -16,13 +16,16 @@ import pytest
 from correspondence import CASES, CHANGED, REFUSED, letter
 from couriers import WAYS, Answer, by_aiosmtplib, by_courier
 
-from bench.mta import QUEUE_ID, SIZE, Missing, Mta, Stored, mta
+from bench.mta import QUEUE_ID, SIZE, Mta, Stored, mta
+from bench.package import Missing
 from bench.programs import until
 from streamq.sink import Sink
 from streamq.sink.rules import Rule, Rules
 from streamq.smtp.judge import plain_text
 from streamq.smtp.letter import Action, Letter, Stage
 from streamq.smtp.replies import default_replies
+
+pytestmark = pytest.mark.timeout(300)  # the first test that asks for a server waits for all of its mails
 
 PLAIN = "aiosmtplib"
 SERVERS = ["postfix", "exim", "sink"]
@@ -80,7 +83,7 @@ async def _carry(
         return count() >= accepted
 
     with suppress(TimeoutError):  # what is missing is what the tests are about
-        await until(all_there, 30)
+        await until(all_there, 120)
     by_domain: dict[str, list[Stored]] = {}
     for stored in arrived():
         by_domain.setdefault(stored.rcpt.rpartition("@")[2], []).append(stored)
@@ -100,7 +103,7 @@ async def _carry_to_mta(server: Mta) -> Round:
 
     if server.kind == "postfix":
         with suppress(TimeoutError):
-            await until(logged, 10)
+            await until(logged, 60)
     return Round(posted, server.said())
 
 
