@@ -1,8 +1,8 @@
 """The sifter: where most of what waits goes to sites that take nothing now, it is parked without being brought here.
 
 A burst to a site that takes fifty mails a second stands in front of everybody else's mail. To bring each of its mails
-here, glance at it and send it back to its lane costs the server and this process three times what it costs to park it
-by the script that reads on (`python -m bench heart`).
+here, glance at it and send it back to its lane costs the server and this process more than to
+park it by the script that reads on (`python -m bench heart` measures the latter).
 """
 
 from __future__ import annotations
