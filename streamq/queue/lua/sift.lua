@@ -59,7 +59,7 @@ local function lane_for(domain)
     local good = domain:find('.', 1, true) and not bare:find('..', 1, true) and not bare:find('.-', 1, true) and
       not bare:find('-.', 1, true)
     local wait = good and not is_ruled(site) and wait_of(route .. '|' .. site)
-    lane = wait and {name = route .. '|' .. site, wait = wait, ids = {}} or false
+    lane = wait and {name = route .. '|' .. site, wait = wait, rows = {}} or false
     lanes[domain] = lane
   end
   return lane
@@ -101,11 +101,17 @@ local function visit(id, fields)
   if parks and has_holds then
     parks = not intent_of(digit .. id) and redis.call('HEXISTS', K.holds, 'id:' .. producer) == 0
   end
-  if parks and producer ~= '' then
-    parks = not see(digest_of('', producer), UNHASHED, digit .. id, now, window)
+  local ms, seq
+  if parks then
+    ms, seq = id_parts(id)
+    if producer ~= '' then
+      parks = not see(digest_of('', producer), UNHASHED, pack_id(digit, ms, seq), now, window)
+    end
   end
   if parks then
-    lane.ids[#lane.ids + 1] = id
+    local rows = lane.rows
+    local last = #rows
+    rows[last + 1], rows[last + 2], rows[last + 3] = id, ms, seq
     parked = parked + 1
     highest = id
   else
@@ -129,8 +135,8 @@ end
 
 if visited > 0 then
   for _, lane in pairs(lanes) do
-    if lane and #lane.ids > 0 then
-      park_all(lane.name, lane.ids, lane.wait, p)
+    if lane and #lane.rows > 0 then
+      park_all(lane.name, lane.rows, lane.wait, p)
       if next == 0 or lane.wait < next then next = lane.wait end
     end
   end

@@ -24,9 +24,13 @@ end
 
 local function lane_in(member) return member:match('^(.*)|') end
 
+local function bucket_base(ms) return tonumber(ms:sub(-9)) * 31 end
+
+local function bucket_at(base, seq) return (base + math.floor(tonumber(seq:sub(-9)) / NEIGHBOURS)) % BUCKETS end
+
 local function bucket(id)
   local ms, seq = id_parts(id)
-  return (tonumber(ms:sub(-9)) * 31 + math.floor(tonumber(seq:sub(-9)) / NEIGHBOURS)) % BUCKETS
+  return bucket_at(bucket_base(ms), seq)
 end
 
 local function lane_of(entry, id) return redis.call('HGET', K.lane(bucket(id)), entry) end
@@ -53,29 +57,32 @@ local function park(entry, lane, next, p, id)
   count('parked:' .. p, 1)
 end
 
--- At most 100 of one lane and priority, in one command where that goes.
-local function park_all(lane, ids, next, p)
+-- At most 100 of one lane and priority, in one command where that goes; rows: flat, id and its parts.
+local function park_all(lane, rows, next, p)
   has_parked = true
   -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.
   local digit, command, last = text(p), {'ZADD', K.parked}, 2
   local head = lane .. '|' .. digit
   local neighbours, at = {}, nil
-  for _, id in ipairs(ids) do
+  local ms_now, head_now, base -- of a burst's time
+  for row = 1, #rows, 3 do
+    local ms, seq = rows[row + 1], rows[row + 2]
+    if ms ~= ms_now then ms_now, head_now, base = ms, head .. (ZEROS[13 - #ms] or '') .. ms .. '-', bucket_base(ms) end
     command[last + 1] = '0'
-    command[last + 2] = padded(head, id)
+    command[last + 2] = head_now .. ZEROS[20 - #seq] .. seq
     last = last + 2
-    local here = bucket(id)
+    local here = bucket_at(base, seq)
     if here ~= at then
       if at then redis.call(unpack(neighbours)) end
       at, neighbours = here, {'HSET', K.lane(here)}
     end
-    neighbours[#neighbours + 1] = digit .. id
+    neighbours[#neighbours + 1] = digit .. rows[row]
     neighbours[#neighbours + 1] = lane
   end
   redis.call(unpack(neighbours))
   redis.call(unpack(command))
   redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
-  count('parked:' .. p, #ids)
+  count('parked:' .. p, #rows / 3)
 end
 
 -- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane; those of a whole

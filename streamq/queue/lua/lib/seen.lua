@@ -22,13 +22,17 @@ end
 
 local AS_TEXT = string.rep('\255', 6) -- an id that somebody gave, too large for 6 bytes or for a Lua number
 local packed_ms = {} -- a burst's entries share their time
-local function pack_entry(entry)
-  local ms, seq = id_parts(entry:sub(2))
-  if #ms > 14 or #seq > 15 then return entry:sub(1, 1) .. AS_TEXT .. entry:sub(2) end
+local function pack_id(digit, ms, seq)
+  if #ms > 14 or #seq > 15 then return digit .. AS_TEXT .. ms .. '-' .. seq end
   if not packed_ms[ms] then packed_ms[ms] = bytes_of(tonumber(ms), 6) end
-  seq = tonumber(seq)
-  return entry:sub(1, 1) .. packed_ms[ms] .. (seq < 256 and seq > 0 and string.char(seq) or bytes_of(seq))
+  local number = tonumber(seq)
+  if number == 0 then return digit .. packed_ms[ms] end
+  if number < 256 then return digit .. packed_ms[ms] .. string.char(number) end
+  if number < 65536 then return digit .. packed_ms[ms] .. string.char(math.floor(number / 256), number % 256) end
+  return digit .. packed_ms[ms] .. bytes_of(number)
 end
+
+local function pack_entry(entry) return pack_id(entry:sub(1, 1), id_parts(entry:sub(2))) end
 
 local function unpack_entry(packed)
   if packed:sub(2, 7) == AS_TEXT then return packed:sub(1, 1) .. packed:sub(8) end
@@ -54,12 +58,12 @@ local function seen(digest, now, window)
   return nil
 end
 
--- The same, and a new id becomes this entry's.
-local function see(digest, hash, entry, now, window)
+-- The same, and a new id becomes this entry's (packed).
+local function see(digest, hash, packed, now, window)
   local this, last = seen_keys(digest, now, window)
   local found = redis.call('HGET', last, digest)
   if not found then
-    if redis.call('HSETNX', this, digest, hash .. pack_entry(entry)) == 1 then
+    if redis.call('HSETNX', this, digest, hash .. packed) == 1 then
       if redis.call('HLEN', this) == 1 then redis.call('PEXPIRE', this, window * 2) end
       return nil
     end
@@ -121,9 +125,5 @@ end
 -- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
 local function digest_of(tenant, id)
   local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
-  local a, b, c = tonumber(hex:sub(1, 4), 16), tonumber(hex:sub(5, 8), 16), tonumber(hex:sub(9, 12), 16)
-  local d, e = tonumber(hex:sub(13, 16), 16), tonumber(hex:sub(17, 20), 16)
-  local high = math.floor
-  return string.char(high(a / 256), a % 256, high(b / 256), b % 256, high(c / 256), c % 256, high(d / 256), d % 256,
-    high(e / 256), e % 256)
+  return struct.pack('>I4I4I2', tonumber(hex:sub(1, 8), 16), tonumber(hex:sub(9, 16), 16), tonumber(hex:sub(17, 20), 16))
 end
