@@ -5,6 +5,7 @@ A queue lives in one hash slot: all its keys begin with `{NAME}:` and share that
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 __all__ = ["GROUP", "TABLE", "Key", "Keys", "lua_names"]
@@ -87,13 +88,16 @@ class Keys:
         return f"{self.prefix}leader:{role}"
 
 
-def lua_names() -> str:
-    """Lua: `K.<name>` for fixed keys, `K.<name>(part, …)` for the others; KEYS[1] is the prefix."""
-    lines = ["local K = {}"]
+def lua_names(used: Container[str] | None = None) -> str:
+    """Lua: `K.<name>` for fixed keys, `K.<name>(part, …)` for the others; KEYS[1] is the prefix. Of those that are
+    `used`, or of all."""
+    fixed, functions = [], []
     for key in TABLE:
+        if used is not None and key.name not in used:
+            continue
         head, *rest = key.shape.replace(">", "<").split("<")
         if not rest:
-            lines.append(f"K.{key.name} = KEYS[1] .. '{head}'")
+            fixed.append(f"{key.name} = Q .. '{head}'")
             continue
         parts = [f"'{head}'"] if head else []
         names = []
@@ -103,5 +107,5 @@ def lua_names() -> str:
                 parts.append(piece)
             elif piece:
                 parts.append(f"'{piece}'")
-        lines.append(f"function K.{key.name}({', '.join(names)}) return KEYS[1] .. {' .. '.join(parts)} end")
-    return "\n".join(lines) + "\n"
+        functions.append(f"function K.{key.name}({', '.join(names)}) return Q .. {' .. '.join(parts)} end")
+    return "\n".join(["local Q = KEYS[1]", f"local K = {{{', '.join(fixed)}}}", *functions]) + "\n"

@@ -19,6 +19,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from streamq.keys import lua_names
 from streamq.queue.connection import command, pipelined
+from streamq.queue.link import link
 
 __all__ = ["VERBS", "Caller", "Script", "load"]
 
@@ -59,7 +60,9 @@ def load(verb: str) -> Script:
     body = (LUA / f"{verb}.lua").read_text("utf-8")
     head, row = _named(body, "ARGV"), _named(body, "EACH")
     parts = [(LUA / "lib" / f"{name}.lua").read_text("utf-8") for name in _named(body, "needs")]
-    source = "\n".join([lua_names(), f"local HEAD, EACH = {len(head)}, {len(row)}", *parts, body])
+    text = link(parts, body)
+    names = lua_names(set(re.findall(r"\bK\.(\w+)", text)))
+    source = f"{names}local HEAD, EACH = {len(head)}, {len(row)}\n{text}"
     return Script(verb, head, row, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -14,6 +14,7 @@ from mailroom import Mailroom
 from streamq.keys import TABLE
 from streamq.queue import connection, script
 from streamq.queue.connection import command
+from streamq.queue.link import link
 from streamq.queue.script import VERBS, Caller, load
 from streamq.queue.scripts import AdmitRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
 
@@ -287,3 +288,45 @@ async def test_calls_are_counted(make_spool: MakeSpool) -> None:
     await spool.scripts.find([(None, "a1")])
     assert spool.caller.calls == {"open": 1, "find": 1}
     assert await command(spool.redis, "SCRIPT", "EXISTS", load("find").sha) == [1]
+
+
+# -- linking -------------------------------------------------------------------------------------
+
+PART = """\
+-- part: three functions, of which each stands on the one before.
+local set = 1
+local function a() return set end -- on one line, with a word behind it
+-- What nobody reaches.
+local function b()
+  return a()
+end
+
+local function c(x)
+  for _ = 1, 2 do if x then return 'end' end end
+  return b()
+end
+"""
+
+
+def test_a_function_that_nothing_mentions_stays_behind() -> None:
+    linked = link([PART], "return b() -- c is but a word here\n")
+    assert "local function a()" in linked
+    assert "local function b()" in linked
+    assert "local function c(" not in linked
+    assert linked.endswith("\nreturn b() -- c is but a word here\n")
+
+
+def test_what_runs_when_a_part_is_loaded_stays_and_keeps_what_it_calls() -> None:
+    linked = link([PART, "local found = a()\n"], "return 1\n")
+    assert "local set = 1" in linked
+    assert "local function a()" in linked
+    assert "local function b()" not in linked
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_script_brings_no_function_that_it_does_not_use(verb: str) -> None:
+    source = "\n".join(line.split("--")[0] for line in load(verb).source.splitlines())
+    for name in re.findall(r"^local function (\w+)", source, re.M):
+        assert len(re.findall(rf"\b{name}\b", source)) > 1, name
+    for name in re.findall(r"^(?:function )?K\.(\w+)", source, re.M):
+        assert len(re.findall(rf"\bK\.{name}\b", source)) > 1, name

@@ -54,7 +54,7 @@ end
 
 -- Standing rules of operators: selector → verb. Only read where there are any.
 local function rule_for(entry, id, tail)
-  if not has_holds then return nil end
+  if not has(K.holds) then return nil end
   local read, mail = pcall(cjson.decode, '{' .. tail .. '}') -- its metadata may be deeper than cjson goes
   if not read then mail = {} end
   if id ~= entry then -- two tenants may use the same id
@@ -195,7 +195,7 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in eac
   end
   out[#out + 1] = status
   if status == 'go' then rows_of[stream .. id] = {at = #out, entry = entry} end
-  out[#out + 1] = status == 'go' and has_notes and redis.call('HGET', K.notes, entry) or ''
+  out[#out + 1] = status == 'go' and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
   out[#out + 1] = way or ''
 end
 

@@ -1,7 +1,7 @@
 -- mark: these mails' dots go out now. One field per connection, overwritten by its next mail: if their consumer
 -- dies, what its dots name is ambiguous.
 -- needs: base lease notes
--- KEYS: {streamq}: absent dots expiry holds meta notes stream
+-- KEYS: {streamq}: absent dots meta notes stream
 -- ARGV: consumer
 -- EACH: connection entry token before
 --   before   '', or the connection's mail before this one, while its 250 is not settled: still past its dot

@@ -36,7 +36,7 @@ local function lease(entry, way)
   taken = taken + 1
   out[#out + 1] = entry
   out[#out + 1] = way
-  out[#out + 1] = has_notes and redis.call('HGET', K.notes, entry) or ''
+  out[#out + 1] = has(K.notes) and redis.call('HGET', K.notes, entry) or ''
 end
 
 local function release_schedule(most)

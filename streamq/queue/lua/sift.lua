@@ -3,8 +3,7 @@
 -- taken here. A mail that was read before, that a rule is for, whose id is known already, or whose time is over is
 -- left to admission.
 -- needs: base lease index notes seen route limit
--- KEYS: {streamq}: absent clock counts due expiry held holds lane limit limits meta notes parked pauses schedule seen
---   stream
+-- KEYS: {streamq}: absent clock counts due held holds lane limit limits meta parked pauses seen stream
 -- ARGV: now consumer window p route room most max_age max_bytes
 --   p          digit of the priority                    route      of every plain mail
 --   room       mails that this consumer takes at most   most       mails that are visited at most, 0 to 100
@@ -36,7 +35,7 @@ local DOT = string.byte('.')
 
 -- Whether an operator has said something about mails to a site that admission must carry out.
 local function is_ruled(site)
-  if not has_holds then return false end
+  if not has(K.holds) then return false end
   local found = redis.call('HMGET', K.holds, 'rule:all', 'rule:priority:' .. NAMES[p + 1], 'rule:domain:' .. site)
   return found[1] or found[2] or found[3]
 end
@@ -98,7 +97,7 @@ local function visit(id, fields)
   in_time = in_time or (before(admitted, id) and before(oldest, id))
   local lane, producer, size = glance(fields)
   local parks = in_time and lane
-  if parks and has_holds then
+  if parks and has(K.holds) then
     parks = not intent_of(digit .. id) and redis.call('HEXISTS', K.holds, 'id:' .. producer) == 0
   end
   local ms, seq

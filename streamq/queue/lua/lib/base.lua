@@ -41,6 +41,15 @@ end
 
 local function time_of(id) return tonumber(id:match('^%d+')) end
 
+-- Whether a key exists, asked once and where it matters: most that may hang on a mail hang on none.
+local there = {}
+local function has(key)
+  if there[key] == nil then there[key] = redis.call('EXISTS', key) == 1 end
+  return there[key]
+end
+
+local function has_now(key) there[key] = true end
+
 -- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
 local DASH = string.byte('-')
 local function id_parts(id)
@@ -69,9 +78,11 @@ local function clock(given)
     local t = redis.call('TIME')
     now = t[1] * 1000000 + t[2]
   end
-  local last = tonumber(redis.call('GET', K.clock) or '0')
-  if last > now and last - now < 600000000 then return last end
-  redis.call('SET', K.clock, text(now), 'PX', 60000)
+  local last = tonumber(redis.call('SET', K.clock, text(now), 'PX', 60000, 'GET') or '0')
+  if last > now and last - now < 600000000 then
+    redis.call('SET', K.clock, text(last), 'PX', 60000)
+    return last
+  end
   return now
 end
 

@@ -1,15 +1,15 @@
 -- index: where a mail stands that is neither waiting nor leased: schedule, parked, held; and the counts of them.
 -- needs: base
 
-local has_parked = redis.call('EXISTS', K.parked) == 1
-local has_scheduled = redis.call('EXISTS', K.schedule) == 1
-local has_held = redis.call('EXISTS', K.held) == 1
 
 local NEIGHBOURS = 16 -- of a burst share a bucket, and one command
 local BUCKETS = 16384 -- lane hashes stay listpacks up to some eight million parked mails
 
-local ZEROS = {}
-for many = 0, 20 do ZEROS[many] = string.rep('0', many) end
+local ZEROS = {
+  [0] = '', '0', '00', '000', '0000', '00000', '000000', '0000000', '00000000', '000000000', '0000000000',
+  '00000000000', '000000000000', '0000000000000', '00000000000000', '000000000000000', '0000000000000000',
+  '00000000000000000', '000000000000000000', '0000000000000000000', '00000000000000000000',
+}
 
 -- head: what stands before it
 local function padded(head, id)
@@ -46,7 +46,7 @@ end
 local visits = {} -- digit → lane → the visit that this script has set
 local function park(entry, lane, next, p, id)
   if not p then p, id = split(entry) end
-  has_parked = true
+  has_now(K.parked)
   redis.call('ZADD', K.parked, 0, lane .. '|' .. padded(p, id))
   redis.call('HSET', K.lane(bucket(id)), entry, lane)
   visits[p] = visits[p] or {}
@@ -59,7 +59,7 @@ end
 
 -- At most 100 of one lane and priority, in one command where that goes; rows: flat, id and its parts.
 local function park_all(lane, rows, next, p)
-  has_parked = true
+  has_now(K.parked)
   -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.
   local digit, command, last = text(p), {'ZADD', K.parked}, 2
   local head = lane .. '|' .. digit
@@ -90,7 +90,7 @@ end
 local queues = {}
 local function ask_queues(lanes)
   for _, lane in ipairs(lanes) do queues[lane] = {visit = 0} end
-  if not has_parked or #lanes == 0 then return end
+  if not has(K.parked) or #lanes == 0 then return end
   for at, name in ipairs(NAMES) do
     for nth, visit in ipairs(redis.call('ZMSCORE', K.due(name), unpack(lanes))) do
       local queue = queues[lanes[nth]]
@@ -119,7 +119,7 @@ local function unpark(entry)
 end
 
 local function schedule(entry, ms)
-  has_scheduled = true
+  has_now(K.schedule)
   redis.call('ZADD', K.schedule, text(ms), entry)
   count('scheduled:' .. entry:sub(1, 1), 1)
 end
@@ -131,7 +131,7 @@ local function unschedule(entry)
 end
 
 local function hold(entry)
-  has_held = true
+  has_now(K.held)
   local _, id = split(entry)
   redis.call('ZADD', K.held, text(time_of(id)), entry)
   count('held:' .. entry:sub(1, 1), 1)
@@ -146,9 +146,9 @@ end
 -- 'scheduled', 'parked', 'held' or nil
 local function place(entry)
   local _, id = split(entry)
-  if has_scheduled and redis.call('ZSCORE', K.schedule, entry) then return 'scheduled' end
-  if has_parked and lane_of(entry, id) then return 'parked' end
-  if has_held and redis.call('ZSCORE', K.held, entry) then return 'held' end
+  if has(K.schedule) and redis.call('ZSCORE', K.schedule, entry) then return 'scheduled' end
+  if has(K.parked) and lane_of(entry, id) then return 'parked' end
+  if has(K.held) and redis.call('ZSCORE', K.held, entry) then return 'held' end
   return nil
 end
 

@@ -1,45 +1,42 @@
 -- notes: what must be remembered of a mail beside its entry; made when first needed, gone with the mail.
 -- needs: base lease
 
-local has_notes = redis.call('EXISTS', K.notes) == 1
-local has_expiry = redis.call('EXISTS', K.expiry) == 1
-local has_holds = redis.call('EXISTS', K.holds) == 1
 
 local function notes_of(entry)
-  local found = has_notes and redis.call('HGET', K.notes, entry)
+  local found = has(K.notes) and redis.call('HGET', K.notes, entry)
   return found and cjson.decode(found) or {}
 end
 
 local function note(entry, notes)
-  has_notes = true
+  has_now(K.notes)
   redis.call('HSET', K.notes, entry, cjson.encode(notes))
 end
 
 local function expire_at(entry, ms)
-  has_expiry = true
+  has_now(K.expiry)
   redis.call('ZADD', K.expiry, text(ms), entry)
 end
 
 -- 'hold', 'cancel' or 'bounce', where an operator asked for it while the mail could not be reached
-local function intent_of(entry) return has_holds and redis.call('HGET', K.holds, 'intent:' .. entry) or nil end
+local function intent_of(entry) return has(K.holds) and redis.call('HGET', K.holds, 'intent:' .. entry) or nil end
 
 local function drop_intent(entry)
-  if has_holds then redis.call('HDEL', K.holds, 'intent:' .. entry) end
+  if has(K.holds) then redis.call('HDEL', K.holds, 'intent:' .. entry) end
 end
 
 -- Fields that held mails wait for are counted, so that a version that knows one finds them.
 local function need(notes, by)
   for _, field in ipairs(notes.fields or {}) do
-    has_holds = true
+    has_now(K.holds)
     if redis.call('HINCRBY', K.holds, 'need:' .. field, by) <= 0 then redis.call('HDEL', K.holds, 'need:' .. field) end
   end
 end
 
 -- Whatever hangs on a mail that ends.
 local function forget(entry)
-  if has_holds then need(notes_of(entry), -1) end
-  if has_notes then redis.call('HDEL', K.notes, entry) end
-  if has_expiry then redis.call('ZREM', K.expiry, entry) end
+  if has(K.holds) then need(notes_of(entry), -1) end
+  if has(K.notes) then redis.call('HDEL', K.notes, entry) end
+  if has(K.expiry) then redis.call('ZREM', K.expiry, entry) end
   drop_intent(entry)
 end
 
