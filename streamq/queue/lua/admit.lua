@@ -100,7 +100,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   end
   if ident ~= '' then
     local digest, hash = ident:sub(1, 10), ident:sub(11)
-    local owner, owner_hash = see(digest, hash, pack_entry(entry), now, window)
+    local owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
     if owner and owner ~= entry and same_content(owner, owner_hash, hash, digest, stream, id, now, window) then
       remove(entry, stream, id)
       count('total:duplicate', 1)

@@ -20,7 +20,7 @@ for entry, producer, kind, tail, why, event_id in each() do
     if why == '' then
       local fields = info(fields_of(stream, id))
       if (fields['id'] or '') ~= '' then -- sent: a copy of it that is there, too, is none
-        see(digest_of(fields['tenant'], fields['id']), UNHASHED, pack_entry(entry), now, window)
+        see(digest_of(fields['tenant'], fields['id']), UNHASHED .. pack_entry(entry), now, window)
       end
       remove(entry, stream, id)
     else

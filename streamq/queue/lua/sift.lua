@@ -104,7 +104,7 @@ local function visit(id, fields)
   if parks then
     ms, seq = id_parts(id)
     if producer ~= '' then
-      parks = not see(digest_of('', producer), UNHASHED, pack_id(digit, ms, seq), now, window)
+      parks = not see(digest_of('', producer), pack_id(UNHASHED, digit, ms, seq), now, window)
     end
   end
   if parks then
@@ -124,7 +124,7 @@ end
 local LARGE, BYTES_MOST = 65536, 1000000
 local size, bytes = 0, 0
 while visited < most and #taken < room and bytes < BYTES_MOST and size <= LARGE do
-  local row = behind(stream, at, '+', 1)[1]
+  local row = behind(stream, at, '+', '1')[1]
   if not row then break end
   at = row[1]
   size = visit(at, row[2])

@@ -21,18 +21,24 @@ local function number_of(bytes)
 end
 
 local AS_TEXT = string.rep('\255', 6) -- an id that somebody gave, too large for 6 bytes or for a Lua number
-local packed_ms = {} -- a burst's entries share their time
-local function pack_id(digit, ms, seq)
-  if #ms > 14 or #seq > 15 then return digit .. AS_TEXT .. ms .. '-' .. seq end
-  if not packed_ms[ms] then packed_ms[ms] = bytes_of(tonumber(ms), 6) end
+local packed_heads = {} -- a burst's entries share what stands before their seq
+-- before: bytes that go in front
+local function pack_id(before, digit, ms, seq)
+  if #ms > 14 or #seq > 15 then return before .. digit .. AS_TEXT .. ms .. '-' .. seq end
+  local name = before .. digit .. ms
+  local head = packed_heads[name]
+  if not head then
+    head = before .. digit .. bytes_of(tonumber(ms), 6)
+    packed_heads[name] = head
+  end
   local number = tonumber(seq)
-  if number == 0 then return digit .. packed_ms[ms] end
-  if number < 256 then return digit .. packed_ms[ms] .. string.char(number) end
-  if number < 65536 then return digit .. packed_ms[ms] .. string.char(math.floor(number / 256), number % 256) end
-  return digit .. packed_ms[ms] .. bytes_of(number)
+  if number == 0 then return head end
+  if number < 256 then return head .. string.char(number) end
+  if number < 65536 then return head .. string.char(math.floor(number / 256), number % 256) end
+  return head .. bytes_of(number)
 end
 
-local function pack_entry(entry) return pack_id(entry:sub(1, 1), id_parts(entry:sub(2))) end
+local function pack_entry(entry) return pack_id('', entry:sub(1, 1), id_parts(entry:sub(2))) end
 
 local function unpack_entry(packed)
   if packed:sub(2, 7) == AS_TEXT then return packed:sub(1, 1) .. packed:sub(8) end
@@ -58,13 +64,13 @@ local function seen(digest, now, window)
   return nil
 end
 
--- The same, and a new id becomes this entry's (packed).
-local function see(digest, hash, packed, now, window)
+-- The same, and a new id gets this owner: content hash and packed entry.
+local function see(digest, owner, now, window)
   local this, last = seen_keys(digest, now, window)
   local found = redis.call('HGET', last, digest)
   if not found then
-    if redis.call('HSETNX', this, digest, hash .. packed) == 1 then
-      if redis.call('HLEN', this) == 1 then redis.call('PEXPIRE', this, window * 2) end
+    if redis.call('HSETNX', this, digest, owner) == 1 then
+      if redis.call('HLEN', this) == 1 then redis.call('PEXPIRE', this, text(window * 2)) end
       return nil
     end
     found = redis.call('HGET', this, digest)
@@ -125,5 +131,5 @@ end
 -- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
 local function digest_of(tenant, id)
   local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
-  return struct.pack('>I4I4I2', tonumber(hex:sub(1, 8), 16), tonumber(hex:sub(9, 16), 16), tonumber(hex:sub(17, 20), 16))
+  return struct.pack('>I5I5', tonumber(hex:sub(1, 10), 16), tonumber(hex:sub(11, 20), 16))
 end
