@@ -285,6 +285,22 @@ async def test_a_mail_that_was_looked_at_when_it_went_is_told_from_another(room:
     assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
 
 
+async def test_so_is_one_whose_250_came_after_its_lease_was_lost(room: Mailroom) -> None:
+    """Its next owner's admission ends it before it looks at its id."""
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    entry = await room.add(**fields, id="a1")
+    await sift(room)
+    late = await turn(room)
+    await room.silent(entry, "w1")
+    assert [name for name, _, _ in (await room.reclaim("w2")).leases] == [entry]
+    row = room.end("sent", late, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
+    assert (await room.scripts.settle("w1", [row])).statuses == ["fenced"]
+    assert await room.admitted(entry, consumer="w2", lane=SLOW, id="a1", seen=ident("a1", **fields)) == ["done"]
+    assert await again(room, **fields) == "duplicate"
+    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
+
+
 async def test_where_nobody_looked_the_same_is_assumed(room: Mailroom) -> None:
     """Nothing is sent twice."""
     await slow(room)
