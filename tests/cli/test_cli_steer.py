@@ -7,10 +7,9 @@ from mailroom import Lease, Mailroom, ident
 
 from cli.conftest import Fill, hostile
 from cli.shell import steers, streamq
-from streamq.cli import steer
 from streamq.queue.connection import pipelined
 from streamq.queue.spool import Spool
-from streamq.queue.steer import rules
+from streamq.queue.steer import rules, set_rule
 
 pytestmark = pytest.mark.leaves_mail
 VERBS = ("retry", "hold", "unhold", "cancel", "bounce")
@@ -131,7 +130,6 @@ async def test_an_id_that_comes_between_the_look_and_the_rule_slips_through_neit
     queue: Mailroom, monkeypatch: pytest.MonkeyPatch, verb: str, done: str
 ) -> None:
     """Its lane is closed: it would wait there, and go."""
-    real = steer.set_rule
 
     async def late(spool: Spool, name: str, asked: str) -> None:
         meanwhile = Mailroom(spool)
@@ -139,9 +137,9 @@ async def test_an_id_that_comes_between_the_look_and_the_rule_slips_through_neit
         entry = await meanwhile.add(id="a1")
         await meanwhile.read()
         assert await meanwhile.admitted(entry, id="a1", seen=ident("a1")) == ["parked"]
-        await real(spool, name, asked)
+        await set_rule(spool, name, asked)
 
-    monkeypatch.setattr(steer, "set_rule", late)
+    monkeypatch.setattr("streamq.cli.steer.set_rule", late)
     said = await streamq(verb, "a1")
     assert (said.code, said.out) == (0, f"{verb}: 1 {done}\n")
     assert await rules(queue.spool) == {}
