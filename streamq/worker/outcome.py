@@ -6,6 +6,7 @@ import random
 
 import orjson
 
+from streamq.mail import Mail
 from streamq.queue.scripts import SettleRow, why
 from streamq.queue.spool import time_ms
 from streamq.settings import Settings
@@ -13,7 +14,7 @@ from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
 from streamq.worker.sameness import same_words
 
-__all__ = ["Outcomes"]
+__all__ = ["Outcomes", "hash_of"]
 
 HINT_MOST_MS = 4 * 3_600_000
 PARKS_MOST = 2
@@ -154,9 +155,12 @@ class Outcomes:
 
 
 def _hash(delivery: Delivery) -> dict[str, int]:
+    return hash_of(delivery.mail) if delivery.unhashed else {}
+
+
+def hash_of(mail: Mail) -> dict[str, int]:
     """What `sent` tells of a mail that may have been parked unlooked-at, where its producer named it. (One with a
     tenant never is.)"""
-    mail = delivery.mail
-    if not delivery.unhashed or mail.id is None or mail.tenant is not None:
+    if mail.id is None or mail.tenant is not None:
         return {}
     return {"hash": int.from_bytes(mail.content_hash)}
