@@ -295,6 +295,24 @@ async def test_a_mail_that_was_looked_at_when_it_went_is_told_from_another(room:
     assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
 
 
+async def test_a_window_that_has_passed_makes_no_difference(room: Mailroom) -> None:
+    """An id is known for one to two windows, and in the second one stands where it was noted in the first."""
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    sent, cancelled = [await room.add(**fields, id=name) for name in ("a1", "a2")]
+    await sift(room)
+    room.tick(DAY)
+    lease = await turn(room)
+    assert lease.entry == sent
+    row = room.end("sent", lease, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
+    await room.scripts.settle("w1", [row])
+    assert await again(room, **fields) == "duplicate"
+    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
+    assert await room.scripts.find([(None, "a2")]) == [cancelled]
+    await room.move("cancel", cancelled)
+    assert await room.scripts.find([(None, "a2")]) == [""]
+
+
 async def test_so_is_one_whose_250_came_after_its_lease_was_lost(room: Mailroom) -> None:
     """Its next owner's admission ends it before it looks at its id."""
     await slow(room)
