@@ -313,6 +313,39 @@ async def test_a_window_that_has_passed_makes_no_difference(room: Mailroom) -> N
     assert await room.scripts.find([(None, "a2")]) == [""]
 
 
+async def test_ids_are_forgotten_by_themselves(room: Mailroom) -> None:
+    await slow(room)
+    await room.add(to="bob@slow.example", id="a1")
+    await sift(room)
+    [key] = await room.do("KEYS", f"{room.keys.prefix}seen:*")
+    assert 2 * DAY - 60_000 < await room.do("PTTL", key) <= 2 * DAY
+
+
+async def test_an_id_that_has_another_owner_by_now_stays_the_others(room: Mailroom) -> None:
+    """The first one waited for longer than its id was known."""
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    first = await room.add(**fields, id="a1")
+    await sift(room)
+    room.tick(2 * DAY)
+    assert await again(room, **fields) == "go"
+    [second] = set(await room.states()) - {first}
+    lease = await turn(room)
+    row = room.end("sent", lease, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
+    assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
+    assert await room.scripts.find([(None, "a1")]) == [second]
+
+
+async def test_a_mail_that_was_compared_is_told_from_another_from_then_on(room: Mailroom) -> None:
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    await room.add(**fields, id="a1")
+    await sift(room)
+    assert await again(room, **fields) == "duplicate"
+    await room.settled("sent", await turn(room))  # by a worker that says nothing of its content
+    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
+
+
 async def test_so_is_one_whose_250_came_after_its_lease_was_lost(room: Mailroom) -> None:
     """Its next owner's admission ends it before it looks at its id."""
     await slow(room)
@@ -401,6 +434,36 @@ async def test_the_greatest_id_there_is_ends_nothing(room: Mailroom) -> None:
     await room.scripts.expire([DAY])
     assert (await room.scripts.seek(1, greatest, 10, None, "a1")) == ("", "")
     assert await room.length() == 1
+
+
+ODD = (
+    *("1-1", "10-0", "999999999999-18446744073709551615", "1700000000000-0", "1700000000000-9", "1700000000000-10"),
+    *("1700000000000-255", "1700000000000-256", "1700000000000-258", "1700000000000-65535", "1700000000000-65536"),
+    *("1700000000000-99999", "1700000000000-999999999999999", "1700000000000-1000000000000000"),
+    *("1700000000000-9007199254740993", "1700000000000-18446744073709551615", "1700000000001-0", "99999999999999-3"),
+    *("281474976710655-9", "9007199254740993-1", "9007199254740994-1", "18446744073709551615-1"),
+)
+
+
+async def test_ids_that_somebody_gave_keep_every_digit(room: Mailroom) -> None:
+    """Beyond what a Lua number holds, or six bytes; in seen, in the lane, and back."""
+    await slow(room)
+    for id_ in ODD:
+        await room.do("XADD", room.keys.stream("normal"), id_, "to", "bob@slow.example", "id", id_)
+    entries = [f"1{id_}" for id_ in ODD]
+    assert (await sift(room, max_age_ms=2 * START)).parked == len(ODD)
+    assert set(await room.states()) == set(entries)
+    assert await room.scripts.find([(None, id_) for id_ in ODD]) == entries
+    released = []
+    for _ in ODD:
+        room.tick(62_000)
+        released += await room.released()
+    assert set(released) == set(entries)
+    known = {"lane": SLOW, "deadline": 10**18}
+    rows = [room.row(f"1{id_}", id=id_, seen=ident(id_, to="bob@slow.example"), **known) for id_ in ODD]
+    assert set(await room.admitted(*rows)) == {"parked"}
+    assert set(await room.moved("cancel", *entries)) == {"cancelled"}
+    assert await room.scripts.find([(None, id_) for id_ in ODD]) == [""] * len(ODD)
 
 
 # -- one rule in two languages -------------------------------------------------------------------------
