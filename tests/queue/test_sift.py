@@ -76,6 +76,24 @@ async def test_a_newcomer_does_not_overtake_its_lane_and_a_better_priority_may(r
     assert await room.released() == [waits]
 
 
+async def test_a_newcomer_brings_the_next_visit_of_its_lane_not_forward(room: Mailroom) -> None:
+    await room.parked(lane=SLOW)  # for a minute, though its lane has a free slot
+    await room.add(to="a@slow.example")
+    found = await sift(room)
+    assert (found.parked, found.next_us) == (1, (START + 60_000) * 1000)
+    assert await room.released() == []
+
+
+async def test_the_soonest_visit_of_all_lanes_is_told(room: Mailroom) -> None:
+    for n in (5, 1, 4, 2, 6, 3):
+        await room.do("HSET", room.keys.limits, f"*|s{n}.example", "1:60000000")
+        tat = (START + n * 10_000) * 1000
+        await room.do("HSET", room.keys.limit(f"main|s{n}.example"), "60000000", f"{tat}:62000000")
+        await room.add(to=f"bob@s{n}.example")
+    found = await sift(room)
+    assert (found.parked, found.next_us) == (6, (START + 8_000) * 1000)
+
+
 async def test_room_and_most_bound_a_call(room: Mailroom) -> None:
     await slow(room)
     for n in range(30):
@@ -86,6 +104,9 @@ async def test_room_and_most_bound_a_call(room: Mailroom) -> None:
     assert (found.visited, found.parked) == (4, 4)
     found = await sift(room, room_for=0)
     assert (found.visited, found.parked) == (0, 0)
+    for n in range(101):
+        await room.add(to=f"{n}@slow.example")
+    assert (await sift(room, most=1000)).visited == 100
 
 
 async def test_one_large_mail_ends_a_call(room: Mailroom) -> None:
