@@ -28,6 +28,7 @@ class Composed:
     sender: Address | None
     reply_to: tuple[Address, ...]
     to: tuple[Address, ...]
+    cc: tuple[Address, ...] = ()
     subject: str
     date: str
     message_id: str
@@ -57,7 +58,7 @@ class Composed:
 
     def _everyone(self) -> tuple[Address, ...]:
         sender = (self.sender,) if self.sender else ()
-        return (self.author, *sender, *self.reply_to, *self.to)
+        return (self.author, *sender, *self.reply_to, *self.to, *self.cc)
 
     def content(self) -> bytes:
         """The whole message, ending with CRLF."""
@@ -71,6 +72,8 @@ class Composed:
             lines.append(address_field("Reply-To", self.reply_to))
         if self.to:
             lines.append(address_field("To", self.to))
+        if self.cc:
+            lines.append(address_field("Cc", self.cc))
         if self.subject:
             lines.append(text_field("Subject", self.subject))
         lines += (f"Date: {self.date}", f"Message-ID: {self.message_id}", "MIME-Version: 1.0")

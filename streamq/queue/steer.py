@@ -99,7 +99,8 @@ def site_of(view: MailView) -> str:
     if seen is not None:
         return seen.site
     try:
-        return parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31).site
+        mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
+        return mail.site if mail.several is None else ""
     except MailError:
         text = view.text("envelope_to") or view.text("to")
     try:

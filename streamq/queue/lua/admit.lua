@@ -1,10 +1,10 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
 -- needs: base lease index notes seen event dead route limit
--- KEYS: {streamq}: absent bell clock counts dead due events expiry held holds lane lease limit limits meta notes parked
---   pauses schedule seen stream
+-- KEYS: {streamq}: absent bell bodies body clock counts dead due events expiry held holds lane lease limit limits
+--   meta notes parked pauses schedule seen stream
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why
---   kind       'send', 'dead' or 'hold': what intake made of it
+--   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
 --   seen       '' or 10 bytes digest and 4 bytes content hash
@@ -102,7 +102,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     local digest, hash = ident:sub(1, 10), ident:sub(11)
     local owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
     if owner and owner ~= entry and same_content(owner, owner_hash, hash, digest, stream, id, now, window) then
-      remove(entry, stream, id)
+      remove(entry, stream, id, parent_in(tail))
       count('total:duplicate', 1)
       event('email.duplicate', producer, entry, event_id(entry), now, with(tail, '"of":"' .. owner .. '"'))
       return 'duplicate'
@@ -127,7 +127,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     return 'held'
   elseif asked == 'cancel' then
     if ident ~= '' then unsee(ident:sub(1, 10), entry, now, window) end
-    remove(entry, stream, id)
+    remove(entry, stream, id, parent_in(tail))
     count('total:cancelled', 1)
     event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
@@ -157,6 +157,10 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     schedule(entry, math.min(due, deadline))
     sooner(math.min(due, deadline) * 1000)
     return 'scheduled'
+  end
+  if kind == 'expand' then
+    listed(go, stream, id)
+    return 'go', ''
   end
   -- A newcomer never overtakes its own lane; a better priority than all that is parked there may.
   local wait, way, others = 0, nil, false
