@@ -59,9 +59,6 @@ def personal(given: Given) -> list[Child]:
     """The field `recipients`: a JSON array of `{to, vars, id, metadata}`. Whether an address is one, or vars are
     enough, is each child's own matter: one that is wrong must not keep a thousand from theirs. Raises MalformedMail."""
     field, value = b"recipients", given[b"recipients"]
-    for other in (b"to", b"cc", b"bcc", b"envelope_to"):
-        if other in given:
-            raise wrong(other, given[other], "may not stand beside recipients, which names each one")
     try:
         found = orjson.loads(value)
     except orjson.JSONDecodeError as broken:
@@ -70,6 +67,9 @@ def personal(given: Given) -> list[Child]:
         raise wrong(field, value, "not a JSON array with at least one recipient")
     if len(found) > MOST:
         raise wrong(field, "", f"{len(found)} recipients, more than {MOST}")
+    for other in (b"to", b"cc", b"bcc", b"envelope_to"):
+        if other in given:
+            raise wrong(other, given[other], "may not stand beside recipients, which names each one")
     name = "envelope_to" if b"raw" in given else "to"
     return [_child(name, at, one) for at, one in enumerate(found)]
 

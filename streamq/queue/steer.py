@@ -100,7 +100,10 @@ def site_of(view: MailView) -> str:
         return seen.site
     try:
         mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
-        return mail.site if mail.several is None else ""
+        if mail.several is None:
+            return mail.site
+        sites = {child.value.rpartition(b"@")[2].decode("utf-8", "replace").lower() for child in mail.several.children}
+        return sites.pop() if len(sites) == 1 else ""
     except MailError:
         text = view.text("envelope_to") or view.text("to")
     try:
