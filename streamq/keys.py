@@ -31,6 +31,7 @@ TABLE = (
     Key("lane", "lane:<bucket>", "hash", "entry → lane"),
     Key("expiry", "expiry", "zset", "mails with a deadline of their own, in ms"),
     Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
+    Key("collapse", "collapse", "hash", "digest of (tenant, recipient, `collapse_key`) → the entry that waits for it"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
     Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),

@@ -174,6 +174,7 @@ async def _dangling(redis: Redis, keys: Keys, seen: Survey) -> None:
     """What hangs on a mail goes with it."""
     hanging = {
         "notes": _texts(await command(redis, "HKEYS", keys.notes)),
+        "collapse": _texts(await command(redis, "HVALS", keys.collapse)),
         "expiry": _texts(await command(redis, "ZRANGE", keys.expiry, 0, -1)),
         "holds": [
             name.removeprefix("intent:")

@@ -13,7 +13,7 @@ from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
 from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
-from streamq.mail.identity import content_hash, digest
+from streamq.mail.identity import collapse_digest, content_hash, digest
 from streamq.mail.mail import Mail, Several
 from streamq.mail.message import COMPOSING, Message, read_message
 from streamq.mail.rules import Given
@@ -27,6 +27,7 @@ BUILT = frozenset(
         *COMPOSING,
         *(b"id", b"raw", b"envelope_from", b"envelope_to", b"recipients", b"route", b"tenant", b"v"),
         *(b"send_at", b"delay", b"expires_at", b"ttl"),
+        *(b"collapse_key", b"collapse_seconds"),
         *(b"on_ambiguous", b"sensitive", b"tags", b"metadata", b"traceparent"),
         *(*DSN_FIELDS, b"require_tls"),
     }
@@ -34,7 +35,6 @@ BUILT = frozenset(
 LATER = frozenset(
     {
         *(b"attachments", b"template", b"vars"),
-        *(b"collapse_key", b"collapse_seconds"),
     }
 )
 KNOWN = BUILT | LATER
@@ -121,6 +121,7 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
     sensitive = rules.sensitive(given)
     send_at_ms = rules.send_at_ms(given, at_ms)
     expires_at_ms = rules.expires_at_ms(given, at_ms)
+    collapse_key, collapse_ms = rules.collapse(given)
     dsn = read_dsn(given)
     require_tls = read_require_tls(given)
     carried = read_carried(given)
@@ -156,6 +157,8 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
         dsn=dsn,
         require_tls=require_tls,
         several=several,
+        collapse=collapse_digest(carried.tenant or "", rcpt, collapse_key) if collapse_key else "",
+        collapse_ms=collapse_ms,
     )
 
 

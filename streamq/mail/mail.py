@@ -44,7 +44,8 @@ class Mail:
     what the mail gives to the `data` of each of its events: JSON members without the outer braces. `size` is
     octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;
     `smtputf8`: an address needs RFC 6531. `dsn`: the reports that it asks of the next hop; `require_tls`: only over
-    verified TLS, from there on too.
+    verified TLS, from there on too. Of mails with the same `collapse` ("" for none) the newest is sent, `collapse_ms`
+    after the first.
     """
 
     id: str | None
@@ -67,6 +68,8 @@ class Mail:
     dsn: Dsn | None = None
     require_tls: bool = False
     several: Several | None = None
+    collapse: str = ""
+    collapse_ms: int = 0
 
     def content(self) -> bytes:
         """The whole RFC 5322 message: CRLF line ends, the last one too; not dot-stuffed; the same bytes at

@@ -51,6 +51,7 @@ class AdmitRow(NamedTuple):
     id: str = ""
     tail: bytes = b""
     why: bytes = b""
+    collapse: str = ""
 
 
 class SettleRow(NamedTuple):

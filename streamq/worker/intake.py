@@ -65,6 +65,7 @@ class Intake:
             (mail.digest or b"") + mail.content_hash,
             mail.id or entry.entry,
             mail.event,
+            collapse=f"{mail.collapse}{at_ms + mail.collapse_ms}" if mail.collapse else "",
         )
         return row, mail
 

@@ -110,6 +110,8 @@ WRONG = {
     b"delay": b"soon",
     b"expires_at": b"soon",
     b"ttl": b"soon",
+    b"collapse_key": b"a\nb",
+    b"collapse_seconds": b"soon",
     b"on_ambiguous": b"guess",
     b"sensitive": b"yes",
     b"tags": b"[",

@@ -2,7 +2,8 @@
 -- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended. With the last child
 -- the mail itself ends. Memory that is full stops it before it changes anything.
 -- needs: base lease index notes seen event dead
--- KEYS: {streamq}: absent bodies body clock counts dead events expiry held holds meta notes schedule seen stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
+--   stream
 -- ARGV: now consumer window verb entry token id tail upload all from
 --   verb     more; back: the mail goes on the schedule, for the next worker
 --   upload   name behind `body:` under which its caller has put what the children share; it becomes the mail's

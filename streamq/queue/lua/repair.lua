@@ -1,6 +1,7 @@
 -- repair: mends what check found, if it is still so. Nothing is dropped that a stream still holds.
 -- needs: base lease index notes classify
--- KEYS: {streamq}: absent bodies body clock counts due expiry held holds lane meta notes parked schedule stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts due expiry held holds lane meta notes parked schedule
+--   stream
 -- ARGV: now
 -- EACH: entry wrong
 --   wrong   lost twice both lane (lib/classify), orphan (in an index or a PEL, but in no stream), stray (entry: a

@@ -1,8 +1,8 @@
 -- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
 -- whatever state, under their old event's id. The caller has compared the contents.
 -- needs: base lease index notes seen event dead
--- KEYS: {streamq}: absent bodies body clock counts dead due events expiry held holds lane meta notes parked schedule
---   seen stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
+--   schedule seen stream
 -- ARGV: now window
 -- EACH: entry id kind tail why event_id
 --   why    '' for a mail that was sent, else JSON {reason, class, reply} of its dead letter
