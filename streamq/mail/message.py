@@ -6,14 +6,17 @@ not built may be the one that fills the gap (`template` gives a subject, `recipi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from streamq.errors import MalformedMail, UnsupportedFields
 from streamq.mail import rules
 from streamq.mail.address import Address
+from streamq.mail.attachments import read_attachments
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers, custom_headers
 from streamq.mail.mail import Source
+from streamq.mail.plain import text_of
 from streamq.mail.raw import RawHead
 from streamq.mail.rules import MAX_HEADER, Given
 from streamq.mail.stamp import boundary, date, message_id
@@ -21,9 +24,12 @@ from streamq.mail.values import wrong
 
 __all__ = ["COMPOSING", "SEVERAL_LATER", "Message", "read_message"]
 
-COMPOSING = (b"from", b"sender", b"reply_to", b"to", b"subject", b"text", b"html", b"headers")
-# Built for one recipient: with several of them a mail is held for the field that names them
-SEVERAL_LATER = frozenset({b"to", b"envelope_to", b"raw"})
+COMPOSING = (
+    *(b"from", b"sender", b"reply_to", b"to", b"cc", b"bcc", b"subject"),
+    *(b"text", b"html", b"auto_text", b"headers", b"attachments"),
+)
+# Built for one recipient: with several of them a mail is held for the fields that name them
+SEVERAL_LATER = frozenset({b"to", b"cc", b"bcc", b"envelope_to", b"raw"})
 NO_DOMAIN = "localhost"  # of the Message-ID of a mail that names no sender
 
 
@@ -52,10 +58,16 @@ def _return_path(given: Given) -> str | None:
     return found.spec if found else None
 
 
-def _refuse_later(later: frozenset[bytes], field: bytes, recipients: tuple[Address, ...]) -> None:
-    # Twice the same mailbox is one recipient: it gets one mail
-    if len(recipients) > 1 and len({(each.local, each.domain.lower()) for each in recipients}) > 1:
-        later |= {field}
+def _refuse_later(later: frozenset[bytes], named: Mapping[bytes, tuple[Address, ...]]) -> None:
+    """`named`: the recipients by the field that names them. Each field that names one beyond the first is not
+    built; twice the same mailbox is one recipient: it gets one mail."""
+    first: tuple[str, str] | None = None
+    for field, recipients in named.items():
+        for each in recipients:
+            mailbox = each.local, each.domain.lower()
+            first = first or mailbox
+            if mailbox != first:
+                later |= {field}
     if later:
         raise UnsupportedFields(map(bytes.decode, later))
 
@@ -73,7 +85,7 @@ def _raw(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: by
             recipients, named_by = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER)), b"raw"
     except ValueError as broken:
         raise wrong(b"raw", raw, str(broken)) from None
-    _refuse_later(later, named_by, recipients)
+    _refuse_later(later, {named_by: recipients})
     if not recipients:
         raise wrong(b"raw", raw, "no recipient in To, Cc or Bcc, and no envelope_to")
     author = None
@@ -105,33 +117,41 @@ def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, sal
     sender = rules.mailbox(given, b"sender")
     reply_to = rules.mailboxes(given, b"reply_to")
     to = rules.mailboxes(given, b"to")
+    cc = rules.mailboxes(given, b"cc")
+    bcc = rules.mailboxes(given, b"bcc")
     subject = rules.header_line(given, b"subject")
     text = rules.body(given, b"text")
     html = rules.body(given, b"html")
+    auto_text = rules.flag(given, b"auto_text", default=True)
     headers, overrides = _custom(given)
+    attachments = read_attachments(given[b"attachments"]) if b"attachments" in given else ()
     return_path = _return_path(given)
     envelope_to = rules.mailboxes(given, b"envelope_to")
-    recipients = envelope_to or to
-    _refuse_later(later, b"envelope_to" if envelope_to else b"to", recipients)
+    recipients = envelope_to or (*to, *cc, *bcc)
+    _refuse_later(later, {b"envelope_to": envelope_to} if envelope_to else {b"to": to, b"cc": cc, b"bcc": bcc})
     if author is None:
         raise _missing("from", "a composed mail needs it (or give raw)")
     if not recipients:
-        raise _missing("to", "no recipient here nor in envelope_to")
-    if not (subject or text or html):
-        raise _missing("text", "nothing to send: no text, html, subject or raw")
+        raise _missing("to", "no recipient here nor in cc, bcc or envelope_to")
+    if not (subject or text or html or attachments):
+        raise _missing("text", "nothing to send: no text, html, subject, attachments or raw")
+    if auto_text and html and not text:
+        text = text_of(html)
     stamped = overrides.get("message-id") or message_id(salt, entry, author.domain)
     source = Composed(
         author=author,
         sender=sender,
         reply_to=reply_to,
         to=to,
+        cc=cc,
         subject=subject,
         date=overrides.get("date") or date(at_ms),
         message_id=stamped,
         headers=headers,
         text=text,
         html=html,
-        boundary=boundary(salt, entry) if text and html else "",
+        attachments=attachments,
+        boundary=boundary(salt, entry) if attachments or (text and html) else "",
     )
     return Message(author.spec if return_path is None else return_path, recipients[0], source, stamped)
 

@@ -6,7 +6,7 @@ from streamq.mail.message import Message, read_message
 NOW = 1_732_237_561_234
 COMPOSED = {b"from": b"Shop <shop@example.com>", b"to": b"bob@example.net", b"subject": b"Hi", b"text": b"Hello"}
 RAW = {b"raw": b"From: Shop <shop@example.com>\nTo: bob@example.net\nSubject: Hi\n\nHello\n"}
-SOME = frozenset({b"cc"})
+SOME = frozenset({b"vars"})
 
 
 def message(fields: dict[bytes, bytes], later: frozenset[bytes] = frozenset()) -> Message:
@@ -42,6 +42,9 @@ def test_the_envelope_fields_have_rules(fields: dict[bytes, bytes], field: str) 
     [
         ({**COMPOSED, b"to": b"a@x.de, b@x.de"}, ("to",)),
         ({**COMPOSED, b"to": b'["a@x.de", "b@x.de"]'}, ("to",)),
+        ({**COMPOSED, b"cc": b"a@x.de"}, ("cc",)),
+        ({**COMPOSED, b"bcc": b"Bob <bob@example.net>, a@x.de"}, ("bcc",)),
+        ({**COMPOSED, b"to": b"a@x.de, b@x.de", b"cc": b"a@x.de", b"bcc": b"c@x.de"}, ("bcc", "to")),
         ({**COMPOSED, b"envelope_to": b"a@x.de, b@x.de"}, ("envelope_to",)),
         ({**RAW, b"envelope_to": b"a@x.de, b@x.de"}, ("envelope_to",)),
         ({b"raw": b"From: a@x.de\nTo: a@x.de, b@x.de\n\n"}, ("raw",)),
@@ -55,7 +58,7 @@ def test_several_recipients_wait_for_a_later_version(fields: dict[bytes, bytes],
     assert found.value.fields == needs
     with pytest.raises(UnsupportedFields) as found:
         message(fields, SOME)
-    assert found.value.fields == tuple(sorted((*needs, "cc")))
+    assert found.value.fields == tuple(sorted((*needs, "vars")))
 
 
 def test_one_mailbox_twice_is_one_recipient() -> None:
@@ -90,6 +93,8 @@ def test_a_raw_message_is_not_asked_for_what_the_envelope_says() -> None:
         ({}, "from", "needs it"),
         ({**RAW, b"subject": b"x"}, "subject", "beside raw"),
         ({**RAW, b"to": b"b@x.de"}, "to", "beside raw"),
+        ({**RAW, b"bcc": b"b@x.de"}, "bcc", "beside raw"),
+        ({**RAW, b"attachments": b"[]"}, "attachments", "beside raw"),
         ({b"raw": b"From: a@x.de\n\nTo: b@x.de\n"}, "raw", "no recipient"),
         ({b"raw": b"To: b@x.de\n\nFrom: b@x.de\n"}, "raw", "no single address in From"),
         ({b"raw": b"From: b@x.de\nTo: nonsense\n\n"}, "raw", "its To: not an address"),
@@ -120,7 +125,9 @@ def test_what_is_not_built_may_fill_the_gap(fields: dict[bytes, bytes]) -> None:
 BREAKS = [b"x\rBcc: e@x.de", b"x\nBcc: e@x.de", b"x\r\n\r\nbody", b"x\0"]
 
 
-@pytest.mark.parametrize("field", ["from", "sender", "reply_to", "to", "subject", "envelope_from", "envelope_to"])
+@pytest.mark.parametrize(
+    "field", ["from", "sender", "reply_to", "to", "cc", "bcc", "subject", "envelope_from", "envelope_to"]
+)
 @pytest.mark.parametrize("broken", BREAKS)
 def test_no_value_writes_a_header(field: str, broken: bytes) -> None:
     forms = [broken] if field == "subject" else [broken, b'"' + broken + b'" <a@x.de>', b"a@x.de" + broken]
