@@ -23,22 +23,8 @@ DOMAINS = ("example.net", "x.de", "mail.example.org", "xn--mnchen-3ya.de", "a" *
 ENDS = ("\n", "\r\n", "\r")
 TYPES = ("application/pdf", "image/png", "text/csv; charset=utf-8", 'text/calendar; method=REQUEST; name2="a b;c"', "")
 NAMES = (
-    "a.pdf",
-    "Rechnung 2024.pdf",
-    "Übersicht.pdf",
-    "日本.txt",
-    "100%.csv",
-    'a"b.txt',
-    "x" * 120 + ".pdf",
-    "😀" * 30,
-)
-NAMES += (
-    "=?utf-8?q?x?=.pdf",
-    "back\\slash.txt",
-    "semi;colon.txt",
-    "é" * 200 + ".tar.gz",
-    "no ending " * 12,
-    "it's.txt",
+    *("a.pdf", "Rechnung 2024.pdf", "Übersicht.pdf", "日本.txt", "100%.csv", 'a"b.txt', "x" * 120 + ".pdf", "😀" * 30),
+    *("=?utf-8?q?x?=.pdf", "back\\slash.txt", "semi;colon.txt", "é" * 200 + ".tar.gz", "no ending " * 12, "it's.txt"),
     "",
 )
 
@@ -162,7 +148,7 @@ def tame_letter(dice: random.Random) -> Letter:
         if many:
             one.addresses[name] = [
                 (
-                    " ".join(dice.choices(TAME[:5], k=dice.randrange(4))) or dice.choice(("", "Jürgen", "Shop, Inc.")),
+                    " ".join(dice.choices(TAME[:5], k=dice.randrange(4))) or ("Jürgen" if many == 1 else "Shop, Inc."),
                     spec,
                 )
                 for spec in (f"{dice.choice(('bob', 'a.b', 'x+y'))}@example.net" for _ in range(many))

@@ -33,6 +33,10 @@ class Found:
     unlike: int = 0
     examples: list[str] = field(default_factory=list)
 
+    @property
+    def good(self) -> bool:
+        return self.mails > 0 and not self.differing and not self.unlike
+
     def add(self, other: Found) -> None:
         self.mails += other.mails
         self.differing += other.differing

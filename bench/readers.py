@@ -67,32 +67,32 @@ def _bytes_of(part: EmailMessage) -> bytes:
     return found
 
 
-def _texts(part: EmailMessage) -> tuple[str | None, str | None, list[EmailMessage]]:
+def _texts(part: Any) -> tuple[str | None, str | None, list[Any]]:
     """The text, the html, and what stands beside the html; None for none. Nothing else may be in it."""
     kind = part.get_content_type()
     if kind == "multipart/alternative":
         plain, rich = part.iter_parts()
-        (text, none, nobody), (neither, html, beside) = _texts(plain), _texts(rich)  # type: ignore[arg-type]
+        (text, none, nobody), (neither, html, beside) = _texts(plain), _texts(rich)
         assert none is None
         assert not nobody
         assert neither is None
         return text, html, beside
     if kind == "multipart/related":
         root, *beside = part.iter_parts()
-        return None, _texts(root)[1], beside  # type: ignore[arg-type,return-value]
+        return None, _texts(root)[1], beside
     assert kind in ("text/plain", "text/html"), kind
     shown = _bytes_of(part).decode()
     return (shown, None, []) if kind == "text/plain" else (None, shown, [])
 
 
-def _parts(message: EmailMessage) -> tuple[str | None, str | None, list[EmailMessage], list[EmailMessage]]:
+def _parts(message: Any) -> tuple[str | None, str | None, list[Any], list[Any]]:
     """Text, html, beside the html, attached."""
     if message.get_content_type() != "multipart/mixed":
         return *_texts(message), []
     first, *rest = message.iter_parts()
     if first.get_content_disposition():
-        return None, None, [], [first, *rest]  # type: ignore[list-item]
-    return *_texts(first), rest  # type: ignore[arg-type,return-value]
+        return None, None, [], [first, *rest]
+    return *_texts(first), rest
 
 
 def _file_of(part: EmailMessage) -> File:

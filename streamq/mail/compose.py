@@ -67,14 +67,14 @@ class Composed:
 
     def content(self) -> bytes:
         """The whole message, ending with CRLF."""
-        return self.head() + self.body()
+        return b"".join([self.head(), *self.body()])
 
     def head(self) -> bytes:
         """The fields that are each recipient's own, or could be, up to the body's."""
         return "".join([line + "\r\n" for line in self._head()]).encode()
 
-    def body(self) -> bytes:
-        """From Content-Type to the end: the same for every recipient of one entry."""
+    def body(self) -> list[bytes]:
+        """From Content-Type to the end, in pieces: the same for every recipient of one entry."""
         return body(self.text, self.html, self.attachments, self.boundary)
 
     def _head(self) -> list[str]:

@@ -25,6 +25,7 @@ class Lines:
         self._line: list[str] = []
         self._breaks = 0  # line ends to come
         self._blank = False
+        self._glued = False  # to the last word, and no blank behind it yet
         self._cells = 0  # of a table's row, ended on this line since the last word
         self._sign = ""  # of a list's item that has no word yet
         self._holders: list[Holder] = []
@@ -38,16 +39,17 @@ class Lines:
             self._begin()
         elif self._cells:
             self._line.append(" |" * self._cells + " ")
-        elif self._blank:
+        elif self._blank or (self._glued and words[0].isalnum()):
             self._line.append(" ")
         self._line.append(words)
         self._cells = 0
-        self._blank = False
+        self._blank = self._glued = False
 
     def glue(self, words: str) -> None:
         """Behind the last word, whatever breaks were asked for since."""
         if self._line:
             self._line.append(" " + words)
+            self._glued = True
         else:
             self.say(words)
 

@@ -24,8 +24,8 @@ __all__ = ["body"]
 Pieces = list[bytes]  # of an entity: fields, an empty line, content; without a last CRLF of its own
 
 
-def body(text: bytes, html: bytes, attachments: tuple[Attachment, ...], boundary: str) -> bytes:
-    """From the field Content-Type to the last CRLF; 7-bit.
+def body(text: bytes, html: bytes, attachments: tuple[Attachment, ...], boundary: str) -> Pieces:
+    """From the field Content-Type to the last CRLF; 7-bit; in pieces, to be copied once.
 
     `text` and `html` are UTF-8 with any line ends, b"" for none; without both and attachments it is an empty
     text. `boundary` is used where there are several parts, lengthened where one of them has it.
@@ -58,10 +58,10 @@ def _free(mark: bytes, plain: list[bytes]) -> bytes:
     return mark
 
 
-def _ended(entity: Pieces) -> bytes:
+def _ended(entity: Pieces) -> Pieces:
     if not entity[-1].endswith(b"\r\n"):
         entity.append(b"\r\n")
-    return b"".join(entity)
+    return entity
 
 
 def _multipart(kind: bytes, mark: bytes, entities: list[Pieces]) -> Pieces:

@@ -28,7 +28,7 @@ TOKEN = re.compile(  # text; rest of a comment's start; end tag or not, name, at
     rf"([^<]++|<(?![!?/A-Za-z]))|<(/?)([A-Za-z][^\s/>]*+)((?>(?:[^>=]++|{VALUE})*))>?|<!--(-?>|)|<[!?/][^>]*+>?"
 )
 ATTRIBUTE = re.compile(r"""([^\s"'=<>/]++)(?>(?:[ \t\r\n\f]*+=[ \t\r\n\f]*+(?>"([^"]*+)"?|'([^']*+)'?|([^\s>]++)))?)""")
-REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});?")
+REFERENCE = re.compile(r"&(?:#[0-9]{1,7}(?![0-9])|#[xX][0-9A-Fa-f]{1,6}(?![0-9A-Fa-f])|[A-Za-z][A-Za-z0-9]{1,31});?")
 SPACE = re.compile(r"[ \t\r\n\f]+")
 CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f]")
 UNSEEN = re.compile(r"display[ ]*+:[ ]*+none|mso-hide[ ]*+:[ ]*+all|visibility[ ]*+:[ ]*+hidden", re.I)

@@ -48,11 +48,12 @@ def is_7bit(data: bytes) -> bool:
 def base64_lines(flat: bytes) -> bytes:
     """Base64 on lines of 76, the last one without its CRLF. Sixty-four at a time by `struct`: a third of the
     time of slicing, and `binascii` breaks no lines before Python 3.15."""
-    padded = flat.ljust(-(-len(flat) // LINES.size) * LINES.size)
     lines: list[bytes] = []
-    for at in range(0, len(padded), LINES.size):
-        lines += LINES.unpack_from(padded, at)
-    return b"\r\n".join(lines)[: len(flat) + 2 * ((len(flat) - 1) // BASE64_LINE)]
+    rest = len(flat) - len(flat) % LINES.size
+    for at in range(0, rest, LINES.size):
+        lines += LINES.unpack_from(flat, at)
+    lines += [flat[at : at + BASE64_LINE] for at in range(rest, len(flat), BASE64_LINE)]
+    return b"\r\n".join(lines)
 
 
 def _short_lines(data: bytes) -> bool:
