@@ -34,7 +34,7 @@ BUILT = frozenset(
 )
 LATER = frozenset(
     {
-        *(b"attachments", b"template", b"vars"),
+        *(b"template", b"vars"),
     }
 )
 KNOWN = BUILT | LATER
@@ -118,7 +118,7 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
     mail_id = rules.key(given, b"id")
     route = rules.name(given, b"route")
     on_ambiguous = rules.choice(given, b"on_ambiguous", ON_AMBIGUOUS)
-    sensitive = rules.sensitive(given)
+    sensitive = rules.flag(given, b"sensitive", default=False)
     send_at_ms = rules.send_at_ms(given, at_ms)
     expires_at_ms = rules.expires_at_ms(given, at_ms)
     collapse_key, collapse_ms = rules.collapse(given)

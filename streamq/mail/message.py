@@ -11,9 +11,11 @@ from typing import NamedTuple
 from streamq.errors import MalformedMail, UnsupportedFields
 from streamq.mail import rules
 from streamq.mail.address import Address
+from streamq.mail.attachments import read_attachments
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers, custom_headers
 from streamq.mail.mail import Source
+from streamq.mail.plain import text_of
 from streamq.mail.raw import RawHead
 from streamq.mail.rules import MAX_HEADER, Given
 from streamq.mail.stamp import boundary, date, message_id
@@ -21,7 +23,10 @@ from streamq.mail.values import wrong
 
 __all__ = ["COMPOSING", "Message", "read_message"]
 
-COMPOSING = (b"from", b"sender", b"reply_to", b"to", b"cc", b"bcc", b"subject", b"text", b"html", b"headers")
+COMPOSING = (
+    *(b"from", b"sender", b"reply_to", b"to", b"cc", b"bcc", b"subject"),
+    *(b"text", b"html", b"auto_text", b"headers", b"attachments"),
+)
 NO_DOMAIN = "localhost"  # of the Message-ID of a mail that names no sender
 
 
@@ -106,7 +111,9 @@ def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, sal
     subject = rules.header_line(given, b"subject")
     text = rules.body(given, b"text")
     html = rules.body(given, b"html")
+    auto_text = rules.flag(given, b"auto_text", default=True)
     headers, overrides = _custom(given)
+    attachments = read_attachments(given[b"attachments"]) if b"attachments" in given else ()
     return_path = _return_path(given)
     envelope_to = rules.mailboxes(given, b"envelope_to")
     recipients = envelope_to or (*to, *cc, *bcc)
@@ -115,8 +122,10 @@ def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, sal
         raise _missing("from", "a composed mail needs it (or give raw)")
     if not recipients:
         raise _missing("to", "no recipient here nor in cc, bcc, envelope_to, recipients")
-    if not (subject or text or html):
-        raise _missing("text", "nothing to send: no text, html, subject or raw")
+    if not (subject or text or html or attachments):
+        raise _missing("text", "nothing to send: no text, html, subject, attachments or raw")
+    if auto_text and html and not text:
+        text = text_of(html)
     stamped = overrides.get("message-id") or message_id(salt, entry, author.domain)
     source = Composed(
         author=author,
@@ -130,7 +139,8 @@ def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, sal
         headers=headers,
         text=text,
         html=html,
-        boundary=boundary(salt, entry) if text and html else "",
+        attachments=attachments,
+        boundary=boundary(salt, entry) if attachments or (text and html) else "",
     )
     return Message(author.spec if return_path is None else return_path, recipients, source, stamped)
 

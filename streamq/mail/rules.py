@@ -22,6 +22,7 @@ __all__ = [
     "choice",
     "collapse",
     "expires_at_ms",
+    "flag",
     "header_line",
     "key",
     "mailbox",
@@ -29,7 +30,6 @@ __all__ = [
     "metadata",
     "name",
     "send_at_ms",
-    "sensitive",
     "tags",
     "traceparent",
 ]
@@ -38,6 +38,7 @@ Given = Mapping[bytes, bytes]  # the fields that are set: an empty value was lef
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ARRAY = re.compile(rb'\[\s*["\]]')  # and not `[Shop] News <news@example.com>`
+FLAG = frozenset({b"0", b"1"})
 MAX_KEY = 256  # octets of id, tenant, traceparent
 MAX_TAGS = 50
 MAX_TAG = 100  # characters
@@ -73,8 +74,10 @@ def choice(given: Given, field: bytes, choices: frozenset[bytes]) -> str | None:
     return given[field].decode("ascii")
 
 
-def sensitive(given: Given) -> bool:
-    return choice(given, b"sensitive", frozenset({b"0", b"1"})) == "1"
+def flag(given: Given, field: bytes, *, default: bool) -> bool:
+    """`sensitive`, `auto_text`: 0 or 1."""
+    found = choice(given, field, FLAG)
+    return default if found is None else found == "1"
 
 
 def traceparent(given: Given) -> str | None:

@@ -100,7 +100,9 @@ WRONG = {
     b"subject": b"a\r\nBcc: b@x.de",
     b"text": b"\xff",
     b"html": b"\xff",
+    b"auto_text": b"yes",
     b"headers": b"[]",
+    b"attachments": b"{}",
     b"envelope_from": b"nobody",
     b"envelope_to": b"nobody",
     b"route": b"a|b",
@@ -137,9 +139,9 @@ def test_the_order_of_judgement(field: bytes) -> None:
     assert malformed.value.field == field.decode()
     assert malformed.value.why
     with pytest.raises(MalformedMail):
-        read({**fields, b"vars": b"{}"})
+        read({**fields, b"template": b"t"})
     with pytest.raises(UnknownFields):
-        read({**fields, b"vars": b"{}", b"flavour": b"?"})
+        read({**fields, b"template": b"t", b"flavour": b"?"})
 
 
 @pytest.mark.parametrize("field", sorted(LATER))
@@ -162,7 +164,7 @@ def test_unknown_fields_are_named_in_bounds() -> None:
 
 
 def test_a_later_versions_mail_waits_for_it() -> None:
-    for extra in ({}, {b"to": b"nobody"}, {b"cc": b"?"}):
+    for extra in ({}, {b"to": b"nobody"}, {b"template": b"?"}):
         with pytest.raises(UnknownFields) as found:
             read({**MAIL, **extra, b"v": b"2"})
         assert found.value.fields == ("v=2",)
@@ -174,6 +176,7 @@ def test_a_later_versions_mail_waits_for_it() -> None:
 
 def test_what_this_version_is_able_to() -> None:
     assert able("metadata")
+    assert able("attachments")
     assert able("to")  # what an older version held for several recipients
     assert not able("flavour")
     assert not able("\udcff")

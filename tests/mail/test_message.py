@@ -6,7 +6,7 @@ from streamq.mail.message import Message, read_message
 NOW = 1_732_237_561_234
 COMPOSED = {b"from": b"Shop <shop@example.com>", b"to": b"bob@example.net", b"subject": b"Hi", b"text": b"Hello"}
 RAW = {b"raw": b"From: Shop <shop@example.com>\nTo: bob@example.net\nSubject: Hi\n\nHello\n"}
-SOME = frozenset({b"cc"})
+SOME = frozenset({b"vars"})
 
 
 def message(fields: dict[bytes, bytes], later: frozenset[bytes] = frozenset()) -> Message:
@@ -101,6 +101,8 @@ def test_a_raw_message_is_not_asked_for_what_the_envelope_says() -> None:
         ({}, "from", "needs it"),
         ({**RAW, b"subject": b"x"}, "subject", "beside raw"),
         ({**RAW, b"to": b"b@x.de"}, "to", "beside raw"),
+        ({**RAW, b"bcc": b"b@x.de"}, "bcc", "beside raw"),
+        ({**RAW, b"attachments": b"[]"}, "attachments", "beside raw"),
         ({b"raw": b"From: a@x.de\n\nTo: b@x.de\n"}, "raw", "no recipient"),
         ({b"raw": b"To: b@x.de\n\nFrom: b@x.de\n"}, "raw", "no single address in From"),
         ({b"raw": b"From: b@x.de\nTo: nonsense\n\n"}, "raw", "its To: not an address"),
@@ -131,7 +133,9 @@ def test_what_is_not_built_may_fill_the_gap(fields: dict[bytes, bytes]) -> None:
 BREAKS = [b"x\rBcc: e@x.de", b"x\nBcc: e@x.de", b"x\r\n\r\nbody", b"x\0"]
 
 
-@pytest.mark.parametrize("field", ["from", "sender", "reply_to", "to", "subject", "envelope_from", "envelope_to"])
+@pytest.mark.parametrize(
+    "field", ["from", "sender", "reply_to", "to", "cc", "bcc", "subject", "envelope_from", "envelope_to"]
+)
 @pytest.mark.parametrize("broken", BREAKS)
 def test_no_value_writes_a_header(field: str, broken: bytes) -> None:
     forms = [broken] if field == "subject" else [broken, b'"' + broken + b'" <a@x.de>', b"a@x.de" + broken]
