@@ -28,7 +28,7 @@ if closed > 0 or not last or is_rereading(p, stream) then return {text(now), tex
 -- As glance.py: fields none of which decides when, which way, or by which rule a mail goes.
 local PLAIN = {
   id = 1, raw = 1, envelope_from = 1, envelope_to = 1, from = 1, to = 1, subject = 1, text = 1, html = 1,
-  reply_to = 1, sender = 1, headers = 1, metadata = 1, traceparent = 1, sensitive = 1, on_ambiguous = 1,
+  reply_to = 1, sender = 1, headers = 1, auto_text = 1, attachments = 1, metadata = 1, traceparent = 1, sensitive = 1, on_ambiguous = 1,
 }
 local ADDRESS = "^([%w!#$%%&'*+/=?^_`{|}~.-]+)@([%w.-]+)$"
 local DOT = string.byte('.')
