@@ -326,6 +326,11 @@ class Scripts:
         reached, entry = await self.caller.call("seek", (p, start, many, named, id_))
         return reached.decode(), entry.decode()
 
+    async def template(self, verb: str, name: str, content: bytes = b"") -> int:
+        """put: its version; rm: how many versions went."""
+        made: int = await self.caller.call("template", (self.now, verb, name, content))
+        return made
+
     async def expire(self, ages_ms: Sequence[int], lane_from: int = 0) -> tuple[int, int]:
         """How many ended, and where among the lanes the sweep goes on."""
         head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)
