@@ -19,6 +19,7 @@ from streamq.smtp.envelope import Unfit
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.smtp.protocol import Reply
 from streamq.smtp.replies import Replies
+from streamq.smtp.words import one_line
 
 __all__ = ["Judge", "plain_text"]
 
@@ -122,7 +123,4 @@ def plain_text(text: bytes) -> str:
         if blank and code.count(b".") == 2:
             more = [line.removeprefix(code).lstrip() for line in more]
         text = b" ".join([first, *more])
-    shown = text.decode("utf-8", "backslashreplace")
-    if not shown.isprintable():
-        shown = "".join(letter if letter.isprintable() else " " for letter in shown)
-    return shown.strip()
+    return one_line(text.decode("utf-8", "backslashreplace"))

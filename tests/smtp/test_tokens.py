@@ -348,6 +348,14 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
             answer(json.dumps({"error": "x", "error_description": f"{REFRESH} {CLIENT}"}), status="401 x"),
             "[secret] [secret]",
         ),
+        (
+            answer(json.dumps({"error": "x", "error_description": f"{'long ' * 90}{REFRESH}"}), status="401 x"),
+            "long [secret]",
+        ),
+        (
+            answer(json.dumps({"error": "no", "error_description": "\x1b[2Jno\x07"}), status="401 x"),
+            "no: [2Jno",
+        ),
         (answer("<html>busy", status="503 x"), "status 503"),
         (answer("", status="302 Found", head="Location: http://127.0.0.1/\r\n"), "status 302"),
         (answer('{"access_token": "abc"}', status="500 x"), "status 500"),

@@ -402,3 +402,12 @@ async def test_what_the_server_offers_is_used() -> None:
         f"MAIL FROM:<shop@example.com> SIZE={len(CONTENT)} BODY=8BITMIME SMTPUTF8",
         "RCPT TO:<bjørn@example.net>",
     ]
+
+
+@pytest.mark.parametrize("said", [b"\x1b[2Jgarbage \x9b\r\n", b"550 \x1b]0;title\x07no\r\n"])
+@on_both_loops
+async def test_no_control_character_of_a_server_gets_into_a_report(said: bytes) -> None:
+    async with Relay([*hello(), Expect("MAIL"), said, CLOSE]) as relay, office(route(relay.port)) as at_work:
+        (report,) = await at_work.send(letter())
+        assert report.reply
+        assert report.reply.isprintable()
