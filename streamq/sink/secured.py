@@ -86,7 +86,9 @@ class Secured(Connection):
         context = self._reception.tls
         assert context is not None
         upgraded: asyncio.Transport | None = None
-        if self._lost:  # before this task began: a handshake over what is gone would wait for its whole time
+        if (
+            self._transport.is_closing()
+        ):  # before this task began: a handshake over what is gone would wait for its whole time
             self._handshaking = False
             return
         try:  # None comes back where the client left in the middle of it
