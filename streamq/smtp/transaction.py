@@ -68,7 +68,6 @@ class Transaction:
         self.mark = mark
         self.limits = limits
         offer = link.offer
-        self.verified = bool(link.tls) and route.verify
         self.pipelining = offer.pipelining and route.pipelining != "off"
         self.chunking = offer.chunking and route.chunking
         self.take = take if self.pipelining and route.pipelining == "overlap" else None
@@ -92,7 +91,7 @@ class Transaction:
             self.wire.limit = begun + self._limit(letter)
             refused = await self._on_its_way()
         else:
-            lines = envelope(letter, self.link.offer, self.verified)
+            lines = envelope(letter, self.link.offer, self.link.verified)
             if isinstance(lines, Unfit):
                 return self.judge.unfit(lines)
             self.link.mails += 1
@@ -312,7 +311,7 @@ class Transaction:
         letter = self.ahead = take(self._unhurried)
         if letter is None:
             return b""
-        lines = envelope(letter, self.link.offer, self.verified)
+        lines = envelope(letter, self.link.offer, self.link.verified)
         if isinstance(lines, Unfit):
             return b""
         self._out = True
