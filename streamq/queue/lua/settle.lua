@@ -78,7 +78,7 @@ function op_of.hold(mail)
   local notes = notes_of(mail.entry)
   if why.ambiguous then
     say_ambiguous(mail)
-    notes.ambiguous = (notes.ambiguous or 0) + 1
+    notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way -- released, it may go that way alone
   end
   notes.reason, notes.class = why.reason, why.class
   leave(mail.stream, mail.id)
