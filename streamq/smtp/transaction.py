@@ -20,7 +20,8 @@ TIME       A mail may have a time of its own, up to its dot (`limits`); after th
            ahead, where it would sit through another's dot, and its body never goes with its envelope.
 NOT OURS   The mark is awaited before the first byte of the body: after the 354, or, where there is none, after RCPT's
            reply, or before the write that holds all. False: not a byte of the body, report ABANDON; if its commands
-           are out the connection is closed.
+           are out the connection is closed. A server that left while the mark took longer than LATE_MARK left since it
+         heard nothing of us: that is no judgement (PARK, `interrupted`).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ Next = Callable[[Callable[[Letter], bool]], Letter | None]
 
 RSET = b"RSET\r\n"
 MOST_PATIENCE = 10
+LATE_MARK = 10.0  # seconds
 
 
 class Transaction:
@@ -106,13 +108,16 @@ class Transaction:
         # The server says nothing before it has the body: what it said by now is no answer to anything.
         if not self.wire.between_replies:
             self.wire.breach("more replies than commands")
+        late = False
         if self.mark is not None and not self.wire.fault:
             self.wire.disarm()
+            asked_at = self.judge.now()
             if not await self.mark(self.link.number, letter):
                 self.link.abort()
                 return self.judge.report(Action.ABANDON, Scope.MAIL, "abandoned")
+            late = self.judge.now() - asked_at > LATE_MARK
         if self.wire.fault:
-            return self.judge.broken()
+            return self.interrupted() if late else self.judge.broken()
         return await self._deliver(letter.content)
 
     def interrupted(self) -> Report:
