@@ -25,7 +25,7 @@ class Marker:
         self.spool = spool
         self.link = link
         self.hand = hand
-        self._last: dict[str, Delivery] = {}  # connection → what it carried before
+        self._last: dict[str, tuple[str, int]] = {}  # connection → the lease that it carried before; not its content
         self.consumer = consumer
         self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
         self._wake = asyncio.Event()
@@ -34,15 +34,16 @@ class Marker:
         """`connection`: `<route>.<number>`, so that a mail that may have been sent is known to have gone that way."""
         assert isinstance(letter, Delivery)
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        last = self._last.get(connection)
-        unsettled = last is not None and self.hand.deliveries.get(last.entry) is last and last is not letter
-        before = last.entry if last is not None and unsettled else ""
+        earlier, token = self._last.get(connection, ("", 0))
+        held = self.hand.deliveries.get(earlier)
+        unsettled = held is not None and held is not letter and held.token == token
+        before = earlier if unsettled else ""
         self._waiting.append((MarkRow(connection, letter.entry, letter.token, before), answer))
         self._wake.set()
         letter.mark = await answer
         if letter.mark != "ok":
             return False  # nothing was written: the field names what it did
-        self._last[connection] = letter
+        self._last[connection] = letter.entry, letter.token
         return True
 
     async def run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -80,3 +81,24 @@ async def test_marks_that_are_asked_for_together_are_one_call() -> None:
         await asyncio.wait([running])
     assert answers == [True] * 5
     assert len(scripts.calls) == 1
+
+
+async def test_a_mail_that_is_over_is_not_kept_for_its_connection() -> None:
+    """A connection that rests would otherwise hold the content of its last mail, outside of what the hand counts."""
+
+    async def nothing() -> None: ...
+
+    hand = Hand(10)
+    spool = cast(Spool, SimpleNamespace(scripts=Scripts()))
+    marker = Marker(spool, Link(nothing), hand, "me")
+    running = asyncio.create_task(marker.run())
+    try:
+        one = delivery("a")
+        hand.add(one)
+        assert await marker.mark("main.0", one)
+        hand.drop("a")
+        before = sys.getrefcount(one)
+        marker._last.clear()
+        assert sys.getrefcount(one) == before
+    finally:
+        running.cancel()
