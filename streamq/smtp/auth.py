@@ -184,7 +184,7 @@ class Login:
         words = [b"AUTH", way.upper().encode()]
         first = next(responses)
         if first is not None:
-            words.append(self._encoded(first))
+            words.append(self._encoded(first) or b"=")  # RFC 4954, 4: one that is empty
         answer = await self._say(*words)
         for _ in range(MOST_ROUNDS):
             if answer.code != 334:
