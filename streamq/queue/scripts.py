@@ -79,8 +79,8 @@ class ChildRow(NamedTuple):
 
 
 class MarkRow(NamedTuple):
-    """A mail whose dot goes out now. `connection`: `<route>.<number>`; `before`: its last one, while that is not
-    settled."""
+    """A mail whose dot goes out now. `connection`: `<route>.<number>`; `before`: comma list of its
+    earlier ones, while they are not settled."""
 
     connection: str
     entry: str
