@@ -23,18 +23,18 @@ REPLY = re.compile(rb"\$[0-9]+\r\n[0-9]+-[0-9]+\r\n")  # to an XADD
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Of the `of` replies to XADDs that are awaited on a connection the first `let` come through."""
+    """Of a connection's first `of` replies to XADDs `let` come through, at once; then it is cut."""
 
     let: int = 0
     of: int = 1
 
 
 class Lossy:
-    """`async with Lossy(server_url, [Cut(), …]) as line`: on loopback; each cut is for one connection that adds.
-    `xadds` and `made` count commands and connections; while `closed_door` new ones are hung up on, while `keep_back`
-    no reply comes through."""
+    """`async with Lossy(server_url, [Cut(), …]) as line`: on loopback; each cut (None: none) is for one connection
+    that adds. `xadds` and `made` count commands and connections; while `closed_door` new ones are hung up on, while
+    `keep_back` no reply comes through."""
 
-    def __init__(self, url: str, cuts: Iterable[Cut] = (), *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, cuts: Iterable[Cut | None] = (), *, tls: ssl.SSLContext | None = None) -> None:
         self._socket = unquote(urlsplit(url).path)
         self.cuts = list(cuts)
         self.xadds = 0
@@ -106,14 +106,15 @@ class Lossy:
                 many = len(XADD.findall(tail + data))
                 tail = (tail + data)[-7:]  # one octet less than the pattern has
                 self.xadds += many
-                if many and seen.cut is None and self.cuts:
-                    seen.cut = self.cuts.pop(0)
+                if many and not seen.added:
+                    seen.added = True
+                    seen.cut = self.cuts.pop(0) if self.cuts else None
                 up.write(data)
                 await up.drain()
 
     async def _back(self, up: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: _Seen) -> None:
         with suppress(OSError):
-            kept = b""
+            kept, told = b"", 0
             while data := await up.read(65536):
                 if self.keep_back:
                     self.answered.set()
@@ -123,13 +124,16 @@ class Lossy:
                     await writer.drain()
                     continue
                 kept += data
-                replies = list(REPLY.finditer(kept))
-                if len(replies) >= seen.cut.of:
-                    writer.write(kept[: replies[seen.cut.let - 1].end()] if seen.cut.let else b"")
+                ends = [found.end() for found in REPLY.finditer(kept)]
+                if until := min(seen.cut.let, len(ends)):
+                    writer.write(kept[told : ends[until - 1]])
+                    told = ends[until - 1]
                     await writer.drain()
+                if len(ends) >= seen.cut.of:
                     return
 
 
 @dataclass(slots=True)
 class _Seen:
+    added: bool = False
     cut: Cut | None = None
