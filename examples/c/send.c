@@ -82,6 +82,10 @@ int main(int argc, char **argv)
         return 1;
     }
     lengths[INVOICE - 1] = fread(message, 1, sizeof message, file);
+    if (!feof(file)) {
+        fprintf(stderr, "order.eml: cannot be read, or is over a megabyte\n");
+        return 1;
+    }
     fclose(file);
     invoice[INVOICE - 1] = message;
     for (int at = 0; at < INVOICE - 1; at++)

@@ -49,11 +49,17 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         """Everything as in `Client`."""
-        limits = Limits(max_depth=max_depth, wait=wait, tries=tries, mails=batch_mails, octets=batch_bytes)
+        limits = Limits(
+            max_depth=max_depth,
+            wait=wait,
+            tries=tries,
+            timeout=timeout,
+            connections=connections,
+            mails=batch_mails,
+            octets=batch_bytes,
+        )
         self._common = Common(url, queue, settings, limits, clock)
         self._limits = limits
-        self._timeout = timeout
-        self._connections = connections
         self._sleep = sleep
         self._lock = asyncio.Lock()
         self._line: AsyncLine | None = None
@@ -93,7 +99,7 @@ class AsyncClient:
                 from streamq.queue.producer import AsyncLine
 
                 url = await asyncio.to_thread(self._common.find_url)
-                self._line = AsyncLine(url, timeout=self._timeout, connections=self._connections)
+                self._line = AsyncLine(url, timeout=self._limits.timeout, connections=self._limits.connections)
             return self._line
 
     async def _drive(self, steps: Steps[T]) -> T:

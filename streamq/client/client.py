@@ -29,8 +29,8 @@ class Client:
         with Client("redis://127.0.0.1:6379") as client:
             client.send(Mail(from_="shop@example.com", to="bob@example.net", subject="Hi", text="Hello"))
 
-    Threads may share one; so may the children of a fork, as long as nothing was sent before it. It connects when it
-    is first used. `AsyncClient` is the same for asyncio.
+    Threads may share one; processes may not: make it after the fork. It connects when it is first used. `AsyncClient`
+    is the same for asyncio.
     """
 
     def __init__(
@@ -55,15 +55,21 @@ class Client:
 
         `max_depth`: with so many mails in the stream of a priority nothing is added to it (`TooDeep`), at once, or
         after `wait` seconds in which it did not get shorter. It is looked at once a second, so a batch and what other
-        producers add may pass it. `tries`: XADDs of one mail whose replies are lost, at most. `timeout`: seconds to
-        connect, for a reply, for one of `connections` to be free. `batch_mails`, `batch_bytes`: of one write of
-        `send_many`. Raises `SettingsError`.
+        producers add may pass it. `tries`: to connect, and XADDs of one mail whose replies are lost, at most.
+        `timeout`: seconds to connect, for a reply, for one of `connections` to be free. `batch_mails`, `batch_bytes`:
+        of one write of `send_many`. Raises `SettingsError`.
         """
-        limits = Limits(max_depth=max_depth, wait=wait, tries=tries, mails=batch_mails, octets=batch_bytes)
+        limits = Limits(
+            max_depth=max_depth,
+            wait=wait,
+            tries=tries,
+            timeout=timeout,
+            connections=connections,
+            mails=batch_mails,
+            octets=batch_bytes,
+        )
         self._common = Common(url, queue, settings, limits, clock)
         self._limits = limits
-        self._timeout = timeout
-        self._connections = connections
         self._sleep = sleep
         self._lock = Lock()
         self._line: Line | None = None
@@ -103,7 +109,9 @@ class Client:
             if self._line is None:
                 from streamq.queue.producer import Line
 
-                self._line = Line(self._common.find_url(), timeout=self._timeout, connections=self._connections)
+                self._line = Line(
+                    self._common.find_url(), timeout=self._limits.timeout, connections=self._limits.connections
+                )
             return self._line
 
     def _drive(self, steps: Steps[T]) -> T:

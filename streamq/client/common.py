@@ -34,6 +34,8 @@ class Common:
                 redis_url(url)
             except ValueError as wrong:
                 raise SettingsError(f"url: {wrong}") from None
+        if settings is not None and queue is not None:
+            raise SettingsError(f"queue: the settings say it already (got {queue!r})")
         self.settings = settings or load_settings(queue=queue)
         self._url = url or self.settings.redis_url
         self._server: Server | None = None
@@ -43,7 +45,8 @@ class Common:
         )
 
     def find_url(self) -> str:
-        """The queue's; starts the embedded server, and blocks for it, where there is none."""
+        """The queue's; starts the embedded server, and blocks for it, where there is none. Raises `NoServer`,
+        `ServerFailed`."""
         if self._url is None:
             from streamq.server import start
 

@@ -46,11 +46,14 @@ Steps: TypeAlias = "Generator[Ask | Pause, Answers | None, T]"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """`max_depth`: mails in a priority's stream, None for any number; `wait`: seconds to wait for room, 0 refuses at
-    once; `tries`: XADDs of one mail whose replies are lost, at most; `mails`, `octets` of one write."""
+    once; `tries`: XADDs of one mail whose replies are lost, at most; `timeout` in seconds, `connections` as in `Line`;
+    `mails`, `octets` of one write. Raises `SettingsError`."""
 
     max_depth: int | None
     wait: float
     tries: int
+    timeout: float
+    connections: int
     mails: int
     octets: int
 
@@ -59,6 +62,8 @@ class Limits:
             ("max_depth", self.max_depth, 1),
             ("wait", self.wait, 0),
             ("tries", self.tries, 1),
+            ("timeout", self.timeout, 0.001),
+            ("connections", self.connections, 1),
             ("batch_mails", self.mails, 1),
             ("batch_bytes", self.octets, 1),
         ):

@@ -17,7 +17,7 @@ from streamq.mail.values import wrong
 if TYPE_CHECKING:  # it takes the whole of `email` along, which most producers have no use for
     from email.headerregistry import Address
 
-__all__ = ["ENCODERS", "Attachment", "Mailbox", "Mailboxes", "Recipient"]
+__all__ = ["ENCODERS", "Attachment", "Mailbox", "Mailboxes", "Recipient", "text"]
 
 Mailbox: TypeAlias = "str | Address"  # `Bob <bob@example.net>`
 Mailboxes: TypeAlias = "Mailbox | Iterable[Mailbox]"  # of a list each element is one address
@@ -35,7 +35,8 @@ class Attachment:
     disposition: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        made: dict[str, Any] = {"filename": self.filename, "content": b64encode(self.content).decode("ascii")}
+        content = octets("attachments", self.content)
+        made: dict[str, Any] = {"filename": self.filename, "content": b64encode(content).decode("ascii")}
         for name in ("content_type", "content_id", "disposition"):
             if (value := getattr(self, name)) is not None:
                 made[name] = value

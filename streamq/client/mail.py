@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack
 from uuid import uuid4
 
-from streamq.client.encode import ENCODERS, Attachment, Mailbox, Mailboxes, Recipient
+from streamq.client.encode import ENCODERS, Attachment, Mailbox, Mailboxes, Recipient, text
 from streamq.errors import MalformedMail, UnknownFields, UnsupportedFields
 from streamq.mail.fields import parse
 from streamq.mail.values import wrong
@@ -65,7 +65,7 @@ class Fields(Options, total=False):
     subject: str
     text: str
     html: str
-    headers: Mapping[str, str | Iterable[str]]
+    headers: Mapping[str, str | Sequence[str]]
     attachments: Iterable[Attachment]
     envelope_from: Mailbox  # `<>` is the null sender
     envelope_to: Mailboxes
@@ -179,8 +179,9 @@ def _encoded(given: Mapping[str, Any]) -> dict[bytes, bytes]:
         if made := ENCODERS[name](name, value):
             fields[name.encode()] = made
     for name, value in (given.get("extra") or {}).items():
-        field, made = name.encode("utf-8", "surrogateescape"), value if isinstance(value, bytes) else value.encode()
-        if fields.get(field):
+        field = name.encode("utf-8", "backslashreplace")
+        made = value if isinstance(value, bytes) else text(name, value)
+        if field in fields:
             raise wrong(field, made, "given twice")
         if made:
             fields[field] = made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
+from email.errors import MessageError, NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.generator import BytesGenerator
 from email.message import Message
 from io import BytesIO
@@ -76,8 +76,15 @@ def _flat(message: Message, *, utf8: bool) -> bytes:
     shown = copy(message)
     del shown["Bcc"], shown["Resent-Bcc"]
     policy: Any = message.policy
-    if utf8 and hasattr(policy, "utf8"):
+    if utf8:
+        if not hasattr(policy, "utf8"):
+            raise wrong(
+                "raw", "", "an address beyond ASCII, which its policy (compat32) cannot write: use EmailMessage"
+            )
         policy = policy.clone(utf8=True)
     out = BytesIO()
-    BytesGenerator(out, mangle_from_=False, policy=policy).flatten(shown, linesep="\r\n")
+    try:
+        BytesGenerator(out, mangle_from_=False, policy=policy).flatten(shown, linesep="\r\n")
+    except (MessageError, ValueError, LookupError) as why:  # a charset that there is none of, a lone surrogate
+        raise wrong("raw", "", f"the message cannot be written ({why})") from None
     return out.getvalue()

@@ -185,7 +185,10 @@ def test_the_error_is_the_workers(keyword: str, value: Any) -> None:
         ("sensitive", 0, "sensitive: neither True nor False, but int: '0'"),
         ("attachments", [{"filename": "a"}], "attachments: not of Attachment, but of dict: \"{'filename': 'a'}\""),
         ("recipients", "a@b.c", "recipients: not a list, but str: 'a@b.c'"),
+        ("attachments", [Attachment(filename="a", content="x")], "attachments: not bytes, but str: 'x'"),  # type: ignore[arg-type]
         ("extra", {"to": "eve@example.net"}, "to: given twice: 'eve@example.net'"),
+        ("extra", {"x_n": 5}, "x_n: not a text, but int: '5'"),
+        ("extra", {"x_n": "\ud800"}, "x_n: not UTF-8: '\\\\ud800'"),
     ],
 )  # fmt: skip
 def test_what_has_no_form_on_the_wire_is_named_too(keyword: str, value: Any, says: str) -> None:

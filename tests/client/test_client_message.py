@@ -123,3 +123,16 @@ def test_without_an_author() -> None:
     message["To"] = "a@b.c"
     with pytest.raises(MalformedMail, match="no address in From"):
         Mail.from_message(message)
+
+
+def test_what_cannot_be_written() -> None:
+    older = MIMEText("x", "plain", "utf-8")
+    older["From"], older["To"] = "shop@example.com", "bücher@example.net"
+    with pytest.raises(MalformedMail, match=r"raw: an address beyond ASCII, which its policy \(compat32\)"):
+        Mail.from_message(older)
+    broken = plain(To="b@example.net")
+    broken.replace_header("Content-Type", "text/plain; charset=klingon")
+    broken.replace_header("Content-Transfer-Encoding", "8bit")
+    broken.set_payload("h\udce9llo\ud800")
+    with pytest.raises(MalformedMail, match="raw: the message cannot be written"):
+        Mail.from_message(broken)

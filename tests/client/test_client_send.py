@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from faces import Clock, Opener, Threaded, error_of, letter, opener
 from lossy import Cut, Lossy
 from mailroom import Mailroom
 from server.processes import ended
+from servers import Server
 
 from streamq import (
     AsyncClient,
@@ -32,6 +33,7 @@ from streamq import (
     TooDeep,
     Unreachable,
 )
+from streamq.queue.connection import command, connect
 from streamq.settings import load_settings
 from streamq.sink.certificate import self_signed
 
@@ -314,6 +316,35 @@ async def test_a_connection_that_was_closed_while_it_idled_loses_nothing(
     assert await ids(room) == ["m0", "m1", "m2"]
 
 
+async def test_a_reply_that_does_not_come_is_lost(server_url: str, room: Mailroom, open_client: Opener) -> None:
+    async with Lossy(server_url) as line, open_client(line.url, timeout=2, tries=1) as client:
+        await client.send(letter("m0"))
+        line.keep_back = True
+        with pytest.raises(NoReply, match=r"no reply to its XADD \(Timeout"):
+            await client.send(letter("m1"))
+        line.keep_back = False
+        assert (await client.send(letter("m2"))).resent == 0
+    assert await ids(room) == ["m0", "m1", "m2"]
+
+
+async def test_a_master_that_became_a_replica_is_left(own_server: Callable[..., Server], open_client: Opener) -> None:
+    server = own_server()
+    redis = connect(server.url)
+    try:
+        async with Lossy(server.url) as line, open_client(line.url) as client:
+            await client.send(letter("m0"))
+            await command(redis, "REPLICAOF", "127.0.0.1", 1)
+            for name in ("m1", "m2"):
+                with pytest.raises(Refused, match="read only replica"):
+                    await client.send(letter(name))
+            assert line.made == 2  # m1's connection was given up, and m2 had a new one
+            await command(redis, "REPLICAOF", "NO", "ONE")
+            await client.send(letter("m3"))
+        assert await command(redis, "XLEN", "{streamq}:normal") == 2
+    finally:
+        await redis.aclose()
+
+
 async def test_a_cancelled_send_leaves_no_reply_for_the_next(server_url: str, room: Mailroom) -> None:
     async with Lossy(server_url) as line, AsyncClient(line.url, connections=1) as client:
         await client.send(letter("m0"))
@@ -436,6 +467,9 @@ async def test_mails_that_come_by_and_by(server_url: str, room: Mailroom) -> Non
         ({"max_depth": 0}, r"max_depth: at least 1 \(got 0\)"),
         ({"tries": 0}, r"tries: at least 1 \(got 0\)"),
         ({"wait": float("nan")}, r"wait: at least 0 \(got nan\)"),
+        ({"timeout": 0}, r"timeout: at least 0\.001 \(got 0\)"),
+        ({"connections": 0}, r"connections: at least 1 \(got 0\)"),
+        ({"queue": "a", "settings": load_settings()}, r"queue: the settings say it already \(got 'a'\)"),
         ({"batch_mails": 0}, r"batch_mails: at least 1 \(got 0\)"),
         ({"batch_bytes": -1}, r"batch_bytes: at least 1 \(got -1\)"),
         ({"url": "http://example.com"}, r"url: not an address \(write redis://, rediss:// or unix://\)"),
