@@ -42,11 +42,7 @@ class Line:
         """`timeout` in seconds: to connect, for each reply, to wait for a free connection. Raises `SettingsError`."""
         try:
             self._pool = redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=connections,
-                timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                **options(url, timeout),
+                url, retry=Retry(NoBackoff(), 0), **_pool_options(url, timeout, connections)
             )
         except ValueError as wrong:
             raise SettingsError(f"url: {wrong}") from None
@@ -73,7 +69,7 @@ class Line:
         except (RedisError, OSError) as lost:
             connection.disconnect()
             answers.broken = _words(lost)
-        except BaseException:  # Ctrl-C: replies that nobody reads must not be the next caller's
+        except BaseException:  # Ctrl-C comes anywhere: replies that nobody read must not be the next caller's
             connection.disconnect()
             raise
         finally:
@@ -91,17 +87,13 @@ class AsyncLine:
         """As `Line`."""
         try:
             self._pool = redis.asyncio.BlockingConnectionPool.from_url(
-                url,
-                max_connections=connections,
-                timeout=timeout,
-                retry=AsyncRetry(NoBackoff(), 0),
-                **options(url, timeout),
+                url, retry=AsyncRetry(NoBackoff(), 0), **_pool_options(url, timeout, connections)
             )
         except ValueError as wrong:
             raise SettingsError(f"url: {wrong}") from None
 
     async def ask(self, commands: Sequence[Sequence[Part]]) -> Answers:
-        """As `Line.ask`; may be cancelled, and then the connection is given up."""
+        """As `Line.ask`; may be cancelled: redis-py gives up a connection whose reply is no longer awaited."""
         answers = Answers()
         try:
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
@@ -122,15 +114,16 @@ class AsyncLine:
         except (RedisError, OSError) as lost:
             await connection.disconnect(nowait=True)
             answers.broken = _words(lost)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
         finally:
             await self._pool.release(connection)
         return answers
 
     async def close(self) -> None:
         await self._pool.disconnect()
+
+
+def _pool_options(url: str, timeout: float, connections: int) -> dict[str, Any]:
+    return {"max_connections": connections, "timeout": timeout, **options(url, timeout)}
 
 
 def _demoted(answers: Answers) -> bool:
