@@ -13,7 +13,6 @@ __all__ = ["DSN_FIELDS", "Dsn", "read_dsn", "read_require_tls", "xtext"]
 DSN_FIELDS = (b"dsn_notify", b"dsn_ret", b"dsn_envid")
 WHEN = ("success", "failure", "delay")
 RETURNED = frozenset({b"full", b"hdrs"})
-YES_OR_NO = frozenset({b"0", b"1"})
 MAX_ENVID = 100  # characters as xtext, RFC 3461, section 4.4
 MAX_NOTIFY = 100  # octets of the field
 XTEXT = {code: f"+{code:02X}" for code in (*range(33), ord("+"), ord("="), 127)}
@@ -42,7 +41,7 @@ def read_dsn(given: Given) -> Dsn | None:
 
 
 def read_require_tls(given: Given) -> bool:
-    return rules.choice(given, b"require_tls", YES_OR_NO) == "1"
+    return rules.flag(given, b"require_tls", default=False)
 
 
 def _notify(given: Given) -> str:
