@@ -174,6 +174,11 @@ def flag(field: str, value: Any) -> bytes:
     return b"1" if value else b""
 
 
+def no_flag(field: str, value: Any) -> bytes:
+    """One that is set where nothing is said."""
+    return flag(field, value) or b"0"
+
+
 ENCODERS: dict[str, Encoder] = {
     "id": text,
     "from": mailbox,
@@ -185,6 +190,7 @@ ENCODERS: dict[str, Encoder] = {
     "subject": text,
     "text": text,
     "html": text,
+    "auto_text": no_flag,
     "headers": mapping,
     "attachments": parts,
     "raw": octets,

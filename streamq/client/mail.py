@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     dsn_ret: Literal["full", "hdrs"]
     dsn_envid: str
     require_tls: bool
+    recipients: Iterable[Recipient]  # each gets a mail of its own; instead of to, cc, bcc, envelope_to
     extra: Mapping[str, str | bytes]  # fields as they are: yours (`x_…`), or a later version's
 
 
@@ -65,13 +66,13 @@ class Fields(Options, total=False):
     subject: str
     text: str
     html: str
+    auto_text: bool  # a text part made of html that has none: unless False
     headers: Mapping[str, str | Sequence[str]]
     attachments: Iterable[Attachment]
     envelope_from: Mailbox  # `<>` is the null sender
     envelope_to: Mailboxes
     template: str
     vars: Mapping[str, object]
-    recipients: Iterable[Recipient]
 
 
 class Mail:

@@ -70,7 +70,6 @@ def test_every_field_of_the_table_has_its_keyword() -> None:
         ("delay", timedelta(minutes=2), "120.000"),
         ("ttl", 600, "600"),
         ("collapse_key", "quota-bob", "quota-bob"),
-        ("collapse_seconds", 60, "60"),
         ("on_ambiguous", "hold", "hold"),
         ("route", "main", "main"),
         ("sensitive", True, "1"),
@@ -84,13 +83,31 @@ def test_every_field_of_the_table_has_its_keyword() -> None:
         ("dsn_envid", "e 1", "e 1"),
         ("require_tls", True, "1"),
         ("extra", {"x_shop": "7"}, "7"),
-        ("recipients", [Recipient(to="a@example.net", vars={"n": 1}, id="r1", metadata={"m": 2})],
-         '[{"to":"a@example.net","vars":{"n":1},"id":"r1","metadata":{"m":2}}]'),
+        ("auto_text", False, "0"),
+        ("auto_text", True, "1"),
     ],
 )  # fmt: skip
 def test_values_in_their_form_on_the_wire(keyword: str, value: Any, wire: str) -> None:
     field = {"from_": "from", "extra": "x_shop"}.get(keyword, keyword)
     assert made(**{keyword: value})[field].decode() == wire
+
+
+def test_collapsing() -> None:
+    assert made(collapse_key="quota", collapse_seconds=timedelta(minutes=1))["collapse_seconds"] == b"60.000"
+    with pytest.raises(MalformedMail, match="collapse_seconds: says nothing without collapse_key"):
+        made(collapse_seconds=60)
+
+
+def test_recipients_are_of_either_kind_of_message() -> None:
+    each = Recipient(to=Address("B, C", addr_spec="b@example.net"), vars={"n": 1}, id="r1", metadata={"m": 2})
+    wire = [{"to": '"B, C" <b@example.net>', "vars": {"n": 1}, "id": "r1", "metadata": {"m": 2}}, {"to": "c@d.e"}]
+    mail = Mail(from_="shop@example.com", text="x", recipients=[each, Recipient(to="c@d.e")])
+    raw = Mail.raw(b"From: a@b.c\n\nx\n", recipients=(each, Recipient(to="c@d.e")))
+    for made_of in (mail, raw):
+        assert orjson.loads(made_of.fields[b"recipients"]) == wire
+        assert made_of.held == ""
+    with pytest.raises(MalformedMail, match="to: may not stand beside recipients"):
+        made(recipients=[each])
 
 
 def test_attachments_are_bytes() -> None:

@@ -6,6 +6,9 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,14 @@ from servers import Server
 
 from streamq import (
     AsyncClient,
+    Attachment,
     Client,
     Mail,
     MailError,
     NoReply,
     NotSent,
     OutOfMemory,
+    Recipient,
     Refused,
     Result,
     Sent,
@@ -480,3 +485,31 @@ def test_wrong_options_are_named(options: dict[str, Any], says: str) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(SettingsError, match=says):
             kind(**options)
+
+
+async def test_what_it_sends_arrives(server_url: str, room: Mailroom, open_client: Opener) -> None:
+    """An attachment, several recipients, a message of the standard library, many recipients: to each one mail."""
+    logo = bytes(range(256)) * 9
+    shown = Attachment(filename="logo.png", content=logo, content_type="image/png", content_id="logo")
+    message = EmailMessage()
+    message["From"], message["To"], message["Bcc"] = "shop@example.com", "b1@example.net", "b2@example.net"
+    message.set_content("Hello")
+    mails = [
+        letter("m1", html="<img src=cid:logo>", attachments=[shown], to=["a1@example.net", "a2@example.net"]),
+        Mail.from_message(message, id="m2"),
+        letter("m3", to=None, recipients=[Recipient(to=f"c{n}@example.net") for n in range(1, 4)]),
+    ]
+    last = b"0"
+    async with delivering(server_url) as sink, open_client(server_url) as client:
+        assert all(isinstance(result, Sent) for result in await client.send_many(mails))
+        while await room.length() or len(sink.received) < 7:
+            for _, found in await room.do("XREAD", "BLOCK", 1000, "STREAMS", room.keys.events, last) or ():
+                last = found[-1][0]
+        received = {mail.envelope_to[0]: mail.content for mail in sink.received}
+    assert sorted(received) == [
+        f"{kind}{n}@example.net" for kind, many in (("a", 2), ("b", 2), ("c", 3)) for n in range(1, many + 1)
+    ]
+    parsed = BytesParser(policy=policy.default).parsebytes(received["a2@example.net"])
+    (image,) = (part for part in parsed.walk() if part.get_content_type() == "image/png")
+    assert (image.get_content(), image.get_filename(), image["Content-ID"]) == (logo, "logo.png", "<logo>")
+    assert b"b2@" not in received["b2@example.net"]
