@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from mailroom import Mailroom
+
 from streamq import AsyncClient, Client, Mail, NotSent, Result, Sent
 
-__all__ = ["Clock", "Face", "Opener", "error_of", "letter", "opener"]
+__all__ = ["Clock", "Face", "Opener", "Threaded", "calls", "error_of", "ids", "letter", "opener", "rows"]
 
 
 @dataclass
@@ -77,3 +79,22 @@ def letter(name: str = "a1", **known: Any) -> Mail:
 def error_of(result: Result) -> Any:
     assert isinstance(result, NotSent), result
     return result.error
+
+
+async def rows(room: Mailroom, priority: str = "normal") -> list[tuple[str, dict[bytes, bytes]]]:
+    found = await room.do("XRANGE", room.keys.stream(priority), "-", "+")
+    return [(id_.decode(), dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in found]
+
+
+async def ids(room: Mailroom, priority: str = "normal") -> list[str]:
+    return [fields[b"id"].decode() for _, fields in await rows(room, priority)]
+
+
+async def calls(room: Mailroom, command: str, kind: str = "calls") -> int:
+    """How often the server carried it out, or did not (`rejected_calls`)."""
+    text: str = (await room.do("INFO", "commandstats")).decode()
+    for line in text.splitlines():
+        name, _, facts = line.partition(":")
+        if name == f"cmdstat_{command}":
+            return int(dict(fact.split("=") for fact in facts.split(","))[kind])
+    return 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from faces import letter
-
+from client.faces import letter
 from streamq import Mail
 from streamq.client.batch import batches
 
