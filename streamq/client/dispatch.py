@@ -110,14 +110,14 @@ class Dispatch:
         return result
 
     def learn(self) -> Steps[None]:
-        """The queue's own priorities: their order is part of each entry's name. They are the settings' where nobody has
-        opened the queue yet, or where the ACL gives this user nothing but XADD."""
+        """The queue's own priorities: their order is part of each entry's name, and never changes. They are the
+        settings' as long as nobody has opened the queue, or where the ACL gives this user nothing but XADD."""
         if self._learned:
             return
         found = yield from self._look("HGET", self._keys.meta, "priorities")
         if isinstance(found, bytes):
             self._priorities = tuple(found.decode().split(","))
-        self._learned = True
+        self._learned = found is not None
 
     def room(self, priority: str) -> Steps[None]:
         """Wait until the stream is shallow enough. Raises `TooDeep`, `Unreachable`, `Refused`."""

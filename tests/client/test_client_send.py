@@ -84,6 +84,18 @@ async def test_the_queues_own_order_of_priorities_is_in_the_entry(
     assert spool.stream(sent.entry) == "{streamq}:urgent"
 
 
+async def test_a_queue_that_nobody_has_opened_yet(server_url: str, make_spool: MakeSpool, open_client: Opener) -> None:
+    """It goes by the settings; once there is a worker, by what that one said."""
+    async with open_client(server_url, queue="new") as client:
+        assert (await client.send(letter("m1"))).entry.startswith("1")
+        room = Mailroom(await make_spool(queue="new", priorities="low,high,normal"))
+        assert (await client.send(letter("m2"))).entry.startswith("2")
+        before = await calls(room, "hget")
+        await client.send(letter("m3"))
+        assert await calls(room, "hget") == before
+    assert await ids(room) == ["m1", "m2", "m3"]
+
+
 async def test_another_queue(server_url: str, make_spool: MakeSpool, open_client: Opener) -> None:
     room = Mailroom(await make_spool(queue="shop"))
     async with open_client(server_url, queue="shop") as client:
