@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpa
 from uuid import uuid4
 
 from streamq.client.encode import ENCODERS, Attachment, Mailbox, Mailboxes, Recipient, text
-from streamq.errors import MalformedMail, UnknownFields, UnsupportedFields
+from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail.fields import parse
 from streamq.mail.values import wrong
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mail"]
 
+NEEDS_JINJA = ("template",)  # which a worker has installed, and a producer needs not
 Moment: TypeAlias = datetime | int | float | str  # with an offset; Unix seconds or ms; RFC 3339
 Span: TypeAlias = timedelta | int | float  # seconds
 
@@ -194,6 +195,8 @@ def check(fields: Mapping[bytes, bytes], *, max_bytes: int) -> str:
     at_ms = time.time_ns() // 1_000_000  # stands for the entry's time: what is a year ahead of now is one then
     try:
         parse(fields, entry=f"0{at_ms}-0", at_ms=at_ms, salt=b"", max_bytes=max_bytes)
+    except UnknownTemplate:  # all else is right; which templates are stored is the worker's to know
+        return ""
     except (UnknownFields, UnsupportedFields) as later:
-        return str(later)
+        return "" if later.fields == NEEDS_JINJA else str(later)
     return ""
