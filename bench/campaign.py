@@ -1,8 +1,8 @@
 """`python -m bench campaign`: mails for many, made by workers of which one is killed in the middle.
 
 Each entry names its recipients, every one with `vars` for a stored template. First nobody delivers: the children wait,
-and what one of them takes in Redis is measured. Then two workers do, one is killed (kill -9) in the middle, and everybody
-must have got one mail (a mail that was past its dot when its worker died may come twice, and is marked).
+and what one of them takes in Redis is measured. Then two workers do, one is killed (kill -9) in the middle, and
+everybody must have got one mail (one that was past its dot when its worker died may come twice, and is marked).
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ PARKS_MOST = 2
 BREAKS_MOST = 20
 IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 SLOW = "slow"  # the mail's own time was over
-THROTTLES = frozenset({"site_rate", "route_rate", "recipient_rate"})
+UNJUDGED = frozenset({"site_rate", "route_rate"})  # about our pace, and nothing about this mail: no attempt
+THROTTLES = UNJUDGED | {"recipient_rate"}
 
 
 class Outcomes:
@@ -83,8 +84,11 @@ class Outcomes:
             kind = "email.throttled"
         # One slow server: at once, over another connection. A second time it waits as any other mail.
         at_once = report.klass == SLOW and report.action is Action.RETRY and not delivery.attempts
+        if not marked and report.klass in UNJUDGED:
+            marked = {"unjudged": True}
+        tried = delivery.attempts + int(delivery.notes.get("throttled", 0)) + 1
         said = why(
-            wait=0 if at_once else self.wait_ms(delivery.attempts + 1, report.hint_ms),
+            wait=0 if at_once else self.wait_ms(tried, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
             **marked,

@@ -7,7 +7,8 @@
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
 --                                                                 hash: of its content, if it was parked unlooked-at}
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
---                                                                 hint, ambiguous (it may have been sent)}
+--                                                                 hint, ambiguous (it may have been sent), unjudged
+--                                                                 (a throttle: no attempt)}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
 --                                                                 breaker counts; absent: it is about the recipient)}
 --              park  back to its lane, no attempt            arg  JSON {wait (ms), broke (its session ended at this
@@ -127,7 +128,11 @@ end
 function op_of.defer(mail)
   local why = cjson.decode(mail.arg)
   local notes = notes_of(mail.entry)
-  notes.attempts = (notes.attempts or 0) + 1
+  if why.unjudged then
+    notes.throttled = (notes.throttled or 0) + 1
+  else
+    notes.attempts = (notes.attempts or 0) + 1
+  end
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class = now_ms, why.reply, why.class
   if why.ambiguous then notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way end
