@@ -96,7 +96,7 @@ def test_a_dot_at_the_border_of_two_pieces_is_stuffed(offset: int, end: bytes) -
 
 @pytest.mark.parametrize("raw", [b"\0", HEAD + b"\r\n\0.\r\n", HEAD + b"\r\n\r\n.\0\r\n", b"Sub\0ject: x\r\n\r\n"])
 def test_nul_is_in_no_mail(raw: bytes) -> None:
-    with pytest.raises(MalformedMail, match="^raw: NUL"):
+    with pytest.raises(MalformedMail, match=r"^raw: NUL"):
         read({b"raw": raw, b"envelope_from": b"a@x.de", b"envelope_to": b"b@x.de"})
 
 
