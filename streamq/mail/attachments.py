@@ -24,7 +24,7 @@ from streamq.errors import MalformedMail
 from streamq.mail.values import BREAKING, CONTROL, wrong
 from streamq.mail.wire import crlf, is_7bit
 
-__all__ = ["MAX_ATTACHMENTS", "Attachment", "read_attachments"]
+__all__ = ["MAX_ATTACHMENTS", "Attachment", "largest", "read_attachments"]
 
 FIELD = b"attachments"
 MEMBERS = frozenset({"filename", "content", "content_type", "content_id", "disposition"})
@@ -70,6 +70,21 @@ def read_attachments(value: bytes) -> tuple[Attachment, ...]:
         if one.content_id and owner.setdefault(one.content_id, at) != at:
             raise _wrong(at, "content_id", one.content_id, f"that of [{owner[one.content_id]}], too")
     return found
+
+
+def largest(value: bytes) -> tuple[str, str]:
+    """Which attachment is the longest, for a reason, and what it is called: `[2].content`; `""` twice where that
+    cannot be told."""
+    try:
+        given = orjson.loads(value)
+        sizes = [len(one["content"]) for one in given]
+    except (orjson.JSONDecodeError, TypeError, LookupError):
+        return "", ""
+    if not sizes:
+        return "", ""
+    at = sizes.index(max(sizes))
+    name = given[at].get("filename")
+    return f"[{at}].content: ", name if isinstance(name, str) else ""
 
 
 def _wrong(at: int, member: str, value: str, why: str) -> MalformedMail:
