@@ -20,6 +20,7 @@ __all__ = [
     "Given",
     "body",
     "choice",
+    "collapse",
     "expires_at_ms",
     "flag",
     "header_line",
@@ -43,6 +44,7 @@ MAX_TAGS = 50
 MAX_TAG = 100  # characters
 MAX_TAGS_SIZE = 4 * MAX_TAGS * MAX_TAG + 4096
 MAX_METADATA = 8192
+COLLAPSE_MS = 60_000  # where a mail does not say how long
 # Octets of one value that goes into a header: parsing it must not hold up a worker, and Postfix cuts
 # headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
 MAX_HEADER = 131_072
@@ -145,6 +147,17 @@ def expires_at_ms(given: Given, at_ms: int) -> int | None:
     """`expires_at` or `ttl`; at least 0. It may have passed: such a mail expires when it is admitted."""
     found = _moment(given, b"expires_at", b"ttl", at_ms)
     return None if found is None else max(found, 0)
+
+
+def collapse(given: Given) -> tuple[str, int]:
+    """`collapse_key`, "" where it is unset, and `collapse_seconds` in ms."""
+    found = key(given, b"collapse_key") or ""
+    if b"collapse_seconds" not in given:
+        return found, COLLAPSE_MS
+    wait = _time(given, b"collapse_seconds", span_ms, 0, 0)
+    if not found:
+        raise wrong(b"collapse_seconds", given[b"collapse_seconds"], "says nothing without collapse_key")
+    return found, wait
 
 
 def _short(field: bytes, value: bytes) -> None:
