@@ -10,8 +10,9 @@ import random
 import orjson
 
 from streamq.mail import able
+from streamq.mail.template import split_name
 from streamq.queue.connection import command
-from streamq.queue.scripts import Leased, SettleRow
+from streamq.queue.scripts import Leased, SettleRow, why
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
 from streamq.settings import Settings
@@ -19,6 +20,7 @@ from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
+from streamq.worker.outcome import hash_of
 from streamq.worker.releaser import Releaser
 
 __all__ = ["Keeper"]
@@ -27,6 +29,7 @@ ROLE = "keeper"
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 60.0
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
+TEMPLATE = "template="  # and of one whose template is not stored
 SUSPECT = 2  # reclaims, as in reclaim.lua
 log = logging.getLogger("streamq.keeper")
 
@@ -56,6 +59,7 @@ class Keeper:
         self.lease_ms = round(settings.lease_seconds * 1000)
         self.leads = False
         self._suspects: set[str] = set()
+        self._templates: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._cursor = ""
         self._lane_from = 0
@@ -146,7 +150,8 @@ class Keeper:
                     rows.append(SettleRow("hold", entry.entry, token, "", name, "email.held", mail.event, said))
                 elif policy == "assume_delivered":
                     tail = mail.event + b',"class":"ambiguous"'
-                    rows.append(SettleRow("sent", entry.entry, token, "", name, "email.relayed", tail))
+                    known = why(**hash_of(mail))
+                    rows.append(SettleRow("sent", entry.entry, token, "", name, "email.relayed", tail, known))
             if rows:
                 await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
                 settled = {row.entry for row in rows}
@@ -168,6 +173,8 @@ class Keeper:
         """Held mails that waited for fields which this version knows: straight into our own lease."""
         holds = await self.link.call(command, self.spool.redis, "HKEYS", self.spool.keys.holds)
         needs = {name.decode().removeprefix("need:") for name in holds if name.startswith(b"need:")}
+        if any(need.startswith(TEMPLATE) for need in needs):
+            self._templates = await self.link.call(self.spool.templates.names)
         if not any(self._can(need) for need in needs):
             return
         async for view in walk(self.spool, ("held",), sweep=True):
@@ -180,6 +187,9 @@ class Keeper:
 
     def _can(self, need: str) -> bool:
         """Whether this version, with these settings, can do what a mail was held for."""
+        if need.startswith(TEMPLATE):
+            name, version = split_name(need.removeprefix(TEMPLATE).encode())
+            return self._templates.get(name, 0) >= (version or 1)
         return need.removeprefix(ROUTE) in self.intake.ways.names if need.startswith(ROUTE) else able(need)
 
     async def _trim(self) -> None:

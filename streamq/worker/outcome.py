@@ -6,6 +6,7 @@ import random
 
 import orjson
 
+from streamq.mail import Mail
 from streamq.queue.scripts import SettleRow, why
 from streamq.queue.spool import time_ms
 from streamq.settings import Settings
@@ -13,10 +14,13 @@ from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
 from streamq.worker.sameness import same_words
 
-__all__ = ["Outcomes"]
+__all__ = ["Outcomes", "hash_of"]
 
 HINT_MOST_MS = 4 * 3_600_000
 PARKS_MOST = 2
+# Sessions that may end at one mail, unjudged. Where a server closes after every mail without a word, half of all lose
+# one: one in a million loses twenty.
+BREAKS_MOST = 20
 IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 SLOW = "slow"  # the mail's own time was over
 THROTTLES = frozenset({"site_rate", "route_rate", "recipient_rate"})
@@ -44,12 +48,15 @@ class Outcomes:
             return self._abandoned(delivery, report, now_ms)
         if report.action is Action.PARK:
             if self._is_its_own(delivery, report):
+                return self._refused(delivery, report, now_ms, down=True)
+            if _breaks_sessions(report) and int(delivery.notes.get("broke", 0)) >= BREAKS_MOST:
                 return self._refused(delivery, report, now_ms)
             return self._parked(delivery, report)
         self._parks.pop(delivery.way, None)
         tail = self.tail(delivery, report, now_ms)
         if report.action is Action.SENT:
-            return self._made(delivery, "sent", "email.relayed", tail, _hashed(delivery))
+            known = _hash(delivery)
+            return self._made(delivery, "sent", "email.relayed", tail, why(**known) if known else b"")
         if report.action is Action.FAIL:
             said = why(
                 reason=f"{report.stage}: {report.reply or report.klass}",
@@ -62,7 +69,7 @@ class Outcomes:
         if report.action is Action.AMBIGUOUS:
             policy = delivery.mail.on_ambiguous or self.settings.on_ambiguous
             if policy == "assume_delivered":
-                return self._made(delivery, "sent", "email.relayed", tail, why(ambiguous=True))
+                return self._made(delivery, "sent", "email.relayed", tail, why(ambiguous=True, **_hash(delivery)))
             if policy == "hold":
                 said = why(
                     reason="ambiguous: the dot went out, no reply came", ambiguous=True, **{"class": "ambiguous"}
@@ -123,13 +130,12 @@ class Outcomes:
         down = report.scope is Scope.ROUTE and report.stage in IN_TRANSACTION
         return down and report.tried and int(delivery.notes.get("parks", 0)) >= PARKS_MOST
 
-    def _refused(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow:
+    def _refused(self, delivery: Delivery, report: Report, now_ms: int, *, down: bool = False) -> SettleRow:
         said = why(
             wait=self.wait_ms(delivery.attempts + 1, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
-            down=True,
-            hint=min(report.hint_ms, HINT_MOST_MS),
+            **({"down": True, "hint": min(report.hint_ms, HINT_MOST_MS)} if down else {}),
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", "email.deferred", self.tail(delivery, report, now_ms, judged=True), said)
@@ -149,13 +155,25 @@ class Outcomes:
             0 if parks <= 3 * self.settings.in_hand else min(50 * 2 ** min(parks // self.settings.in_hand, 10), 30_000)
         )
         own = {"own": True} if report.klass == SLOW else {}  # counted: its time doubles
+        # By mail as well: one whose sender ends each session would go round at once, for ever, while the others that
+        # are judged between say that all is well.
+        if _breaks_sessions(report):
+            own["broke"] = True
         return self._made(delivery, "park", "", b"", why(wait=max(wait, hint), **own))
 
 
-def _hashed(delivery: Delivery) -> bytes:
+def _breaks_sessions(report: Report) -> bool:
+    unjudged = report.scope is Scope.SESSION and report.stage in IN_TRANSACTION
+    return unjudged and report.klass not in {SLOW, "interrupted"}
+
+
+def _hash(delivery: Delivery) -> dict[str, int]:
+    return hash_of(delivery.mail) if delivery.unhashed else {}
+
+
+def hash_of(mail: Mail) -> dict[str, int]:
     """What `sent` tells of a mail that may have been parked unlooked-at, where its producer named it. (One with a
     tenant never is.)"""
-    mail = delivery.mail
-    if not delivery.unhashed or mail.id is None or mail.tenant is not None:
-        return b""
-    return why(hash=int.from_bytes(mail.content_hash))
+    if mail.id is None or mail.tenant is not None:
+        return {}
+    return {"hash": int.from_bytes(mail.content_hash)}

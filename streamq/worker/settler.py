@@ -6,7 +6,7 @@ import asyncio
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from streamq.queue.scripts import BATCH, ResettleRow, SettleRow
@@ -18,7 +18,7 @@ from streamq.worker.outcome import Outcomes
 
 __all__ = ["Settler"]
 
-BURIED_BYTES = 4_000_000  # dead letters travel through the script: so many bytes a call
+BURIED_BYTES = 4_000_000  # what travels through a script: dead letters, and what ends again
 RING_SECONDS = 10.0
 RING_MOST = 50_000
 FINAL = frozenset({"sent", "dead"})
@@ -34,6 +34,7 @@ class _Final:
     at: float
     row: SettleRow
     content: int
+    size: int
 
 
 class Settler:
@@ -125,7 +126,7 @@ class Settler:
             if status == BROKEN:
                 self.broken(row.way)
             if status == "ok" and row.op in FINAL:
-                self._ring.append(_Final(now, row, zlib.crc32(delivery.content)))
+                self._ring.append(_Final(now, row, zlib.crc32(delivery.content), delivery.mail.size))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
         if any(row.op in JUDGED for row in rows):
@@ -137,8 +138,7 @@ class Settler:
         same content, end again under their old event's id. Returns how many."""
         young = [final for final in self._ring if final.at >= self.link.down_since - RING_SECONDS]
         again = 0
-        for start in range(0, len(young), BATCH):
-            part = young[start : start + BATCH]
+        for part in _parts(young):
             found = await self.spool.fetch([final.row.entry for final in part])
             rows = [
                 ResettleRow(
@@ -159,3 +159,17 @@ class Settler:
     def _same(self, entry: Entry, content: int) -> bool:
         rebuilt = self.rebuild(entry)
         return rebuilt is not None and zlib.crc32(rebuilt) == content
+
+
+def _parts(finals: Iterable[_Final]) -> Iterator[list[_Final]]:
+    """As many mails, or bytes, as come back in one reply and travel through one script."""
+    part: list[_Final] = []
+    size = 0
+    for final in finals:
+        size += final.size
+        if part and (len(part) == BATCH or size > BURIED_BYTES):
+            yield part
+            part, size = [], final.size
+        part.append(final)
+    if part:
+        yield part

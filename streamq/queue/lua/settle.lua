@@ -10,7 +10,8 @@
 --                                                                 hint, ambiguous (it may have been sent)}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
 --                                                                 breaker counts; absent: it is about the recipient)}
---              park  back to its lane, no attempt            arg  JSON {wait (ms)}, or of a route that failed {down,
+--              park  back to its lane, no attempt            arg  JSON {wait (ms), broke (its session ended at this
+--                                                                 mail)}, or of a route that failed {down,
 --                                                                 class, reply, hint (ms: the server said so), own (at
 --                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
@@ -42,10 +43,15 @@ local function say_ambiguous(mail)
   event('email.ambiguous', mail.producer, mail.entry, mail.event_id .. '.a', now, mail.tail)
 end
 
+-- How a mail was sent; what its worker knows of its content is noted, whoever holds it by now.
+local function sent_how(arg, entry, producer)
+  local how = arg ~= '' and cjson.decode(arg) or {}
+  if how.hash then hashed(digest_of('', producer), bytes_of(how.hash, 4), entry, now, window) end
+  return how
+end
+
 function op_of.sent(mail)
-  local how = mail.arg ~= '' and cjson.decode(mail.arg) or {}
-  if how.ambiguous then say_ambiguous(mail) end
-  if how.hash then hashed(digest_of('', mail.producer), bytes_of(how.hash, 4), mail.entry, now, window) end
+  if sent_how(mail.arg, mail.entry, mail.producer).ambiguous then say_ambiguous(mail) end
   remove(mail.entry, mail.stream, mail.id, parent_in(mail.tail))
   count('total:' .. mail.kind:match('[^.]*$'), 1)
   event(mail.kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)
@@ -78,7 +84,7 @@ function op_of.hold(mail)
   local notes = notes_of(mail.entry)
   if why.ambiguous then
     say_ambiguous(mail)
-    notes.ambiguous = (notes.ambiguous or 0) + 1
+    notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way -- released, it may go that way alone
   end
   notes.reason, notes.class = why.reason, why.class
   leave(mail.stream, mail.id)
@@ -162,6 +168,10 @@ function op_of.park(mail)
     local notes = notes_of(mail.entry)
     notes.parks = (notes.parks or 0) + 1
     note(mail.entry, notes)
+  elseif why.broke then
+    local notes = notes_of(mail.entry)
+    notes.broke = (notes.broke or 0) + 1
+    note(mail.entry, notes)
   end
   leave(mail.stream, mail.id)
   park(mail.entry, mail.lane, math.max(till, next_slot(mail.lane, now)))
@@ -233,6 +243,7 @@ for op, entry, token, lane, producer, kind, tail, arg, way in each() do
       local notes = notes_of(entry)
       notes.sent = tail
       note(entry, notes)
+      sent_how(arg, entry, producer)
       count('late', 1)
     end
     out[#out + 1] = 'fenced'
