@@ -26,7 +26,7 @@ import orjson
 
 from streamq.mail import parse
 
-__all__ = ["compose", "table"]
+__all__ = ["compose", "inputs", "ours", "table", "theirs"]
 
 Fields = dict[bytes, bytes]
 
@@ -37,7 +37,7 @@ TEXT = "Thank you for your order. It leaves us today, and you will hear from us 
 HTML = "<tr><td>Item 4711, blue</td><td><a href='https://shop.example/i/4711'>look</a></td><td>3.20</td></tr>\n" * 20
 
 
-def _inputs() -> dict[str, Fields]:
+def inputs() -> dict[str, Fields]:
     plain: Fields = {
         b"id": b"order-18-receipt",
         b"from": b"My Shop <shop@example.com>",
@@ -114,7 +114,7 @@ def _compare(fields: Fields) -> dict[str, float]:
 
 
 def compose() -> dict[str, Any]:
-    return {name: _compare(fields) for name, fields in _inputs().items()}
+    return {name: _compare(fields) for name, fields in inputs().items()}
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

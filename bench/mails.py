@@ -17,7 +17,7 @@ from bench.letters import Letter, letter, tame_letter
 from bench.readers import differences, rebuilt, wire_faults
 from streamq.mail import parse
 
-__all__ = ["Found", "build", "mails", "table", "unlike"]
+__all__ = ["Found", "build", "chunk", "mails", "table", "unlike"]
 
 CHUNK = 500  # mails of a task
 EVERY = 10  # one more is drawn that policy.SMTP can build
@@ -49,7 +49,7 @@ def build(fields: dict[bytes, bytes]) -> bytes:
     return parse(fields, entry="11732237561234-0", at_ms=AT_MS, salt=b"salt", max_bytes=25_000_000).content()
 
 
-def _chunk(seed: int, start: int, stop: int) -> Found:
+def chunk(seed: int, start: int, stop: int) -> Found:
     found = Found()
     for number in range(start, stop):
         one = letter(random.Random(seed * 1_000_000_007 + number))
@@ -78,10 +78,10 @@ def mails(count: int, *, seed: int = 1, processes: int = 1) -> Found:
     found = Found()
     ranges = ((start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
     with ProcessPoolExecutor(processes) as pool:
-        waiting = [pool.submit(_chunk, seed, *each) for each in islice(ranges, processes * 2)]
+        waiting = [pool.submit(chunk, seed, *each) for each in islice(ranges, processes * 2)]
         while waiting:
             found.add(waiting.pop(0).result())
-            waiting += [pool.submit(_chunk, seed, *each) for each in islice(ranges, 1)]
+            waiting += [pool.submit(chunk, seed, *each) for each in islice(ranges, 1)]
     return found
 
 

@@ -24,7 +24,7 @@ from streamq.errors import MalformedMail
 from streamq.mail.values import BREAKING, CONTROL, wrong
 from streamq.mail.wire import crlf, is_7bit
 
-__all__ = ["MAX_ATTACHMENTS", "Attachment", "read_attachments"]
+__all__ = ["MAX_ATTACHMENTS", "Attachment", "largest", "read_attachments"]
 
 FIELD = b"attachments"
 MEMBERS = frozenset({"filename", "content", "content_type", "content_id", "disposition"})
@@ -72,6 +72,21 @@ def read_attachments(value: bytes) -> tuple[Attachment, ...]:
     return found
 
 
+def largest(value: bytes) -> tuple[str, str]:
+    """Which attachment is the longest, for a reason, and what it is called: `[2].content`; `""` twice where that
+    cannot be told."""
+    try:
+        given = orjson.loads(value)
+        sizes = [len(one["content"]) for one in given]
+    except (orjson.JSONDecodeError, TypeError, LookupError):
+        return "", ""
+    if not sizes:
+        return "", ""
+    at = sizes.index(max(sizes))
+    name = given[at].get("filename")
+    return f"[{at}].content: ", name if isinstance(name, str) else ""
+
+
 def _wrong(at: int, member: str, value: str, why: str) -> MalformedMail:
     return wrong(FIELD, value, f"[{at}]{'.' * bool(member)}{member}: {why}")
 
@@ -81,7 +96,7 @@ def _attachment(at: int, given: object) -> Attachment:
         raise _wrong(at, "", "", "not a JSON object")
     for member, value in given.items():
         if member not in MEMBERS:
-            raise _wrong(at, member[:80], "", f"no member of an attachment (those are {', '.join(sorted(MEMBERS))})")
+            raise _wrong(at, "", member, f"no member of an attachment (those are {', '.join(sorted(MEMBERS))})")
         if value is not None and not isinstance(value, str):
             raise _wrong(at, member, "", "not text")
     if (content := given.get("content")) is None:
@@ -123,7 +138,7 @@ def _media_type(at: int, value: str) -> tuple[str, ...]:
         if not (parameter := PARAMETER.match(value, end)):
             raise _wrong(at, "content_type", value, "not a media type (text/csv; charset=utf-8)")
         if (name := parameter[1].lower().partition("*")[0]) in seen:
-            raise _wrong(at, "content_type", value, "filename is its name" if name == "name" else f"{name} twice")
+            raise _wrong(at, "content_type", value, "filename is its name" if name == "name" else "a parameter twice")
         seen.add(name)
         steps.append(f"{parameter[1]}={parameter[2]}")
         end = parameter.end()
@@ -161,6 +176,6 @@ def _base64(at: int, value: str) -> bytes:
 def _message(at: int, data: bytes, media_type: str) -> bytes:
     data = crlf(data)
     if not is_7bit(data):
-        raise _wrong(at, "content", "", f"{media_type} must be 7-bit in lines of at most 998 octets"
-                     " (RFC 2046, section 5.2.1); send it as application/octet-stream")  # fmt: skip
+        why = "must be 7-bit in lines of at most 998 octets (RFC 2046, section 5.2.1), or be application/octet-stream"
+        raise _wrong(at, "content", media_type, why)
     return data if data.endswith(b"\r\n") else data + b"\r\n"

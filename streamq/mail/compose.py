@@ -12,11 +12,12 @@ from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
 from streamq.mail.headers import address_field, text_field
 from streamq.mail.mime import body
+from streamq.mail.parameters import filename
 
 __all__ = ["Composed"]
 
 HEAD_SIZE = 400  # octets of the fields that every mail has, roughly
-PART_SIZE = 300  # the same of an attachment
+PART_SIZE = 200  # the same of an attachment
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -56,7 +57,7 @@ class Composed:
         for part in (self.text, self.html):
             size += len(part) if part.isascii() else len(part) * 4 // 3
         for each in self.attachments:
-            size += PART_SIZE + len(each.data) * 39 // 38
+            size += PART_SIZE + len(each.data) * 39 // 38 + sum(map(len, (*each.media_type, *filename(each.filename))))
         for address in self._everyone():
             size += _about(address.name) + len(address.local) + len(address.domain)
         return size + sum(len(name) + _about(value) for name, value in self.headers)

@@ -4,7 +4,8 @@ May not be set, because the mail has a field of its own for it: From, Sender, Re
 May not be set, because it says how the body is written, and that is decided here: MIME-Version, Content-*.
 May not be set, because it would betray or forge: Bcc, Resent-Bcc, Received, Return-Path, Delivered-To,
 X-Original-To, Authentication-Results, DKIM-Signature, DomainKey-Signature, ARC-*.
-May be overridden, in their RFC 5322 form, once each: Date, Message-ID. All others are taken as they are.
+May be overridden, in their RFC 5322 form, once each: Date, Message-ID. All others are taken as they are, encoded
+where they must be; References, In-Reply-To, List-* and their like are read by programs and can't be: they are ASCII.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 
 from streamq.errors import MalformedMail
+from streamq.mail.headers import LONGEST, can_stand
 from streamq.mail.values import BREAKING, json_object, wrong
 
 __all__ = ["FORBIDDEN", "FORBIDDEN_PREFIXES", "OVERRIDABLE", "Headers", "custom_headers"]
@@ -64,6 +66,8 @@ def custom_headers(value: bytes) -> tuple[Headers, dict[str, str]]:
                 if not rule.fullmatch(one):
                     raise _broken(name, one, "not in its RFC 5322 form")
                 overrides[lower] = one
+            elif not can_stand(name, one):
+                raise _broken(name, one, f"not ASCII, or a word of more than {LONGEST} characters: it can't be encoded")
             else:
                 headers.append((name, one))
     return headers, overrides

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
+from streamq.mail.attachments import largest
 from streamq.mail.building import Find, build
 from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
@@ -40,6 +41,7 @@ IGNORED_PREFIX = b"x_"
 
 VERSION = b"1"
 NAMES_TOLD = 20  # unknown fields that an error names; an entry can have as many as its producer likes
+READ_FOR_A_REASON = 2  # times the cap: more is not worth its memory
 ON_AMBIGUOUS = frozenset({b"resend", b"hold", b"assume_delivered"})
 
 
@@ -150,5 +152,8 @@ def _mail(
 
 
 def _too_large(given: Given, max_bytes: int) -> MalformedMail:
-    largest = max(given, key=lambda field: len(given[field]))
-    return wrong(largest, "", f"the mail is over the size cap of {max_bytes} bytes")
+    field = max(given, key=lambda field: len(given[field]))
+    where = name = ""
+    if field == b"attachments" and len(given[field]) <= READ_FOR_A_REASON * max_bytes:
+        where, name = largest(given[field])
+    return wrong(field, name, f"{where}the mail is over the size cap of {max_bytes} bytes")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from streamq.mail.address import Address
 
-__all__ = ["address_field", "parameter_field", "text_field"]
+__all__ = ["address_field", "can_stand", "parameter_field", "text_field"]
 
 LINE = 78  # RFC 5322, section 2.1.1
 CODED_LINE = 76  # RFC 2047, section 2: a line that holds an encoded word
@@ -20,6 +20,15 @@ CODED_WORD = 75
 CODED_FRAME = len("=?utf-8?q??=")
 SHORTEST = 30  # an encoded word with less room than this begins on a line of its own
 LONGEST = 900  # a word over this would come near 998 with its neighbours: it is encoded
+
+# Made of words that programs read: an encoded word may not stand in them (RFC 2047, section 5)
+STRUCTURED = frozenset(
+    {
+        *("references", "in-reply-to", "auto-submitted", "feedback-id", "disposition-notification-to", "errors-to"),
+        *("list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe", "list-post"),
+        *("list-owner", "list-archive"),
+    }
+)
 
 VISIBLE = re.compile(r"[!-~]++(?>(?:[ \t]++[!-~]++)*)")
 STEP = re.compile(r"[ \t]*[^ \t]+")
@@ -32,9 +41,16 @@ Q_TABLE = [chr(code) if code in Q_SAFE and code != 32 else f"={code:02X}" for co
 Q_TABLE[32] = "_"
 
 
+def can_stand(name: str, value: str) -> bool:
+    """Whether the field can be written: one that may not be encoded must be ASCII, in words that fit a line."""
+    if name.lower() not in STRUCTURED:
+        return True
+    return bool(VISIBLE.fullmatch(value)) and max(map(len, value.split())) <= LONGEST
+
+
 def text_field(name: str, value: str) -> str:
-    """An unstructured field, folded, without its last CRLF. Unfolding and decoding gives back `value`."""
-    if VISIBLE.fullmatch(value) and "=?" not in value:
+    """A field that is no address list, folded, without its last CRLF. Unfolding and decoding gives back `value`."""
+    if VISIBLE.fullmatch(value) and ("=?" not in value or name.lower() in STRUCTURED):
         if len(name) + 2 + len(value) <= LINE:
             return f"{name}: {value}"
         steps = STEP.findall(value)

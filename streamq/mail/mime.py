@@ -90,6 +90,6 @@ def _attachment(each: Attachment) -> Pieces:
     if each.content_id:
         lines.append(f"Content-ID: <{each.content_id}>")
     disposition = "inline" if each.inline else "attachment"
-    lines.append(parameter_field("Content-Disposition", disposition, filename(each.filename) if each.filename else ()))
+    lines.append(parameter_field("Content-Disposition", disposition, filename(each.filename)))
     data = base64_lines(each.data) if each.encoded else each.data
     return ["".join([line + "\r\n" for line in lines]).encode("ascii") + b"\r\n", data]

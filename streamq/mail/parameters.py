@@ -30,11 +30,13 @@ ODD = re.compile(r'[^ -~]|["%\\]|=\?')
 
 
 def filename(name: str) -> list[str]:
-    """The parameters that carry `name`, in their order, without blanks or semicolons between them.
+    """The parameters that carry `name`, in their order, without blanks or semicolons between them; none for "".
 
     `name` holds no control character. The starred form stands first: the standard library's parser, for one,
     takes the first of several.
     """
+    if not name:
+        return []
     if len(name) <= PLAIN and SIMPLE.fullmatch(name):
         return [f'filename="{name}"']
     return [*_starred(name), f'filename="{_fallback(name)}"']

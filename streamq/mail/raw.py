@@ -3,6 +3,10 @@
 Line ends become CRLF, a first mbox line, Bcc, Resent-Bcc and Return-Path go, Date and Message-ID come where
 they are missing, and a head that runs into its body gets the empty line between them, because readers that
 had to guess would not agree on which lines are headers. Lines over 998 octets stay: most servers take them.
+
+Where such a line stands in the middle of the head (a Subject that was given with a line break in it), what comes
+behind it is body to every reader; a Bcc there is dropped all the same, up to the first empty line. A line of text
+that looks like one goes with it: that is the smaller harm.
 """
 
 from __future__ import annotations
@@ -19,6 +23,11 @@ __all__ = ["Raw", "RawHead"]
 CONTINUED = rb"[^\r]*+\r\n(?>(?:[ \t][^\r]*+\r\n)*)"
 HEAD = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:" + CONTINUED + rb")*)")
 DROPPED = re.compile(rb"^(?:bcc|resent-bcc|return-path)[ \t]*+:" + CONTINUED, re.I | re.M)
+# Behind a line that is no header, with whatever blanks and control characters stand around the name
+BLANKS = rb"[\x01-\x09\x0b\x0c\x0e- \x7f\xa0]*+"
+STRAYED = re.compile(
+    rb"^(?:\xef\xbb\xbf)?%b(?:bcc|resent-bcc|return-path)%b:%b" % (BLANKS, BLANKS, CONTINUED), re.I | re.M
+)
 DROPPED_NAMES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 # Looked for in a lower-case copy: a case-insensitive pattern can't skip to line ends and costs ten times that
 NAMES = re.compile(rb"\n(bcc|cc|date|from|message-id|resent-bcc|return-path|sender|to)(?=[ \t]*+:)")
@@ -114,8 +123,13 @@ class RawHead:
         bare = self._body_at < len(self._data) and not self._data.startswith(b"\r\n", self._body_at)
         if head is self._head and not self._start and not added and not bare:
             return Raw((self._data,))
-        between = added.encode() + (b"\r\n" if bare else b"")
-        return Raw((head, between, self._data[self._body_at :]))
+        rest = self._data[self._body_at :]
+        if bare:
+            added += "\r\n"
+            end = rest.find(b"\r\n\r\n") + 2
+            paragraph = rest[:end] if end > 1 else rest
+            rest = STRAYED.sub(b"", paragraph) + rest[len(paragraph) :]
+        return Raw((head, added.encode(), rest))
 
 
 @dataclass(slots=True, eq=False)

@@ -1,3 +1,4 @@
+import random
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -5,7 +6,10 @@ from email.parser import BytesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.letters import letter
+from streamq.mail import parse
 from streamq.mail.address import Address
+from streamq.mail.attachments import Attachment
 from streamq.mail.compose import Composed
 
 SHOP = Address("My Shop", "shop", "example.com")
@@ -32,12 +36,16 @@ def composed(
     headers: list[tuple[str, str]] | None = None,
     text: str = "",
     html: str = "",
+    cc: tuple[Address, ...] = (),
+    attachments: tuple[Attachment, ...] = (),
 ) -> Composed:
     return Composed(
         author=author,
         sender=sender,
         reply_to=reply_to,
         to=to,
+        cc=cc,
+        attachments=attachments,
         subject=subject,
         date="Fri, 22 Nov 2024 01:06:01 +0000",
         message_id="<1@example.com>",
@@ -131,6 +139,31 @@ def test_the_standard_library_reads_what_was_meant(
         assert part_text(found).removesuffix("\r\n") == canonical(html or text).removesuffix("\r\n")
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_size_of_any_mail_is_about_right(dice: random.Random) -> None:
+    fields = letter(dice).fields
+    mail = parse(fields, entry="11-0", at_ms=0, salt=b"salt", max_bytes=1_000_000)
+    content = mail.content()
+    breaks = fields.get(b"text", b"").count(b"\n") + fields.get(b"html", b"").count(b"\n")
+    assert mail.size / 2 <= len(content) <= mail.size * 2 + 4 * breaks
+
+
+NAMED = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=255) | st.text('" %é😀a', max_size=255)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.builds(Attachment, NAMED, st.just(("a/b",)), st.just(""), st.booleans(), st.just(True), st.just(b"")),
+        max_size=50,
+    )
+)
+def test_the_size_of_many_files_is_about_right(files: list[Attachment]) -> None:
+    mail = composed(attachments=tuple(files))
+    assert mail.size / 2 <= len(mail.content()) <= mail.size * 2
+
+
 @settings(max_examples=100, deadline=None)
 @given(TEXT, TEXT, WORDS)
 def test_the_size_is_about_right(text: str, html: str, subject: str) -> None:
@@ -149,7 +182,20 @@ def test_a_local_part_beyond_ascii_needs_smtputf8() -> None:
         composed(author=Address("", "jürgen", "x.de")),
         composed(sender=Address("", "jürgen", "x.de")),
         composed(reply_to=(BOB, Address("", "jürgen", "x.de"))),
+        composed(cc=(Address("", "jürgen", "x.de"),)),
     ):
         assert mail.smtputf8
         assert mail.eight_bit
         assert "jürgen@x.de".encode() in mail.content()
+
+
+def test_head_and_body_are_the_content() -> None:
+    """Copies of one mail share the body."""
+    mail = composed(
+        text="ü", html="<p>", cc=(SHOP, BOB), attachments=(Attachment("a", ("a/b",), "", False, True, b""),)
+    )
+    assert mail.head() + b"".join(mail.body()) == mail.content()
+    assert mail.head().endswith(b"\r\nMIME-Version: 1.0\r\n")
+    assert b"\r\nTo: bob@example.net\r\nCc: My Shop <shop@example.com>, bob@example.net\r\n" in mail.head()
+    other = composed(text="ü", html="<p>", to=(SHOP,), attachments=mail.attachments)
+    assert other.body() == mail.body()

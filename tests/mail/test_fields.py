@@ -209,6 +209,25 @@ def test_the_size_cap_counts_what_goes_out(fields: dict[bytes, bytes], field: st
     assert read(fields, max_bytes=8192).envelope_to
 
 
+@pytest.mark.parametrize(
+    ("attachments", "why", "name"),
+    [
+        ('[{"content":""},{"filename":"a.pdf","content":"%s"}]' % ("QUJD" * 1100), "[1].content: the mail is", "a.pdf"),
+        ('[{"filename":"","content":"%s"}]' % ("QUJD" * 990), "[0].content: ", ""),  # over it on the wire only
+        ('[{"content":"%s"}]' % ("QUJD" * 3000), "the mail is over", ""),
+        ('[5,"%s"]' % ("QUJD" * 1100), "the mail is over", ""),
+        ('["%s"' % ("QUJD" * 1100), "the mail is over", ""),
+        ("[%s]" % (" " * 4400), "the mail is over", ""),
+    ],
+)
+def test_what_is_too_large_says_which_attachment(attachments: str, why: str, name: str) -> None:
+    with pytest.raises(MalformedMail, match="over the size cap of 4096 bytes") as found:
+        read({**MAIL, b"attachments": attachments.encode()}, max_bytes=4096)
+    assert found.value.field == "attachments"
+    assert found.value.why.startswith(why)
+    assert found.value.value == name
+
+
 def test_up_to_the_cap_a_mail_goes() -> None:
     mail = read({**MAIL, b"text": b"a" * 2000})
     size = len(mail.content())

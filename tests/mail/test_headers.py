@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamq.mail.address import Address
-from streamq.mail.headers import address_field, text_field
+from streamq.mail.headers import address_field, can_stand, parameter_field, text_field
 
 VALUE = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=200),
@@ -105,3 +105,38 @@ def test_many_addresses_are_folded_between_them() -> None:
     assert max(map(len, field.split("\r\n"))) <= 78
     assert field.count("@example.net") == 20
     assert not field.endswith(",")
+
+
+def test_references_are_folded_between_them_and_never_encoded() -> None:
+    ids = [f"<{number}.=?utf-8?q?{'x' * number}?=@mail.example.net>" for number in range(60)]
+    field = text_field("References", " ".join(ids))
+    assert max(map(len, field.split("\r\n"))) <= 98  # the longest of them and a blank
+    assert field.replace("\r\n", "") == "References: " + " ".join(ids)
+    assert [line for line in field.split("\r\n") if len(line) > 78 and len(line.split()) > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "can"),
+    [
+        ("References", "<a@x> <b@x>", True),
+        ("IN-REPLY-TO", "<ä@x>", False),
+        ("List-Unsubscribe", "<" + "a" * 898 + ">", True),
+        ("List-Unsubscribe", "<" + "a" * 899 + ">", False),
+        ("X-Note", "ä" * 2000, True),
+    ],
+)
+def test_what_cannot_be_encoded_must_be_writable(name: str, value: str, can: bool) -> None:
+    assert can_stand(name, value) is can
+    assert max(map(len, text_field(name, value).split("\r\n"))) <= 998
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ((), "A: b"),
+        (("c=d", "e=f"), "A: b; c=d; e=f"),
+        (("c=" + "d" * 72, "e=f"), "A: b;\r\n c=" + "d" * 72 + ";\r\n e=f"),
+    ],
+)
+def test_parameters_are_folded_between_them(parameters: tuple[str, ...], field: str) -> None:
+    assert parameter_field("A", "b", parameters) == field

@@ -167,3 +167,63 @@ def test_a_message_id_is_in_the_senders_domain() -> None:
 def test_too_long_a_headers_field() -> None:
     with pytest.raises(MalformedMail, match="headers: longer than"):
         message({**COMPOSED, b"headers": b'{"X":"' + b"a" * 140_000 + b'"}'})
+
+
+HTML = {b"from": b"a@x.de", b"to": b"b@x.de", b"html": b"<p>Hello <a href='https://x.de/'>you</a>"}
+
+
+def test_an_html_alone_gets_a_text() -> None:
+    content = message(HTML).source.content()
+    assert b"multipart/alternative" in content
+    assert b"\r\n\r\nHello you <https://x.de/>\r\n" in content
+    assert message({**HTML, b"auto_text": b"1"}).source.content() == content
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"auto_text": b"0"},
+        {b"html": b"<img src='https://x.de/a.png'>"},
+        {b"html": b"<p>" + b"a " * 70_000},
+    ],
+    ids=["not asked for", "nothing to read", "over its bound"],
+)
+def test_an_html_may_go_alone(fields: dict[bytes, bytes]) -> None:
+    content = message({**HTML, **fields}).source.content()
+    assert b"text/plain" not in content
+    assert b"\r\nContent-Type: text/html; charset=utf-8\r\n" in content
+
+
+def test_a_text_that_is_given_is_the_text() -> None:
+    content = message({**HTML, b"text": b"Mine"}).source.content()
+    assert b"\r\nMine\r\n" in content
+    assert b"Hello you" not in content
+
+
+def test_copies_are_headers_and_blind_ones_are_not() -> None:
+    fields = {**COMPOSED, b"cc": b"C <c@x.de>, d@x.de", b"bcc": b"hidden@x.de", b"envelope_to": b"hidden@x.de"}
+    found = message(fields)
+    content = found.source.content()
+    assert found.to[0].spec == "hidden@x.de"
+    assert b"\r\nCc: C <c@x.de>, d@x.de\r\n" in content
+    assert b"hidden" not in content
+    assert b"bcc" not in content.lower()
+
+
+@pytest.mark.parametrize("field", ["cc", "bcc"])
+def test_a_copy_may_be_the_only_recipient(field: str) -> None:
+    found = message({b"from": b"a@x.de", field.encode(): b"b@x.de", b"text": b"x"})
+    assert found.to[0].spec == "b@x.de"
+    assert (b"\r\nCc: b@x.de\r\n" in found.source.content()) is (field == "cc")
+    assert b"\r\nTo:" not in found.source.content()
+
+
+def test_attachments_alone_are_a_mail() -> None:
+    fields = {b"from": b"a@x.de", b"to": b"b@x.de", b"attachments": b'[{"filename":"a.txt","content":"aGk="}]'}
+    content = message(fields).source.content()
+    assert b"multipart/mixed" in content
+    assert b'filename="a.txt"' in content
+    with pytest.raises(MalformedMail, match=r"attachments: \[0\].content: not base64"):
+        message({**fields, b"attachments": b'[{"content":"!"}]'})
+    with pytest.raises(MalformedMail, match="nothing to send"):
+        message({**fields, b"attachments": b"[]"})

@@ -14,8 +14,8 @@ PDF = Attachment("a.pdf", ("application/pdf",), "", False, True, b"aGk=")
 MESSAGE = Attachment("", ("message/rfc822",), "", False, False, b"Subject: a\r\n\r\nHi\r\n")
 
 
-def read(text: bytes, html: bytes, attachments: tuple[Attachment, ...] = (), boundary: str = "=_0123") -> EmailMessage:
-    content = b"MIME-Version: 1.0\r\n" + b"".join(body(text, html, attachments, boundary))
+def read(text: bytes, html: bytes, attachments: tuple[Attachment, ...]) -> EmailMessage:
+    content = b"MIME-Version: 1.0\r\n" + b"".join(body(text, html, attachments, "=_0123"))
     assert content.endswith(b"\r\n")
     found = BytesParser(EmailMessage, policy=policy.default).parsebytes(content)
     assert not [each for part in found.walk() for each in part.defects]

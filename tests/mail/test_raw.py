@@ -91,8 +91,12 @@ ADDED = b"Date: " + DATE.encode() + b"\r\nMessage-ID: <new@x>\r\n"
         (b"Subject: only", b"Subject: only\r\n" + ADDED),
         (
             b"Subject: a\nno header\nBcc: b@x\n\nrest",
-            b"Subject: a\r\n" + ADDED + b"\r\nno header\r\nBcc: b@x\r\n\r\nrest\r\n",
+            b"Subject: a\r\n" + ADDED + b"\r\nno header\r\n\r\nrest\r\n",
         ),
+        (b"no header\nBcc: b@x\n c@x\nTo: d@x", ADDED + b"\r\nno header\r\nTo: d@x\r\n"),
+        (b"\xef\xbb\xbfBcc: b@x\nTo: d@x\n\nBcc: text", ADDED + b"\r\nTo: d@x\r\n\r\nBcc: text\r\n"),
+        (b"Subject: a\nb\n\x0bbCC\x0c:b@x\n", b"Subject: a\r\n" + ADDED + b"\r\nb\r\n"),
+        (b"To: a@x\nRETURN-path\xa0: <b@x>\nBcc\x0c: c@x\n\n", b"To: a@x\r\n" + ADDED + b"\r\n\r\n"),
         (b"Hello", ADDED + b"\r\nHello\r\n"),
         (b"\n\nHello", ADDED + b"\r\n\r\nHello\r\n"),
         (b"\n", ADDED + b"\r\n"),

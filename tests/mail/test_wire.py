@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamq.mail.wire import crlf, transfer
+from streamq.mail.wire import base64_lines, crlf, transfer
 
 ENDS = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b" ", b"\xff"]), max_size=20).map(b"".join)
 
@@ -66,3 +66,12 @@ def test_the_body_comes_back_from_short_ascii_lines(data: bytes) -> None:
     assert max(map(len, body.split(b"\r\n"))) <= (998 if encoding == "7bit" else 76)
     if encoding != "7bit":
         assert not re.search(rb"[ \t]+(\r\n|$)", body)  # blanks at line ends get lost on the way
+
+
+@pytest.mark.parametrize("size", [0, 1, 57, 58, 57 * 64 - 1, 57 * 64, 57 * 64 + 1, 57 * 128, 57 * 130 + 5])
+def test_base64_stands_on_lines_of_76(size: int) -> None:
+    flat = base64.b64encode(bytes(range(256)) * 32)[: 4 * -(-size // 3)]
+    lines = base64_lines(flat).split(b"\r\n")
+    assert b"".join(lines) == flat
+    assert all(len(line) == 76 for line in lines[:-1])
+    assert 0 < len(lines[-1]) <= 76 or not flat

@@ -6,8 +6,11 @@ way, so that what a server stored is found without a word in the mail itself.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import orjson
 
 from bench.mta import SIZE
 from streamq.mail import Mail, parse
@@ -33,6 +36,9 @@ class Case:
     local: str = "bob"
     more: tuple[tuple[bytes, bytes], ...] = ()
 
+    def fields(self) -> dict[bytes, bytes]:
+        return {**({b"raw": self.raw} if self.raw else {}), **dict(self.more)}
+
 
 def _body(name: str, body: bytes) -> Case:
     return Case(name, HEAD + b"Subject: " + name.encode() + b"\r\n\r\n" + body)
@@ -48,6 +54,25 @@ def _dsn(name: str, local: str) -> Case:
     return Case(name, HEAD + b"\r\nHello\r\n", local=local, more=asked)
 
 
+def _composed(name: str, **fields: object) -> Case:
+    """Built by us; attachments as (name, type, content id, bytes)."""
+    given: dict[str, object] = {
+        "from": "Shöp <shop@sender.example>",
+        "to": "bob@rcpt.example",
+        "subject": name,
+        **fields,
+    }
+    if files := given.get("attachments"):
+        assert isinstance(files, list)
+        members = ("filename", "content_type", "content_id", "content")
+        given["attachments"] = orjson.dumps([dict(zip(members, each, strict=True)) for each in files]).decode()
+    return Case(name, b"", more=tuple((field.encode(), str(value).encode()) for field, value in given.items()))
+
+
+def _file(data: bytes, name: str = "a.bin", cid: str = "") -> tuple[str, str, str, str]:
+    return name, "image/png" if cid else "application/octet-stream", cid, b64encode(data).decode()
+
+
 def _filled(name: str, wire_size: int) -> Case:
     """A body of lines that begin with dots, so that the stuffed content is `wire_size` bytes to the octet."""
     head = HEAD + b"Subject: filled\r\n\r\n"
@@ -60,6 +85,9 @@ def _lines(line: bytes, size: int) -> bytes:
     return line * (size // len(line))
 
 
+EVERY_BYTE = bytes(range(256)) * 80
+SMUGGLED = b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<evil@x.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nHi\r\n"
+LINE_ENDS = {"crlf": b"\r\n", "lf": b"\n", "cr": b"\r", "crcrlf": b"\r\r\n", "lfcr": b"\n\r"}
 LONG = (998, 999, 2047, 2048, 2049, 10_000, 70_000)  # Postfix cuts at 2,048, and mends it again
 CASES = [
     _body("ascii", b"Hello,\r\n\r\nyour order has left.\r\n"),
@@ -94,6 +122,17 @@ CASES = [
     _body("bare-cr", b"one\r.\rtwo\r\r"),
     _body("mixed-ends", b"one\r\r\ntwo\n\r\n\rthree\r\n\r.\r\n\n.\r\n"),
     _body("smuggling", b"one\r\n.\nMAIL FROM:<>\nRCPT TO:<evil@x.example>\nDATA\n\n.\r\nQUIT\r\n"),
+    *(
+        _body(f"dot-{before}-{after}", b"one" + LINE_ENDS[before] + b"." + LINE_ENDS[after] + SMUGGLED)
+        for before in LINE_ENDS
+        for after in LINE_ENDS
+    ),
+    _composed("composed-text", text="Grüße\n.\nüber " + "x " * 700),
+    _composed("composed-both", text="one\r.\r", html="<p>" + "ü" * 2000, cc="Jörg <j@x.example>, k@x.example"),
+    _composed("composed-html", html="<p>one <a href='https://x.example/'>two</a>" * 40),
+    _composed("composed-attachment", text="See\n", attachments=[_file(EVERY_BYTE, "Übersicht " * 12 + ".pdf")]),
+    _composed("composed-image", html="<img src=cid:a>", attachments=[_file(EVERY_BYTE, cid="a"), _file(b".\r\n.\n")]),
+    _composed("composed-only-files", attachments=[_file(b""), _file(b"\0"), _file(b"\r\n.\r\n")]),
     Case("lf-only", (HEAD + b"Subject: lf\r\n\r\none\r\n.\r\n").replace(b"\r\n", b"\n")),
     Case("mbox-line", b"From shop Fri Nov 22 01:06:01 2024\n" + HEAD + b"\r\nFrom here\r\n>From there\r\n"),
     Case("runs-into-body", HEAD + b"Subject: no gap\r\nThis is no header, it is text.\r\nX: but this looks so\r\n"),
@@ -157,10 +196,9 @@ def letter(case: Case, way: str) -> Letter:
     to = f"{case.local}@{case.name.replace('+', 'plus')}.{way}.example"
     mail: Mail = parse(
         {
-            b"raw": case.raw,
+            **case.fields(),
             b"envelope_from": case.envelope_from.encode(),
             b"envelope_to": to.encode(),
-            **dict(case.more),
         },
         entry="n1732237561000-0",
         at_ms=1_732_237_561_000,
