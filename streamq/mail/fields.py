@@ -131,6 +131,7 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
         source=source,
         dsn=dsn,
         require_tls=require_tls,
+        bounce_to=envelope_from if b"envelope_from" in given else "",
     )
 
 

@@ -33,7 +33,8 @@ class Mail:
     what the mail gives to the `data` of each of its events: JSON members without the outer braces. `size` is
     octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;
     `smtputf8`: an address needs RFC 6531. `dsn`: the reports that it asks of the next hop; `require_tls`: only over
-    verified TLS, from there on too.
+    verified TLS, from there on too. `bounce_to`: the return path where the producer gave one, "" else: who is told
+    when the mail cannot be delivered.
     """
 
     id: str | None
@@ -55,6 +56,7 @@ class Mail:
     source: Source
     dsn: Dsn | None = None
     require_tls: bool = False
+    bounce_to: str = ""
 
     def content(self) -> bytes:
         """The whole RFC 5322 message: CRLF line ends, the last one too; not dot-stuffed; the same bytes at
