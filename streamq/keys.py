@@ -45,6 +45,7 @@ TABLE = (
     Key("lease", "lease", "string", "lease tokens"),
     Key("dots", "dots", "hash", "`<consumer>/<connection>` → the entry that is, or was last, past its dot"),
     Key("seen", "seen:<generation>:<bucket>", "hash", "idempotency: digest of (tenant, id) → owning entry"),
+    Key("reports", "reports:<sender>", "list", "when the last reports went to one sender (a digest), in ms; expires"),
     Key("body", "body:<entry>", "hash", "what the children of an expanded mail share"),
     Key("dead", "dead", "stream", "dead letters"),
     Key("events", "events", "stream", "events, bounded"),

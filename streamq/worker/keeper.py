@@ -11,6 +11,7 @@ import orjson
 
 from streamq.mail import able
 from streamq.queue.connection import command
+from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import Leased, SettleRow
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
@@ -158,9 +159,14 @@ class Keeper:
 
     async def _expire(self) -> None:
         ages = [self.settings.max_age] * len(self.spool.priorities)
+        reports: dict[str, bytes] = {}
         while True:
-            rank = self._lane_from
-            ended, self._lane_from = await self.link.call(self.spool.scripts.expire, ages, rank)
+            brought, rank = reports, self._lane_from
+            ended, lane_from, due = await self.link.call(self.spool.scripts.expire, ages, rank, brought)
+            if due:  # the same again, with what their senders are told
+                reports = await self.link.call(fetch_reports, self.spool, due, "expired")
+                continue
+            reports, self._lane_from = {}, lane_from
             if not ended:
                 return
 
@@ -184,6 +190,7 @@ class Keeper:
 
     async def _trim(self) -> None:
         """Consumers that are gone; dead letters that are too old or too many bytes."""
+        await self.link.call(self.spool.publish_reports)
         await self.link.call(lambda: self.spool.scripts.reap(max(60_000, self.lease_ms * 3)))
         dead = self.spool.keys.dead
         now = await self.link.call(lambda: command(self.spool.redis, "TIME"))

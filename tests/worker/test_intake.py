@@ -146,11 +146,13 @@ def test_an_unknown_route_is_held() -> None:
 
 def test_a_mail_can_be_built_again_the_same() -> None:
     one = intake()
-    first = one.rebuild(entry(**GOOD))
+    first, second = one.read_mail(entry(**GOOD)), one.read_mail(entry(**GOOD))
+    other = intake().read_mail(entry(**GOOD | {"text": "Other"}))
     assert first is not None
-    assert first == one.rebuild(entry(**GOOD))
-    assert first != intake().rebuild(entry(**GOOD | {"text": "Other"}))
-    assert one.rebuild(entry(**GOOD | {"to": "nobody"})) is None
+    assert second is not None
+    assert other is not None
+    assert first.content() == second.content() != other.content()
+    assert one.read_mail(entry(**GOOD | {"to": "nobody"})) is None
 
 
 # -- a glance ----------------------------------------------------------------------------------------------------

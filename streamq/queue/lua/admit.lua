@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event dead route limit
+-- needs: base lease index notes seen event dead report route limit
 -- KEYS: {streamq}: absent bell clock counts dead due events expiry held holds lane lease limit limits meta notes parked
 --   pauses schedule seen stream
 -- ARGV: now consumer window routes
@@ -12,7 +12,8 @@
 --   why        for dead and hold: JSON {reason, class}
 -- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
 --   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes)
---   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost
+--   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost,
+--     bouncing or expiring: leased, to end so with a report that the caller brings (settle, dead)
 -- EVENTS: email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -25,6 +26,7 @@ local out = {}
 local go = {} -- stream → ids that become leases; all of a stream in one XCLAIM
 local lanes = {}
 local passed = false -- something may go that this worker does not take
+local LEASED = {go = true, bouncing = true, expiring = true}
 local rows_of = {} -- stream .. id → its entry and where its status stands
 know_routes(ARGV[4])
 gather()
@@ -131,6 +133,10 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:cancelled', 1)
     event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
+  elseif asked == 'bounce' and is_awaited(fields_of(stream, id)) then
+    redis.call('HSET', K.holds, 'intent:' .. entry, 'bounce') -- a rule by its id is none any more
+    listed(go, stream, id)
+    return 'bouncing'
   elseif asked == 'bounce' then
     bury(entry, stream, id, {reason = 'bounced by an operator', class = 'operator'}, now, window)
     count('total:bounced', 1)
@@ -146,7 +152,10 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.held', producer, entry, event_id(entry), now, said)
     return 'held'
   end
-  if now_ms >= deadline then
+  if now_ms >= deadline and is_awaited(fields_of(stream, id)) then
+    listed(go, stream, id)
+    return 'expiring'
+  elseif now_ms >= deadline then
     bury(entry, stream, id, {reason = 'too old: its time was over at ' .. text(deadline), class = 'expired'}, now, window)
     count('total:expired', 1)
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
@@ -194,8 +203,8 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in eac
       producer, tail, why)
   end
   out[#out + 1] = status
-  if status == 'go' then rows_of[stream .. id] = {at = #out, entry = entry} end
-  out[#out + 1] = status == 'go' and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
+  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry} end
+  out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
   out[#out + 1] = way or ''
 end
 
