@@ -273,9 +273,20 @@ class Scripts:
         now, coming, *flat = await self.caller.call("move", head, rows)
         return Moved(int(now), int(coming), [status.decode() for status in flat])
 
-    async def requeue(self, letters: Sequence[str]) -> list[str]:
-        rows = [(letter,) for letter in letters]
+    async def requeue(self, letters: Sequence[str], changes: bytes = b"") -> list[str]:
+        """`changes`: JSON, see requeue.lua; the same for all of them."""
+        rows = [(letter, changes) for letter in letters]
         return [status.decode() for status in await self.caller.call("requeue", (self.now,), rows)]
+
+    async def discard(self, letters: Sequence[str], max_bytes: int) -> tuple[int, int]:
+        """How many of them were done, and how many dead letters went."""
+        done, gone = await self.caller.call("discard", (max_bytes,), [(letter,) for letter in letters])
+        return done, gone
+
+    async def trim(self, age_ms: int, most_bytes: int) -> tuple[int, bool]:
+        """How many dead letters went, and whether more have to."""
+        gone, more = await self.caller.call("trim", (self.now, age_ms, most_bytes))
+        return gone, bool(more)
 
     async def find(self, ids: Sequence[tuple[str | None, str]]) -> list[str]:
         """Entries that own these (tenant, id); "" where none does."""

@@ -11,6 +11,7 @@ import orjson
 
 from streamq.mail import able
 from streamq.queue.connection import command
+from streamq.queue.letters import trim_dead
 from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import Leased, SettleRow
 from streamq.queue.spool import Spool
@@ -27,6 +28,7 @@ __all__ = ["Keeper"]
 ROLE = "keeper"
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 60.0
+TRIM_STEPS = 20  # scripts, of some ms each; what is left then goes a second later
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
 SUSPECT = 2  # reclaims, as in reclaim.lua
 log = logging.getLogger("streamq.keeper")
@@ -95,9 +97,9 @@ class Keeper:
                     pace = 0.0 if full else self.settings.lease_seconds / 4
                     sweep = loop.time() + pace * self.chance.uniform(0.75, 1.25)
                 if loop.time() >= trim:
-                    await self._trim()
+                    more = await self._trim()
                     await self._adopt()
-                    trim = loop.time() + TRIM_SECONDS
+                    trim = loop.time() + (0.0 if more else TRIM_SECONDS)
             try:
                 async with asyncio.timeout(min(TICK_SECONDS, self.settings.lease_seconds / 4)):
                     await self._stopping.wait()
@@ -188,17 +190,13 @@ class Keeper:
         """Whether this version, with these settings, can do what a mail was held for."""
         return need.removeprefix(ROUTE) in self.intake.ways.names if need.startswith(ROUTE) else able(need)
 
-    async def _trim(self) -> None:
-        """Consumers that are gone; dead letters that are too old or too many bytes."""
+    async def _trim(self) -> bool:
+        """Consumers that are gone; dead letters that are too old or too many bytes: True where more have to go."""
         await self.link.call(self.spool.publish_reports)
         await self.link.call(lambda: self.spool.scripts.reap(max(60_000, self.lease_ms * 3)))
-        dead = self.spool.keys.dead
-        now = await self.link.call(lambda: command(self.spool.redis, "TIME"))
-        oldest = int(now[0]) * 1000 - self.settings.dead_age
-        await self.link.call(lambda: command(self.spool.redis, "XTRIM", dead, "MINID", "~", oldest))
-        length = await self.link.call(lambda: command(self.spool.redis, "XLEN", dead))
-        used = await self.link.call(lambda: command(self.spool.redis, "MEMORY USAGE", dead)) or 0
-        if length and used > self.settings.dead_bytes:
-            kept = length * self.settings.dead_bytes // used
-            log.warning("dead letters take %d bytes: the oldest %d go", used, length - kept)
-            await self.link.call(lambda: command(self.spool.redis, "XTRIM", dead, "MAXLEN", "~", kept))
+        gone, more = await self.link.call(
+            trim_dead, self.spool, self.settings.dead_age, self.settings.dead_bytes, TRIM_STEPS
+        )
+        if gone:
+            log.info("%d dead letters were too old, or all of them too many bytes", gone)
+        return more

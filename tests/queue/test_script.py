@@ -41,6 +41,8 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),
     "requeue": lambda stubs: stubs.requeue(["1-1"]),
+    "discard": lambda stubs: stubs.discard(["1-1"], 1),
+    "trim": lambda stubs: stubs.trim(1, 1),
     "find": lambda stubs: stubs.find([(None, "a1")]),
     "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
     "expire": lambda stubs: stubs.expire([1], 0, {"11-1": b"-"}),

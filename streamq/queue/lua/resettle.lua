@@ -1,6 +1,6 @@
 -- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
 -- whatever state, under their old event's id. The caller has compared the contents.
--- needs: base lease index notes seen event dead report
+-- needs: base lease index notes seen event letter dead report
 -- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane meta notes parked reports schedule
 --   seen stream
 -- ARGV: now window

@@ -1,7 +1,10 @@
 -- dead: ends of mails. Every mail leaves its stream through one of these.
--- needs: base lease notes seen event
+-- needs: base lease notes seen event letter
 
-local BODY = {text = true, html = true, raw = true, attachments = true, vars = true, recipients = true}
+-- Classes of mails that no mending on our side could send, so that their bodies would be kept for nothing. What was
+-- refused for its text, its sender or our reputation may be requeued; so may what was malformed, with other fields.
+local BODILESS = {bad_address = true, loop = true, too_large = true}
+local HEAD_MOST = 16384 -- bytes of a raw mail's head that stay
 local MOST_FIELDS = 1000 -- `unpack` fails near 8,000 values
 
 local function fields_of(stream, id)
@@ -14,6 +17,17 @@ local function remove(entry, stream, id)
   leave(stream, id)
   delete(stream, id)
   forget(entry)
+end
+
+-- The fields at the beginning of a raw mail, as far as they are some.
+local function head_of(raw)
+  local first, at = raw:sub(1, HEAD_MOST):gsub('\r\n?', '\n'), 1
+  while true do
+    local last = first:find('\n', at, true)
+    if not last or not (first:find('^[!-9;-~]+[ \t]*:', at) or first:find('^[ \t]', at)) then break end
+    at = last + 1
+  end
+  return first:sub(1, at - 1)
 end
 
 -- The mail's fields and why it died, in the dead letters; false where its entry is gone.
@@ -31,9 +45,17 @@ local function bury(entry, stream, id, why, now, window)
   if #fields > MOST_FIELDS then
     add('packed', sensitive and '' or cjson.encode(fields))
   else
+    local dropped = false
     for at = 1, #fields, 2 do
-      if not (sensitive and BODY[fields[at]]) then add(fields[at], fields[at + 1]) end
+      local name, value = fields[at], fields[at + 1]
+      if not (BODY[name] and (sensitive or BODILESS[why.class])) then
+        add(name, value)
+      elseif value ~= '' then
+        dropped = true
+        if name == 'raw' and not sensitive then add('dead_head', head_of(value)) end
+      end
     end
+    if dropped then add('dead_body', 'dropped') end
   end
   add('dead_reason', why.reason)
   add('dead_class', why.class)
@@ -45,6 +67,7 @@ local function bury(entry, stream, id, why, now, window)
   add('last_reply', type(reply) == 'string' and reply or '')
   if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), entry, now, window) end
   redis.call('XADD', K.dead, '*', unpack(letter))
+  count('dead_bytes', letter_bytes(letter))
   remove(entry, stream, id)
   count('dead', 1)
   count('class:' .. why.class, 1)
