@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from bench import compose, mails
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
@@ -39,6 +40,11 @@ def main() -> int:
     modes = get_args(RouteSettings.model_fields["pipelining"].annotation)
     one.add_argument("--pipelining", choices=modes, default="transaction", help="how the route speaks (transaction)")
     one.add_argument("--chunking", action="store_true", help="by BDAT")
+    benches.add_parser("compose", parents=[common], help="from fields to bytes, against email.policy.SMTP")
+    one = benches.add_parser("mails", parents=[common], help="mails by chance, read back by the standard library")
+    one.add_argument("--count", type=int, default=10_000, help="of them (10000)")
+    one.add_argument("--seed", type=int, default=1, help="which ones (1)")
+    one.add_argument("--processes", type=int, default=1, help="that share the work (1)")
     asked = parser.parse_args()
     record: dict[str, Any] = {
         "bench": asked.name,
@@ -47,19 +53,26 @@ def main() -> int:
         "streamq": __version__,
         "server": str(find_binary(load_settings())),
     }
-    good = True
+    good, shown = True, ""
     if asked.name == "oracle":
         way = f'pipelining = "{asked.pipelining}"\nchunking = {str(asked.chunking).lower()}'
         found = asyncio.run(oracle(asked.mails, way))
         record["route"] = way.splitlines()
         record["results"] = [asdict(each) for each in found]
         good = all(each.good for each in found) and not all(each.skipped for each in found)
-        print(f"{record['machine']}, Python {record['python']}, streamq {record['streamq']}\n{table(found)}")
+        shown = table(found)
+    elif asked.name == "compose":
+        record["results"] = compose.compose()
+        shown = compose.table(record["results"])
+    elif asked.name == "mails":
+        read = mails.mails(asked.count, seed=asked.seed, processes=asked.processes)
+        record["results"] = asdict(read)
+        good = read.good
+        shown = mails.table(read)
     else:
         record["results"] = asyncio.run(heart(asked.only, asked.rounds))
     text = json.dumps(record, indent=2, default=str)
-    if asked.name != "oracle":
-        print(text)
+    print(f"{record['machine']}, Python {record['python']}, streamq {record['streamq']}\n{shown}" if shown else text)
     if asked.json:
         asked.json.write_text(text + "\n")
     return 0 if good else 1

@@ -31,6 +31,7 @@ TABLE = (
     Key("lane", "lane:<bucket>", "hash", "entry → lane"),
     Key("expiry", "expiry", "zset", "mails with a deadline of their own, in ms"),
     Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
+    Key("collapse", "collapse", "hash", "digest of (tenant, recipient, `collapse_key`) → the entry that waits for it"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
     Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
@@ -46,7 +47,8 @@ TABLE = (
     Key("dots", "dots", "hash", "`<consumer>/<connection>` → the entry that is, or was last, past its dot"),
     Key("seen", "seen:<generation>:<bucket>", "hash", "idempotency: digest of (tenant, id) → owning entry"),
     Key("reports", "reports:<sender>", "list", "when the last reports went to one sender (a digest), in ms; expires"),
-    Key("body", "body:<entry>", "hash", "what the children of an expanded mail share"),
+    Key("body", "body:<entry>", "hash", "what the children of an expanded mail share, and how many are left"),
+    Key("bodies", "bodies", "zset", "the mails whose children share a body, by the time of their expansion in ms"),
     Key("dead", "dead", "stream", "dead letters"),
     Key("events", "events", "stream", "events, bounded"),
     # Never made: a DEL of it is the first write of scripts that free memory, so that `maxmemory`, which is
@@ -81,6 +83,9 @@ class Keys:
 
     def limit(self, what: str) -> str:
         return f"{self.prefix}limit:{what}"
+
+    def body(self, entry: str) -> str:
+        return f"{self.prefix}body:{entry}"
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"

@@ -89,6 +89,7 @@ async def survey(redis: Redis, queue: str = "streamq") -> Survey:
             if seen.counts.get(f"{kind}:{p}", 0) != held:
                 seen.wrong.append(f"counts {kind}:{p} says {seen.counts.get(f'{kind}:{p}', 0)}, it is {held}")
     await _dangling(redis, keys, seen)
+    await _bodies(redis, keys, names, seen)
     return seen
 
 
@@ -173,6 +174,7 @@ async def _dangling(redis: Redis, keys: Keys, seen: Survey) -> None:
     """What hangs on a mail goes with it."""
     hanging = {
         "notes": _texts(await command(redis, "HKEYS", keys.notes)),
+        "collapse": _texts(await command(redis, "HVALS", keys.collapse)),
         "expiry": _texts(await command(redis, "ZRANGE", keys.expiry, 0, -1)),
         "holds": [
             name.removeprefix("intent:")
@@ -184,6 +186,36 @@ async def _dangling(redis: Redis, keys: Keys, seen: Survey) -> None:
         gone = [entry for entry in entries if entry not in seen.states]
         if gone:
             seen.wrong.append(f"{key} still has {gone}")
+
+
+async def _bodies(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> None:
+    """What children share stays while one of them lives, or may still be made, and no longer."""
+    children: Counter[str] = Counter()
+    for name in names:
+        for _, flat in await command(redis, "XRANGE", keys.stream(name), "-", "+"):
+            children.update(
+                value.decode() for field, value in zip(flat[::2], flat[1::2], strict=True) if field == b"@of"
+            )
+    listed = set(_texts(await command(redis, "ZRANGE", keys.bodies, 0, -1)))
+    found = set()
+    for key in await _scan(redis, keys.prefix + "body:*"):
+        parent = key.rpartition(":")[2]
+        body = _paired(await command(redis, "HGETALL", key))
+        if "left" not in body:  # put there to be expanded, and nobody did yet
+            if await command(redis, "PTTL", key) < 0:
+                seen.wrong.append(f"{key} is for ever and nobody's")
+            continue
+        found.add(parent)
+        to_come = int(body["all"]) - int(body["made"]) if parent in seen.states else 0
+        if int(body["left"]) != children[parent] + to_come:
+            seen.wrong.append(f"{key} counts {body['left']}: {children[parent]} live, {to_come} to come")
+        if await command(redis, "PTTL", key) >= 0:
+            seen.wrong.append(f"{key} will go by itself")
+    if found != listed:
+        seen.wrong.append(f"bodies {sorted(found)}, listed {sorted(listed)}")
+    orphans = children.keys() - found
+    if orphans:
+        seen.wrong.append(f"children of {sorted(orphans)} have no body")
 
 
 async def leaks(redis: Redis, *, drained: bool = False) -> list[str]:

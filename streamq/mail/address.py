@@ -17,8 +17,8 @@ __all__ = ["Address", "parse_list"]
 
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 DOT_ATOM = rf"{ATOM}(?>(?:\.{ATOM})*)"
-FAST = re.compile(rf"({DOT_ATOM})@({HOST})|({ATOM}(?>(?: {ATOM})*)) <({DOT_ATOM})@({HOST})>")
 UTF8_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]++"  # RFC 6531, section 3.3
+FAST = re.compile(rf"({DOT_ATOM})@({HOST})|({UTF8_ATOM}(?>(?: {UTF8_ATOM})*)) <({DOT_ATOM})@({HOST})>")
 PLAIN_LOCAL = re.compile(rf"{UTF8_ATOM}(?>(?:\.{UTF8_ATOM})*)")
 BREAKING = re.compile(r"[\r\n\0]")
 

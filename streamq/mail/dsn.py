@@ -14,7 +14,6 @@ __all__ = ["DSN_FIELDS", "Dsn", "read_dsn", "read_require_tls", "xtext"]
 DSN_FIELDS = (b"dsn_notify", b"dsn_ret", b"dsn_envid", b"dsn_orcpt")
 WHEN = ("success", "failure", "delay")
 RETURNED = frozenset({b"full", b"hdrs"})
-YES_OR_NO = frozenset({b"0", b"1"})
 MAX_ENVID = 100  # characters as xtext, RFC 3461, section 4.4
 MAX_ORCPT = 500  # RFC 3461, section 4.2
 ORCPT = re.compile(r"[A-Za-z0-9-]{1,40};[!-~]{1,500}")
@@ -47,7 +46,7 @@ def read_dsn(given: Given) -> Dsn | None:
 
 
 def read_require_tls(given: Given) -> bool:
-    return rules.choice(given, b"require_tls", YES_OR_NO) == "1"
+    return rules.flag(given, b"require_tls", default=False)
 
 
 def _notify(given: Given) -> str:

@@ -33,9 +33,12 @@ def hashed_address(address: str) -> str:
     return "sha256:" + sha256(address.lower().encode()).hexdigest()[:16]
 
 
-def event_members(carried: Carried, *, rcpt: str, site: str, message_id: str) -> bytes:
-    """The JSON members without the outer braces, under CONTRACT's names (section 3); only what applies."""
-    members: dict[str, object] = {"rcpt": rcpt, "site": site}
+def event_members(carried: Carried, *, rcpt: str, site: str, message_id: str, parent: str = "") -> bytes:
+    """The JSON members without the outer braces, under CONTRACT's names (section 3); only what applies. `parent` first:
+    lib/dead.lua looks for it there."""
+    members: dict[str, object] = {"parent": parent} if parent else {}
+    if rcpt:
+        members |= {"rcpt": rcpt, "site": site}
     if carried.tags:
         members["tags"] = carried.tags
     if carried.metadata:

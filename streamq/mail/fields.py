@@ -13,10 +13,11 @@ from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
 from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
-from streamq.mail.identity import content_hash, digest
-from streamq.mail.mail import Mail
-from streamq.mail.message import COMPOSING, SEVERAL_LATER, read_message
+from streamq.mail.identity import collapse_digest, content_hash, digest
+from streamq.mail.mail import Mail, Several
+from streamq.mail.message import COMPOSING, Message, read_message
 from streamq.mail.rules import Given
+from streamq.mail.several import OF, copies, personal, shared_fields
 from streamq.mail.values import wrong
 
 __all__ = ["BUILT", "LATER", "able", "parse"]
@@ -24,16 +25,16 @@ __all__ = ["BUILT", "LATER", "able", "parse"]
 BUILT = frozenset(
     {
         *COMPOSING,
-        *(b"id", b"raw", b"envelope_from", b"envelope_to", b"route", b"tenant", b"v"),
+        *(b"id", b"raw", b"envelope_from", b"envelope_to", b"recipients", b"route", b"tenant", b"v"),
         *(b"send_at", b"delay", b"expires_at", b"ttl"),
+        *(b"collapse_key", b"collapse_seconds"),
         *(b"on_ambiguous", b"sensitive", b"tags", b"metadata", b"traceparent"),
         *(*DSN_FIELDS, b"require_tls"),
     }
 )
 LATER = frozenset(
     {
-        *(b"cc", b"bcc", b"attachments", b"template", b"vars", b"recipients"),
-        *(b"collapse_key", b"collapse_seconds"),
+        *(b"template", b"vars"),
     }
 )
 KNOWN = BUILT | LATER
@@ -47,8 +48,7 @@ ON_AMBIGUOUS = frozenset({b"resend", b"hold", b"assume_delivered"})
 def able(need: str) -> bool:
     """Whether this version can do what a mail was held for: one name out of `UnknownFields.fields` or
     `UnsupportedFields.fields`."""
-    field = need.encode("utf-8", "replace")
-    return field in BUILT and field not in SEVERAL_LATER
+    return need.encode("utf-8", "replace") in BUILT
 
 
 def parse(
@@ -59,18 +59,21 @@ def parse(
     salt: bytes,
     max_bytes: int,
     pii: str = "full",
+    parent: str = "",
 ) -> Mail:
     """Check an entry's fields; an empty value is no value.
 
     `at_ms` is the entry's time, from which `delay` and `ttl` count; `salt` is the queue's; `max_bytes` caps
-    the fields together and the built message. With `pii="hash"` no address stands in `event`. Raises
-    UnknownFields, MalformedMail or UnsupportedFields, in this order, and nothing else, whatever the bytes.
+    the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
+    are merged with what it shares) `parent` is the entry that it came of, `entry` the name by which its message is
+    stamped, `at_ms` its parent's time. Raises UnknownFields, MalformedMail or UnsupportedFields, in this order, and
+    nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= KNOWN or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
-        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash")
+        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent)
     except MalformedMail as found:
         # The reason goes into events and dead letters: it must not say there what they are not to hold
         if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
@@ -80,6 +83,8 @@ def parse(
 
 def _refuse_unknown(given: Given) -> None:
     """A later version's mail (`v`) waits for it under a name that says which (`v=2`); see `able`."""
+    if OF in given:
+        raise wrong(OF, given[OF], "the body that it shares is gone")
     unknown = [name for name in given.keys() - KNOWN if not name.startswith(IGNORED_PREFIX)]
     version = given.get(b"v", VERSION)
     if version.isdigit() and len(version) < 10 and int(version) > 1:
@@ -91,26 +96,46 @@ def _refuse_unknown(given: Given) -> None:
         raise wrong(b"v", version, "not a version of the field table")
 
 
-def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool) -> Mail:
+NOBODY = b"nobody@recipients.invalid"  # stands where each of `recipients` will
+
+
+def _message(given: Given, entry: str, at_ms: int, salt: bytes) -> tuple[Message, Several | None]:
+    """The message; and, where it is not for one recipient, whom it is for."""
+    later = LATER.intersection(given)
+    if b"recipients" in given:
+        children = personal(given)
+        shared = shared_fields(given)
+        probe = {**shared, children[0].name.encode(): NOBODY}
+        return read_message(probe, later, entry=entry, at_ms=at_ms, salt=salt), Several(children, shared, True)
+    message = read_message(given, later, entry=entry, at_ms=at_ms, salt=salt)
+    children = copies(message.to)
+    return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
+
+
+def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool, parent: str) -> Mail:
     if sum(map(len, given.values())) > max_bytes:
         raise _too_large(given, max_bytes)
     mail_id = rules.key(given, b"id")
     route = rules.name(given, b"route")
     on_ambiguous = rules.choice(given, b"on_ambiguous", ON_AMBIGUOUS)
-    sensitive = rules.sensitive(given)
+    sensitive = rules.flag(given, b"sensitive", default=False)
     send_at_ms = rules.send_at_ms(given, at_ms)
     expires_at_ms = rules.expires_at_ms(given, at_ms)
+    collapse_key, collapse_ms = rules.collapse(given)
     dsn = read_dsn(given)
     require_tls = read_require_tls(given)
     carried = read_carried(given)
-    later = LATER.intersection(given)
-    envelope_from, to, source, stamped = read_message(given, later, entry=entry, at_ms=at_ms, salt=salt)
+    (envelope_from, recipients, source, stamped), several = _message(given, entry, at_ms, salt)
+    if several is not None and parent:
+        raise wrong(b"to", recipients[1].spec if len(recipients) > 1 else "", "more than one address")
     size = source.size
     if size > max_bytes // 2 and len(source.content()) > max_bytes:  # a size may be half of the truth
         raise _too_large(given, max_bytes)
+    to = recipients[0]
     rcpt = to.spec
     site = to.domain if to.domain.startswith("[") else to.domain.lower()
-    shown = hashed_address(rcpt) if hashed else rcpt
+    shown = "" if several is not None else hashed_address(rcpt) if hashed else rcpt
+    stamped = "" if several is not None and several.personal else stamped
     return Mail(
         id=mail_id,
         envelope_from=envelope_from,
@@ -126,12 +151,15 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
         smtputf8=source.smtputf8 or not (rcpt.isascii() and envelope_from.isascii()),
         digest=None if mail_id is None else digest(carried.tenant or "", mail_id),
         content_hash=b"" if mail_id is None else content_hash(given),
-        event=event_members(carried, rcpt=shown, site=site, message_id=stamped),
+        event=event_members(carried, rcpt=shown, site=site, message_id=stamped, parent=parent),
         size=size,
         source=source,
         dsn=dsn,
         require_tls=require_tls,
         bounce_to=envelope_from if b"envelope_from" in given else "",
+        several=several,
+        collapse=collapse_digest(carried.tenant or "", rcpt, collapse_key) if collapse_key else "",
+        collapse_ms=collapse_ms,
     )
 
 

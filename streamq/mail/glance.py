@@ -19,7 +19,8 @@ __all__ = ["Glance", "glance"]
 PLAIN = frozenset(
     {
         *(b"id", b"raw", b"envelope_from", b"envelope_to", b"from", b"to", b"subject", b"text", b"html"),
-        *(b"reply_to", b"sender", b"headers", b"metadata", b"traceparent", b"sensitive", b"on_ambiguous"),
+        *(b"reply_to", b"sender", b"headers", b"auto_text", b"attachments"),
+        *(b"metadata", b"traceparent", b"sensitive", b"on_ambiguous"),
     }
 )
 ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"

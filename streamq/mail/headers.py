@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from streamq.mail.address import Address
 
-__all__ = ["address_field", "text_field"]
+__all__ = ["address_field", "parameter_field", "text_field"]
 
 LINE = 78  # RFC 5322, section 2.1.1
 CODED_LINE = 76  # RFC 2047, section 2: a line that holds an encoded word
@@ -51,6 +51,13 @@ def address_field(name: str, addresses: Iterable[Address]) -> str:
     steps = [step for address in addresses for step in _address(address)]
     steps[-1] = steps[-1][:-1]  # the last comma
     return _folded(f"{name}:{steps[0]}", steps[1:], CODED_LINE)
+
+
+def parameter_field(name: str, value: str, parameters: Iterable[str]) -> str:
+    """A MIME field (RFC 2045, section 5.1), a parameter on the next line where the last one is full."""
+    steps = [f" {step};" for step in (value, *parameters)]
+    steps[-1] = steps[-1][:-1]  # the last semicolon
+    return _folded(f"{name}:{steps[0]}", steps[1:], LINE)
 
 
 def _address(address: Address) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha1
 from zlib import crc32
 
-__all__ = ["content_hash", "digest"]
+__all__ = ["collapse_digest", "content_hash", "digest"]
 
 UNHASHED = frozenset({b"id", b"traceparent"})
 
@@ -14,6 +14,11 @@ UNHASHED = frozenset({b"id", b"traceparent"})
 def digest(tenant: str, mail_id: str) -> bytes:
     """10 bytes; neither text holds a NUL. SHA-1, as no attacker gains by a collision of their own two ids."""
     return sha1(f"{tenant}\0{mail_id}".encode(), usedforsecurity=False).digest()[:10]
+
+
+def collapse_digest(tenant: str, rcpt: str, key: str) -> str:
+    """20 hexadecimal digits: of these mails only the newest is sent."""
+    return sha1(f"{tenant}\0{rcpt.lower()}\0{key}".encode(), usedforsecurity=False).hexdigest()[:20]
 
 
 def content_hash(given: Mapping[bytes, bytes]) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from streamq.mail.dsn import Dsn
+from streamq.mail.several import Child
 
-__all__ = ["Mail", "Source"]
+__all__ = ["Mail", "Several", "Source"]
 
 
 class Source(Protocol):
@@ -22,9 +24,18 @@ class Source(Protocol):
     def content(self) -> bytes: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Of a mail that becomes several: one child each, and what they share. `personal`: each has its own message."""
+
+    children: Sequence[Child]
+    fields: dict[bytes, bytes]
+    personal: bool
+
+
 @dataclass(slots=True, kw_only=True, eq=False)  # frozen would be right, and costs 1.5 µs of 15
 class Mail:
-    """The checked fields of one entry: one message for one recipient.
+    """The checked fields of one entry: one message for one recipient; or, with `several`, what will become that.
 
     `envelope_from` is "" for the null sender. Addresses carry A-label domains. `site` is the recipient's
     domain in lower case, or its address literal as it stands. Moments are Unix ms; `send_at_ms` is None for
@@ -34,7 +45,8 @@ class Mail:
     octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;
     `smtputf8`: an address needs RFC 6531. `dsn`: the reports that it asks of the next hop; `require_tls`: only over
     verified TLS, from there on too. `bounce_to`: the return path where the producer gave one, "" else: who is told
-    when the mail cannot be delivered.
+    when the mail cannot be delivered. Of mails with the same `collapse` ("" for none) the newest is sent, `collapse_ms`
+    after the first.
     """
 
     id: str | None
@@ -57,6 +69,9 @@ class Mail:
     dsn: Dsn | None = None
     require_tls: bool = False
     bounce_to: str = ""
+    several: Several | None = None
+    collapse: str = ""
+    collapse_ms: int = 0
 
     def content(self) -> bytes:
         """The whole RFC 5322 message: CRLF line ends, the last one too; not dot-stuffed; the same bytes at

@@ -1,7 +1,7 @@
 """The two ways to give a message, `raw` and composed, each with its envelope.
 
 In each: first every given field's rule, then what is not built yet, then what is missing. A field that is
-not built may be the one that fills the gap (`template` gives a subject, `recipients` a recipient).
+not built may be the one that fills the gap (`template` gives a subject).
 """
 
 from __future__ import annotations
@@ -11,27 +11,31 @@ from typing import NamedTuple
 from streamq.errors import MalformedMail, UnsupportedFields
 from streamq.mail import rules
 from streamq.mail.address import Address
+from streamq.mail.attachments import read_attachments
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers, custom_headers
 from streamq.mail.mail import Source
+from streamq.mail.plain import text_of
 from streamq.mail.raw import RawHead
 from streamq.mail.rules import MAX_HEADER, Given
 from streamq.mail.stamp import boundary, date, message_id
 from streamq.mail.values import wrong
 
-__all__ = ["COMPOSING", "SEVERAL_LATER", "Message", "read_message"]
+__all__ = ["COMPOSING", "Message", "read_message"]
 
-COMPOSING = (b"from", b"sender", b"reply_to", b"to", b"subject", b"text", b"html", b"headers")
-# Built for one recipient: with several of them a mail is held for the field that names them
-SEVERAL_LATER = frozenset({b"to", b"envelope_to", b"raw"})
+COMPOSING = (
+    *(b"from", b"sender", b"reply_to", b"to", b"cc", b"bcc", b"subject"),
+    *(b"text", b"html", b"auto_text", b"headers", b"attachments"),
+)
 NO_DOMAIN = "localhost"  # of the Message-ID of a mail that names no sender
 
 
 class Message(NamedTuple):
-    """A message and its envelope; `message_id` is what its header says, "" for nothing sensible."""
+    """A message and its envelope; `message_id` is what its header says, "" for nothing sensible. `to` may name a
+    mailbox twice."""
 
     envelope_from: str
-    to: Address
+    to: tuple[Address, ...]
     source: Source
     message_id: str
 
@@ -52,10 +56,7 @@ def _return_path(given: Given) -> str | None:
     return found.spec if found else None
 
 
-def _refuse_later(later: frozenset[bytes], field: bytes, recipients: tuple[Address, ...]) -> None:
-    # Twice the same mailbox is one recipient: it gets one mail
-    if len(recipients) > 1 and len({(each.local, each.domain.lower()) for each in recipients}) > 1:
-        later |= {field}
+def _refuse_later(later: frozenset[bytes]) -> None:
     if later:
         raise UnsupportedFields(map(bytes.decode, later))
 
@@ -66,14 +67,14 @@ def _raw(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: by
         extra = next(field for field in COMPOSING if field in given)
         raise wrong(extra, given[extra], "may not stand beside raw, which is the whole message")
     return_path = _return_path(given)
-    recipients, named_by = rules.mailboxes(given, b"envelope_to"), b"envelope_to"
+    recipients = rules.mailboxes(given, b"envelope_to")
     try:
         head = RawHead(raw)
-        if not recipients and b"recipients" not in given:
-            recipients, named_by = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER)), b"raw"
+        if not recipients:
+            recipients = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER))
     except ValueError as broken:
         raise wrong(b"raw", raw, str(broken)) from None
-    _refuse_later(later, named_by, recipients)
+    _refuse_later(later)
     if not recipients:
         raise wrong(b"raw", raw, "no recipient in To, Cc or Bcc, and no envelope_to")
     author = None
@@ -89,7 +90,7 @@ def _raw(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: by
         domain = author.domain if author else return_path.rpartition("@")[2] or NO_DOMAIN
         stamped = missing_id = message_id(salt, entry, domain)
     source = head.message(date="" if head.has_date else date(at_ms), message_id=missing_id)
-    return Message(return_path, recipients[0], source, stamped)
+    return Message(return_path, recipients, source, stamped)
 
 
 def _custom(given: Given) -> tuple[Headers, dict[str, str]]:
@@ -105,35 +106,43 @@ def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, sal
     sender = rules.mailbox(given, b"sender")
     reply_to = rules.mailboxes(given, b"reply_to")
     to = rules.mailboxes(given, b"to")
+    cc = rules.mailboxes(given, b"cc")
+    bcc = rules.mailboxes(given, b"bcc")
     subject = rules.header_line(given, b"subject")
     text = rules.body(given, b"text")
     html = rules.body(given, b"html")
+    auto_text = rules.flag(given, b"auto_text", default=True)
     headers, overrides = _custom(given)
+    attachments = read_attachments(given[b"attachments"]) if b"attachments" in given else ()
     return_path = _return_path(given)
     envelope_to = rules.mailboxes(given, b"envelope_to")
-    recipients = envelope_to or to
-    _refuse_later(later, b"envelope_to" if envelope_to else b"to", recipients)
+    recipients = envelope_to or (*to, *cc, *bcc)
+    _refuse_later(later)
     if author is None:
         raise _missing("from", "a composed mail needs it (or give raw)")
     if not recipients:
-        raise _missing("to", "no recipient here nor in envelope_to")
-    if not (subject or text or html):
-        raise _missing("text", "nothing to send: no text, html, subject or raw")
+        raise _missing("to", "no recipient here nor in cc, bcc, envelope_to, recipients")
+    if not (subject or text or html or attachments):
+        raise _missing("text", "nothing to send: no text, html, subject, attachments or raw")
+    if auto_text and html and not text:
+        text = text_of(html)
     stamped = overrides.get("message-id") or message_id(salt, entry, author.domain)
     source = Composed(
         author=author,
         sender=sender,
         reply_to=reply_to,
         to=to,
+        cc=cc,
         subject=subject,
         date=overrides.get("date") or date(at_ms),
         message_id=stamped,
         headers=headers,
         text=text,
         html=html,
-        boundary=boundary(salt, entry) if text and html else "",
+        attachments=attachments,
+        boundary=boundary(salt, entry) if attachments or (text and html) else "",
     )
-    return Message(author.spec if return_path is None else return_path, recipients[0], source, stamped)
+    return Message(author.spec if return_path is None else return_path, recipients, source, stamped)
 
 
 def _missing(field: str, why: str) -> MalformedMail:

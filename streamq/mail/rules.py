@@ -20,7 +20,9 @@ __all__ = [
     "Given",
     "body",
     "choice",
+    "collapse",
     "expires_at_ms",
+    "flag",
     "header_line",
     "key",
     "mailbox",
@@ -28,7 +30,6 @@ __all__ = [
     "metadata",
     "name",
     "send_at_ms",
-    "sensitive",
     "tags",
     "traceparent",
 ]
@@ -37,11 +38,13 @@ Given = Mapping[bytes, bytes]  # the fields that are set: an empty value was lef
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ARRAY = re.compile(rb'\[\s*["\]]')  # and not `[Shop] News <news@example.com>`
+FLAG = frozenset({b"0", b"1"})
 MAX_KEY = 256  # octets of id, tenant, traceparent
 MAX_TAGS = 50
 MAX_TAG = 100  # characters
 MAX_TAGS_SIZE = 4 * MAX_TAGS * MAX_TAG + 4096
 MAX_METADATA = 8192
+COLLAPSE_MS = 60_000  # where a mail does not say how long
 # Octets of one value that goes into a header: parsing it must not hold up a worker, and Postfix cuts
 # headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
 MAX_HEADER = 131_072
@@ -71,8 +74,10 @@ def choice(given: Given, field: bytes, choices: frozenset[bytes]) -> str | None:
     return given[field].decode("ascii")
 
 
-def sensitive(given: Given) -> bool:
-    return choice(given, b"sensitive", frozenset({b"0", b"1"})) == "1"
+def flag(given: Given, field: bytes, *, default: bool) -> bool:
+    """`sensitive`, `auto_text`: 0 or 1."""
+    found = choice(given, field, FLAG)
+    return default if found is None else found == "1"
 
 
 def traceparent(given: Given) -> str | None:
@@ -142,6 +147,17 @@ def expires_at_ms(given: Given, at_ms: int) -> int | None:
     """`expires_at` or `ttl`; at least 0. It may have passed: such a mail expires when it is admitted."""
     found = _moment(given, b"expires_at", b"ttl", at_ms)
     return None if found is None else max(found, 0)
+
+
+def collapse(given: Given) -> tuple[str, int]:
+    """`collapse_key`, "" where it is unset, and `collapse_seconds` in ms."""
+    found = key(given, b"collapse_key") or ""
+    if b"collapse_seconds" not in given:
+        return found, COLLAPSE_MS
+    wait = _time(given, b"collapse_seconds", span_ms, 0, 0)
+    if not found:
+        raise wrong(b"collapse_seconds", given[b"collapse_seconds"], "says nothing without collapse_key")
+    return found, wait
 
 
 def _short(field: bytes, value: bytes) -> None:

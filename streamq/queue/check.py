@@ -24,8 +24,8 @@ CHUNK_BYTES = 2_000_000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Wrong:
-    """One breach: `what` is lost, twice, both, lane, orphan, stray or counts (lua/repair.lua). `entry` is "" for
-    counts, a member of parked for stray."""
+    """One breach: `what` is lost, twice, both, lane, orphan, stray, counts or body:<count>:<right> (lua/repair.lua).
+    `entry` is "" for counts, a member of parked for stray, whose children share it for a body."""
 
     entry: str
     what: str
@@ -71,6 +71,7 @@ async def check(spool: Spool, *, repair: bool = False, progress: Callable[[int],
     suspects |= await _counts(spool)
     if suspects:
         await _again(spool, suspects, report)
+    report.wrong += await _bodies(spool)
     if repair and report.wrong:
         rows = [(wrong.entry, wrong.what) for wrong in report.wrong]
         for start in range(0, len(rows), CHUNK):
@@ -94,14 +95,8 @@ async def _orphans(spool: Spool) -> set[Wrong]:
     visits += [("lease", p) for p in range(len(spool.priorities))]
     for what, p in visits:
         many = min([await _chunk(spool, name) for name in spool.priorities])
-        at = ""
-        while True:
-            reached, *entries = await spool.scripts.check(what, p, at, many)
-            names = [entry.decode() for entry in entries]
-            found |= {Wrong(name, "stray" if "|" in name else "orphan") for name in names}
-            at = reached.decode()
-            if not at:
-                break
+        names = await _all(spool, what, p, many)
+        found |= {Wrong(name, "stray" if "|" in name else "orphan") for name in names}
     return found
 
 
@@ -109,6 +104,48 @@ async def _counts(spool: Spool) -> set[Wrong]:
     _, *rows = await spool.scripts.check("totals")
     kinds = zip(rows[1::3], rows[2::3], strict=True)
     return {Wrong("", "counts") for counted, members in kinds if counted != members}
+
+
+async def _bodies(spool: Spool) -> list[Wrong]:
+    """Shared bodies whose count is not that of the children that there are, or will be. They are counted twice; while
+    children end their body's count falls, and of such a one nothing is known."""
+    first = await _miscounted(spool)
+    return sorted(first & await _miscounted(spool)) if first else []
+
+
+async def _miscounted(spool: Spool) -> set[Wrong]:
+    before = await _body_counts(spool)
+    if not before:
+        return set()
+    children: Counter[str] = Counter()
+    for p, name in enumerate(spool.priorities):
+        children.update(await _all(spool, "children", p, await _chunk(spool, name)))
+    after = await _body_counts(spool)
+    wrong = set()
+    for parent, (left, to_come) in before.items():
+        right = children[parent] + to_come
+        if after.get(parent) == (left, to_come) and left != str(right):
+            wrong.add(Wrong(parent, f"body:{left}:{right}"))
+    return wrong
+
+
+async def _body_counts(spool: Spool) -> dict[str, tuple[str, int]]:
+    """Per body that is shared: its count, and how many children are to come."""
+    flat = await _all(spool, "bodies", 0, CHUNK)
+    return {
+        parent: (left, int(to_come)) for parent, left, to_come in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    }
+
+
+async def _all(spool: Spool, what: str, p: int, many: int) -> list[str]:
+    found: list[str] = []
+    at = ""
+    while True:
+        reached, *rows = await spool.scripts.check(what, p, at, many)
+        found += [row.decode() if isinstance(row, bytes) else str(row) for row in rows]
+        at = reached.decode()
+        if not at:
+            return found
 
 
 async def _again(spool: Spool, suspects: set[Wrong], report: CheckReport) -> None:

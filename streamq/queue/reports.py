@@ -36,9 +36,9 @@ LATE = frozenset({"email.deferred", "email.throttled"})
 
 
 def failure_is_told(mail: Mail, settings: Settings) -> bool:
-    """Whether its sender hears that it could not be delivered."""
+    """Whether its sender hears that it could not be delivered. (What was not expanded yet is no mail to somebody.)"""
     notify = mail.dsn.notify if mail.dsn else ""
-    return settings.reports and bool(mail.bounce_to) and (not notify or "FAILURE" in notify)
+    return settings.reports and bool(mail.bounce_to) and mail.several is None and (not notify or "FAILURE" in notify)
 
 
 def delay_is_told(mail: Mail, settings: Settings, waited_ms: int) -> bool:
@@ -112,10 +112,11 @@ class Reports:
         try:
             mail = parse(
                 entry.fields,
-                entry=entry.entry,
-                at_ms=time_ms(entry.entry),
+                entry=entry.stamp or entry.entry,
+                at_ms=time_ms(entry.parent or entry.entry),
                 salt=self.salt,
                 max_bytes=self.settings.max_mail_bytes,
+                parent=entry.parent,
             )
         except MailError:
             return NOBODY

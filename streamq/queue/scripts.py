@@ -17,6 +17,8 @@ from streamq.queue.script import Caller
 __all__ = [
     "AdmitRow",
     "Admitted",
+    "ChildRow",
+    "Expanded",
     "Grant",
     "GrantRow",
     "Leased",
@@ -49,6 +51,7 @@ class AdmitRow(NamedTuple):
     id: str = ""
     tail: bytes = b""
     why: bytes = b""
+    collapse: str = ""
 
 
 class SettleRow(NamedTuple):
@@ -63,6 +66,16 @@ class SettleRow(NamedTuple):
     tail: bytes
     arg: bytes = b""
     way: str = ""
+
+
+class ChildRow(NamedTuple):
+    """One recipient of an expanded mail. See expand.lua."""
+
+    name: str
+    value: bytes
+    vars: bytes = b""
+    metadata: bytes = b""
+    child: bytes = b""
 
 
 class MarkRow(NamedTuple):
@@ -123,6 +136,15 @@ class Settled:
     now_us: int
     next_us: int
     statuses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """`made`: how many children there are; `children`: those of this call."""
+
+    status: str
+    made: int
+    children: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +230,25 @@ class Scripts:
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
         now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
         return Settled(int(now), int(coming), [status.decode() for status in flat])
+
+    async def expand(
+        self,
+        consumer: str,
+        entry: str,
+        token: int,
+        id_: str,
+        tail: bytes,
+        rows: Sequence[ChildRow] = (),
+        *,
+        verb: str = "more",
+        upload: str = "",
+        all_: int = 0,
+        start: int = 0,
+    ) -> Expanded:
+        """`rows` are the recipients from `start` on, of `all_`. Raises redis-py's error where memory is full."""
+        head = (self.now, consumer, self.window_ms, verb, entry, token, id_, tail, upload, all_, start)
+        status, made, *children = await self.caller.call("expand", head, rows)
+        return Expanded(status.decode(), made, [child.decode() for child in children])
 
     async def mark(self, consumer: str, rows: Sequence[MarkRow]) -> list[str]:
         return [status.decode() for status in await self.caller.call("mark", (consumer,), rows)]

@@ -13,6 +13,8 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
+from streamq.mail.several import NTH, OF, merged
+from streamq.queue.bodies import Bodies
 from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
@@ -30,10 +32,13 @@ def time_ms(entry: str) -> int:
 
 @dataclass(slots=True)
 class Entry:
-    """An entry of the spool as it was read."""
+    """An entry of the spool. Of the child of an expanded mail `fields` hold what it shares, too; `parent` is the entry
+    that it came of, `stamp` the name by which its message is stamped (Message-ID, boundaries)."""
 
     entry: str
     fields: dict[bytes, bytes]
+    parent: str = ""
+    stamp: str = ""
 
 
 @dataclass(slots=True)
@@ -59,6 +64,7 @@ class Spool:
         self.caller = Caller(redis, self.keys.prefix)
         self.caller.reopen = self._reopen
         self.scripts = Scripts(self.caller, window_ms=settings.id_window, now=now)
+        self.bodies = Bodies(redis, self.keys)
         self.salt = b""
         self.priorities: tuple[str, ...] = ()
         self._digit: dict[bytes, int] = {}
@@ -116,6 +122,7 @@ class Spool:
                 raise reply
             else:
                 self._add(reading, reply)
+        await self.complete(reading.entries)
         return reading
 
     async def wait(self, consumer: str, many: int, block_ms: int) -> Reading:
@@ -135,7 +142,23 @@ class Spool:
                 raise
         else:
             self._add(reading, reply)
+            await self.complete(reading.entries)
         return reading
+
+    async def complete(self, entries: Iterable[Entry | None]) -> None:
+        """Children get what they share. One whose body is gone stays as it is: no mail, and intake says why."""
+        children = [entry for entry in entries if entry is not None and OF in entry.fields]
+        if not children:
+            return
+        bodies = await self.bodies.of(child.fields for child in children)
+        for child in children:
+            shared = bodies.get(child.fields[OF].decode("utf-8", "replace"))
+            if shared is None or NTH not in child.fields:
+                continue
+            nth = child.fields[NTH].decode("utf-8", "replace")
+            child.parent = shared.parent
+            child.stamp = f"{shared.parent}#{nth}" if shared.personal else shared.parent
+            child.fields = merged(child.fields, shared)
 
     def _add(self, reading: Reading, reply: Any) -> None:
         for stream, rows in reply or ():
@@ -168,9 +191,11 @@ class Spool:
         """Bodies of leased mails, in one round trip; None where the entry is gone."""
         ranges = [("XRANGE", self.stream(entry), entry[1:], entry[1:]) for entry in entries]
         replies = await pipelined(self.redis, ranges)
-        return [
+        found = [
             Entry(entry, _fields(rows[0][1])) if rows else None for entry, rows in zip(entries, replies, strict=True)
         ]
+        await self.complete(found)
+        return found
 
     async def mean_bytes(self) -> float:
         """Of a mail, where they are largest: by the streams' memory, which the server samples."""

@@ -100,7 +100,11 @@ def site_of(view: MailView) -> str:
     if seen is not None:
         return seen.site
     try:
-        return parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31).site
+        mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
+        if mail.several is None:
+            return mail.site
+        sites = {child.value.rpartition(b"@")[2].decode("utf-8", "replace").lower() for child in mail.several.children}
+        return sites.pop() if len(sites) == 1 else ""
     except MailError:
         text = view.text("envelope_to") or view.text("to")
     try:

@@ -113,8 +113,10 @@ async def _unread(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
     while True:
         many = pages.many
         rows = await command(spool.redis, "XRANGE", stream, f"({last}", "+", "COUNT", many)
-        for id_, flat in rows:
-            yield MailView(f"{p}{id_.decode()}", name, "waiting", dict(zip(flat[::2], flat[1::2], strict=True)))
+        found = [Entry(f"{p}{id_.decode()}", dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in rows]
+        await spool.complete(found)
+        for entry in found:
+            yield MailView(entry.entry, name, "waiting", entry.fields)
         if len(rows) < many:
             return
         last = rows[-1][0].decode()

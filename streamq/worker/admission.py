@@ -14,6 +14,7 @@ from streamq.queue.reports import Reports
 from streamq.queue.scripts import BATCH, AdmitRow, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.outbox import Outbox
+from streamq.worker.expander import Expander, Expansion
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
@@ -44,6 +45,7 @@ class Admission:
         consumer: str,
         intake: Intake,
         outboxes: Mapping[str, Outbox],
+        expander: Expander,
         next_due: Callable[[int, int], None],
         listed: Callable[[], str] = str,
     ) -> None:
@@ -53,6 +55,7 @@ class Admission:
         self.consumer = consumer
         self.intake = intake
         self.outboxes = outboxes
+        self.expander = expander
         self.next_due = next_due
         self.listed = listed
         self.reports = Reports(spool.settings, spool.salt)
@@ -94,7 +97,9 @@ class Admission:
                 self._closed.pop(row.lane, None)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
-                if mail is not None:
+                if mail is not None and mail.several is not None:
+                    self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail))
+                elif mail is not None:
                     self.deliver(row, mail, admitted.token, notes, way)
                 else:
                     again.append(entry)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from streamq.mail import Mail
 from streamq.smtp.letter import Letter
 
-__all__ = ["Delivery", "Hand"]
+__all__ = ["Delivery", "Hand", "Held"]
+
+
+class Held(Protocol):
+    """What the hand knows of a lease."""
+
+    entry: str
+    token: int
+    lost: bool
+
+    @property
+    def content(self) -> bytes: ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -39,7 +50,7 @@ class Hand:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.deliveries: dict[str, Delivery] = {}
+        self.deliveries: dict[str, Held] = {}
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
         self.bytes = 0
         self._changed = asyncio.Event()
@@ -76,7 +87,7 @@ class Hand:
         if self.pending.get(entry, token) == token:
             self.drop(entry)
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, delivery: Held) -> None:
         self.pending.pop(delivery.entry, None)
         before = self.deliveries.pop(delivery.entry, None)
         self.bytes += len(delivery.content) - (len(before.content) if before is not None else 0)

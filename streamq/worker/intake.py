@@ -26,16 +26,17 @@ class Intake:
         return self.ways.only
 
     def judge(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
-        """The row, and the mail where it may be sent."""
-        at_ms = time_ms(entry.entry)
+        """The row, and the mail where it may be sent, or expanded."""
+        at_ms = time_ms(entry.parent or entry.entry)
         try:
             mail = parse(
                 entry.fields,
-                entry=entry.entry,
+                entry=entry.stamp or entry.entry,
                 at_ms=at_ms,
                 salt=self.salt,
                 max_bytes=self.settings.max_mail_bytes,
                 pii=self.settings.pii,
+                parent=entry.parent,
             )
         except UnknownFields as unknown:
             return self._held(entry, "unknown_field", str(unknown), unknown.fields), None
@@ -43,7 +44,7 @@ class Intake:
             return self._held(entry, "unsupported", str(unsupported), unsupported.fields), None
         except MalformedMail as wrong:
             reason = why(reason=str(wrong), **{"class": "malformed"})
-            return AdmitRow("dead", entry.entry, id=_id(entry), why=reason), None
+            return AdmitRow("dead", entry.entry, id=_id(entry), tail=_family(entry), why=reason), None
         try:
             ways = self.ways.of(entry.entry, mail)
         except UnknownRoute:
@@ -55,22 +56,23 @@ class Intake:
             deadline = min(deadline, mail.expires_at_ms)
         own = mail.expires_at_ms is not None or mail.send_at_ms is not None
         row = AdmitRow(
-            "send",
+            "send" if mail.several is None else "expand",
             entry.entry,
-            f"{'>'.join(ways)}|{mail.site}",
+            f"{'>'.join(ways)}|{mail.site}" if mail.several is None else "",
             mail.send_at_ms or 0,
             deadline,
             deadline if own else 0,
             (mail.digest or b"") + mail.content_hash,
             mail.id or entry.entry,
             mail.event,
+            collapse=f"{mail.collapse}{at_ms + mail.collapse_ms}" if mail.collapse else "",
         )
         return row, mail
 
     def glance(self, entry: Entry) -> AdmitRow | None:
         """The row of a plain mail without judging the rest of it: for a lane that is known to be closed. (With
         `pii=hash` an event must not show what a glance would put there.)"""
-        if self.settings.pii == "hash" or not self.ways.at_a_glance:
+        if self.settings.pii == "hash" or not self.ways.at_a_glance or entry.parent:
             return None
         seen = glance(entry.fields, self.settings.max_mail_bytes)
         if seen is None:
@@ -94,7 +96,11 @@ class Intake:
 
     def _held(self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...]) -> AdmitRow:
         said = why(reason=reason, fields=fields, **{"class": klass})
-        return AdmitRow("hold", entry.entry, id=_id(entry), why=said)
+        return AdmitRow("hold", entry.entry, id=_id(entry), tail=_family(entry), why=said)
+
+
+def _family(entry: Entry) -> bytes:
+    return b'"parent":"%b"' % entry.parent.encode() if entry.parent else b""
 
 
 def _id(entry: Entry) -> str:

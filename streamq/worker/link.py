@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 from redis.exceptions import (
     BusyLoadingError,
     MasterDownError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -19,7 +20,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-__all__ = ["AWAY", "Link"]
+__all__ = ["AWAY", "Link", "is_full"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,15 +35,21 @@ AWAY = (
 )
 # What a server says that has been demoted, or is short of memory, or cannot write its AOF, for a while.
 PASSING = (
-    *("LOADING", "READONLY", "MASTERDOWN", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN"),
+    *("LOADING", "READONLY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN"),
     *("UNBLOCKED", "BUSY", "TRYAGAIN"),
 )
 log = logging.getLogger("streamq.link")
 
 
+def is_full(error: Exception) -> bool:
+    """Whether the server had no memory for what was asked. (redis-py takes the code OOM out of the text where it
+    knows it; an error of a script on Redis 6.2 has it in the middle.)"""
+    return isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and "OOM" in str(error))
+
+
 def is_away(error: Exception) -> bool:
     """Whether the same call may succeed later."""
-    if isinstance(error, AWAY):
+    if isinstance(error, AWAY) or is_full(error):
         return True
     return isinstance(error, ResponseError) and any(word in str(error) for word in PASSING)
 

@@ -67,6 +67,6 @@ class Sifter:
         self.note(name, found.visited, found.parked)
         if found.large:  # the mean tells little where a few are large
             self._rests_until[name] = asyncio.get_running_loop().time() + REST_SECONDS
-        return [
-            Entry(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in found.taken
-        ], found.parked
+        taken = [Entry(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in found.taken]
+        await self.link.call(self.spool.complete, taken)
+        return taken, found.parked

@@ -23,6 +23,7 @@ from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import load_replies
 from streamq.worker.admission import Admission
 from streamq.worker.allowances import Allowances
+from streamq.worker.expander import Expander
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.keeper import Keeper
@@ -102,8 +103,17 @@ class Worker:
         self.allowances = Allowances(self.spool, self.link, self.consumer, self._reopened, self._hand_back)
         listed = self.allowances.listed
         self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer, listed)
+        self.expander = Expander(self.spool, self.link, self.hand, self.consumer)
         self.admission = Admission(
-            self.spool, self.link, self.hand, self.consumer, intake, self.outboxes, self.releaser.next_due, listed
+            self.spool,
+            self.link,
+            self.hand,
+            self.consumer,
+            intake,
+            self.outboxes,
+            self.expander,
+            self.releaser.next_due,
+            listed,
         )
         self.releaser.admission = self.admission
         self.settler = Settler(
@@ -164,6 +174,7 @@ class Worker:
         roles: dict[str, Coroutine[object, object, None]] = {
             "settler": self.settler.run(),
             "marker": self.marker.run(),
+            "expander": self.expander.run(),
             "heartbeat": self.keeper.beat(),
             "adopter": self._adopt(),
             "allowances": self.allowances.run(),
@@ -203,6 +214,8 @@ class Worker:
         for courier in self.couriers:
             courier.stop()
         self._hand_back()
+        self.expander.stop()
+        await self._within(asyncio.ensure_future(self.expander.flushed()), end)
         left = max(0.0, end - loop.time())
         await self._within(asyncio.gather(*(courier.close(left) for courier in self.couriers)), end)
         await asyncio.gather(*(courier.close(0) for courier in self.couriers))

@@ -13,7 +13,7 @@ def test_what_is_unset() -> None:
     assert rules.key({}, b"id") is None
     assert rules.name({}, b"route") is None
     assert rules.choice({}, b"on_ambiguous", frozenset()) is None
-    assert rules.sensitive({}) is False
+    assert rules.flag({}, b"sensitive", default=False) is False
     assert rules.tags({}) == []
     assert rules.metadata({}) is None
     assert rules.traceparent({}) is None
@@ -94,10 +94,10 @@ def test_a_name() -> None:
 
 
 def test_choices() -> None:
-    assert rules.sensitive({b"sensitive": b"1"}) is True
-    assert rules.sensitive({b"sensitive": b"0"}) is False
+    assert rules.flag({b"sensitive": b"1"}, b"sensitive", default=False) is True
+    assert rules.flag({b"sensitive": b"0"}, b"sensitive", default=False) is False
     with pytest.raises(MalformedMail, match="sensitive: not one of 0, 1: 'yes'"):
-        rules.sensitive({b"sensitive": b"yes"})
+        rules.flag({b"sensitive": b"yes"}, b"sensitive", default=False)
 
 
 def test_tags() -> None:

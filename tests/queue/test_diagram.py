@@ -13,7 +13,7 @@ import pytest
 from mailroom import DAY, Lease, Mailroom, ident
 
 from streamq.queue.script import VERBS
-from streamq.queue.scripts import ResettleRow, why
+from streamq.queue.scripts import ChildRow, ResettleRow, why
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 Step = Callable[[Mailroom, str, Lease], Awaitable[Any]]
@@ -78,12 +78,32 @@ async def breaker_trips(room: Mailroom, entry: str) -> None:
     await room.do("HSET", room.keys.pauses, "main", closed)
 
 
+KEY = "0123456789abcdef0123"
+
+
+async def their_body_is_there(room: Mailroom, entry: str) -> None:
+    await room.spool.bodies.upload("up", {b"text": b"Hello"}, False)
+
+
+async def a_newer_one_waits(room: Mailroom, entry: str) -> None:
+    newer = await room.add()
+    await room.read("w3")
+    await room.admit(newer, consumer="w3", collapse=f"{KEY}{room.now + 90_000}")
+
+
 async def it_stands_in_none(room: Mailroom, entry: str) -> None:
     await room.do("XACK", room.keys.stream("normal"), "streamq", entry[1:])
 
 
 def admits(**known: Any) -> Step:
     return lambda room, entry, lease: room.admit(entry, **known)
+
+
+def expands(verb: str) -> Step:
+    rows = [ChildRow("envelope_to", b"bob@example.net")]
+    return lambda room, entry, lease: room.scripts.expand(
+        "w1", entry, lease.token, "a1", b"", rows if verb == "more" else [], verb=verb, upload="up", all_=1
+    )
 
 
 def sifts() -> Step:
@@ -104,6 +124,10 @@ def wrong(klass: str, **more: Any) -> bytes:
 
 ARROWS = [
     Arrow("admitted", "admit", "read", "leased", admits()),
+    Arrow("several recipients", "expand", "leased", "", expands("more"), their_body_is_there),
+    Arrow("several recipients, its worker stops", "expand", "leased", "scheduled", expands("back")),
+    Arrow("a newer one of its key", "admit", "read", "", admits(collapse=f"{KEY}1700000090000"), a_newer_one_waits),
+    Arrow("waits for newer ones", "admit", "read", "scheduled", admits(collapse=f"{KEY}1700000090000")),
     Arrow("delivered", "settle", "leased", "", settles("sent")),
     Arrow("silent for too long", "reclaim", "leased", "leased", lambda room, *_: room.reclaim(), silence),
     Arrow("read, and its worker died", "reclaim", "read", "leased", lambda room, *_: room.reclaim(), silence),

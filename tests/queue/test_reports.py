@@ -12,7 +12,7 @@ from conftest import MakeSpool
 from mailroom import DAY, Lease, Mailroom, ident
 
 from streamq.queue.reports import NOBODY, Reports, fetch_reports
-from streamq.queue.scripts import ResettleRow, SettleRow, why
+from streamq.queue.scripts import ChildRow, ResettleRow, SettleRow, why
 from streamq.queue.steer import apply
 from streamq.settings import load_settings
 
@@ -325,6 +325,35 @@ async def test_resettled_with_its_report(room: Mailroom) -> None:
     assert await room.scripts.resettle([ResettleRow(entry, "a1", "email.bounced", b'"x":1', said, "old.7")]) == 1
     (report,) = await reports(room)
     assert (await room.events())[-1].data["report"] == report
+
+
+async def test_a_child_s_sender_stands_in_what_it_shares(room: Mailroom) -> None:
+    """Whether it is told, and of whom."""
+    await telling(room)
+    lease = await room.lease(**TOLD)
+    shared = {name.encode(): value.encode() for name, value in TOLD.items() if name != "to"}
+    await room.spool.bodies.upload("up", shared, False)
+    rows = [ChildRow("to", b"bob@example.net"), ChildRow("to", b"eve@example.net")]
+    made = await room.scripts.expand("w1", lease.entry, lease.token, "a1", b"", rows, upload="up", all_=2)
+    first, second = made.children
+    assert await room.moved("bounce", first) == ["report"]
+    assert dict(await apply(room.spool, "bounce", [first])) == {"bounced": 1}
+    (report,) = await reports(room)
+    fields = await fields_of(room, report)
+    assert (fields[b"envelope_to"], fields[b"x_report_of"]) == (b"bounces@example.com", first.encode())
+    raw = fields[b"raw"].decode()
+    assert "Final-Recipient: rfc822; bob@example.net" in raw
+    assert "eve" not in raw
+    assert await room.states() == {second: "waiting", report: "waiting"}
+    assert await room.moved("cancel", second) == ["cancelled"]
+
+
+async def test_what_was_not_expanded_is_reported_to_nobody(room: Mailroom) -> None:
+    """It is no mail to somebody yet; its event says what became of it."""
+    await telling(room)
+    entry = await room.held(**TOLD | {"to": "bob@example.net, eve@example.net"})
+    assert dict(await apply(room.spool, "bounce", [entry])) == {"bounced": 1}
+    assert (await reports(room), len(await room.letters())) == ([], 1)
 
 
 # -- a warning --------------------------------------------------------------------------------------------------------

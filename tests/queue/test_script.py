@@ -16,7 +16,7 @@ from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import link
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import AdmitRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
+from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,
@@ -24,6 +24,7 @@ ROWS: dict[str, Any] = {
     "mark": MarkRow,
     "resettle": ResettleRow,
     "grant": GrantRow,
+    "expand": ChildRow,
 }
 
 STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
@@ -43,6 +44,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "requeue": lambda stubs: stubs.requeue(["1-1"]),
     "discard": lambda stubs: stubs.discard(["1-1"], 1),
     "trim": lambda stubs: stubs.trim(1, 1),
+    "expand": lambda stubs: stubs.expand("w1", "11-1", 1, "a1", b"", [ChildRow("to", b"a@x.de")], all_=1),
     "find": lambda stubs: stubs.find([(None, "a1")]),
     "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
     "expire": lambda stubs: stubs.expire([1], 0, {"11-1": b"-"}),

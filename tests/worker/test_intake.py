@@ -36,7 +36,7 @@ def entry(**fields: str | bytes) -> Entry:
 
 def judged(one: Entry, *routes: str, **settings: Any) -> AdmitRow:
     row, mail = intake(routes or ("relay",), **settings).judge(one)
-    assert (mail is not None) == (row.kind == "send")
+    assert (mail is not None) == (row.kind in {"send", "expand"})
     assert row.entry == NAME
     return row
 
@@ -132,10 +132,35 @@ def test_unknown_fields_are_held() -> None:
 
 
 def test_a_field_for_later_is_held() -> None:
-    row = judged(entry(**GOOD, cc="eve@example.org"))
+    row = judged(entry(**GOOD, vars="{}"))
     assert row.kind == "hold"
     assert why(row)["class"] == "unsupported"
-    assert why(row)["fields"] == ["cc"]
+    assert why(row)["fields"] == ["vars"]
+
+
+def test_several_recipients_are_expanded_and_go_no_way_yet() -> None:
+    row = judged(entry(**GOOD, cc="eve@example.org", id="a1"))
+    assert (row.kind, row.lane, row.id) == ("expand", "", "a1")
+    assert orjson.loads(b"{" + row.tail + b"}").keys() == {"message_id"}
+
+
+def test_a_child_is_stamped_as_its_parent_and_says_so() -> None:
+    one = entry(**GOOD, cc="eve@example.org", envelope_to="bob@example.net")
+    parent = judged(one)
+    other = "11732237569999-7"
+    child = Entry(other, one.fields, NAME, NAME)
+    row, mail = intake().judge(child)
+    assert mail is not None
+    assert row.tail.startswith(b'"parent":"%b"' % NAME.encode())
+    whole = intake().read_mail(one)
+    assert whole is not None
+    assert mail.content() == whole.content()
+    assert row.deadline == parent.deadline
+
+
+def test_a_child_without_its_body_is_dead() -> None:
+    row = judged(Entry(NAME, {b"@of": b"11-1", b"@n": b"1", b"envelope_to": b"bob@example.net"}))
+    assert (row.kind, why(row)["reason"]) == ("dead", "@of: the body that it shares is gone: '11-1'")
 
 
 def test_an_unknown_route_is_held() -> None:

@@ -1,20 +1,21 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
 -- needs: base lease index notes seen event letter dead report route limit
--- KEYS: {streamq}: absent bell clock counts dead due events expiry held holds lane lease limit limits meta notes parked
---   pauses schedule seen stream
+-- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
+--   limits meta notes parked pauses schedule seen stream
 -- ARGV: now consumer window routes
--- EACH: kind entry lane due deadline expires seen id tail why
---   kind       'send', 'dead' or 'hold': what intake made of it
+-- EACH: kind entry lane due deadline expires seen id tail why collapse
+--   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
 --   seen       '' or 10 bytes digest and 4 bytes content hash
 --   id         the producer's id or the entry      tail  inner JSON for events
 --   why        for dead and hold: JSON {reason, class}
+--   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
 -- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
 --   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes)
 --   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost,
 --     bouncing or expiring: leased, to end so with a report that the caller brings (settle, dead)
--- EVENTS: email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
+-- EVENTS: email.superseded email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = clock(given)
@@ -87,8 +88,38 @@ local function bound(lane, notes)
   return lane
 end
 
+-- Of a key only the newest is sent: whoever waits for it makes room, and its time stays. ms, or nil where this mail is
+-- older than the one that waits: it is superseded.
+local HASTE = 1000 -- ms: what lies right behind a mail that was late itself may still take its place
+local function collapsed(key, till, entry, id, tail, notes)
+  till = math.max(till, now_ms + HASTE)
+  local waits = redis.call('HGET', K.collapse, key)
+  local since = waits and waits ~= entry and redis.call('ZSCORE', K.schedule, waits)
+  if since then
+    local _, other, stream = split(waits)
+    if before(id, other) then return nil, waits end
+    local fields = fields_of(stream, other)
+    unschedule(waits)
+    if fields then
+      local said, producer = tail_from(fields)
+      remove(waits, stream, other, known_of(fields).parent)
+      count('total:superseded', 1)
+      event('email.superseded', producer ~= '' and producer or waits, waits, event_id(waits), now,
+        with(said, '"by":"' .. entry .. '"'))
+    else
+      vanish(waits, stream, other)
+    end
+    till = math.max(tonumber(since), now_ms)
+  end
+  redis.call('HSET', K.collapse, key, entry)
+  has_now(K.collapse)
+  notes.collapse = key
+  note(entry, notes)
+  return till
+end
+
 -- The mail is this consumer's and stands nowhere else.
-local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why)
+local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, ident, producer, tail, why, collapse)
   if sent_late(entry, stream, id, producer, event_id(entry), now) then return 'done' end
   local notes = notes_of(entry)
   if expires > 0 then expire_at(entry, expires) end
@@ -104,7 +135,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     local digest, hash = ident:sub(1, 10), ident:sub(11)
     local owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
     if owner and owner ~= entry and same_content(owner, owner_hash, hash, digest, stream, id, now, window) then
-      remove(entry, stream, id)
+      remove(entry, stream, id, parent_in(tail))
       count('total:duplicate', 1)
       event('email.duplicate', producer, entry, event_id(entry), now, with(tail, '"of":"' .. owner .. '"'))
       return 'duplicate'
@@ -129,7 +160,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     return 'held'
   elseif asked == 'cancel' then
     if ident ~= '' then unsee(ident:sub(1, 10), entry, now, window) end
-    remove(entry, stream, id)
+    remove(entry, stream, id, parent_in(tail))
     count('total:cancelled', 1)
     event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
@@ -161,11 +192,25 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
     return 'expired'
   end
+  if collapse ~= '' and kind == 'send' and not notes.waited and not notes.now then
+    local till, by = collapsed(collapse:sub(1, 20), tonumber(collapse:sub(21)), entry, id, tail, notes)
+    if not till then
+      remove(entry, stream, id, parent_in(tail))
+      count('total:superseded', 1)
+      event('email.superseded', producer, entry, event_id(entry), now, with(tail, '"by":"' .. by .. '"'))
+      return 'superseded'
+    end
+    due = math.max(due, till)
+  end
   if due > now_ms and not notes.now then -- an operator's `retry` outranks send_at
     leave(stream, id)
     schedule(entry, math.min(due, deadline))
     sooner(math.min(due, deadline) * 1000)
     return 'scheduled'
+  end
+  if kind == 'expand' then
+    listed(go, stream, id)
+    return 'go', ''
   end
   -- A newcomer never overtakes its own lane; a better priority than all that is parked there may.
   local wait, way, others = 0, nil, false
@@ -190,7 +235,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   return 'parked'
 end
 
-for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in each() do
+for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, collapse in each() do
   local p, id, stream = split(entry)
   local status, way
   if not held_token(stream, id, consumer) then
@@ -200,7 +245,7 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why in eac
     status = 'elsewhere'
   else
     status, way = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
-      producer, tail, why)
+      producer, tail, why, collapse)
   end
   out[#out + 1] = status
   if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry} end

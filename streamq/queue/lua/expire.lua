@@ -1,8 +1,8 @@
 -- expire: ends mails whose time is over, wherever they stand, without scanning: the index of own deadlines, the
 -- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
 -- needs: base lease index notes seen event letter dead report
--- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane lease meta notes parked reports
---   schedule seen stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
+--   parked reports schedule seen stream
 -- ARGV: now window ages lane_from
 --   ages        'ms,ms,…': the oldest a mail of each digit may get
 --   lane_from   rank among the lanes, where the sweep goes on

@@ -1,6 +1,6 @@
 -- heartbeat: renews leases that are still this consumer's. (A bare XCLAIM would take them back from a new owner.)
 -- needs: base lease notes
--- KEYS: {streamq}: counts expiry holds meta notes stream
+-- KEYS: {streamq}: collapse counts expiry holds meta notes stream
 -- ARGV: consumer
 -- EACH: entry token
 -- RETURNS: the entries that are lost, or whose entry somebody deleted

@@ -1,7 +1,7 @@
 -- move: an operator's verbs on live mail.
 -- needs: base lease index notes seen event letter dead report
--- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane lease meta notes parked reports
---   schedule seen stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
+--   parked reports schedule seen stream
 -- ARGV: now verb window at
 --   verb    hold, unhold, retry, cancel, bounce, expire      at  unhold: ms, '' for the old time
 -- EACH: entry report
@@ -91,9 +91,9 @@ local function finish(mail, kind, reason)
     bury(mail.entry, mail.stream, mail.id, reason, now, window)
     if mail.report:sub(1, 1) == '{' then mail.tail = with(mail.tail, tell(cjson.decode(mail.report), now)) end
   else
-    local map = info(mail.fields)
-    if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), mail.entry, now, window) end
-    remove(mail.entry, mail.stream, mail.id)
+    local map = known_of(mail.fields)
+    disown(map, mail.entry, now, window)
+    remove(mail.entry, mail.stream, mail.id, map.parent)
   end
   count('total:' .. kind, 1)
   event('email.' .. kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)

@@ -1,7 +1,7 @@
 -- reclaim: leases whose heartbeat stopped become this consumer's; a mail that killed too many is dead.
 -- needs: base lease index notes seen event letter dead
--- KEYS: {streamq}: absent bell clock counts dead dots events expiry held holds lane lease meta notes parked
---   schedule seen stream
+-- KEYS: {streamq}: absent bell bodies body clock collapse counts dead dots events expiry held holds lane lease meta
+--   notes parked schedule seen stream
 -- ARGV: now consumer window idle room most cursor suspects
 --   idle    ms without a heartbeat       room  leases this consumer can take (at most 100)
 --   most    reclaims before a mail is poison

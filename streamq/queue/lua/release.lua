@@ -1,8 +1,8 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
 -- needs: base lease index notes route limit
--- KEYS: {streamq}: absent bell clock counts due expiry held holds lane lease limit limits meta notes parked pauses
---   schedule stream
+-- KEYS: {streamq}: absent bell clock collapse counts due expiry held holds lane lease limit limits meta notes parked
+--   pauses schedule stream
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
@@ -39,6 +39,15 @@ local function lease(entry, way)
   out[#out + 1] = has(K.notes) and redis.call('HGET', K.notes, entry) or ''
 end
 
+-- The newest of its key, and it goes now: the next one of that key is the first of others.
+local function wait_over(entry)
+  local notes = notes_of(entry)
+  if not notes.collapse then return end
+  stop_waiting(entry, notes)
+  notes.collapse, notes.waited = nil, 1
+  note(entry, notes)
+end
+
 local function release_schedule(most)
   local due = redis.call('ZRANGEBYSCORE', K.schedule, '-inf', text(now_ms), 'LIMIT', 0, most)
   for _, entry in ipairs(due) do
@@ -46,6 +55,7 @@ local function release_schedule(most)
     if is_rereading(p, stream) then
       barred = true
     elseif unschedule(entry) then
+      if has(K.collapse) then wait_over(entry) end
       lease(entry, '')
     end
   end

@@ -1,10 +1,12 @@
 -- repair: mends what check found, if it is still so. Nothing is dropped that a stream still holds.
 -- needs: base lease index notes classify
--- KEYS: {streamq}: absent clock counts due expiry held holds lane meta notes parked schedule stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts due expiry held holds lane meta notes parked schedule
+--   stream
 -- ARGV: now
 -- EACH: entry wrong
 --   wrong   lost twice both lane (lib/classify), orphan (in an index or a PEL, but in no stream), stray (entry: a
---           member of parked that its entry does not lead to), counts (entry: '')
+--           member of parked that its entry does not lead to), counts (entry: ''), body:<left>:<right> (entry: whose
+--           children share it; what its count is, if it still is, and should be)
 -- RETURNS: per row: 1 where something was mended
 -- EVENTS: none
 
@@ -67,9 +69,24 @@ function mend.counts()
   end
 end
 
+local function mend_body(parent, left, right)
+  local key = K.body(parent)
+  if (redis.call('HGET', key, 'left') or '') ~= left then return 0 end
+  if right == '0' then
+    redis.call('UNLINK', key)
+    redis.call('ZREM', K.bodies, parent)
+  else
+    redis.call('HSET', key, 'left', right)
+  end
+  return 1
+end
+
 for entry, wrong in each() do
   local done = 1
-  if wrong == 'counts' then
+  local left, right = wrong:match('^body:(.*):(%d+)$')
+  if left then
+    done = mend_body(entry, left, right)
+  elseif wrong == 'counts' then
     mend.counts()
   elseif wrong == 'stray' then
     done = mend_stray(entry)

@@ -1,8 +1,8 @@
 -- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
 -- whatever state, under their old event's id. The caller has compared the contents.
 -- needs: base lease index notes seen event letter dead report
--- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane meta notes parked reports schedule
---   seen stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
+--   reports schedule seen stream
 -- ARGV: now window
 -- EACH: entry id kind tail why event_id
 --   why    '' for a mail that was sent, else JSON {reason, class, reply, report} of its dead letter
@@ -18,11 +18,11 @@ for entry, producer, kind, tail, why, event_id in each() do
     again = again + 1
     displace(entry, place(entry))
     if why == '' then
-      local fields = info(fields_of(stream, id))
+      local fields = known_of(fields_of(stream, id))
       if (fields['id'] or '') ~= '' then -- sent: a copy of it that is there, too, is none
         see(digest_of(fields['tenant'], fields['id']), UNHASHED .. pack_entry(entry), now, window)
       end
-      remove(entry, stream, id)
+      remove(entry, stream, id, fields.parent)
     else
       local known = cjson.decode(why)
       bury(entry, stream, id, known, now, window)

@@ -1,7 +1,7 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
 -- needs: base lease index notes seen event letter dead report route limit outcome
--- KEYS: {streamq}: absent clock counts dead due events expiry held holds lane lease limit limits meta notes parked
---   pauses reports schedule seen stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
+--   meta notes parked pauses reports schedule seen stream
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg way
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
@@ -56,7 +56,7 @@ function op_of.sent(mail)
   local how = mail.arg ~= '' and cjson.decode(mail.arg) or {}
   if how.ambiguous then say_ambiguous(mail) end
   if how.hash then hashed(digest_of('', mail.producer), bytes_of(how.hash, 4), mail.entry, now, window) end
-  remove(mail.entry, mail.stream, mail.id)
+  remove(mail.entry, mail.stream, mail.id, parent_in(mail.tail))
   count('total:' .. mail.kind:match('[^.]*$'), 1)
   event(mail.kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)
   return 'ok'
@@ -114,11 +114,9 @@ function carried_out(mail)
     return 'bounced'
   end
   local fields = fields_of(mail.stream, mail.id)
-  if fields then
-    local map = info(fields)
-    if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), mail.entry, now, window) end
-  end
-  remove(mail.entry, mail.stream, mail.id)
+  local map = known_of(fields or {})
+  disown(map, mail.entry, now, window)
+  remove(mail.entry, mail.stream, mail.id, map.parent)
   count('total:cancelled', 1)
   event('email.cancelled', mail.producer, mail.entry, mail.event_id, now, mail.tail)
   return 'cancelled'

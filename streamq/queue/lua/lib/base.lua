@@ -67,10 +67,10 @@ local function before(a, b)
   return as < bs
 end
 
--- Now, in µs. The largest time seen wins, so that a failover to a slower clock turns no time back; a clock
+-- Now, in µs. (adds: the script makes mails: one of those that a full memory stops.) The largest time seen wins, so that a failover to a slower clock turns no time back; a clock
 -- that was minutes ahead is believed to have been wrong.
-local function clock(given)
-  redis.call('DEL', K.absent) -- a first write that maxmemory lets pass (DESIGN 4)
+local function clock(given, adds)
+  if not adds then redis.call('DEL', K.absent) end -- a first write that maxmemory lets pass (DESIGN 4)
   local now
   if given ~= '' then
     now = tonumber(given)
@@ -97,7 +97,7 @@ end
 -- A script that takes a batch gathers what it can write once: `gather` at its start, `flush` at its end. The
 -- others write at once.
 local gathering = nil
-local function gather() gathering = {counts = {}, left = {}, gone = {}, deleted = {}} end
+local function gather() gathering = {counts = {}, left = {}, gone = {}, deleted = {}, bodies = {}} end
 
 local function listed(lists, key, value)
   lists[key] = lists[key] or {}
@@ -115,13 +115,25 @@ local function delete(stream, id)
   gathering.deleted[stream .. id] = true
 end
 
+-- Children of an expanded mail have ended, so many; with the last of them goes the body that they shared.
+local function let_body(parent, many)
+  if gathering then
+    gathering.bodies[parent] = (gathering.bodies[parent] or 0) + many
+  elseif redis.call('HINCRBY', K.body(parent), 'left', 0 - many) <= 0 then -- 0 - 0 is 0, and -0 no integer
+    redis.call('UNLINK', K.body(parent))
+    redis.call('ZREM', K.bodies, parent)
+  end
+end
+
 local function flush()
   for stream, ids in pairs(gathering.left) do redis.call('XACK', stream, GROUP, unpack(ids)) end
   for stream, ids in pairs(gathering.gone) do redis.call('XDEL', stream, unpack(ids)) end
   for field, by in pairs(gathering.counts) do
     if by ~= 0 then redis.call('HINCRBY', K.counts, field, by) end
   end
+  local bodies = gathering.bodies
   gathering = nil
+  for parent, many in pairs(bodies) do let_body(parent, many) end
 end
 
 -- XINFO's replies are lists of names and values.

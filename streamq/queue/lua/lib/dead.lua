@@ -12,11 +12,68 @@ local function fields_of(stream, id)
   return found and found[2] or nil
 end
 
--- Out of PEL and stream; what hangs on it goes too. The index is the caller's.
-local function remove(entry, stream, id)
+-- Of an expanded mail's child: the entry that it came of, which events.py puts in front of all else.
+local function parent_in(tail) return tail:match('^"parent":"(%d+%-%d+)"') end
+
+-- Out of PEL and stream; what hangs on it goes too. The index is the caller's. parent: whose body it shares, or nil.
+-- Of a mail that ends before all its children are made, the others that there might have been let go of the body.
+local function remove(entry, stream, id, parent)
   leave(stream, id)
   delete(stream, id)
   forget(entry)
+  if parent then let_body(parent, 1) end
+  if has(K.bodies) and redis.call('ZSCORE', K.bodies, entry) then
+    local known = redis.call('HMGET', K.body(entry), 'all', 'made')
+    let_body(entry, tonumber(known[1] or 0) - tonumber(known[2] or 0))
+  end
+end
+
+-- Fields by name; of a child also the ids that it has by its parent, and which that is.
+local function known_of(fields)
+  local map = info(fields)
+  map.parent = (map['@of'] or ''):match('^%d+%-%d+$')
+  if map.parent then
+    local shared = redis.call('HMGET', K.body(map.parent), '=id', '=tenant', '=traceparent')
+    map['id'] = map['id'] or shared[1] and shared[1] .. '#' .. (map['@n'] or '')
+    map['tenant'], map['traceparent'] = shared[2] or nil, shared[3] or nil
+  end
+  return map
+end
+
+-- A mail that ends without having been sent gives its id free.
+local function disown(map, entry, now, window)
+  if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), entry, now, window) end
+end
+
+-- A child's fields with those that it shares, as several.py has it: JSON objects of both become one.
+local SHARED_MOST = 65536 -- bytes of a shared field that a dead letter takes; a script may write a hundred of them
+local JOINED = {vars = true, metadata = true}
+local function whole(fields, map)
+  local key, out = K.body(map.parent), {}
+  local own = info(fields)
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    local name = field:match('^=(.*)$')
+    if name and redis.call('HSTRLEN', key, field) > SHARED_MOST then
+      out.dropped = out.dropped or BODY[name]
+    elseif name then
+      local value = redis.call('HGET', key, field)
+      if name == 'id' then value = map['id'] end
+      if not own[name] then
+        out[#out + 1] = name
+        out[#out + 1] = value
+      elseif JOINED[name] and own[name]:find('^{.*}$') and value:find('^{.*}$') then
+        local ours, theirs = own[name]:sub(2, -2), value:sub(2, -2)
+        own[name] = '{' .. theirs .. ((ours:find('%S') and theirs:find('%S')) and ',' or '') .. ours .. '}'
+      end
+    end
+  end
+  for at = 1, #fields, 2 do
+    if fields[at]:sub(1, 1) ~= '@' then
+      out[#out + 1] = fields[at]
+      out[#out + 1] = own[fields[at]]
+    end
+  end
+  return out
 end
 
 -- The fields at the beginning of a raw mail, as far as they are some.
@@ -38,14 +95,15 @@ local function bury(entry, stream, id, why, now, window)
     vanish(entry, stream, id)
     return false
   end
-  local map = info(fields)
+  local map = known_of(fields)
+  if map.parent then fields = whole(fields, map) end
   local letter = {}
-  local sensitive = map['sensitive'] == '1'
+  local sensitive = info(fields)['sensitive'] == '1'
   local function add(name, value) letter[#letter + 1] = name; letter[#letter + 1] = value end
   if #fields > MOST_FIELDS then
     add('packed', sensitive and '' or cjson.encode(fields))
   else
-    local dropped = false
+    local dropped = fields.dropped
     for at = 1, #fields, 2 do
       local name, value = fields[at], fields[at + 1]
       if not (BODY[name] and (sensitive or BODILESS[why.class])) then
@@ -65,10 +123,10 @@ local function bury(entry, stream, id, why, now, window)
   add('attempts', why.attempts or notes.attempts or 0)
   local reply = type(why.reply) == 'string' and why.reply or notes.reply -- JSON's null is no string, and true
   add('last_reply', type(reply) == 'string' and reply or '')
-  if (map['id'] or '') ~= '' then unsee(digest_of(map['tenant'], map['id']), entry, now, window) end
+  disown(map, entry, now, window)
   redis.call('XADD', K.dead, '*', unpack(letter))
   count('dead_bytes', letter_bytes(letter))
-  remove(entry, stream, id)
+  remove(entry, stream, id, map.parent)
   count('dead', 1)
   count('class:' .. why.class, 1)
   return true
@@ -79,7 +137,7 @@ end
 local function sent_late(entry, stream, id, producer, event_id, now)
   local sent = notes_of(entry).sent
   if not sent then return false end
-  remove(entry, stream, id)
+  remove(entry, stream, id, parent_in(sent))
   count('total:relayed', 1)
   event('email.relayed', producer, entry, event_id, now, sent)
   return true
@@ -88,8 +146,8 @@ end
 -- The event's tail and the producer's id from the entry alone, for ends that no worker sees. Nobody has checked
 -- these fields: what is too long is left out.
 local function tail_from(fields)
-  local map = info(fields)
-  local known = {}
+  local map = known_of(fields)
+  local known = {map.parent and '"parent":"' .. map.parent .. '"'}
   for _, name in ipairs({'tenant', 'traceparent'}) do
     if (map[name] or '') ~= '' and #map[name] <= 256 and not map[name]:find('[^ -~]') then known[#known + 1] = json(name) .. ':' .. json(map[name]) end
   end

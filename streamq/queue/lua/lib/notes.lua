@@ -32,8 +32,16 @@ local function need(notes, by)
   end
 end
 
+-- A mail that waited for newer ones of its key waits no more.
+local function stop_waiting(entry, notes)
+  if notes.collapse and redis.call('HGET', K.collapse, notes.collapse) == entry then
+    redis.call('HDEL', K.collapse, notes.collapse)
+  end
+end
+
 -- Whatever hangs on a mail that ends.
 local function forget(entry)
+  if has(K.collapse) then stop_waiting(entry, notes_of(entry)) end
   if has(K.holds) then need(notes_of(entry), -1) end
   if has(K.notes) then redis.call('HDEL', K.notes, entry) end
   if has(K.expiry) then redis.call('ZREM', K.expiry, entry) end

@@ -3,14 +3,15 @@
 -- Its bytes are made of the mail's, by Python (mail/report.py), and brought along. Where the caller could not know that a
 -- mail would end, the script says so and changes nothing; the next call brings the report. Two calls and not one, as
 -- nothing here can compose a message; and not by way of a lease of the keeper's, which would be a state in between.
--- needs: base
+-- needs: base dead
 
 -- Whether it was asked for, as far as the mail's fields can tell. (Where no worker has said that this queue sends
 -- reports: no.)
 local function is_awaited(fields)
   if not fields or redis.call('HGET', K.meta, 'reports') ~= '1' then return false end
-  local map = info(fields)
-  local to, notify = map['envelope_from'] or '', map['dsn_notify'] or ''
+  local map = known_of(fields)
+  local shared = map.parent and redis.call('HMGET', K.body(map.parent), '=envelope_from', '=dsn_notify') or {}
+  local to, notify = map['envelope_from'] or shared[1] or '', map['dsn_notify'] or shared[2] or ''
   return to ~= '' and to ~= '<>' and (notify == '' or notify:find('failure', 1, true) ~= nil)
 end
 

@@ -1,0 +1,86 @@
+-- expand: a mail of several recipients becomes one mail each, a chunk a call, in their order: the children are entries
+-- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended. With the last child
+-- the mail itself ends. Memory that is full stops it before it changes anything.
+-- needs: base lease index notes seen event letter dead
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
+--   stream
+-- ARGV: now consumer window verb entry token id tail upload all from
+--   verb     more; back: the mail goes on the schedule, for the next worker
+--   upload   name behind `body:` under which its caller has put what the children share; it becomes the mail's
+--   all      how many children it will have     from   how many there are, as its caller knows
+-- EACH: name value vars metadata child
+--   name     of the field that holds the recipient: to, envelope_to      value  the recipient
+--   vars     '' for none      metadata  '' for none      child  the producer's id of this one, '' for none
+-- RETURNS: status, made (how many children there are), then the children's entries
+--   status   ok  done (that was the last)  resume (`from` was not where it stands)  upload (nobody has put the body
+--     there)  fenced  gone  held  cancelled  bounced (an intent was carried out)
+-- EVENTS: email.expanded email.held email.cancelled email.bounced
+
+local given, consumer, window, verb, entry, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local producer, tail, upload, all, from = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
+local now = clock(given, verb == 'more')
+local p, id, stream = split(entry)
+local key = K.body(entry)
+
+if not owns(stream, id, consumer, token) then return {exists(stream, id) and 'fenced' or 'gone', 0} end
+local made = tonumber(redis.call('HGET', key, 'made') or '0')
+local event_id = entry .. '.' .. token
+
+local function stop(kind)
+  count('total:' .. kind, 1)
+  event('email.' .. kind, producer, entry, event_id, now, with(tail, '"made":' .. made .. ',"class":"operator"'))
+  return {kind, made}
+end
+
+local asked = intent_of(entry)
+if asked == 'hold' or verb == 'back' then
+  leave(stream, id)
+  if asked ~= 'hold' then
+    schedule(entry, math.floor(now / 1000))
+    return {'ok', made}
+  end
+  drop_intent(entry)
+  local notes = notes_of(entry)
+  notes.reason, notes.class = 'asked for', 'operator'
+  hold(entry)
+  note(entry, notes)
+  event('email.held', producer, entry, event_id, now, with(tail, '"class":"operator"'))
+  return {'held', made}
+elseif asked == 'cancel' then
+  disown(known_of(fields_of(stream, id) or {}), entry, now, window)
+  remove(entry, stream, id)
+  return stop('cancelled')
+elseif asked == 'bounce' then
+  bury(entry, stream, id, {reason = 'bounced by an operator', class = 'operator'}, now, window)
+  return stop('bounced')
+end
+
+if from ~= made then return {'resume', made} end
+if made == 0 and redis.call('EXISTS', key) == 0 then
+  if redis.call('EXISTS', K.body(upload)) == 0 then return {'upload', 0} end
+  redis.call('RENAME', K.body(upload), key)
+  redis.call('PERSIST', key)
+  redis.call('HSET', key, 'left', all, 'all', all)
+  redis.call('ZADD', K.bodies, text(math.floor(now / 1000)), entry)
+  has_now(K.bodies)
+end
+
+local digit, out = tostring(p), {'ok', 0}
+for name, value, vars, metadata, child in each() do
+  made = made + 1
+  local command = {'XADD', stream, '*', '@of', entry, '@n', tostring(made), name, value}
+  local function add(field, given_) command[#command + 1] = field; command[#command + 1] = given_ end
+  if vars ~= '' then add('vars', vars) end
+  if metadata ~= '' then add('metadata', metadata) end
+  if child ~= '' then add('id', child) end
+  out[#out + 1] = digit .. redis.call(unpack(command))
+end
+redis.call('HSET', key, 'made', made)
+out[2] = made
+if made >= all then
+  out[1] = 'done'
+  remove(entry, stream, id)
+  count('total:expanded', 1)
+  event('email.expanded', producer, entry, event_id, now, with(tail, '"children":' .. all))
+end
+return out

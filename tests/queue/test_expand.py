@@ -1,0 +1,345 @@
+"""expand.lua: one mail becomes several, whose body is kept while one of them lives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from conftest import MakeSpool
+from mailroom import Lease, Mailroom, ident
+from redis.exceptions import ResponseError
+
+from streamq.queue.check import Wrong, check
+from streamq.queue.scripts import ChildRow, Expanded
+from streamq.worker.link import is_full
+
+pytestmark = [pytest.mark.usefixtures("any_server_url")]
+FIELDS = {b"from": b"shop@example.com", b"subject": b"Hi", b"text": b"Hello", b"id": b"a1", b"tenant": b"acme"}
+TO = [f"bob{n}@example.net" for n in range(1, 6)]
+
+
+async def parent(room: Mailroom, consumer: str = "w1", **known: str) -> Lease:
+    """A mail with five recipients, leased to be expanded."""
+    entry = await room.add(id="a1", tenant="acme", to=",".join(TO), text="Hello", **known)
+    await room.read(consumer)
+    found = await room.admit(entry, consumer=consumer, kind="expand", lane="", id="a1", seen=ident("a1", "acme"))
+    assert found.statuses == [("go", b"", "")]
+    return Lease(entry, found.token, consumer)
+
+
+async def expand(
+    room: Mailroom, lease: Lease, to: Sequence[str] = TO, start: int = 0, many: int = 5, *, verb: str = "more"
+) -> Expanded:
+    rows = [ChildRow("envelope_to", address.encode()) for address in to[start : start + many]]
+    return await room.scripts.expand(
+        lease.consumer,
+        lease.entry,
+        lease.token,
+        "a1",
+        b'"tag":1',
+        rows,
+        verb=verb,
+        upload="up",
+        all_=len(to),
+        start=start,
+    )
+
+
+async def expanded(room: Mailroom, lease: Lease, many: int = 5) -> list[str]:
+    """With `many` of its children made."""
+    await room.spool.bodies.upload("up", FIELDS, False)
+    return (await expand(room, lease, many=many)).children
+
+
+async def tail_of(room: Mailroom, child: str) -> bytes:
+    [entry] = await room.spool.fetch([child])
+    assert entry is not None
+    return b'"parent":"%b"' % entry.parent.encode()
+
+
+async def end(room: Mailroom, op: str, child: str) -> str:
+    await room.read()
+    tail = await tail_of(room, child)
+    found = await room.admit(child, tail=tail)
+    assert found.statuses[0][0] == "go"
+    kept = {"class": "policy"} if op == "dead" else {}  # a class that keeps bodies
+    row = room.end(op, Lease(child, found.token, "w1"), tail=tail, **kept)
+    return (await room.scripts.settle("w1", [row])).statuses[0]
+
+
+async def test_children_are_mails_of_their_own_and_share_the_rest(room: Mailroom) -> None:
+    lease = await parent(room)
+    assert await expand(room, lease) == Expanded("upload", 0, [])
+    await room.spool.bodies.upload("up", FIELDS, False)
+    found = await expand(room, lease)
+    assert (found.status, found.made, len(found.children)) == ("done", 5, 5)
+    assert await room.states() == dict.fromkeys(found.children, "waiting")
+    fetched = await room.spool.fetch(found.children)
+    for nth, (entry, to) in enumerate(zip(fetched, TO, strict=True), 1):
+        assert entry is not None
+        assert (entry.parent, entry.stamp) == (lease.entry, lease.entry)
+        assert entry.fields == {**FIELDS, b"envelope_to": to.encode(), b"id": b"a1#%d" % nth}
+    event = (await room.events())[-1]
+    assert (event.kind, event.id, event.data["children"], event.data["tag"]) == ("email.expanded", "a1", 5, 1)
+    assert await room.count("total:expanded") == 1
+    for child in found.children:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.states() == {}
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_it_goes_on_where_it_ended(room: Mailroom) -> None:
+    lease = await parent(room)
+    first = await expanded(room, lease, 2)
+    assert await expand(room, lease) == Expanded("resume", 2, [])
+    assert (await room.survey()).depth == {"leased": 1, "waiting": 2}
+    second = await expand(room, lease, start=2)
+    assert (second.status, second.made, len(second.children)) == ("done", 5, 3)
+    for child in (*first, *second.children):
+        assert await end(room, "sent", child) == "ok"
+
+
+async def test_another_worker_goes_on(room: Mailroom) -> None:
+    lease = await parent(room)
+    first = await expanded(room, lease, 2)
+    await room.silent(lease.entry, "w1")
+    found = await room.reclaim("w2")
+    [(entry, _, _)] = found.leases
+    other = Lease(entry, found.token, "w2")
+    assert (await expand(room, lease, start=2)).status == "fenced"
+    await room.spool.bodies.upload("late", {b"text": b"other"}, False)  # of the one that stood still: nobody's
+    second = await expand(room, other, start=2)
+    assert (second.status, len(second.children)) == ("done", 3)
+    for child in (*first, *second.children):
+        assert await end(room, "sent", child) == "ok"
+    assert (await expand(room, other, start=5)).status == "gone"
+    await room.do("DEL", room.keys.body("late"))
+
+
+async def test_children_may_end_before_the_last_is_made(room: Mailroom) -> None:
+    lease = await parent(room)
+    first = await expanded(room, lease, 2)
+    for child in first:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.do("HGET", room.keys.body(lease.entry), "left") == b"3"
+    for child in (await expand(room, lease, start=2)).children:
+        assert await end(room, "sent", child) == "ok"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "bounce"])
+@pytest.mark.parametrize("made", [0, 2])
+async def test_an_end_of_the_parent_reaches_those_that_are_not_made(room: Mailroom, verb: str, made: int) -> None:
+    lease = await parent(room)
+    children = await expanded(room, lease, made) if made else []
+    assert await room.moved(verb, lease.entry) == ["intended"]
+    found = await expand(room, lease, start=made)
+    assert (found.status, found.children) == ({"cancel": "cancelled", "bounce": "bounced"}[verb], [])
+    assert await room.states() == dict.fromkeys(children, "waiting")
+    assert (await room.kinds())[-1] == f"email.{found.status}"
+    assert await room.scripts.find([("acme", "a1")]) == [""]  # its id is free
+    for child in children:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry)) == 0
+
+
+@pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])
+async def test_a_parent_may_end_while_it_is_scheduled(room: Mailroom, verb: str) -> None:
+    lease = await parent(room)
+    children = await expanded(room, lease, 2)
+    assert (await expand(room, lease, start=2, verb="back")).status == "ok"
+    assert (await room.survey()).depth == {"scheduled": 1, "waiting": 2}
+    await room.moved(verb, lease.entry)
+    for child in children:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.states() == {}
+
+
+async def test_hold_keeps_what_is_not_made(room: Mailroom) -> None:
+    lease = await parent(room)
+    await expanded(room, lease, 2)
+    assert await room.moved("hold", lease.entry) == ["intended"]
+    assert (await expand(room, lease, start=2)).status == "held"
+    assert (await room.survey()).depth == {"held": 1, "waiting": 2}
+    assert await room.moved("unhold", lease.entry) == ["scheduled"]
+    [(again, leased)] = await room.taken()
+    assert (leased.entry, leased.way) == (lease.entry, "")
+    found = await expand(room, again, start=2)
+    assert (found.status, found.made) == ("done", 5)
+    for child in await room.states():
+        assert await end(room, "sent", child) == "ok"
+
+
+@pytest.mark.parametrize("op", ["sent", "dead"])
+async def test_every_end_of_a_child_lets_go_of_the_body(room: Mailroom, op: str) -> None:
+    lease = await parent(room)
+    for child in await expanded(room, lease):
+        assert await end(room, op, child) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+@pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])
+@pytest.mark.parametrize("state", ["waiting", "scheduled", "parked", "held", "leased"])
+async def test_an_operator_s_end_of_a_child_lets_go_of_the_body(room: Mailroom, verb: str, state: str) -> None:
+    lease = await parent(room)
+    [child, *others] = await expanded(room, lease)
+    if state != "waiting":
+        await room.read()
+    tail = await tail_of(room, child)
+    held = Lease(child, 0, "w1")
+    match state:
+        case "scheduled":
+            assert await room.admitted(child, due=room.now + 60_000, tail=tail) == ["scheduled"]
+        case "held":
+            assert await room.admitted(child, kind="hold", why=b'{"reason":"r","class":"c"}', tail=tail) == ["held"]
+        case "parked" | "leased":
+            held = Lease(child, (await room.admit(child, tail=tail)).token, "w1")
+    if state == "parked":
+        await room.settled("park", held, wait=60_000)
+    await room.moved(verb, child)
+    if state == "leased" and verb != "expire":
+        row = room.end("defer", held, tail=tail)
+        assert (await room.scripts.settle("w1", [row])).statuses[0] in {"cancelled", "bounced"}
+    for other in (*others, *((child,) if await room.state(child) else ())):
+        if other == child:
+            assert (await room.scripts.settle("w1", [room.end("sent", held, tail=tail)])).statuses == ["ok"]
+        else:
+            assert await end(room, "sent", other) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_a_dead_letter_of_a_child_stands_by_itself(room: Mailroom) -> None:
+    lease = await parent(room)
+    children = await expanded(room, lease)
+    for child in children:
+        assert await end(room, "dead", child) == "ok"
+    (letter, fields), *_ = await room.letters()
+    assert fields["dead_entry"] == children[0]
+    kept = {name: fields[name] for name in ("from", "subject", "text", "id", "tenant", "envelope_to")}
+    assert kept == {
+        "from": "shop@example.com",
+        "subject": "Hi",
+        "text": "Hello",
+        "id": "a1#1",
+        "tenant": "acme",
+        "envelope_to": TO[0],
+    }
+    [again] = await room.scripts.requeue([letter])
+    [fetched] = await room.spool.fetch([again])
+    assert fetched is not None
+    assert fetched.fields == {**FIELDS, b"id": b"a1#1", b"envelope_to": TO[0].encode()}
+    assert await end_plain(room, again) == "ok"
+
+
+async def end_plain(room: Mailroom, entry: str) -> str:
+    await room.read()
+    found = await room.admit(entry)
+    return await room.settled("sent", Lease(entry, found.token, "w1"))
+
+
+async def test_what_is_sensitive_for_all_is_for_each(room: Mailroom) -> None:
+    lease = await parent(room)
+    await room.spool.bodies.upload("up", {**FIELDS, b"sensitive": b"1"}, False)
+    for child in (await expand(room, lease)).children:
+        assert await end(room, "dead", child) == "ok"
+    for _, fields in await room.letters():
+        assert "text" not in fields
+        assert fields["sensitive"] == "1"
+
+
+async def test_what_is_said_of_both_becomes_one(room: Mailroom) -> None:
+    lease = await parent(room)
+    await room.spool.bodies.upload("up", {**FIELDS, b"vars": b'{"a":1, "b":2}', b"metadata": b"{}"}, True)
+    rows = [
+        ChildRow("to", b"x@example.net", b'{"b":3}', b'{"c":"d"}', b"own"),
+        ChildRow("to", b"y@example.net", b"{}"),
+        ChildRow("to", b"z@example.net"),
+    ]
+    found = await room.scripts.expand("w1", lease.entry, lease.token, "a1", b"", rows, upload="up", all_=3)
+    fetched = await room.spool.fetch(found.children)
+    merged = [dict(entry.fields) for entry in fetched if entry is not None]
+    assert [entry.stamp for entry in fetched if entry is not None] == [f"{lease.entry}#{n}" for n in (1, 2, 3)]
+    assert [each[b"vars"] for each in merged] == [b'{"a":1, "b":2,"b":3}', b'{"a":1, "b":2}', b'{"a":1, "b":2}']
+    assert [each[b"metadata"] for each in merged] == [b'{"c":"d"}', b"{}", b"{}"]
+    assert [each[b"id"] for each in merged] == [b"own", b"a1#2", b"a1#3"]
+    for child in found.children:
+        assert await end(room, "dead", child) == "ok"
+    letters = [fields for _, fields in await room.letters()]
+    assert [
+        {name.encode(): value.encode() for name, value in each.items() if name.encode() in merged[0]}
+        for each in letters
+    ] == merged
+
+
+async def test_a_large_shared_field_stays_out_of_dead_letters(room: Mailroom) -> None:
+    lease = await parent(room)
+    await room.spool.bodies.upload("up", {**FIELDS, b"html": b"x" * 65_537}, False)
+    for child in (await expand(room, lease)).children:
+        assert await end(room, "dead", child) == "ok"
+    for _, fields in await room.letters():
+        assert "html" not in fields
+        assert (fields["text"], fields["dead_body"]) == ("Hello", "dropped")
+
+
+async def test_full_memory_stops_it_before_it_changes_anything(make_spool: MakeSpool) -> None:
+    room = Mailroom(await make_spool())
+    lease = await parent(room)
+    await room.spool.bodies.upload("up", FIELDS, False)
+    before = await room.do("CONFIG", "GET", "maxmemory")
+    await room.do("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(ResponseError, match="maxmemory") as raised:
+            await expand(room, lease)
+        assert is_full(raised.value)
+    finally:
+        await room.do("CONFIG", "SET", "maxmemory", before[1])
+    assert await room.states() == {lease.entry: "leased"}
+    for child in (await expand(room, lease)).children:
+        assert await end(room, "sent", child) == "ok"
+
+
+async def test_a_child_that_is_a_duplicate_lets_go_of_the_body(room: Mailroom) -> None:
+    lease = await parent(room)
+    children = await expanded(room, lease)
+    await room.read()
+    tails = [await tail_of(room, child) for child in children]
+    rows = [room.row(child, seen=ident("same"), tail=tail) for child, tail in zip(children, tails, strict=True)]
+    found = await room.admit(*rows)
+    assert [status for status, *_ in found.statuses] == ["go", *["duplicate"] * 4]
+    row = room.end("sent", Lease(children[0], found.token, "w1"), tail=tails[0])
+    assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_check_finds_a_wrong_count_of_children_and_mends_it(room: Mailroom) -> None:
+    lease = await parent(room)
+    first = await expanded(room, lease, 2)
+    assert (await check(room.spool)).clean
+    body = room.keys.body(lease.entry)
+    await room.do("HSET", body, "left", "9")
+    found = await check(room.spool)
+    assert found.wrong == [Wrong(lease.entry, "body:9:5")]
+    assert (await check(room.spool, repair=True)).repaired == 1
+    assert await room.do("HGET", body, "left") == b"5"
+    rest = (await expand(room, lease, start=2)).children
+    await room.do("XDEL", room.keys.stream("normal"), rest[0][1:])  # behind our back: nobody counts it
+    assert (await check(room.spool)).wrong == [Wrong(lease.entry, "body:5:4")]
+    assert (await check(room.spool, repair=True)).repaired == 1
+    for child in (*first, *rest[1:]):
+        assert await end(room, "sent", child) == "ok"
+
+
+async def test_check_lets_go_of_a_body_that_nobody_shares(room: Mailroom) -> None:
+    lease = await parent(room)
+    for child in await expanded(room, lease):
+        await room.do("XDEL", room.keys.stream("normal"), child[1:])
+    assert (await check(room.spool, repair=True)).wrong == [Wrong(lease.entry, "body:5:0")]
+    assert (await check(room.spool)).clean
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_nothing_is_mended_that_has_changed_since(room: Mailroom) -> None:
+    lease = await parent(room)
+    children = await expanded(room, lease)
+    assert await room.scripts.repair([(lease.entry, "body:9:1")]) == 0
+    for child in children:
+        assert await end(room, "sent", child) == "ok"
