@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from streamq.cli.app import open_queue, run_async
+from streamq.cli.app import Json, open_queue, run_async
 from streamq.cli.choice import All
 from streamq.cli.dead import Class, Ids, dead, of_class, one_way, sizes_of
-from streamq.cli.terminal import console, emit_line, note
+from streamq.cli.terminal import console, emit, emit_line, note
 from streamq.errors import MailError, SettingsError
 from streamq.mail import parse
 from streamq.queue.letters import DeadLetter, dead_letter
@@ -35,6 +35,7 @@ def export(
     eml: Annotated[
         Path | None, typer.Option("--eml", help="messages, a file <id>.eml each, into this directory", metavar="DIR")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Copy them: JSON lines on standard output, or messages as they would be sent. They stay where they are."""
     one_way("export", ids, class_, everything)
@@ -47,7 +48,7 @@ def export(
                 async for letter in _chosen(spool, ids, class_):
                     emit_line({"letter": letter.letter, "fields": _shown(letter.fields)})
                 return True
-            return await _messages(spool, _chosen(spool, ids, class_), eml)
+            return await _messages(spool, _chosen(spool, ids, class_), eml, json)
 
     if not run_async(run):
         raise typer.Exit(1)
@@ -76,7 +77,7 @@ def _text(value: bytes) -> object:
         return {"base64": base64.b64encode(value).decode("ascii")}
 
 
-async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Path) -> bool:
+async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Path, json: bool) -> bool:
     """A file for each that is, or was, a message; False where one is none."""
     written = heads = none = 0
     async for letter in letters:
@@ -87,6 +88,9 @@ async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Pa
         _write(folder / f"{letter.letter}.eml", content)
         written += 1
         heads += b"dead_body" in letter.fields
+    if json:
+        emit({"exported": written, "without_body": heads, "no_message": none})
+        return not none
     console.print(f"exported {written:,} messages")
     if heads:
         note(f"without their bodies, which were not kept: {heads:,}")

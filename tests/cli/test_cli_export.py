@@ -70,6 +70,8 @@ async def test_what_is_no_message_is_counted(queue: Mailroom, tmp_path: Path) ->
     said = await streamq("dead", "export", "--all", "--eml", str(tmp_path))
     assert (said.code, said.out) == (1, "exported 1 messages\n")
     assert said.err == "not exported: 2 that are no messages (JSON lines have them)\n"
+    said = await streamq("dead", "export", "--all", "--eml", str(tmp_path), "--json")
+    assert (said.code, said.json) == (1, {"exported": 1, "without_body": 0, "no_message": 2})
     assert len(os.listdir(tmp_path)) == 1
 
 
