@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class _Order:
         if not self.dry_run and len(self.ids) > 1 and not self.yes:
             ask(f"{self.verb} {len(entries) + len(unseen):,} mails?")
         for text in unseen:
-            await self._rule(spool, text)
+            entries += await self._rule(spool, text)
         at_ms = await self._at_ms(spool)
         done = Counter[str]() if self.dry_run else await apply(spool, self.verb, entries, at_ms=at_ms)
         self._say(done, len(entries))
@@ -96,7 +97,9 @@ class _Order:
             return await has_rule(spool, id_rule(text, self.choice.tenant))
         return self.verb in DONE
 
-    async def _rule(self, spool: Spool, text: str) -> None:
+    async def _rule(self, spool: Spool, text: str) -> list[str]:
+        """For an id that was not seen yet. Its entry, if it came between the look and the rule: admission, which
+        carries rules out, had looked at it by then."""
         name = id_rule(text, self.choice.tenant)
         if self.verb == "unhold":
             said = "not seen yet; what was asked for it is forgotten"
@@ -106,7 +109,12 @@ class _Order:
             said = f"not seen yet, or ended unsent; {DONE[self.verb]} when it comes, unless `streamq unhold` says no"
             if not self.dry_run:
                 await set_rule(spool, name, self.verb)
+                with contextlib.suppress(NotFound):
+                    entry = await locate(spool, text, self.choice.tenant)
+                    await unset_rule(spool, name)
+                    return [entry]
         self.rules[text] = said
+        return []
 
     async def _by_choice(self, spool: Spool) -> bool:
         rule = self.choice.rule

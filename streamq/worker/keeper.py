@@ -13,7 +13,7 @@ from streamq.mail import able
 from streamq.queue.connection import command
 from streamq.queue.letters import trim_dead
 from streamq.queue.reports import fetch_reports
-from streamq.queue.scripts import Leased, SettleRow
+from streamq.queue.scripts import Leased, SettleRow, why
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
 from streamq.settings import Settings
@@ -21,6 +21,7 @@ from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
+from streamq.worker.outcome import hash_of
 from streamq.worker.releaser import Releaser
 
 __all__ = ["Keeper"]
@@ -149,7 +150,8 @@ class Keeper:
                     rows.append(SettleRow("hold", entry.entry, token, "", name, "email.held", mail.event, said))
                 elif policy == "assume_delivered":
                     tail = mail.event + b',"class":"ambiguous"'
-                    rows.append(SettleRow("sent", entry.entry, token, "", name, "email.relayed", tail))
+                    known = why(**hash_of(mail))
+                    rows.append(SettleRow("sent", entry.entry, token, "", name, "email.relayed", tail, known))
             if rows:
                 await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
                 settled = {row.entry for row in rows}

@@ -15,7 +15,7 @@ from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
 from streamq.worker.sameness import same_words
 
-__all__ = ["BOUNCING", "EXPIRING", "Outcomes", "ending"]
+__all__ = ["BOUNCING", "EXPIRING", "Outcomes", "ending", "hash_of"]
 
 HINT_MOST_MS = 4 * 3_600_000
 PARKS_MOST = 2
@@ -63,7 +63,8 @@ class Outcomes:
         self._parks.pop(delivery.way, None)
         tail = self.tail(delivery, report, now_ms)
         if report.action is Action.SENT:
-            return self._made(delivery, "sent", "email.relayed", tail, _hashed(delivery))
+            known = _hash(delivery)
+            return self._made(delivery, "sent", "email.relayed", tail, why(**known) if known else b"")
         if report.action is Action.FAIL:
             said = why(
                 reason=f"{report.stage}: {report.reply or report.klass}",
@@ -77,7 +78,7 @@ class Outcomes:
         if report.action is Action.AMBIGUOUS:
             policy = delivery.mail.on_ambiguous or self.settings.on_ambiguous
             if policy == "assume_delivered":
-                return self._made(delivery, "sent", "email.relayed", tail, why(ambiguous=True))
+                return self._made(delivery, "sent", "email.relayed", tail, why(ambiguous=True, **_hash(delivery)))
             if policy == "hold":
                 said = why(
                     reason="ambiguous: the dot went out, no reply came", ambiguous=True, **{"class": "ambiguous"}
@@ -192,10 +193,13 @@ class Outcomes:
         return self._made(delivery, "park", "", b"", why(wait=max(wait, hint), **own))
 
 
-def _hashed(delivery: Delivery) -> bytes:
+def _hash(delivery: Delivery) -> dict[str, int]:
+    return hash_of(delivery.mail) if delivery.unhashed else {}
+
+
+def hash_of(mail: Mail) -> dict[str, int]:
     """What `sent` tells of a mail that may have been parked unlooked-at, where its producer named it. (One with a
     tenant never is.)"""
-    mail = delivery.mail
-    if not delivery.unhashed or mail.id is None or mail.tenant is not None:
-        return b""
-    return why(hash=int.from_bytes(mail.content_hash))
+    if mail.id is None or mail.tenant is not None:
+        return {}
+    return {"hash": int.from_bytes(mail.content_hash)}

@@ -6,7 +6,7 @@ import asyncio
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from streamq.mail import Mail
@@ -20,7 +20,7 @@ from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes
 
 __all__ = ["Settler"]
 
-BURIED_BYTES = 4_000_000  # dead letters travel through the script: so many bytes a call
+BURIED_BYTES = 4_000_000  # what travels through a script: dead letters, and what ends again
 REPORT_BYTES = 20_000  # of a report, at the most and roughly
 RING_SECONDS = 10.0
 RING_MOST = 50_000
@@ -37,6 +37,7 @@ class _Final:
     at: float
     row: SettleRow
     content: int
+    size: int
 
 
 class Settler:
@@ -133,7 +134,7 @@ class Settler:
             if status == BROKEN:
                 self.broken(row.way)
             if status == "ok" and row.op in FINAL:
-                self._ring.append(_Final(now, row, zlib.crc32(delivery.content)))
+                self._ring.append(_Final(now, row, zlib.crc32(delivery.content), delivery.mail.size))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
         if any(row.op in JUDGED for row in rows):
@@ -146,8 +147,7 @@ class Settler:
         now_ms = time.time_ns() // 1_000_000
         young = [final for final in self._ring if final.at >= self.link.down_since - RING_SECONDS]
         again = 0
-        for start in range(0, len(young), BATCH):
-            part = young[start : start + BATCH]
+        for part in _parts(young):
             found = await self.spool.fetch([final.row.entry for final in part])
             rows = [
                 ResettleRow(
@@ -168,3 +168,17 @@ class Settler:
     def _same(self, entry: Entry, content: int) -> Mail | None:
         mail = self.judge(entry)
         return mail if mail is not None and zlib.crc32(mail.content()) == content else None
+
+
+def _parts(finals: Iterable[_Final]) -> Iterator[list[_Final]]:
+    """As many mails, or bytes, as come back in one reply and travel through one script."""
+    part: list[_Final] = []
+    size = 0
+    for final in finals:
+        size += final.size
+        if part and (len(part) == BATCH or size > BURIED_BYTES):
+            yield part
+            part, size = [], final.size
+        part.append(final)
+    if part:
+        yield part

@@ -17,7 +17,7 @@ from streamq.worker.link import Link
 
 __all__ = ["Sifter"]
 
-LEAST = 10  # mails of a read that say something
+LEAST = 10  # mails that say something
 MEAN_MOST = 65_536  # bytes: larger mails travel through no script
 REST_SECONDS = 1.0  # after one that did
 
@@ -32,11 +32,16 @@ class Sifter:
         self.consumer = consumer
         self.admission = admission
         self.sifts: set[str] = set()
+        self._few: dict[str, tuple[int, int]] = {}  # priority → read, parked
         self._rests_until: dict[str, float] = {}  # priority → loop time
 
     def note(self, name: str, read: int, parked: int) -> None:
-        """Of so many that were read of a priority, so many were parked: is this the way to read on?"""
-        if self.admission.intake.plain_route is not None and read >= LEAST and parked * 2 >= read:
+        """Of so many that were read of a priority, so many were parked: is this the way to read on? Few say nothing by
+        themselves, and a worker that is full reads one or two at a time."""
+        few, shut = self._few.pop(name, (0, 0))
+        if read and few + read < LEAST:
+            self._few[name] = few + read, shut + parked
+        elif read and self.admission.intake.plain_route is not None and (shut + parked) * 2 >= few + read:
             self.sifts.add(name)
         else:
             self.sifts.discard(name)

@@ -8,7 +8,8 @@ from mailroom import Lease, Mailroom, ident
 from cli.conftest import Fill, hostile
 from cli.shell import steers, streamq
 from streamq.queue.connection import pipelined
-from streamq.queue.steer import rules
+from streamq.queue.spool import Spool
+from streamq.queue.steer import rules, set_rule
 
 pytestmark = pytest.mark.leaves_mail
 VERBS = ("retry", "hold", "unhold", "cancel", "bounce")
@@ -122,6 +123,27 @@ async def test_an_id_not_seen_yet_becomes_a_rule(queue: Mailroom, verb: str, don
     entry = await queue.add(id="a1")
     await queue.read()
     assert await queue.admitted(entry, id="a1", seen=ident("a1")) == [done]
+
+
+@pytest.mark.parametrize(("verb", "done"), [("hold", "held"), ("cancel", "cancelled")])
+async def test_an_id_that_comes_between_the_look_and_the_rule_slips_through_neither(
+    queue: Mailroom, monkeypatch: pytest.MonkeyPatch, verb: str, done: str
+) -> None:
+    """Its lane is closed: it would wait there, and go."""
+
+    async def late(spool: Spool, name: str, asked: str) -> None:
+        meanwhile = Mailroom(spool)
+        await meanwhile.parked()
+        entry = await meanwhile.add(id="a1")
+        await meanwhile.read()
+        assert await meanwhile.admitted(entry, id="a1", seen=ident("a1")) == ["parked"]
+        await set_rule(spool, name, asked)
+
+    monkeypatch.setattr("streamq.cli.steer.set_rule", late)
+    said = await streamq(verb, "a1")
+    assert (said.code, said.out) == (0, f"{verb}: 1 {done}\n")
+    assert await rules(queue.spool) == {}
+    assert sorted((await queue.states()).values()) == (["held", "parked"] if verb == "hold" else ["parked"])
 
 
 async def test_such_a_rule_is_forgotten_by_unhold(queue: Mailroom) -> None:

@@ -348,3 +348,13 @@ async def test_an_id_of_any_size_is_no_duplicate_of_itself(room: Mailroom, id_: 
     assert await room.admitted(room.row(entry, seen=ident("a1"))) == ["go"]
     assert await room.admitted(room.row(entry, seen=ident("a1"))) == ["go"]
     assert await room.scripts.find([(None, "a1")]) == [entry]
+
+
+async def test_a_batch_forgets_deadlines_that_it_noted_itself(room: Mailroom) -> None:
+    """What hangs on a mail is looked for once a script: the first one that ended had nothing."""
+    first, second = [await room.add() for _ in range(2)]
+    await room.read()
+    said = why(reason="because", **{"class": "malformed"})
+    rows = [room.row(first, kind="dead", why=said), room.row(second, expires=room.now + DAY, deadline=room.now)]
+    assert await room.admitted(*rows) == ["dead", "expired"]
+    assert await room.do("EXISTS", room.keys.expiry) == 0

@@ -284,8 +284,10 @@ async def test_a_slower_clock_turns_no_time_back(room: Mailroom) -> None:
     room.tick(-59_000)
     found = await room.admit(second)
     assert (found.statuses[0][0], found.now_us, found.next_us) == ("parked", ahead, ahead + 1_000_000)
+    assert (await room.release()).now_us == ahead, "nor does the second call"
     room.tick(-600_000)
     assert (await room.release()).now_us == room.now * 1000
+    assert 0 < await room.do("PTTL", room.keys.clock) <= 60_000
 
 
 async def test_a_mass_of_retries_holds_up_no_lane_and_no_lane_a_retry(room: Mailroom) -> None:

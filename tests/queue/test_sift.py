@@ -76,6 +76,24 @@ async def test_a_newcomer_does_not_overtake_its_lane_and_a_better_priority_may(r
     assert await room.released() == [waits]
 
 
+async def test_a_newcomer_brings_the_next_visit_of_its_lane_not_forward(room: Mailroom) -> None:
+    await room.parked(lane=SLOW)  # for a minute, though its lane has a free slot
+    await room.add(to="a@slow.example")
+    found = await sift(room)
+    assert (found.parked, found.next_us) == (1, (START + 60_000) * 1000)
+    assert await room.released() == []
+
+
+async def test_the_soonest_visit_of_all_lanes_is_told(room: Mailroom) -> None:
+    for n in (5, 1, 4, 2, 6, 3):
+        await room.do("HSET", room.keys.limits, f"*|s{n}.example", "1:60000000")
+        tat = (START + n * 10_000) * 1000
+        await room.do("HSET", room.keys.limit(f"main|s{n}.example"), "60000000", f"{tat}:62000000")
+        await room.add(to=f"bob@s{n}.example")
+    found = await sift(room)
+    assert (found.parked, found.next_us) == (6, (START + 8_000) * 1000)
+
+
 async def test_room_and_most_bound_a_call(room: Mailroom) -> None:
     await slow(room)
     for n in range(30):
@@ -86,6 +104,9 @@ async def test_room_and_most_bound_a_call(room: Mailroom) -> None:
     assert (found.visited, found.parked) == (4, 4)
     found = await sift(room, room_for=0)
     assert (found.visited, found.parked) == (0, 0)
+    for n in range(101):
+        await room.add(to=f"{n}@slow.example")
+    assert (await sift(room, most=1000)).visited == 100
 
 
 async def test_one_large_mail_ends_a_call(room: Mailroom) -> None:
@@ -96,6 +117,16 @@ async def test_one_large_mail_ends_a_call(room: Mailroom) -> None:
     assert (found.visited, found.parked, found.large) == (3, 3, True)
     found = await sift(room)
     assert (found.visited, found.parked, found.large) == (1, 1, False)
+
+
+async def test_a_large_one_with_an_id_is_hashed_before_it_parks(room: Mailroom) -> None:
+    """A hundred mails under the id of one of 25 MB, each compared with it, would hold up the server for seconds."""
+    await slow(room)
+    small, large = [await room.add(envelope_to="bob@slow.example", raw="x" * n, id=f"a{n}") for n in (60_000, 70_000)]
+    found = await sift(room)
+    assert [entry for entry, _ in found.taken] == [large]
+    assert await room.states() == {small: "parked", large: "leased"}
+    assert found.large
 
 
 async def test_a_million_bytes_end_a_call(room: Mailroom) -> None:
@@ -285,6 +316,73 @@ async def test_a_mail_that_was_looked_at_when_it_went_is_told_from_another(room:
     assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
 
 
+async def test_a_window_that_has_passed_makes_no_difference(room: Mailroom) -> None:
+    """An id is known for one to two windows, and in the second one stands where it was noted in the first."""
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    sent, cancelled = [await room.add(**fields, id=name) for name in ("a1", "a2")]
+    await sift(room)
+    room.tick(DAY)
+    lease = await turn(room)
+    assert lease.entry == sent
+    row = room.end("sent", lease, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
+    await room.scripts.settle("w1", [row])
+    assert await again(room, **fields) == "duplicate"
+    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
+    assert await room.scripts.find([(None, "a2")]) == [cancelled]
+    await room.move("cancel", cancelled)
+    assert await room.scripts.find([(None, "a2")]) == [""]
+
+
+async def test_ids_are_forgotten_by_themselves(room: Mailroom) -> None:
+    await slow(room)
+    await room.add(to="bob@slow.example", id="a1")
+    await sift(room)
+    [key] = await room.do("KEYS", f"{room.keys.prefix}seen:*")
+    assert 2 * DAY - 60_000 < await room.do("PTTL", key) <= 2 * DAY
+
+
+async def test_an_id_that_has_another_owner_by_now_stays_the_others(room: Mailroom) -> None:
+    """The first one waited for longer than its id was known."""
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    first = await room.add(**fields, id="a1")
+    await sift(room)
+    room.tick(2 * DAY)
+    assert await again(room, **fields) == "go"
+    [second] = set(await room.states()) - {first}
+    lease = await turn(room)
+    row = room.end("sent", lease, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
+    assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
+    assert await room.scripts.find([(None, "a1")]) == [second]
+
+
+async def test_a_mail_that_was_compared_is_told_from_another_from_then_on(room: Mailroom) -> None:
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    await room.add(**fields, id="a1")
+    await sift(room)
+    assert await again(room, **fields) == "duplicate"
+    await room.settled("sent", await turn(room))  # by a worker that says nothing of its content
+    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
+
+
+async def test_so_is_one_whose_250_came_after_its_lease_was_lost(room: Mailroom) -> None:
+    """Its next owner's admission ends it before it looks at its id."""
+    await slow(room)
+    fields = {"to": "bob@slow.example", "subject": "Hi"}
+    entry = await room.add(**fields, id="a1")
+    await sift(room)
+    late = await turn(room)
+    await room.silent(entry, "w1")
+    assert [name for name, _, _ in (await room.reclaim("w2")).leases] == [entry]
+    row = room.end("sent", late, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
+    assert (await room.scripts.settle("w1", [row])).statuses == ["fenced"]
+    assert await room.admitted(entry, consumer="w2", lane=SLOW, id="a1", seen=ident("a1", **fields)) == ["done"]
+    assert await again(room, **fields) == "duplicate"
+    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
+
+
 async def test_where_nobody_looked_the_same_is_assumed(room: Mailroom) -> None:
     """Nothing is sent twice."""
     await slow(room)
@@ -357,6 +455,38 @@ async def test_the_greatest_id_there_is_ends_nothing(room: Mailroom) -> None:
     await room.scripts.expire([DAY])
     assert (await room.scripts.seek(1, greatest, 10, None, "a1")) == ("", "")
     assert await room.length() == 1
+
+
+ODD = (
+    *("1-1", "10-0", "999999999999-18446744073709551615", "1700000000000-0", "1700000000000-9", "1700000000000-10"),
+    *("1700000000000-255", "1700000000000-256", "1700000000000-258", "1700000000000-65535", "1700000000000-65536"),
+    *("1700000000000-99999", "1700000000000-999999999999999", "1700000000000-1000000000000000"),
+    *("1700000000000-9007199254740993", "1700000000000-18446744073709551615", "1700000000001-0"),
+    *("9999999999999-10", "10000000000000-1", "99999999999999-3"),
+    *("281474976710655-9", "9007199254740993-1", "9007199254740994-1", "18446744073709551615-1"),
+)
+
+
+async def test_ids_that_somebody_gave_keep_every_digit(room: Mailroom) -> None:
+    """Beyond what a Lua number holds, or six bytes; in seen, in the lane, and back."""
+    await slow(room)
+    for id_ in ODD:
+        await room.do("XADD", room.keys.stream("normal"), id_, "to", "bob@slow.example", "id", id_)
+    entries = [f"1{id_}" for id_ in ODD]
+    for id_ in ODD:
+        assert (await sift(room, max_age_ms=2 * START, most=1)).parked == 1, id_
+    assert set(await room.states()) == set(entries)
+    assert await room.scripts.find([(None, id_) for id_ in ODD]) == entries
+    released = []
+    for _ in ODD:
+        room.tick(62_000)
+        released += await room.released()
+    assert set(released) == set(entries)
+    known = {"lane": SLOW, "deadline": 10**18}
+    rows = [room.row(f"1{id_}", id=id_, seen=ident(id_, to="bob@slow.example"), **known) for id_ in ODD]
+    assert set(await room.admitted(*rows)) == {"parked"}
+    assert set(await room.moved("cancel", *entries)) == {"cancelled"}
+    assert await room.scripts.find([(None, id_) for id_ in ODD]) == [""] * len(ODD)
 
 
 # -- one rule in two languages -------------------------------------------------------------------------

@@ -7,14 +7,16 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from conftest import examine
 from crew import Crew, crew
 from servers import Server
 
 from streamq.queue.connection import command, connect
+from streamq.queue.spool import Entry
 
 OwnServer = Callable[..., Server]
 ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -92,6 +94,26 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
         await c.add(id="after")
         await c.until("email.relayed", "after")
     assert await _left(server) == []
+
+
+async def test_large_mails_are_looked_for_few_at_a_time(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a server came back: a hundred of 25 MB would be one reply."""
+    async with crew(server_url) as c:
+        worker = await c.worker()
+        for number in range(5):
+            await c.add(id=f"large{number}", text="x\n" * 900_000)
+        await c.until("email.relayed", many=5)
+        await worker.settler.flushed()
+        asked: list[int] = []
+        real = worker.spool.fetch
+
+        async def fetch(entries: Sequence[str]) -> list[Entry | None]:
+            asked.append(len(entries))
+            return await real(entries)
+
+        monkeypatch.setattr(worker.spool, "fetch", fetch)
+        assert await worker.settler.replay() == 0
+        assert 0 < max(asked) <= 2
 
 
 async def test_killed_connections_lose_nothing(server_url: str) -> None:

@@ -271,6 +271,16 @@ def test_an_ambiguous_end_follows_the_policy(policy: str, op: str, kind: str) ->
         assert (made.op, made.kind) == (op, kind)
 
 
+def test_a_mail_that_ends_without_a_reply_is_known_by_its_content_all_the_same() -> None:
+    """It may have been parked unlooked-at: its id with other content is no copy of it."""
+    named = mail(id="a1")
+    for end in (report(Action.SENT), report(Action.AMBIGUOUS)):
+        made = row(delivery(named, unhashed=True), end, on_ambiguous="assume_delivered")
+        assert (made.op, arg(made)["hash"]) == ("sent", int.from_bytes(named.content_hash))
+    assert arg(made)["ambiguous"] is True
+    assert "hash" not in arg(row(delivery(named), report(Action.AMBIGUOUS), on_ambiguous="assume_delivered"))
+
+
 def test_an_ambiguous_mail_waits_for_its_retry() -> None:
     made = row(delivery(attempts=1), report(Action.AMBIGUOUS), retry="1s,2s", jitter=0)
     assert arg(made) == {"wait": 2000, "deadline": DEADLINE, "reply": "", "class": "timeout", "ambiguous": True}

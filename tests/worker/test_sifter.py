@@ -45,6 +45,17 @@ async def test_a_burst_in_front_is_parked_by_few_calls(server_url: str, tmp_path
 
 
 @pytest.mark.leaves_mail
+async def test_a_small_hand_reads_few_at_a_time_and_sifts_all_the_same(server_url: str, tmp_path: Path) -> None:
+    async with crew(server_url) as c:
+        await burst(c, 300)
+        await c.add(id="last", to="a@fast.example")
+        calls = await worker(c, slow(tmp_path), in_hand=5)
+        await c.until("email.relayed", "last")
+        assert calls["sift"] <= 6
+        assert calls["admit"] <= 9
+
+
+@pytest.mark.leaves_mail
 async def test_it_stops_where_it_does_not_pay(server_url: str, tmp_path: Path) -> None:
     async with crew(server_url) as c:
         await burst(c, 300)

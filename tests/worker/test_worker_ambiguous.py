@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 from crew import Crew, crew
 
+from streamq.keys import GROUP
 from streamq.queue.connection import command
+from streamq.queue.scripts import MarkRow
 from streamq.queue.steer import apply
 
 
@@ -119,3 +121,32 @@ async def test_the_marks_name_who_is_past_its_dot(server_url: str, pipelining: s
     assert named[-1] == entries[1]
     assert set(named) <= set(entries[:2])
     assert len(one.bodies) == 4
+
+
+async def test_what_is_assumed_to_be_delivered_is_known_by_its_content(server_url: str) -> None:
+    """It was parked unlooked-at, and its worker died past the dot: its id with other content is a conflict."""
+    async with crew(server_url) as c:
+        await dead_past_the_dot(c, await c.add(id="a1"))
+        await c.worker(on_ambiguous="assume_delivered")
+        await c.until("email.relayed", "a1")
+        await c.add(id="a1")
+        await c.until("email.duplicate", "a1")
+        await c.add(id="a1", text="Other")
+        assert [data["class"] for data in await c.until("email.rejected", "a1")] == ["id_conflict"]
+        assert len(c.sink.received) == 0
+
+
+async def dead_past_the_dot(c: Crew, entry: str) -> None:
+    """Its lane was closed, so that it was sifted; then a worker took it from there, marked its dot and died."""
+    keys, lane, scripts = c.spool.keys, "relay|example.net", c.spool.scripts
+    now = int((await command(c.spool.redis, "TIME"))[0]) * 1_000_000
+    await command(c.spool.redis, "HSET", keys.limits, "*|example.net", "1:60000000")
+    await command(c.spool.redis, "HSET", keys.limit(lane), "60000000", f"{now + 120_000_000}:63000000")
+    found = await scripts.sift("dead", int(entry[0]), route="relay", room=1, max_age_ms=60_000, max_bytes=10_000)
+    assert found.parked == 1
+    await command(c.spool.redis, "DEL", keys.limits, keys.limit(lane))
+    await command(c.spool.redis, "ZADD", keys.due("normal"), "XX", 0, lane)
+    released = await scripts.release("dead", 1)
+    assert [lease.entry for lease in released.leases] == [entry]
+    assert await scripts.mark("dead", [MarkRow("relay.1", entry, released.token)]) == ["ok"]
+    await command(c.spool.redis, "XCLAIM", c.spool.stream(entry), GROUP, "dead", 0, entry[1:], "IDLE", 10**7, "JUSTID")

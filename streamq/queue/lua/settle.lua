@@ -52,10 +52,15 @@ local function say_ambiguous(mail)
   event('email.ambiguous', mail.producer, mail.entry, mail.event_id .. '.a', now, mail.tail)
 end
 
+-- How a mail was sent; what its worker knows of its content is noted, whoever holds it by now.
+local function sent_how(arg, entry, producer)
+  local how = arg ~= '' and cjson.decode(arg) or {}
+  if how.hash then hashed(digest_of('', producer), bytes_of(how.hash, 4), entry, now, window) end
+  return how
+end
+
 function op_of.sent(mail)
-  local how = mail.arg ~= '' and cjson.decode(mail.arg) or {}
-  if how.ambiguous then say_ambiguous(mail) end
-  if how.hash then hashed(digest_of('', mail.producer), bytes_of(how.hash, 4), mail.entry, now, window) end
+  if sent_how(mail.arg, mail.entry, mail.producer).ambiguous then say_ambiguous(mail) end
   remove(mail.entry, mail.stream, mail.id, parent_in(mail.tail))
   count('total:' .. mail.kind:match('[^.]*$'), 1)
   event(mail.kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)
@@ -251,6 +256,7 @@ for op, entry, token, lane, producer, kind, tail, arg, way in each() do
       local notes = notes_of(entry)
       notes.sent = tail
       note(entry, notes)
+      sent_how(arg, entry, producer)
       count('late', 1)
     end
     out[#out + 1] = 'fenced'

@@ -1,7 +1,7 @@
 -- sift: reads on where most of what comes goes to closed lanes. Plain mails of those go from waiting to parked
 -- without leaving the server; all others become this consumer's, as XREADGROUP would have made them. No slot is
--- taken here. A mail that was read before, that a rule is for, whose id is known already, or whose time is over is
--- left to admission.
+-- taken here. A mail that was read before, that a rule is for, whose id is known already, that is large and has one, or
+-- whose time is over is left to admission.
 -- needs: base lease index notes seen route limit
 -- KEYS: {streamq}: absent clock counts due held holds lane limit limits meta parked pauses seen stream
 -- ARGV: now consumer window p route room most max_age max_bytes
@@ -28,7 +28,7 @@ if closed > 0 or not last or is_rereading(p, stream) then return {text(now), tex
 -- As glance.py: fields none of which decides when, which way, or by which rule a mail goes.
 local PLAIN = {
   id = 1, raw = 1, envelope_from = 1, envelope_to = 1, from = 1, to = 1, subject = 1, text = 1, html = 1,
-  reply_to = 1, sender = 1, headers = 1, metadata = 1, traceparent = 1, sensitive = 1, on_ambiguous = 1,
+  reply_to = 1, sender = 1, headers = 1, auto_text = 1, attachments = 1, metadata = 1, traceparent = 1, sensitive = 1, on_ambiguous = 1,
 }
 local ADDRESS = "^([%w!#$%%&'*+/=?^_`{|}~.-]+)@([%w.-]+)$"
 local DOT = string.byte('.')
@@ -91,6 +91,7 @@ local in_time = false -- ids grow: behind the first that is new to admission, an
 local taken, ids, at = {}, {}, last
 local visited, parked, next = 0, 0, 0
 local highest -- that is parked
+local LARGE, BYTES_MOST = 65536, 1000000
 
 -- Its bytes.
 local function visit(id, fields)
@@ -103,8 +104,8 @@ local function visit(id, fields)
   local ms, seq
   if parks then
     ms, seq = id_parts(id)
-    if producer ~= '' then
-      parks = not see(digest_of('', producer), pack_id(UNHASHED, digit, ms, seq), now, window)
+    if producer ~= '' then -- a large one is hashed first: whoever has its id, too, would be compared with all of it
+      parks = size <= LARGE and not see(digest_of('', producer), pack_id(UNHASHED, digit, ms, seq), now, window)
     end
   end
   if parks then
@@ -121,7 +122,6 @@ local function visit(id, fields)
 end
 
 -- One at a time: nobody knows how large the next one is, and a hundred of 25 MB would hold up the server for seconds.
-local LARGE, BYTES_MOST = 65536, 1000000
 local size, bytes = 0, 0
 while visited < most and #taken < room and bytes < BYTES_MOST and size <= LARGE do
   local row = behind(stream, at, '+', '1')[1]
