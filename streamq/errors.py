@@ -7,7 +7,8 @@ StreamqError
 ├── MailError               an entry of the spool cannot be sent as it is
 │   ├── MalformedMail       a field breaks its rule → dead letter
 │   ├── UnknownFields       fields that this version does not know → held
-│   └── UnsupportedFields   fields that this version knows and cannot do yet → held
+│   ├── UnsupportedFields   fields that this version knows and cannot do (yet, or as it is installed) → held
+│   └── UnknownTemplate     a template that is not stored → held
 └── QueueError              the queue said no
     ├── QueueFormat         the keys were written by a version that this one cannot read
     └── NotFound            no mail has that ID
@@ -28,6 +29,7 @@ __all__ = [
     "SettingsError",
     "StreamqError",
     "UnknownFields",
+    "UnknownTemplate",
     "UnsupportedFields",
 ]
 
@@ -76,11 +78,19 @@ class UnknownFields(MailError):
 
 
 class UnsupportedFields(MailError):
-    """Fields that this version knows and cannot do yet."""
+    """Fields that this version knows and cannot do, yet or as it is installed."""
 
     def __init__(self, fields: Iterable[str]) -> None:
         self.fields = tuple(sorted(fields))
         super().__init__(f"not built yet: {', '.join(self.fields)}")
+
+
+class UnknownTemplate(MailError):
+    """A template that is not stored, or of which there is no such version."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name[:SHOWN]
+        super().__init__(f"template: no such template: {self.name!r}")
 
 
 class QueueError(StreamqError):

@@ -49,6 +49,8 @@ TABLE = (
     Key("reports", "reports:<sender>", "list", "when the last reports went to one sender (a digest), in ms; expires"),
     Key("body", "body:<entry>", "hash", "what the children of an expanded mail share, and how many are left"),
     Key("bodies", "bodies", "zset", "the mails whose children share a body, by the time of their expansion in ms"),
+    Key("template", "template:<name>", "hash", "a stored template: version → time in ms, and JSON"),
+    Key("templates", "templates", "hash", "stored templates by name → newest version"),
     Key("dead", "dead", "stream", "dead letters"),
     Key("events", "events", "stream", "events, bounded"),
     # Never made: a DEL of it is the first write of scripts that free memory, so that `maxmemory`, which is
@@ -86,6 +88,9 @@ class Keys:
 
     def body(self, entry: str) -> str:
         return f"{self.prefix}body:{entry}"
+
+    def template(self, name: str) -> str:
+        return f"{self.prefix}template:{name}"
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"

@@ -15,7 +15,16 @@ from streamq.queue.connection import command
 __all__ = ["Survey", "leaks", "queues", "survey"]
 
 FIRST_TOKEN = 16  # smaller delivery counts are XREADGROUP's own
-LEFT = {"events", "counts", "lease", "meta", "seen", "dead"}  # what a drained queue may keep, but for TTLs
+LEFT = {
+    "events",
+    "counts",
+    "lease",
+    "meta",
+    "seen",
+    "dead",
+    "template",
+    "templates",
+}  # what a drained queue may keep, but for TTLs
 
 
 @dataclass(slots=True)

@@ -81,6 +81,7 @@ async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Pa
     """A file for each that is, or was, a message; False where one is none."""
     written = heads = none = 0
     async for letter in letters:
+        await spool.templates.know([letter.fields])
         content = _message(spool, letter)
         if content is None:
             none += 1
@@ -109,7 +110,12 @@ def _message(spool: Spool, letter: DeadLetter) -> bytes | None:
         fields[b"raw"] = head + b"\n"
     try:
         mail = parse(
-            fields, entry=entry, at_ms=time_ms(entry), salt=spool.salt, max_bytes=spool.settings.max_mail_bytes
+            fields,
+            entry=entry,
+            at_ms=time_ms(entry),
+            salt=spool.salt,
+            max_bytes=spool.settings.max_mail_bytes,
+            template=spool.templates.find,
         )
     except MailError:
         return None

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 
 from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
+from streamq.mail.building import Find, build
 from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
 from streamq.mail.identity import collapse_digest, content_hash, digest
-from streamq.mail.mail import Mail, Several
-from streamq.mail.message import COMPOSING, Message, read_message
+from streamq.mail.mail import Mail
+from streamq.mail.message import COMPOSING
 from streamq.mail.rules import Given
-from streamq.mail.several import OF, copies, personal, shared_fields
+from streamq.mail.several import OF
+from streamq.mail.template import installed
 from streamq.mail.values import wrong
 
 __all__ = ["BUILT", "LATER", "able", "parse"]
@@ -32,11 +34,7 @@ BUILT = frozenset(
         *(*DSN_FIELDS, b"require_tls"),
     }
 )
-LATER = frozenset(
-    {
-        *(b"template", b"vars"),
-    }
-)
+LATER: frozenset[bytes] = frozenset()
 KNOWN = BUILT | LATER
 IGNORED_PREFIX = b"x_"
 
@@ -48,7 +46,7 @@ ON_AMBIGUOUS = frozenset({b"resend", b"hold", b"assume_delivered"})
 def able(need: str) -> bool:
     """Whether this version can do what a mail was held for: one name out of `UnknownFields.fields` or
     `UnsupportedFields.fields`."""
-    return need.encode("utf-8", "replace") in BUILT
+    return need.encode("utf-8", "replace") in BUILT and (need != "template" or installed())
 
 
 def parse(
@@ -60,20 +58,21 @@ def parse(
     max_bytes: int,
     pii: str = "full",
     parent: str = "",
+    template: Find = lambda name, at_ms: None,
 ) -> Mail:
     """Check an entry's fields; an empty value is no value.
 
     `at_ms` is the entry's time, from which `delay` and `ttl` count; `salt` is the queue's; `max_bytes` caps
     the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
     are merged with what it shares) `parent` is the entry that it came of, `entry` the name by which its message is
-    stamped, `at_ms` its parent's time. Raises UnknownFields, MalformedMail or UnsupportedFields, in this order, and
-    nothing else, whatever the bytes.
+    stamped, `at_ms` its parent's time. `template` finds a stored one. Raises UnknownFields, MalformedMail,
+    UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= KNOWN or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
-        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent)
+        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, template)
     except MalformedMail as found:
         # The reason goes into events and dead letters: it must not say there what they are not to hold
         if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
@@ -96,23 +95,9 @@ def _refuse_unknown(given: Given) -> None:
         raise wrong(b"v", version, "not a version of the field table")
 
 
-NOBODY = b"nobody@recipients.invalid"  # stands where each of `recipients` will
-
-
-def _message(given: Given, entry: str, at_ms: int, salt: bytes) -> tuple[Message, Several | None]:
-    """The message; and, where it is not for one recipient, whom it is for."""
-    later = LATER.intersection(given)
-    if b"recipients" in given:
-        children = personal(given)
-        shared = shared_fields(given)
-        probe = {**shared, children[0].name.encode(): NOBODY}
-        return read_message(probe, later, entry=entry, at_ms=at_ms, salt=salt), Several(children, shared, True)
-    message = read_message(given, later, entry=entry, at_ms=at_ms, salt=salt)
-    children = copies(message.to)
-    return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
-
-
-def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool, parent: str) -> Mail:
+def _mail(
+    given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool, parent: str, template: Find
+) -> Mail:
     if sum(map(len, given.values())) > max_bytes:
         raise _too_large(given, max_bytes)
     mail_id = rules.key(given, b"id")
@@ -125,7 +110,9 @@ def _mail(given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, has
     dsn = read_dsn(given)
     require_tls = read_require_tls(given)
     carried = read_carried(given)
-    (envelope_from, recipients, source, stamped), several = _message(given, entry, at_ms, salt)
+    later = LATER.intersection(given)
+    message, several = build(given, later, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes)
+    envelope_from, recipients, source, stamped = message
     if several is not None and parent:
         raise wrong(b"to", recipients[1].spec if len(recipients) > 1 else "", "more than one address")
     size = source.size

@@ -25,7 +25,7 @@ __all__ = ["COMPOSING", "Message", "read_message"]
 
 COMPOSING = (
     *(b"from", b"sender", b"reply_to", b"to", b"cc", b"bcc", b"subject"),
-    *(b"text", b"html", b"auto_text", b"headers", b"attachments"),
+    *(b"text", b"html", b"auto_text", b"headers", b"attachments", b"template", b"vars"),
 )
 NO_DOMAIN = "localhost"  # of the Message-ID of a mail that names no sender
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -21,6 +21,7 @@ from streamq.errors import MailError
 from streamq.mail import Mail, parse
 from streamq.mail.address import parse_list
 from streamq.mail.report import DELAYED, FAILED, Notice, compose_report
+from streamq.mail.template import Template
 from streamq.queue.connection import pipelined
 from streamq.queue.scripts import SettleRow
 from streamq.queue.spool import Entry, Spool, time_ms
@@ -55,12 +56,18 @@ def is_due(row: SettleRow) -> bool:
 
 
 class Reports:
-    """Composes them. `mta`: the host that reports, where the settings name none."""
+    """Composes them. `template` finds stored templates, for mails that nobody has read yet."""
 
-    def __init__(self, settings: Settings, salt: bytes, mta: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        salt: bytes,
+        template: Callable[[bytes, int], Template | None] = lambda name, at_ms: None,
+    ) -> None:
         self.settings = settings
         self.salt = salt
-        self.mta = settings.report_mta or mta or socket.gethostname()
+        self.template = template
+        self.mta = settings.report_mta or socket.gethostname()
         self.author = parse_list(settings.report_from)[0] if settings.report_from else None
 
     def made(self, mail: Mail, content: bytes, notice: Notice, entry: str, now_ms: int) -> bytes:
@@ -117,6 +124,7 @@ class Reports:
                 salt=self.salt,
                 max_bytes=self.settings.max_mail_bytes,
                 parent=entry.parent,
+                template=self.template,
             )
         except MailError:
             return NOBODY
@@ -135,7 +143,7 @@ class Reports:
 
 async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dict[str, bytes]:
     """The reports that a script waits for (move.lua, expire.lua), of mails that end with this class."""
-    reports = Reports(spool.settings, spool.salt)
+    reports = Reports(spool.settings, spool.salt, spool.templates.find)
     made = dict.fromkeys(entries, NOBODY)  # one that is gone by now is nobody's, and must not be asked for again
     for start in range(0, len(entries), PAGE):
         page = entries[start : start + PAGE]

@@ -79,8 +79,8 @@ class ChildRow(NamedTuple):
 
 
 class MarkRow(NamedTuple):
-    """A mail whose dot goes out now. `connection`: `<route>.<number>`; `before`: its last one, while that is not
-    settled."""
+    """A mail whose dot goes out now. `connection`: `<route>.<number>`; `before`: comma list of its
+    earlier ones, while they are not settled."""
 
     connection: str
     entry: str
@@ -339,6 +339,11 @@ class Scripts:
         named = "-" if tenant is None else f"={tenant}"
         reached, entry = await self.caller.call("seek", (p, start, many, named, id_))
         return reached.decode(), entry.decode()
+
+    async def template(self, verb: str, name: str, content: bytes = b"") -> int:
+        """put: its version; rm: how many versions went."""
+        made: int = await self.caller.call("template", (self.now, verb, name, content))
+        return made
 
     async def expire(
         self, ages_ms: Sequence[int], lane_from: int = 0, reports: Mapping[str, bytes] | None = None

@@ -18,6 +18,7 @@ from streamq.queue.bodies import Bodies
 from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
+from streamq.queue.templates import Templates
 from streamq.settings import Settings, Window
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
@@ -65,6 +66,7 @@ class Spool:
         self.caller.reopen = self._reopen
         self.scripts = Scripts(self.caller, window_ms=settings.id_window, now=now)
         self.bodies = Bodies(redis, self.keys)
+        self.templates = Templates(redis, self.keys, self.scripts)
         self.salt = b""
         self.priorities: tuple[str, ...] = ()
         self._digit: dict[bytes, int] = {}
@@ -146,10 +148,15 @@ class Spool:
         return reading
 
     async def complete(self, entries: Iterable[Entry | None]) -> None:
-        """Children get what they share. One whose body is gone stays as it is: no mail, and intake says why."""
-        children = [entry for entry in entries if entry is not None and OF in entry.fields]
-        if not children:
-            return
+        """Children get what they share, and the templates of all are known. A child whose body is gone stays as it is:
+        no mail, and intake says why."""
+        there = [entry for entry in entries if entry is not None]
+        children = [entry for entry in there if OF in entry.fields]
+        if children:
+            await self._join(children)
+        await self.templates.know(entry.fields for entry in there)
+
+    async def _join(self, children: Sequence[Entry]) -> None:
         bodies = await self.bodies.of(child.fields for child in children)
         for child in children:
             shared = bodies.get(child.fields[OF].decode("utf-8", "replace"))

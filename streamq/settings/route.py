@@ -17,6 +17,7 @@ __all__ = ["BEARER_MECHANISMS", "PASSWORD_MECHANISMS", "RouteSettings"]
 
 PASSWORD_MECHANISMS = ("plain", "login", "cram-md5")
 BEARER_MECHANISMS = ("oauthbearer", "xoauth2")  # RFC 7628 first: it is the standard of the two
+TimeLimit = Annotated[Duration, Field(ge=1)]  # 0 is no word for "none": each mail would be ambiguous at its dot
 UNFIT = re.compile(r"[\x00-\x20\x7f]|[^\x00-\x7f]")
 
 URGENT_MS = 60_000  # a one-time code that waits longer for a server does better on another connection
@@ -57,12 +58,12 @@ class RouteSettings(BaseModel):
     source: Addresses = ()
     idle: Duration = 20_000
     connection_lifetime: Annotated[Duration, Field(ge=1000)] = 300_000
-    connect_timeout: Duration = 30_000
-    greeting_timeout: Duration = 300_000
-    command_timeout: Duration = 300_000
-    data_timeout: Duration = 120_000
-    body_timeout: Duration = 180_000
-    dot_timeout: Duration = 600_000
+    connect_timeout: TimeLimit = 30_000
+    greeting_timeout: TimeLimit = 300_000
+    command_timeout: TimeLimit = 300_000
+    data_timeout: TimeLimit = 120_000
+    body_timeout: TimeLimit = 180_000
+    dot_timeout: TimeLimit = 600_000
     transaction_timeout: ByPriority | None = None
 
     def transaction_seconds(self, priorities: Sequence[str]) -> tuple[float, ...]:

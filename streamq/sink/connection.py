@@ -116,6 +116,8 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._lost:  # in the middle of a handshake both layers say so: it is counted out once
+            return
         self._lost = self._halted = True
         self._stop_playing()
         self._buffer = b""

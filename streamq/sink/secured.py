@@ -86,6 +86,11 @@ class Secured(Connection):
         context = self._reception.tls
         assert context is not None
         upgraded: asyncio.Transport | None = None
+        if (
+            self._transport.is_closing()
+        ):  # before this task began: a handshake over what is gone would wait for its whole time
+            self._handshaking = False
+            return
         try:  # None comes back where the client left in the middle of it
             upgraded = await self._loop.start_tls(
                 self._transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE

@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
 from collections.abc import Callable, Generator
 
 from aiosmtplib import SMTP
@@ -29,13 +28,12 @@ from streamq.smtp.connection import NotConnected
 from streamq.smtp.letter import Stage
 from streamq.smtp.token_reply import TokenError, printable
 from streamq.smtp.tokens import Token
+from streamq.smtp.words import SHORTEST, without
 
 __all__ = ["Login", "Refused"]
 
 OTHER_MECHANISM = {500, 504}  # RFC 4954, 4: the mechanism is not supported after all
 MOST_ROUNDS = 4  # LOGIN has two
-SECRET = "[secret]"
-SHORTEST = 8  # characters of a secret that are known again on their own
 
 Responses = Generator[bytes | None, str, None]  # None: no initial response
 
@@ -124,17 +122,9 @@ class Login:
 
     def clean(self, text: str) -> str:
         """Without what we sent, whole or in part."""
-        text = re.sub(r"[^\s\"'<>]{8,}", self._known_again, text)
-        for secret in sorted(filter(None, self._sent), key=len, reverse=True):
-            whole = re.escape(secret) if len(secret) >= SHORTEST else rf"(?<!\w){re.escape(secret)}(?!\w)"
-            text = re.sub(whole, SECRET, text)
-        return text
+        return without(text, self._sent)
 
     # -- inside ----------------------------------------------------------------------------------------------
-
-    def _known_again(self, found: re.Match[str]) -> str:
-        word = found[0].rstrip(".,;:!")
-        return SECRET if len(word) >= SHORTEST and any(word in secret for secret in self._sent) else found[0]
 
     def _ways(self) -> list[str]:
         route = self.access.route
@@ -194,7 +184,7 @@ class Login:
         words = [b"AUTH", way.upper().encode()]
         first = next(responses)
         if first is not None:
-            words.append(self._encoded(first))
+            words.append(self._encoded(first) or b"=")  # RFC 4954, 4: one that is empty
         answer = await self._say(*words)
         for _ in range(MOST_ROUNDS):
             if answer.code != 334:

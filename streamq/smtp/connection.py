@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from streamq.errors import StreamqError
 from streamq.smtp.letter import Stage
 from streamq.smtp.protocol import Wire
+from streamq.smtp.words import one_line
 
 __all__ = ["CUT", "QUIT_WAIT", "Connection", "NotConnected", "Offer"]
 
@@ -38,7 +39,7 @@ class NotConnected(StreamqError):
         self.again = False
 
     def reword(self, said: str) -> None:
-        self.said = said[:CUT]
+        self.said = one_line(said)[:CUT]
         self.args = (f"{self.stage}: {self.klass}: {self.said}",)
 
 
@@ -71,17 +72,21 @@ class Offer:
 
 
 class Connection:
-    """`number` is 0 .. n-1 within its courier; `peer` and `tls` as reports show them; `serial` is that of the token
-    that opened it (0: none); `since` when it was opened, by the loop's clock."""
+    """`number` is 0 .. n-1 within its courier; `peer` and `tls` as reports show them; `verified`: it is over TLS, and
+    whose it is was proved, by the certificate's signers or by a pin; `serial` is that of the token that opened it
+    (0: none); `since` when it was opened, by the loop's clock."""
 
-    __slots__ = ("dirty", "ended", "mails", "number", "offer", "peer", "serial", "since", "tls", "wire")
+    __slots__ = ("dirty", "ended", "mails", "number", "offer", "peer", "serial", "since", "tls", "verified", "wire")
 
-    def __init__(self, number: int, wire: Wire, offer: Offer, peer: str, tls: str, serial: int = 0) -> None:
+    def __init__(
+        self, number: int, wire: Wire, offer: Offer, peer: str, tls: str, *, verified: bool = False, serial: int = 0
+    ) -> None:
         self.number = number
         self.wire = wire
         self.offer = offer
         self.peer = peer
         self.tls = tls
+        self.verified = verified
         self.serial = serial
         self.since = asyncio.get_running_loop().time()
         self.mails = 0  # transactions begun

@@ -5,8 +5,9 @@
 DSN      Parameters go to a server that offers DSN and are left out elsewhere (RFC 3461, 5.2.2). ORCPT goes with
          them: `dsn_orcpt`, else the recipient as the producer knows it, in utf-8-addr-xtext where it is not ASCII
          (RFC 6533, 3).
-TLS      `require_tls` needs REQUIRETLS and a certificate that was verified (RFC 8689, 4.2.1); else the mail fails
-         with 5.7.30, since to send it otherwise is what its producer forbade.
+TLS      `require_tls` needs REQUIRETLS and a certificate that was verified (RFC 8689, 4.2.1), be it that its route
+         pins it: a trust anchor for this one server. Else the mail fails with 5.7.30, since to send it otherwise is
+         what its producer forbade.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ class Handshake:
         self.stage = Stage.CONNECT
         self.peer = f"{route.host}:{route.port}"
         self.tls = ""
+        self.verified = False
         self.done = False
         self.sock: socket.socket | None = None
         self.file: tuple[int, int] | None = None  # what the socket's descriptor stands for
@@ -116,7 +117,7 @@ class Handshake:
         except ValueError as wrong:  # ssl: a name that no certificate can have
             raise NotConnected(self.stage, "settings", str(wrong)) from wrong
         self.done = True
-        return Connection(number, self.wire, offer, self.peer, self.tls, self.serial)
+        return Connection(number, self.wire, offer, self.peer, self.tls, verified=self.verified, serial=self.serial)
 
     async def clean_up(self) -> None:
         if self.done:
@@ -225,8 +226,7 @@ class Handshake:
         self.wire.attach(cast(asyncio.Transport, smtp.transport), smtp.protocol)
         secured = smtp.transport.get_extra_info("ssl_object")
         self.tls = (secured.version() or "TLS") if secured is not None else ""
-        if secured is not None:
-            check_pin(secured, self.route.tls_pin)
+        self.verified = secured is not None and (check_pin(secured, self.route.tls_pin) or self.route.verify)
 
     def _agree(self, answer: SMTPResponse | None) -> None:
         """The wire heard what aiosmtplib heard, and nothing more. None: only that nothing more was said."""

@@ -19,6 +19,7 @@ from streamq.smtp.envelope import Unfit
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.smtp.protocol import Reply
 from streamq.smtp.replies import Replies
+from streamq.smtp.words import one_line
 
 __all__ = ["Judge", "plain_text"]
 
@@ -27,7 +28,7 @@ class Judge:
     """One for a connection; `begin` for each of its mails. `stage` follows where the mail is; `accepted`: MAIL was;
     `dotted`: the dot is out."""
 
-    __slots__ = ("_begun", "_now", "_site", "accepted", "dotted", "link", "rules", "stage", "wire")
+    __slots__ = ("_begun", "_site", "accepted", "dotted", "link", "now", "rules", "stage", "wire")
 
     def __init__(self, link: Connection, rules: Replies) -> None:
         self.link = link
@@ -36,13 +37,13 @@ class Judge:
         self.stage = Stage.MAIL
         self.accepted = False
         self.dotted = False
-        self._now = asyncio.get_running_loop().time
+        self.now = asyncio.get_running_loop().time
         self._begun = 0.0
         self._site = ""
 
     def begin(self, site: str) -> float:
         """A mail to that site. Loop time."""
-        self._begun = self._now()
+        self._begun = self.now()
         self._site = site
         self.stage = Stage.MAIL
         self.accepted = self.dotted = False
@@ -106,7 +107,7 @@ class Judge:
             reply=(text or "")[:CUT],
             peer=self.link.peer,
             tls=self.link.tls,
-            duration_ms=round((self._now() - self._begun) * 1000),
+            duration_ms=round((self.now() - self._begun) * 1000),
         )
 
 
@@ -122,7 +123,4 @@ def plain_text(text: bytes) -> str:
         if blank and code.count(b".") == 2:
             more = [line.removeprefix(code).lstrip() for line in more]
         text = b" ".join([first, *more])
-    shown = text.decode("utf-8", "backslashreplace")
-    if not shown.isprintable():
-        shown = "".join(letter if letter.isprintable() else " " for letter in shown)
-    return shown.strip()
+    return one_line(text.decode("utf-8", "backslashreplace"))

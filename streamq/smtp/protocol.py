@@ -24,6 +24,8 @@ import os
 from collections import deque
 from typing import NamedTuple
 
+from streamq.smtp.words import one_line
+
 __all__ = ["FOREVER", "MAX_LINE", "MAX_LINES", "MAX_REPLY", "Reply", "Wire"]
 
 MAX_LINE = 4096  # RFC 5321, 4.5.3.1.5 says 512; some servers say more, none says this much
@@ -232,7 +234,7 @@ class Wire(asyncio.Protocol):
     def _take_line(self, line: bytes) -> None:
         code, mark = line[:3], line[3:4]
         if not (len(code) == 3 and code.isdigit() and b"200" <= code < b"600" and mark in {b" ", b"-", b""}):
-            shown = line[:80].decode("ascii", "backslashreplace")
+            shown = one_line(line[:80].decode("ascii", "backslashreplace"))
             return self._break("protocol", f"not a reply: {shown}")
         if mark != b"-" and not self._lines:  # nearly all replies have one line
             return self._take_reply(Reply(int(code), line[4:]))

@@ -41,13 +41,15 @@ def tls_context(route: RouteSettings, where: str = "") -> ssl.SSLContext | None:
     return context
 
 
-def check_pin(secured: ssl.SSLObject, pins: tuple[str, ...]) -> None:
-    """`pins` are SHA-256 digests of the server's certificate (DER), in hexadecimal digits; none: nothing to check."""
+def check_pin(secured: ssl.SSLObject, pins: tuple[str, ...]) -> bool:
+    """`pins` are SHA-256 digests of the server's certificate (DER), in hexadecimal digits. True: it is one of them,
+    and the handshake has proved that the server has its key; False: there are none to check."""
     if not pins:
-        return
+        return False
     shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
     if shown not in pins:
         raise NotConnected(Stage.STARTTLS, "tls", f"the certificate is not one of tls_pin: sha256 {shown}")
+    return True
 
 
 def _readable(path: str, setting: str) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from streamq.settings import TokenSettings
 from streamq.smtp.token_reply import MAX_REPLY, TokenError, TokenReply, printable, read_token
+from streamq.smtp.words import without
 
 __all__ = ["Grant"]
 
@@ -95,10 +96,8 @@ class Grant:
     def _clean(self, text: str, refresh: str) -> str:
         """An endpoint may repeat what it was given."""
         client = self._settings.client_secret
-        for secret in (refresh, client.get_secret_value() if client is not None else ""):
-            if secret:
-                text = text.replace(printable(secret), "[secret]")
-        return text
+        secrets = (refresh, client.get_secret_value() if client is not None else "")
+        return without(text, map(printable, secrets))
 
 
 async def _response(reader: asyncio.StreamReader) -> tuple[int, bytes]:

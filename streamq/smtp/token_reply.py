@@ -8,11 +8,11 @@ import orjson
 
 from streamq.errors import StreamqError
 from streamq.settings.token import is_token
+from streamq.smtp.words import one_line
 
 __all__ = ["MAX_REPLY", "TokenError", "TokenReply", "printable", "read_token"]
 
 MAX_REPLY = 65_536  # bytes
-SHOWN = 200  # characters of somebody else's words
 
 
 class TokenError(StreamqError):
@@ -67,5 +67,5 @@ def _seconds(value: object) -> float | None:
 
 
 def printable(text: str) -> str:
-    plain = " ".join(text.encode("ascii", "backslashreplace").decode("ascii").split())
-    return plain if len(plain) <= SHOWN else plain[:SHOWN] + "..."
+    """Not cut: a secret that is cut in the middle is not known again. Whoever shows it cuts (`NotConnected`)."""
+    return " ".join(one_line(text.encode("ascii", "backslashreplace").decode("ascii")).split())

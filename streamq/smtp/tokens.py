@@ -2,7 +2,9 @@
 
 NAME     Tokens: one per route and process, so that its connections share a token; Token
 CACHE    A token is kept until EARLY seconds before its `expires_in` (a quarter of it, if that is less); without
-         one for KEPT seconds. A file is read again whenever it changes, and an `expires_in` in it counts for
+         one for KEPT seconds; never less than LEAST, or an endpoint that gives a new one each time, good for nothing,
+         would be asked for each connection, and each token would close the connections of the one before. If it is
+         over sooner, a 535 says so. A file is read again whenever it changes, and an `expires_in` in it counts for
          nothing: nobody knows from when.
 ONE      fetch at a time. Whoever waited for it takes its token, or its failure.
 SERIAL   counts the values that were seen: a connection that logged in with an older one is not used on.
@@ -29,6 +31,7 @@ __all__ = ["Token", "Tokens"]
 
 EARLY = 60.0  # seconds
 KEPT = 300.0  # seconds
+LEAST = 30.0  # seconds
 FOREVER = float("inf")
 LONGEST = 86_400.0  # seconds that an `expires_in` is believed
 
@@ -138,7 +141,7 @@ class Tokens:
             lifetime = KEPT
         elif lifetime != FOREVER:
             lifetime = min(lifetime, LONGEST)
-            lifetime -= min(EARLY, lifetime / 4)
+            lifetime = max(LEAST, lifetime - min(EARLY, lifetime / 4))
         self._until = self._clock() + lifetime
         return self._token
 

@@ -20,7 +20,8 @@ TIME       A mail may have a time of its own, up to its dot (`limits`); after th
            ahead, where it would sit through another's dot, and its body never goes with its envelope.
 NOT OURS   The mark is awaited before the first byte of the body: after the 354, or, where there is none, after RCPT's
            reply, or before the write that holds all. False: not a byte of the body, report ABANDON; if its commands
-           are out the connection is closed.
+           are out the connection is closed. A server that left while the mark took longer than LATE_MARK left since it
+         heard nothing of us: that is no judgement (PARK, `interrupted`).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ Next = Callable[[Callable[[Letter], bool]], Letter | None]
 
 RSET = b"RSET\r\n"
 MOST_PATIENCE = 10
+LATE_MARK = 10.0  # seconds
 
 
 class Transaction:
@@ -68,7 +70,6 @@ class Transaction:
         self.mark = mark
         self.limits = limits
         offer = link.offer
-        self.verified = bool(link.tls) and route.verify
         self.pipelining = offer.pipelining and route.pipelining != "off"
         self.chunking = offer.chunking and route.chunking
         self.take = take if self.pipelining and route.pipelining == "overlap" else None
@@ -92,7 +93,7 @@ class Transaction:
             self.wire.limit = begun + self._limit(letter)
             refused = await self._on_its_way()
         else:
-            lines = envelope(letter, self.link.offer, self.verified)
+            lines = envelope(letter, self.link.offer, self.link.verified)
             if isinstance(lines, Unfit):
                 return self.judge.unfit(lines)
             self.link.mails += 1
@@ -107,13 +108,16 @@ class Transaction:
         # The server says nothing before it has the body: what it said by now is no answer to anything.
         if not self.wire.between_replies:
             self.wire.breach("more replies than commands")
+        late = False
         if self.mark is not None and not self.wire.fault:
             self.wire.disarm()
+            asked_at = self.judge.now()
             if not await self.mark(self.link.number, letter):
                 self.link.abort()
                 return self.judge.report(Action.ABANDON, Scope.MAIL, "abandoned")
+            late = self.judge.now() - asked_at > LATE_MARK
         if self.wire.fault:
-            return self.judge.broken()
+            return self.interrupted() if late else self.judge.broken()
         return await self._deliver(letter.content)
 
     def interrupted(self) -> Report:
@@ -312,7 +316,7 @@ class Transaction:
         letter = self.ahead = take(self._unhurried)
         if letter is None:
             return b""
-        lines = envelope(letter, self.link.offer, self.verified)
+        lines = envelope(letter, self.link.offer, self.link.verified)
         if isinstance(lines, Unfit):
             return b""
         self._out = True

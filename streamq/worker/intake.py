@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from streamq.errors import MalformedMail, UnknownFields, UnsupportedFields
+from collections.abc import Callable
+
+from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail import Mail, glance, parse
+from streamq.mail.template import Template
 from streamq.queue.scripts import AdmitRow, why
 from streamq.queue.spool import Entry, time_ms
 from streamq.settings import Settings
@@ -13,12 +16,20 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Turns entries into rows for admission. `salt` makes Message-IDs and boundaries, the same each time."""
+    """Turns entries into rows for admission. `salt` makes Message-IDs and boundaries, the same each time; `template`
+    finds a stored one by the name that a mail gives and the mail's time."""
 
-    def __init__(self, settings: Settings, salt: bytes, ways: Ways) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        salt: bytes,
+        ways: Ways,
+        template: Callable[[bytes, int], Template | None] = lambda name, at_ms: None,
+    ) -> None:
         self.settings = settings
         self.salt = salt
         self.ways = ways
+        self.template = template
 
     @property
     def plain_route(self) -> str | None:
@@ -37,11 +48,14 @@ class Intake:
                 max_bytes=self.settings.max_mail_bytes,
                 pii=self.settings.pii,
                 parent=entry.parent,
+                template=self.template,
             )
         except UnknownFields as unknown:
             return self._held(entry, "unknown_field", str(unknown), unknown.fields), None
         except UnsupportedFields as unsupported:
             return self._held(entry, "unsupported", str(unsupported), unsupported.fields), None
+        except UnknownTemplate as missing:
+            return self._held(entry, "unknown_template", str(missing), (f"template={missing.name}",)), None
         except MalformedMail as wrong:
             reason = why(reason=str(wrong), **{"class": "malformed"})
             return AdmitRow("dead", entry.entry, id=_id(entry), tail=_family(entry), why=reason), None

@@ -10,6 +10,7 @@ import random
 import orjson
 
 from streamq.mail import able
+from streamq.mail.template import split_name
 from streamq.queue.connection import command
 from streamq.queue.letters import trim_dead
 from streamq.queue.reports import fetch_reports
@@ -31,6 +32,7 @@ TICK_SECONDS = 1.0
 TRIM_SECONDS = 60.0
 TRIM_STEPS = 20  # scripts, of some ms each; what is left then goes a second later
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
+TEMPLATE = "template="  # and of one whose template is not stored
 SUSPECT = 2  # reclaims, as in reclaim.lua
 log = logging.getLogger("streamq.keeper")
 
@@ -60,6 +62,7 @@ class Keeper:
         self.lease_ms = round(settings.lease_seconds * 1000)
         self.leads = False
         self._suspects: set[str] = set()
+        self._templates: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._cursor = ""
         self._lane_from = 0
@@ -178,6 +181,8 @@ class Keeper:
         """Held mails that waited for fields which this version knows: straight into our own lease."""
         holds = await self.link.call(command, self.spool.redis, "HKEYS", self.spool.keys.holds)
         needs = {name.decode().removeprefix("need:") for name in holds if name.startswith(b"need:")}
+        if any(need.startswith(TEMPLATE) for need in needs):
+            self._templates = await self.link.call(self.spool.templates.names)
         if not any(self._can(need) for need in needs):
             return
         async for view in walk(self.spool, ("held",), sweep=True):
@@ -190,6 +195,9 @@ class Keeper:
 
     def _can(self, need: str) -> bool:
         """Whether this version, with these settings, can do what a mail was held for."""
+        if need.startswith(TEMPLATE):
+            name, version = split_name(need.removeprefix(TEMPLATE).encode())
+            return self._templates.get(name, 0) >= (version or 1)
         return need.removeprefix(ROUTE) in self.intake.ways.names if need.startswith(ROUTE) else able(need)
 
     async def _trim(self) -> bool:

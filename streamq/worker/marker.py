@@ -1,7 +1,8 @@
 """The marker: says before each dot that it goes out. Gathers: marks cost by the number of round trips.
 
 A connection has at most one mail past its dot, in every pipelining mode, and asks for the next one's mark only when
-that one is answered; so its mark names that next one, and the one before it while its 250 is not settled: two mails.
+that one is answered; so its mark names that next one, and those before it while their 250 is not settled: one mail as a
+rule, and as many as the settler is behind where Redis is slower than the relay.
 Where the body goes with its envelope (BDAT) the mark comes before both: it may name a mail that is then refused.
 """
 
@@ -25,7 +26,7 @@ class Marker:
         self.spool = spool
         self.link = link
         self.hand = hand
-        self._last: dict[str, Delivery] = {}  # connection → what it carried before
+        self._carried: dict[str, list[tuple[str, int]]] = {}  # connection → leases, not contents; the settled ones go
         self.consumer = consumer
         self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
         self._wake = asyncio.Event()
@@ -34,16 +35,19 @@ class Marker:
         """`connection`: `<route>.<number>`, so that a mail that may have been sent is known to have gone that way."""
         assert isinstance(letter, Delivery)
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        last = self._last.get(connection)
-        unsettled = last is not None and self.hand.deliveries.get(last.entry) is last and last is not letter
-        before = last.entry if last is not None and unsettled else ""
+        leases = [lease for lease in self._carried.get(connection, ()) if self._is_unsettled(lease)]
+        before = ",".join(entry for entry, _ in leases if entry != letter.entry)
         self._waiting.append((MarkRow(connection, letter.entry, letter.token, before), answer))
         self._wake.set()
         letter.mark = await answer
         if letter.mark != "ok":
             return False  # nothing was written: the field names what it did
-        self._last[connection] = letter
+        self._carried[connection] = [*leases, (letter.entry, letter.token)]
         return True
+
+    def _is_unsettled(self, lease: tuple[str, int]) -> bool:
+        held = self.hand.deliveries.get(lease[0])
+        return held is not None and held.token == lease[1]
 
     async def run(self) -> None:
         while True:

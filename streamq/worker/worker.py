@@ -98,7 +98,8 @@ class Worker:
         self.link = Link(self._recover)
         self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
         self.outboxes = {name: Outbox() for name in ways}
-        intake = Intake(self.settings, self.spool.salt, Ways(self.settings, self.spool.salt, self.spool.priorities))
+        ways_ = Ways(self.settings, self.spool.salt, self.spool.priorities)
+        intake = Intake(self.settings, self.spool.salt, ways_, self.spool.templates.find)
         outcomes = Outcomes(self.settings, self.chance)
         self.allowances = Allowances(self.spool, self.link, self.consumer, self._reopened, self._hand_back)
         listed = self.allowances.listed

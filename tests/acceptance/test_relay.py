@@ -119,7 +119,7 @@ async def test_a_relay_that_is_away_burns_no_attempt_and_is_found_by_one_probe(s
 
 async def test_a_server_that_closes_on_unread_commands_doubles_nothing(server_url: str, tmp_path: Path) -> None:
     """After five mails of a connection; the next one's MAIL, RCPT and DATA are answered by a reset."""
-    many = 600
+    many = 10_000
     rules = Rules(rules=(Rule(stage="mail", from_mail=6, action="unread"),), users=USERS)
     async with Sink(keep=0, rules=rules) as sink, at_work(server_url, sink.port) as spool:
         await feed(spool, many, domain="example*.net")

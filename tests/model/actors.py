@@ -37,7 +37,8 @@ class Spec:
         age_over = max(order(entry)[0], self.send_at) + AGE_MS
         own = min(filter(None, (self.expires_at, age_over if self.send_at else 0)), default=0)
         deadline = min(own or age_over, age_over)
-        known = ident(self.tenant, self.id, self.content) if self.id and self.kind == "send" else b""
+        content = "\n".join(f"{name}={value}" for name, value in self.fields().items() if name != "id")
+        known = ident(self.tenant, self.id, content) if self.id and self.kind == "send" else b""
         tail = f'"site":"{self.lane.partition("|")[2]}"' + (f',"tenant":"{self.tenant}"' if self.tenant else "")
         return Mail(
             entry, self.kind, self.lane, self.fields(), tail,

@@ -74,7 +74,7 @@ def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str) ->
         if owner == mail.entry:
             if not content:
                 book.see(mail)
-        elif content in {mail.ident[10:], b""}:
+        elif (content or book.content_of(owner)) in {mail.ident[10:], b""}:
             book.end(mail, "email.duplicate")
             return "duplicate"
         else:

@@ -222,6 +222,7 @@ NO_ARROW = {
     "grant": "connections, not mails",
     "pause": "closes a route, or opens it; its mails stay where they are",
     "leader": "which process sweeps",
+    "template": "what mails are built of, no mail",
     "reap": "consumers, not mails",
     "find": "looks up an id",
     "seek": "looks for an id that nobody has looked up yet",

@@ -13,6 +13,7 @@ from streamq.keys import TABLE, Keys, lua_names
 WIRE = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 # What stands between <…> in a shape, as examples.
 PARTS = {
+    "name": "welcome",
     "priority": "high",
     "bucket": "7",
     "what": "main|example.net",

@@ -132,6 +132,17 @@ async def test_it_keeps_the_way_that_it_went_though_another_is_first(room: Mailr
     assert found.statuses[0][2] == "other"
 
 
+async def test_it_keeps_the_way_that_it_went_also_when_it_was_held_for_it(room: Mailroom) -> None:
+    _, lease, _ = await admitted(room, "other|example.net")
+    await room.settled(
+        "hold", lease, lane="other|example.net", kind="email.held", reason="no reply", ambiguous=True, **{"class": "x"}
+    )
+    assert await room.moved("unhold", lease.entry) == ["scheduled"]
+    await room.released()
+    found = await room.scripts.admit("w1", [room.row(lease.entry, lane=TWO)], "main,other")
+    assert found.statuses[0][2] == "other"
+
+
 async def test_a_way_that_is_in_nobodys_settings_keeps_nothing(room: Mailroom) -> None:
     _, lease, _ = await admitted(room, "old|example.net")
     await room.settled("defer", lease, lane="old|example.net", kind="email.ambiguous", wait=0, ambiguous=True)

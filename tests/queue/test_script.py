@@ -45,6 +45,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "discard": lambda stubs: stubs.discard(["1-1"], 1),
     "trim": lambda stubs: stubs.trim(1, 1),
     "expand": lambda stubs: stubs.expand("w1", "11-1", 1, "a1", b"", [ChildRow("to", b"a@x.de")], all_=1),
+    "template": lambda stubs: stubs.template("put", "welcome", b"{}"),
     "find": lambda stubs: stubs.find([(None, "a1")]),
     "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
     "expire": lambda stubs: stubs.expire([1], 0, {"11-1": b"-"}),

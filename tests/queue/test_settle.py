@@ -100,6 +100,14 @@ async def test_park_is_back_in_its_lane_without_an_attempt(room: Mailroom) -> No
     assert (await room.notes(lease.entry), await room.kinds()) == ({}, [])
 
 
+async def test_sessions_that_ended_at_a_mail_are_counted(room: Mailroom) -> None:
+    lease = await room.lease()
+    await room.settle("park", lease, broke=True)
+    again = Lease(lease.entry, (await room.release()).token, "w1")
+    assert await room.settled("park", again, broke=True) == "ok"
+    assert await room.notes(lease.entry) == {"broke": 2}
+
+
 async def test_a_route_that_is_down_takes_one_probe_at_a_time(room: Mailroom) -> None:
     leases = [await room.lease() for _ in range(3)]
     assert len(leases) == 3

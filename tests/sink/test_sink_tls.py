@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import aiosmtplib
@@ -13,6 +16,7 @@ from sink_client import CONTENT, dial, envelope
 from streamq.errors import SettingsError
 from streamq.sink import Auth, Certificate, Rule, Rules, Sink, User, self_signed
 from streamq.sink.certificate import from_files
+from streamq.sink.secured import Secured
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,7 @@ async def leave(shown: Certificate) -> None:
         async with dial(sink) as client:
             assert await client.ask("STARTTLS") == "220 2.0.0"
             await sink.close()
+        assert (sink.counters.connections, sink.counters.open) == (3, 0)  # each counted out once
 
 
 async def test_a_client_that_leaves_in_the_handshake(shown: Certificate) -> None:
@@ -176,6 +181,59 @@ async def test_a_client_that_leaves_in_the_handshake(shown: Certificate) -> None
 
 def test_leaving_on_uvloop(shown: Certificate) -> None:
     uvloop.run(leave(shown))
+
+
+async def test_a_client_that_is_gone_before_the_handshake_begins(
+    shown: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Secured._shake_hands
+
+    def gone_first(session: Secured) -> None:
+        session._transport.abort()
+        begin(session)
+
+    monkeypatch.setattr(Secured, "_shake_hands", gone_first)
+    async with Sink(tls=shown) as sink:
+        tasks = asyncio.all_tasks()
+        async with dial(sink) as client:
+            assert await client.ask("STARTTLS") == "220 2.0.0"
+        await sink.wait_for(1, "closed")
+        if left := asyncio.all_tasks() - tasks:
+            _, left = await asyncio.wait(left, timeout=10)
+        assert not left  # none waits for the handshake's whole time
+
+
+@pytest.mark.parametrize("first", ["client", "server", "abort"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_200_connections_leave_nothing(
+    shown: Certificate, loop: Callable[[], asyncio.AbstractEventLoop], first: str
+) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(_come_and_go(shown, first))
+
+
+async def _come_and_go(shown: Certificate, first: str) -> None:
+    async with Sink(tls=shown) as sink:
+        left = []
+        for most in (20, 220):  # once to warm up
+            while sink.counters.connections < most:
+                async with dial(sink) as client:
+                    assert await client.ask("STARTTLS") == "220 2.0.0"
+                    await upgrade(client.reader, client.writer, shown)
+                    assert await client.ask("EHLO x") == "250"
+                    if first == "server":
+                        assert await client.ask("QUIT") == "221 2.0.0"
+                        await client.end()
+                    elif first == "abort":
+                        client.writer.transport.abort()
+            await sink.wait_for(most, "closed")
+            gc.collect()
+            left.append(Counter(name for each in gc.get_objects() if _is_of_tls(name := type(each).__name__)))
+        assert left[1] == left[0]
+
+
+def _is_of_tls(name: str) -> bool:
+    return any(part in name for part in ("Transport", "SSLProtocol", "SSLObject", "Session"))
 
 
 def test_files(tmp_path: Path, shown: Certificate) -> None:

@@ -95,6 +95,13 @@ async def test_login() -> None:
 
 
 @on_both_loops
+async def test_an_initial_response_that_is_empty_is_said_to_be_there() -> None:
+    """RFC 4954, section 4."""
+    steps: list[Step] = [Expect("AUTH LOGIN =\r\n"), "334 UGFzc3dvcmQ6", Expect(f"{b64('secret')}\r\n"), OK]
+    await logs_in(*steps, auth=["login"], login=":secret@")
+
+
+@on_both_loops
 async def test_cram_md5_as_in_rfc_2195() -> None:
     challenge = "PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+"
     response = "dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw"

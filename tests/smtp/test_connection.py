@@ -81,6 +81,17 @@ STAGES = list(BEFORE)
 
 
 @pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("code", ["554 ", "250-x\r\n554 ", ""])
+@on_both_loops
+async def test_no_control_character_gets_through(stage: Stage, code: str) -> None:
+    before, settings = BEFORE[stage]
+    failure = await refused([*before, f"{code}\x1b]0;title\x07 \x1b[2J\x9b2J \u202eno"], **settings)
+    assert failure.said.isprintable()
+    assert str(failure).isprintable()
+    assert "no" in failure.said or code.startswith("250")
+
+
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("reply", ["421 4.3.2 closing channel", "454 4.7.0 not now", "554 5.7.1 not you"])
 @on_both_loops
 async def test_a_refusal_has_its_stage_and_its_words(stage: Stage, reply: str) -> None:

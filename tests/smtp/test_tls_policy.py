@@ -104,6 +104,30 @@ def stern(context: ssl.SSLContext) -> Iterator[int]:
             thread.join()
 
 
+async def kept_secret(scheme: str, **more: Any) -> bool:
+    """Whether a mail that requires TLS went out, to a server that offers REQUIRETLS."""
+    steps, implicit = script(scheme, server())
+    steps = ["250-hi\r\n250 REQUIRETLS" if step == "250 hi" else step for step in steps]
+    if implicit is not None:
+        steps = [*hello("250-relay.example", "250 REQUIRETLS"), Mails()]
+    async with (
+        tidy(),
+        Relay(steps, context=implicit) as relay,
+        office(route(relay.port, scheme=scheme, tls="require", **more)) as at,
+    ):
+        (report,) = await at.send(letter(require_tls=True))
+    assert [report.klass, bool(relay.bodies)] in (["sent", True], ["require_tls", False])
+    return report.klass == "sent"
+
+
+@BOTH_WAYS
+@on_both_loops
+async def test_what_requires_tls_goes_where_the_server_proved_who_it_is(scheme: str) -> None:
+    assert await kept_secret(scheme, tls_ca=PEM)
+    assert await kept_secret(scheme, verify=False, tls_pin=PIN)
+    assert not await kept_secret(scheme, verify=False)
+
+
 @BOTH_WAYS
 @on_both_loops
 async def test_a_ca_of_ones_own(scheme: str) -> None:

@@ -286,7 +286,7 @@ async def test_what_is_not_set_is_not_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "good_for"), [(3600, 3540), (40, 30), (None, 300), (0, 0), (10**9, 86_400 - 60)], ids=str
+    ("seconds", "good_for"), [(3600, 3540), (40, 30), (None, 300), (20, 30), (0, 30), (10**9, 86_400 - 60)], ids=str
 )
 @on_both_loops
 async def test_a_token_is_kept_until_shortly_before_its_end(seconds: int | None, good_for: int) -> None:
@@ -295,10 +295,9 @@ async def test_a_token_is_kept_until_shortly_before_its_end(seconds: int | None,
     async with Endpoint(token("one", **life), token("two", **life)) as endpoint:
         asked = granted(endpoint, clock)
         first = await asked.get()
-        if good_for:
-            clock.now += good_for - 0.1
-            assert await asked.get() is first
-            clock.now += 0.2
+        clock.now += good_for - 0.1
+        assert await asked.get() is first
+        clock.now += 0.2
         second = await asked.get()
     assert (first.value, first.serial, second.value, second.serial) == ("one", 1, "two", 2)
     assert len(endpoint.asked) == 2
@@ -309,9 +308,12 @@ async def test_a_new_refresh_token_is_used_until_it_fails() -> None:
     refused = answer('{"error": "invalid_grant"}', status="400 Bad Request")
     said = [token("one", expires_in=0, refresh_token="2//next"), token("two", expires_in=0), refused, token("three")]
     async with Endpoint(*said) as endpoint:
-        asked = granted(endpoint)
+        clock = Clock()
+        asked = granted(endpoint, clock)
         await asked.get()
+        clock.now += 31
         await asked.get()
+        clock.now += 31
         assert "invalid_grant" in await failed(asked)
         await asked.get()
     assert [form["refresh_token"] for form in endpoint.asked] == [REFRESH, "2//next", "2//next", REFRESH]
@@ -347,6 +349,14 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
         (
             answer(json.dumps({"error": "x", "error_description": f"{REFRESH} {CLIENT}"}), status="401 x"),
             "[secret] [secret]",
+        ),
+        (
+            answer(json.dumps({"error": "x", "error_description": f"{'long ' * 90}{REFRESH}"}), status="401 x"),
+            "long [secret]",
+        ),
+        (
+            answer(json.dumps({"error": "no", "error_description": "\x1b[2Jno\x07"}), status="401 x"),
+            "no: [2Jno",
         ),
         (answer("<html>busy", status="503 x"), "status 503"),
         (answer("", status="302 Found", head="Location: http://127.0.0.1/\r\n"), "status 302"),

@@ -369,6 +369,28 @@ async def test_a_server_that_leaves_during_the_mark_gets_no_body(
     assert relay.heard[0].rest == b""
 
 
+@pytest.mark.parametrize("leaves", [["421 4.7.0 too slow", CLOSE], [CLOSE], [RESET]], ids=["421", "close", "reset"])
+@on_both_loops
+async def test_a_server_that_waited_too_long_for_our_mark_has_judged_nothing(leaves: list[Step]) -> None:
+    asked = asyncio.Event()
+
+    async def mark(_: int, __: Letter) -> bool:
+        asked.set()
+        await until(lambda: bool(link.wire.fault))
+        transaction.judge.now = lambda: asyncio.get_running_loop().time() + 11
+        return True
+
+    script = [*hello(), *ENVELOPE, "250 a", "250 b", "354 c", Wait(asked), *leaves]
+    async with Relay(script) as relay:
+        way = route(relay.port)
+        link = await connect(Access(way), 0, default_replies())
+        transaction = Transaction(link, way, default_replies(), mark)
+        report = await transaction.run(letter())
+        await link.quit()
+    assert (report.action, report.scope, report.klass) == (Action.PARK, Scope.SESSION, "interrupted")
+    assert relay.heard[0].rest == b""
+
+
 @on_both_loops
 async def test_what_the_server_does_not_offer() -> None:
     ehlo = ["250-relay.example", "250-PIPELINING", "250 SIZE 100"]
@@ -402,3 +424,12 @@ async def test_what_the_server_offers_is_used() -> None:
         f"MAIL FROM:<shop@example.com> SIZE={len(CONTENT)} BODY=8BITMIME SMTPUTF8",
         "RCPT TO:<bjørn@example.net>",
     ]
+
+
+@pytest.mark.parametrize("said", [b"\x1b[2Jgarbage \x9b\r\n", b"550 \x1b]0;title\x07no\r\n"])
+@on_both_loops
+async def test_no_control_character_of_a_server_gets_into_a_report(said: bytes) -> None:
+    async with Relay([*hello(), Expect("MAIL"), said, CLOSE]) as relay, office(route(relay.port)) as at_work:
+        (report,) = await at_work.send(letter())
+        assert report.reply
+        assert report.reply.isprintable()

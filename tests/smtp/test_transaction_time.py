@@ -162,3 +162,10 @@ def test_a_priority_of_ones_own_has_one() -> None:
     routes = {"main": {"url": "smtp://h", "transaction_timeout": {"now": "5s"}}}
     made = load_settings(routes=routes, priorities="now,later")
     assert made.ways["main"].transaction_seconds(made.priorities) == (5, inf)
+
+
+@pytest.mark.parametrize("name", ["connect", "greeting", "command", "data", "body", "dot"])
+def test_no_time_at_all_is_no_limit_of_time(name: str) -> None:
+    """Who writes 0 means "for ever"; what came of it was a mail that is ambiguous at each of its dots."""
+    with pytest.raises(ValueError, match=rf"{name}_timeout\n.*greater than or equal to 1"):
+        RouteSettings.model_validate({"url": "smtp://h", f"{name}_timeout": "0s"})

@@ -131,11 +131,12 @@ def test_unknown_fields_are_held() -> None:
     }
 
 
-def test_a_field_for_later_is_held() -> None:
-    row = judged(entry(**GOOD, vars="{}"))
+def test_a_template_that_is_not_stored_holds_the_mail() -> None:
+    fields = {name: value for name, value in GOOD.items() if name not in {"subject", "text"}}
+    row = judged(entry(**fields, template="welcome"))
     assert row.kind == "hold"
-    assert why(row)["class"] == "unsupported"
-    assert why(row)["fields"] == ["vars"]
+    assert why(row)["class"] == "unknown_template"
+    assert why(row)["fields"] == ["template=welcome"]
 
 
 def test_several_recipients_are_expanded_and_go_no_way_yet() -> None:

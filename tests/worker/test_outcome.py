@@ -15,7 +15,7 @@ from streamq.queue.scripts import SettleRow
 from streamq.settings import Settings, load_settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
-from streamq.worker.outcome import HINT_MOST_MS, PARKS_MOST, Outcomes
+from streamq.worker.outcome import BREAKS_MOST, HINT_MOST_MS, PARKS_MOST, Outcomes
 
 ADDED = 1_700_000_000_000
 NOW = ADDED + 5_000
@@ -199,7 +199,24 @@ def test_a_mail_that_was_the_probe_too_often_is_judged_itself() -> None:
 
 def test_a_session_that_ends_before_it_judged_parks_for_at_once() -> None:
     made = row(delivery(), report(Action.PARK, scope=Scope.SESSION, stage=Stage.MAIL, klass="idle"))
-    assert (made.op, made.kind, arg(made)) == ("park", "", {"wait": 0})
+    assert (made.op, made.kind, arg(made)) == ("park", "", {"wait": 0, "broke": True})
+
+
+def test_a_mail_that_ends_every_session_is_judged_for_it() -> None:
+    """Else it would go round at once, for ever, as long as others are judged between."""
+    broke = report(Action.PARK, scope=Scope.SESSION, stage=Stage.MAIL, klass="disconnected")
+    assert row(delivery(notes={"broke": BREAKS_MOST - 1}), broke).op == "park"
+    made = row(delivery(notes={"broke": BREAKS_MOST}), broke)
+    assert (made.op, made.kind, arg(made)["class"], "down" in arg(made)) == (
+        "defer",
+        "email.deferred",
+        "disconnected",
+        False,
+    )
+    for klass in ("interrupted", "slow"):
+        ours = report(Action.PARK, scope=Scope.SESSION, stage=Stage.MAIL, klass=klass)
+        made = row(delivery(notes={"broke": BREAKS_MOST}), ours)
+        assert (made.op, "broke" in arg(made)) == ("park", False)
 
 
 def test_sessions_that_go_on_ending_are_asked_ever_more_slowly() -> None:

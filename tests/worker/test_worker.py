@@ -114,7 +114,7 @@ async def test_bad_input_stops_nobody(server_url: str) -> None:
     assert rejected["class"] == "malformed"
     assert "to:" in rejected["reason"]
     assert "not an address" in rejected["reason"]
-    assert [event["class"] for event in held] == ["unknown_field", "unsupported"]
+    assert [event["class"] for event in held] == ["unknown_field", "unknown_template"]
 
 
 async def test_lost_scripts_and_groups_stop_nobody(server_url: str) -> None:

@@ -15,6 +15,7 @@ from crew import Crew, crew, rules_of
 
 from streamq.queue.connection import command
 from streamq.queue.routes import route_views
+from streamq.queue.steer import apply
 from streamq.sink import Rules, Sink
 from streamq.smtp.access import Access
 from streamq.worker import Worker
@@ -319,3 +320,22 @@ async def test_one_host_without_a_network_takes_nothing_down(server_url: str) ->
             kinds[flat[1].decode()] += 1
         assert kinds == {"email.relayed": 301}
         assert bad.settled.get("sent", 0) == 0
+
+
+async def test_a_mail_that_ends_every_session_does_not_go_round_for_ever(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamq.worker.outcome.BREAKS_MOST", 2)
+    async with crew(server_url) as c:
+        c.sink.follow(rules_of(tmp_path, '[[rule]]\nmatch = "evil@example.com"\nstage = "mail"\naction = "eof"\n'))
+        await c.add(to="first@example.net")
+        evil = await c.add(id="evil", envelope_from="evil@example.com")
+        many = 1000
+        for number in range(many):
+            await c.add(to=f"u{number}@example.net")
+        await c.worker(relay=None, routes={"main": {"url": c.sink.url, "tls": "none", "connections": 1}}, retry="1h")
+        (event,) = await c.until("email.deferred", "evil")
+        assert (event["class"], event["stage"], event["attempt"]) == ("disconnected", "mail", 1)
+        await c.sink.wait_for(many + 1)
+        assert c.sink.counters.drops["mail eof"] == 3
+        assert await apply(c.spool, "cancel", [evil]) == {"cancelled": 1}

@@ -4,7 +4,7 @@
 -- KEYS: {streamq}: absent dots meta notes stream
 -- ARGV: consumer
 -- EACH: connection entry token before
---   before   '', or the connection's mail before this one, while its 250 is not settled: still past its dot
+--   before   comma list of the connection's mails before this one whose 250 is not settled: still past their dots
 --   connection  '<route>.<a number that this consumer gave it>'
 -- RETURNS: per row: ok, lost (somebody else's lease), sent (a 250 came late: do not send it again)
 -- EVENTS: none

@@ -12,7 +12,8 @@
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
 --                                                                 breaker counts; absent: it is about the recipient),
 --                                                                 report (lib/report)}
---              park  back to its lane, no attempt            arg  JSON {wait (ms)}, or of a route that failed {down,
+--              park  back to its lane, no attempt            arg  JSON {wait (ms), broke (its session ended at this
+--                                                                 mail)}, or of a route that failed {down,
 --                                                                 class, reply, hint (ms: the server said so), own (at
 --                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
@@ -93,7 +94,7 @@ function op_of.hold(mail)
   local notes = notes_of(mail.entry)
   if why.ambiguous then
     say_ambiguous(mail)
-    notes.ambiguous = (notes.ambiguous or 0) + 1
+    notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way -- released, it may go that way alone
   end
   notes.reason, notes.class = why.reason, why.class
   leave(mail.stream, mail.id)
@@ -184,6 +185,10 @@ function op_of.park(mail)
   if why.own then -- twice the probe, and the third time it is this mail that is judged
     local notes = notes_of(mail.entry)
     notes.parks = (notes.parks or 0) + 1
+    note(mail.entry, notes)
+  elseif why.broke then
+    local notes = notes_of(mail.entry)
+    notes.broke = (notes.broke or 0) + 1
     note(mail.entry, notes)
   end
   leave(mail.stream, mail.id)

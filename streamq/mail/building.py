@@ -1,0 +1,84 @@
+"""From checked fields to a message: templates are filled in, and several recipients are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamq.errors import UnknownTemplate, UnsupportedFields
+from streamq.mail import rules
+from streamq.mail.mail import Several
+from streamq.mail.message import Message, read_message
+from streamq.mail.rules import Given
+from streamq.mail.several import copies, personal, shared_fields
+from streamq.mail.template import PARTS, Template, installed
+from streamq.mail.values import json_object, wrong
+
+__all__ = ["Find", "build"]
+
+Find = Callable[[bytes, int], Template | None]  # by the name that a mail gives, and the mail's time in ms
+NOBODY = b"nobody@recipients.invalid"  # stands where each of `recipients` will
+
+
+def build(
+    given: Given, later: frozenset[bytes], find: Find, *, entry: str, at_ms: int, salt: bytes, max_bytes: int
+) -> tuple[Message, Several | None]:
+    """The message; and, where it is not for one recipient, whom it is for. Raises MalformedMail, UnsupportedFields,
+    UnknownTemplate."""
+    template = _template(given, find, at_ms)
+    if template is None and b"template" in given:  # what else is wrong comes first: that no template will mend
+        probe = _filled(given, {part: "x" for part in PARTS if part.encode() not in given})
+        if b"recipients" in given:
+            probe[personal(given)[0].name.encode()] = NOBODY
+        read_message(probe, later, entry=entry, at_ms=at_ms, salt=salt)
+        raise UnknownTemplate(given[b"template"].decode())
+    if b"recipients" in given:
+        children = personal(given)
+        if template is None and any(child.vars for child in children):
+            raise wrong(b"recipients", "", "vars say nothing without template")
+        shared = shared_fields(given)
+        probe = {**shared, children[0].name.encode(): NOBODY}
+        if template is not None:  # each child fills it in with values of its own
+            probe = _filled(probe, dict.fromkeys(template.parts, "x"))
+        message = read_message(probe, later, entry=entry, at_ms=at_ms, salt=salt)
+        return message, Several(children, shared, True)
+    filled = given
+    if template is not None:
+        known = json_object(b"vars", given[b"vars"]) if b"vars" in given else {}
+        filled = _filled(given, template.render(known, max_bytes))
+    message = read_message(filled, later, entry=entry, at_ms=at_ms, salt=salt)
+    children = copies(message.to)
+    return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
+
+
+def _template(given: Given, find: Find, at_ms: int) -> Template | None:
+    """None where it names none, or one that is not stored."""
+    if b"template" not in given:
+        if b"vars" in given:
+            raise wrong(b"vars", given[b"vars"], "say nothing without template")
+        return None
+    if b"raw" in given:
+        raise wrong(b"template", given[b"template"], "may not stand beside raw, which is the whole message")
+    name = given[b"template"].partition(b"@")
+    rules.name({b"template": name[0]}, b"template")
+    if name[1] and not (name[2].isdigit() and len(name[2]) < 10):
+        raise wrong(b"template", given[b"template"], "not a name, or a name, @ and a version")
+    if b"vars" in given:
+        json_object(b"vars", given[b"vars"])
+    if not installed():
+        raise UnsupportedFields(["template"])
+    found = find(given[b"template"], at_ms)
+    for part in found.parts if found is not None else ():
+        if part.encode() in given:
+            raise wrong(part, given[part.encode()], "may not stand beside a template that gives one")
+    return found
+
+
+def _filled(given: Given, parts: dict[str, str]) -> dict[bytes, bytes]:
+    """With what the template made of it."""
+    fields = {name: value for name, value in given.items() if name not in (b"template", b"vars")}
+    for part, text in parts.items():
+        # A subject is one line; how its template is wrapped is no business of the reader's.
+        value = (" ".join(text.split()) if part == "subject" else text).encode()
+        if value:
+            fields[part.encode()] = value
+    return fields

@@ -1,0 +1,163 @@
+"""Templates: what they make of a mail's vars, what they may not, and where a mail names one."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.policy import default
+from typing import Any
+
+import orjson
+import pytest
+
+from streamq.errors import MalformedMail, UnknownTemplate
+from streamq.mail import Mail, parse
+from streamq.mail.several import Shared, merged
+from streamq.mail.template import Template, split_name
+
+WELCOME = Template(
+    {
+        "subject": "Welcome,\n {{ name }}",
+        "text": "Hello {{ name }}\n{% for item in items %}* {{ item.title }}\n{% endfor %}",
+        "html": "<p>Hello {{ name }}<ul>{% for item in items %}<li>{{ item.title }}{% endfor %}</ul>",
+    }
+)
+VARS = {"name": "Bj\u00f6rn <b>", "items": [{"title": "A & B"}]}
+BASE = {"from": "shop@example.com", "to": "bob@example.net", "template": "welcome"}
+
+
+def find(asked: bytes, at_ms: int) -> Template | None:
+    return {b"welcome": WELCOME, b"plain": Template({"text": "Hi {{ name }}"})}.get(asked)
+
+
+def read(**fields: Any) -> Mail:
+    given = {**BASE, **fields}
+    flat = {name.encode(): value if isinstance(value, bytes) else str(value).encode() for name, value in given.items()}
+    return parse(flat, entry="11-0", at_ms=1_700_000_000_000, salt=b"salt", max_bytes=100_000, template=find)
+
+
+def made(source: str, **known: Any) -> str:
+    return Template({"text": source}).render(known, 10_000)["text"]
+
+
+def test_it_gives_subject_text_and_html() -> None:
+    mail = message_from_bytes(read(vars=orjson.dumps(VARS)).content(), policy=default)
+    assert mail["Subject"] == "Welcome, Bj\u00f6rn <b>"
+    text, html = mail.get_body(("plain",)), mail.get_body(("html",))
+    assert text is not None
+    assert html is not None
+    assert text.get_content() == "Hello Bj\u00f6rn <b>\r\n* A & B\r\n"
+    assert "Hello Bj\u00f6rn &lt;b&gt;<ul><li>A &amp; B</ul>" in html.get_content()
+
+
+def test_a_missing_variable_rejects_the_mail_and_is_named() -> None:
+    with pytest.raises(MalformedMail, match=r"^vars: subject of the template: 'name' is undefined$"):
+        read(vars='{"items":[]}')
+    with pytest.raises(MalformedMail, match=r"^vars: .*no attribute 'title'"):
+        read(vars='{"name":"x","items":[{}]}')
+    with pytest.raises(MalformedMail, match="'name' is undefined"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"template": "no name"}, "template: not a name"),
+        ({"template": "welcome@x"}, "template: not a name, or a name, @ and a version"),
+        ({"template": "welcome@"}, "template: not a name, or a name, @ and a version"),
+        ({"vars": "[]"}, "vars: not a JSON object"),
+        ({"vars": "{"}, "vars: not a JSON object"),
+        (
+            {"vars": '{"name":"x","items":[]}', "subject": "Hi"},
+            "subject: may not stand beside a template that gives one",
+        ),
+        ({"vars": '{"name":"x","items":[]}', "html": "<p>"}, "html: may not stand beside"),
+        ({"raw": "From: a@x.de\n\n", "from": "", "to": ""}, "template: may not stand beside raw"),
+        ({"template": "", "text": "Hi", "vars": "{}"}, "vars: say nothing without template"),
+    ],
+)
+def test_what_is_refused(fields: dict[str, str], why: str) -> None:
+    with pytest.raises(MalformedMail) as found:
+        read(**fields)
+    assert str(found.value).startswith(why)
+
+
+def test_a_template_that_is_not_stored_is_waited_for() -> None:
+    with pytest.raises(UnknownTemplate) as found:
+        read(template="gone@3")
+    assert found.value.name == "gone@3"
+
+
+def test_what_it_does_not_give_the_mail_may_give() -> None:
+    mail = message_from_bytes(read(template="plain", vars='{"name":"x"}', subject="Mine").content(), policy=default)
+    assert (mail["Subject"], mail.get_content()) == ("Mine", "Hi x\r\n")
+
+
+def test_each_of_recipients_has_values_of_its_own() -> None:
+    recipients = [{"to": "a@x.example", "vars": {"name": "A"}}, {"to": "b@x.example"}]
+    mail = read(to="", recipients=orjson.dumps(recipients), vars='{"items":[]}')
+    assert mail.several is not None
+    shared = Shared("11-0", mail.several.fields, True)
+    first, second = (
+        merged(
+            {b"@of": b"11-0", b"@n": b"1", b"to": child.value, **({b"vars": child.vars} if child.vars else {})}, shared
+        )
+        for child in mail.several.children
+    )
+    read_child = {"entry": "11-0#1", "at_ms": 0, "salt": b"", "max_bytes": 10**6, "template": find, "parent": "11-0"}
+    assert b"Subject: Welcome, A\r\n" in parse(first, **read_child).content()  # type: ignore[arg-type]
+    with pytest.raises(MalformedMail, match="'name' is undefined"):
+        parse(second, **read_child)  # type: ignore[arg-type]
+
+
+def test_vars_of_recipients_say_nothing_without_a_template() -> None:
+    with pytest.raises(MalformedMail, match=r"^recipients: vars say nothing without template"):
+        read(to="", template="", text="Hi", recipients='[{"to":"a@x.example","vars":{"a":1}}]')
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__ }}",
+        "{{ name.__init__.__globals__ }}",
+        "{{ x.append(1) }}",
+        "{{ 'a' * 1000000 }}",
+        "{{ 1000000 * 'a' }}",
+        "{{ [1] * 10001 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{% for a in range(100000) %}{% endfor %}",
+        "{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}",
+        "{% include 'other' %}",
+        "{% import 'other' as o %}",
+        "{{ 1 / 0 }}",
+        "{{ name | nosuch }}",
+        "{{ cycler }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    ],
+)
+def test_what_a_template_may_not(source: str) -> None:
+    with pytest.raises(MalformedMail, match=r"^(vars|template): "):
+        made(source, name="n", x=[])
+
+
+def test_what_a_template_may() -> None:
+    assert made("{{ 3 * 4 }} {{ '-' * 10 }} {{ name | upper }} {{ range(3) | list }}", name="n") == (
+        "12 ---------- N [0, 1, 2]"
+    )
+
+
+def test_a_wrong_source_is_told_with_its_part_and_line() -> None:
+    for parts, why in (
+        ({"subject": "ok", "text": "a\n{% if %}"}, "text, line 2: "),
+        ({"html": "{{ a"}, "html, line 1: "),
+        ({"text": "{{ a | nosuch }}"}, "text, line 1: No filter named 'nosuch'"),
+        ({}, "neither subject nor text nor html"),
+    ):
+        with pytest.raises(ValueError, match=f"^{why}"):
+            Template(parts).check()
+
+
+def test_names() -> None:
+    assert split_name(b"welcome") == ("welcome", None)
+    assert split_name(b"welcome@12") == ("welcome", 12)
+    assert split_name("w@\u00b2".encode()) == ("w", None)
+    assert split_name(b"w@" + b"9" * 50) == ("w", None)
