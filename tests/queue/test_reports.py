@@ -11,6 +11,7 @@ import pytest
 from conftest import MakeSpool
 from mailroom import DAY, Lease, Mailroom, ident
 
+from streamq.mail.template import Template
 from streamq.queue.reports import NOBODY, Reports, fetch_reports
 from streamq.queue.scripts import ChildRow, ResettleRow, SettleRow, why
 from streamq.queue.steer import apply
@@ -420,3 +421,15 @@ async def test_the_author_and_the_host_are_settings(room: Mailroom) -> None:
     raw = made["fields"][1]
     assert "From: Post <post@example.org>\r\n" in raw
     assert "Reporting-MTA: dns; mq.example.org\r\n" in raw
+
+
+async def test_a_mail_of_a_template_is_one(room: Mailroom) -> None:
+    await telling(room)
+    await room.spool.templates.put("hello", Template({"subject": "Hi {{ name }}", "text": "Hello"}))
+    entry = await room.held(
+        id="t1", to="bob@example.net", template="hello", vars='{"name":"Bob"}',
+        envelope_from="bounces@example.com", **{"from": "shop@example.com"},
+    )  # fmt: skip
+    assert dict(await apply(room.spool, "bounce", [entry])) == {"bounced": 1}
+    (report,) = await reports(room)
+    assert b"Subject: Hi Bob\r\n" in (await fields_of(room, report))[b"raw"]
