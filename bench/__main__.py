@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import compose, mails
+from bench import campaign, compose, mails
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
@@ -45,6 +45,9 @@ def main() -> int:
     one.add_argument("--count", type=int, default=10_000, help="of them (10000)")
     one.add_argument("--seed", type=int, default=1, help="which ones (1)")
     one.add_argument("--processes", type=int, default=1, help="that share the work (1)")
+    one = benches.add_parser("campaign", parents=[common], help="mails for many, a worker killed in the middle")
+    one.add_argument("--recipients", type=int, default=200_000, help="of all entries (200000)")
+    one.add_argument("--entries", type=int, default=200, help="that name them (200)")
     asked = parser.parse_args()
     record: dict[str, Any] = {
         "bench": asked.name,
@@ -69,6 +72,11 @@ def main() -> int:
         record["results"] = asdict(read)
         good = read.good
         shown = mails.table(read)
+    elif asked.name == "campaign":
+        sent = asyncio.run(campaign.campaign(asked.recipients, asked.entries))
+        record["results"] = asdict(sent)
+        good = sent.good
+        shown = campaign.table(sent)
     else:
         record["results"] = asyncio.run(heart(asked.only, asked.rounds))
     text = json.dumps(record, indent=2, default=str)

@@ -11,7 +11,13 @@ StreamqError
 │   └── UnknownTemplate     a template that is not stored → held
 └── QueueError              the queue said no
     ├── QueueFormat         the keys were written by a version that this one cannot read
-    └── NotFound            no mail has that ID
+    ├── NotFound            no mail has that ID
+    └── SendError           a client's mail was not queued, as far as is known
+        ├── Unreachable     no connection to Redis: nothing was queued
+        ├── NoReply         the reply was lost: it may be queued, and the same id is sent once
+        ├── Refused         Redis refused the XADD in its own words: nothing was queued
+        ├── OutOfMemory     Redis is at its maxmemory: nothing was queued
+        └── TooDeep         the stream is as long as the client lets it grow: nothing was queued
 """
 
 from __future__ import annotations
@@ -21,15 +27,21 @@ from collections.abc import Iterable
 __all__ = [
     "MailError",
     "MalformedMail",
+    "NoReply",
     "NoServer",
     "NotFound",
+    "OutOfMemory",
     "QueueError",
     "QueueFormat",
+    "Refused",
+    "SendError",
     "ServerFailed",
     "SettingsError",
     "StreamqError",
+    "TooDeep",
     "UnknownFields",
     "UnknownTemplate",
+    "Unreachable",
     "UnsupportedFields",
 ]
 
@@ -103,3 +115,28 @@ class QueueFormat(QueueError):
 
 class NotFound(QueueError):
     """No mail has that ID."""
+
+
+class SendError(QueueError):
+    """A client's mail was not queued, as far as is known. Sending it again under its `id` is right after each of
+    these."""
+
+
+class Unreachable(SendError):
+    """No connection to Redis: nothing was queued."""
+
+
+class NoReply(SendError):
+    """The XADD went out and no reply came back: the mail may be queued."""
+
+
+class Refused(SendError):
+    """Redis refused the XADD; the text holds its words."""
+
+
+class OutOfMemory(SendError):
+    """Redis is at its maxmemory: nothing was queued."""
+
+
+class TooDeep(SendError):
+    """The stream is as long as the client lets it grow: nothing was queued."""

@@ -15,7 +15,7 @@ from streamq import __version__
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, load_settings
 
-__all__ = ["ID", "Json", "app", "given", "open_queue", "run_async", "settings", "url_of"]
+__all__ = ["ID", "Json", "app", "given", "open_at", "open_queue", "run_async", "settings", "url_of"]
 
 T = TypeVar("T")
 
@@ -78,12 +78,18 @@ async def url_of(known: Settings) -> AsyncIterator[str]:
 async def open_queue(known: Settings | None = None) -> AsyncIterator[Spool]:
     """The queue that the settings name, open."""
     known = known or settings()
-    async with url_of(known) as url:
-        spool = await Spool.connect(known, url)
-        try:
-            yield spool
-        finally:
-            await spool.close()
+    async with url_of(known) as url, open_at(known, url) as spool:
+        yield spool
+
+
+@asynccontextmanager
+async def open_at(known: Settings, url: str) -> AsyncIterator[Spool]:
+    """The queue at that URL, open."""
+    spool = await Spool.connect(known, url)
+    try:
+        yield spool
+    finally:
+        await spool.close()
 
 
 def run_async(command: Callable[[], Coroutine[Any, Any, T]]) -> T:

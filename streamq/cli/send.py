@@ -11,13 +11,12 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from streamq.cli.app import Json, app, open_queue, run_async, settings
+from streamq.cli.app import Json, app, open_at, run_async, settings, url_of
 from streamq.cli.choice import known_priority
 from streamq.cli.terminal import clip, console, emit, note
-from streamq.errors import MailError, SettingsError, UnknownFields, UnsupportedFields
-from streamq.mail import parse
+from streamq.client import AsyncClient, Mail, Sent
+from streamq.errors import MailError, SettingsError
 from streamq.queue.connection import command
-from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool, time_ms
 
 FINAL = {
@@ -91,22 +90,21 @@ def _no_more(flag: str, value: str, found: bytes, most: int) -> bytes:
 
 
 async def _send(fields: dict[str, bytes], priority: str, wait: float, json: bool) -> bool:
-    async with open_queue() as spool:
+    known = settings()
+    async with url_of(known) as url, open_at(known, url) as spool, AsyncClient(url, settings=known) as client:
         known_priority(spool, priority)
-        known = {name.encode(): value for name, value in fields.items()}
-        _judge(spool, known, await now_ms(spool))
         last = await command(spool.redis, "XREVRANGE", spool.keys.events, "+", "-", "COUNT", 1)
-        flat = [part for pair in known.items() for part in pair]
-        id_ = (await command(spool.redis, "XADD", spool.keys.stream(priority), "*", *flat)).decode()
-        entry = f"{spool.digit(priority)}{id_}"
-        name = fields["id"].decode()
+        sent = await _queued(client, fields, priority)
+        entry, name = sent.entry, sent.id
+        if sent.resent:
+            note(f"note: a reply was lost; its XADD went out {sent.resent + 1} times, and is one mail", style="yellow")
         if not wait:
             if json:
                 emit({"entry": entry, "id": name})
             else:
                 console.print(f"{entry} is in the queue, id {clip(name, 256)}", soft_wrap=True)
             return True
-        event = await _ending(spool, entry, last[0][0].decode() if last else "0", wait)
+        event = await _ending(spool, sent, last[0][0].decode() if last else "0", wait)
         if json:
             emit(event or {"entry": entry, "id": name, "type": None})
         elif event is None:
@@ -118,18 +116,21 @@ async def _send(fields: dict[str, bytes], priority: str, wait: float, json: bool
         return event is not None and event["type"] in GOOD
 
 
-def _judge(spool: Spool, known: dict[bytes, bytes], at_ms: int) -> None:
-    """Say at once what the worker would say; what a later version may know is queued."""
+async def _queued(client: AsyncClient, fields: dict[str, bytes], priority: str) -> Sent:
+    """Says at once what the worker would say; what a later version may know is queued."""
     try:
-        parse(known, entry=f"0{at_ms}-0", at_ms=at_ms, salt=spool.salt, max_bytes=spool.settings.max_mail_bytes)
-    except (UnknownFields, UnsupportedFields) as later:
-        note(f"note: this mail will be held: {clip(str(later), 400)}", style="yellow")
+        mail = Mail.from_fields(fields, priority)
+        if mail.held:
+            note(f"note: this mail will be held: {clip(mail.held, 400)}", style="yellow")
+        return await client.send(mail)
     except MailError as wrong:
         raise SettingsError(str(wrong)) from None
 
 
-async def _ending(spool: Spool, entry: str, last: str, wait: float) -> dict[str, Any] | None:
-    """The event that ends this mail, or None."""
+async def _ending(spool: Spool, sent: Sent, last: str, wait: float) -> dict[str, Any] | None:
+    """The event that ends this mail, or None. Of a mail that went out more often one entry is it, and nobody knows
+    which: the others end as duplicates."""
+    doubles = sent.resent
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     while (left := end - loop.time()) > 0:
@@ -139,7 +140,11 @@ async def _ending(spool: Spool, entry: str, last: str, wait: float) -> dict[str,
             for id_, flat in rows:
                 last = id_.decode()
                 event = _event(flat)
-                if event.get("entry") == entry and event["type"] in FINAL:
+                if event.get("type") not in FINAL:
+                    continue
+                if doubles and event["id"] == sent.id and event["type"] == "email.duplicate":
+                    doubles -= 1
+                elif event["id"] == sent.id if sent.resent else event.get("entry") == sent.entry:
                     return event
     return None
 

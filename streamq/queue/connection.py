@@ -16,31 +16,35 @@ from redis.backoff import NoBackoff
 
 from streamq.errors import SettingsError
 
-__all__ = ["Part", "command", "connect", "pipelined"]
+__all__ = ["Part", "command", "connect", "options", "pipelined"]
 
 Part = str | bytes | int | float
 
 WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
+CONNECT_SECONDS = 10.0
 
 
 def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Redis:
     """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever; `name` is
     what CLIENT LIST shows."""
+    timeout = None if blocking else WRITE_SECONDS
     try:
-        client = Redis.from_url(
-            url,
-            protocol=2,
-            client_name=name,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None if blocking else WRITE_SECONDS,
-            socket_connect_timeout=10.0,
-            health_check_interval=0,
-            **({} if url.startswith("unix:") else {"socket_keepalive": True}),
-        )
+        client = Redis.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0), **options(url, timeout))
     except ValueError as wrong:
         raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
     client.response_callbacks.clear()
     return client
+
+
+def options(url: str, timeout: float | None) -> dict[str, Any]:
+    """What every connection of ours has in common, but for `retry`, which is one class for each world."""
+    return {
+        "protocol": 2,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": CONNECT_SECONDS if timeout is None else min(CONNECT_SECONDS, timeout),
+        "health_check_interval": 0,
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+    }
 
 
 async def command(client: Redis, *parts: Part) -> Any:

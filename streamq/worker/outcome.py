@@ -26,7 +26,8 @@ BOUNCING, EXPIRING = "bouncing", "expiring"  # settle's and admission's words fo
 BREAKS_MOST = 20
 IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 SLOW = "slow"  # the mail's own time was over
-THROTTLES = frozenset({"site_rate", "route_rate", "recipient_rate"})
+UNJUDGED = frozenset({"site_rate", "route_rate"})  # about our pace, and nothing about this mail: no attempt
+THROTTLES = UNJUDGED | {"recipient_rate"}
 
 
 def ending(status: str, mail: Mail | None, settings: Settings, deadline_ms: int, **known: object) -> tuple[str, bytes]:
@@ -97,8 +98,11 @@ class Outcomes:
             kind = "email.throttled"
         # One slow server: at once, over another connection. A second time it waits as any other mail.
         at_once = report.klass == SLOW and report.action is Action.RETRY and not delivery.attempts
+        if not marked and report.klass in UNJUDGED:
+            marked = {"unjudged": True}
+        tried = delivery.attempts + int(delivery.notes.get("throttled", 0)) + 1
         said = why(
-            wait=0 if at_once else self.wait_ms(delivery.attempts + 1, report.hint_ms),
+            wait=0 if at_once else self.wait_ms(tried, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
             **({"code": report.code} if report.code else {}),

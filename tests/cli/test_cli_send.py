@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lossy import Cut, Lossy
 from mailroom import Mailroom, texts
 
 from cli.delivery import delivering
@@ -154,3 +155,15 @@ async def test_events_of_somebody_else_are_passed_by(queue: Mailroom, server_url
     async with delivering(server_url):
         await queue.do("XADD", queue.keys.events, "*", "one", "field")
         assert (await _sent("--to", "bob@example.net")).code == 0
+
+
+async def test_a_lost_reply_is_one_mail_and_is_said(
+    queue: Mailroom, server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry that this command knows of ends as a duplicate; what became of the mail is the other one's event."""
+    async with delivering(server_url) as sink, Lossy(server_url, [Cut()]) as line:
+        monkeypatch.setenv("STREAMQ_REDIS_URL", line.url)
+        said = await _sent("--to", "bob@example.net", "--id", "a1")
+        assert (said.code, len(sink.received)) == (0, 1)
+        assert said.err == "note: a reply was lost; its XADD went out 2 times, and is one mail\n"
+        assert said.out.startswith("email.relayed after ")

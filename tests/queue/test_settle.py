@@ -51,6 +51,14 @@ async def test_defer_is_scheduled_with_one_attempt_more(room: Mailroom) -> None:
     assert notes["reply"] == "451 later"
 
 
+async def test_a_throttle_is_no_attempt(room: Mailroom) -> None:
+    lease = await room.lease()
+    assert await room.settled("defer", lease, unjudged=True) == "ok"
+    notes = await room.notes(lease.entry)
+    assert (notes.get("attempts"), notes["throttled"]) == (None, 1)
+    await room.moved("cancel", lease.entry)
+
+
 async def test_defer_is_clipped_at_the_deadline(room: Mailroom) -> None:
     lease = await room.lease()
     settled = await room.settle("defer", lease, wait=60_000, deadline=room.now + 1000)

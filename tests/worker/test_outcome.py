@@ -129,6 +129,15 @@ def test_retry_is_deferred() -> None:
 def test_a_throttle_is_told_as_one(klass: str) -> None:
     made = row(delivery(), report(Action.RETRY, klass=klass))
     assert (made.op, made.kind) == ("defer", "email.throttled")
+    assert arg(made).get("unjudged", False) == (klass != "recipient_rate")
+
+
+def test_a_throttle_waits_longer_each_time() -> None:
+    waits = [
+        arg(row(delivery(notes={"throttled": many}), report(Action.RETRY, klass="route_rate"), jitter=0))["wait"]
+        for many in range(3)
+    ]
+    assert waits == [60_000, 300_000, 900_000]
 
 
 def test_fail_is_bounced() -> None:

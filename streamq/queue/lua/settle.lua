@@ -7,8 +7,9 @@
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
 --                                                                 hash: of its content, if it was parked unlooked-at}
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
---                                                                 hint, ambiguous (it may have been sent),
---                                                                 code, report (lib/report: it is late)}
+--                                                                 hint, ambiguous (it may have been sent), unjudged
+--                                                                 (a throttle: no attempt), code, report (lib/report:
+--                                                                 it is late)}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
 --                                                                 breaker counts; absent: it is about the recipient),
 --                                                                 report (lib/report)}
@@ -138,7 +139,11 @@ end
 function op_of.defer(mail)
   local why = why_of(mail)
   local notes = notes_of(mail.entry)
-  notes.attempts = (notes.attempts or 0) + 1
+  if why.unjudged then
+    notes.throttled = (notes.throttled or 0) + 1
+  else
+    notes.attempts = (notes.attempts or 0) + 1
+  end
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class, notes.code = now_ms, why.reply, why.class, why.code
   if why.ambiguous then notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way end
