@@ -348,3 +348,44 @@ def test_a_variable_that_should_be_json(name: str, monkeypatch: pytest.MonkeyPat
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().in_hand = 5
+
+
+# -- reports ---------------------------------------------------------------------------------------------------
+
+
+def test_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = load_settings()
+    assert (known.reports, str(known.report_rate), known.report_from, known.delay_warning) == (
+        True,
+        "100/h",
+        None,
+        None,
+    )
+    monkeypatch.setenv("STREAMQ_REPORT_RATE", "7/10m")
+    monkeypatch.setenv("STREAMQ_REPORTS", "0")
+    monkeypatch.setenv("STREAMQ_DELAY_WARNING", "4h")
+    known = load_settings(report_from="Post <post@example.com>", report_mta="mq.example.com")
+    assert (known.reports, known.report_rate, known.delay_warning) == (
+        False,
+        Window(count=7, window_ms=600_000),
+        14_400_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("report_rate", "often"),
+        ("report_rate", "1001/h"),
+        ("report_from", "Post"),
+        ("report_from", "a@example.com, b@example.com"),
+        ("report_from", "undisclosed:;"),
+        ("report_from", "почта@example.com"),
+        ("report_mta", "two words"),
+        ("report_mta", "a\r\nb"),
+        ("report_mta", ""),
+        ("delay_warning", "soon"),
+    ],
+)
+def test_no_reports(name: str, value: str) -> None:
+    assert name in refused(**{name: value}).replace("-", "_")

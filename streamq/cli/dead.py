@@ -1,4 +1,4 @@
-"""Dead letters: dead ls, show, requeue, rm."""
+"""Dead letters: dead ls, show, requeue, rm. (dead export has a file of its own.)"""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from streamq.cli.choice import All, DryRun, Yes
 from streamq.cli.look import BODY, print_fields
 from streamq.cli.terminal import ask, clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
+from streamq.mail import BUILT, LATER
 from streamq.queue.letters import DeadLetter, dead_letter, dead_letters, remove_dead, requeue_dead
 from streamq.queue.spool import Spool
 
@@ -27,10 +28,12 @@ NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
 )
+KNOWN = BUILT | LATER
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
     "packed": "of more than 1,000 fields: they were no mails",
-    "sensitive": "whose bodies were not kept (`sensitive`)",
+    "sensitive": "whose bodies were not kept (`sensitive`): --set text=… gives them another",
+    "bodiless": "whose bodies were not kept (their class): --set text=… gives them another",
 }
 
 
@@ -46,7 +49,7 @@ def ls(
         async with open_queue() as spool:
             letters: list[dict[str, str]] = []
             more = False
-            async for letter in _of_class(spool, class_):
+            async for letter in of_class(spool, class_):
                 if len(letters) == limit:
                     more = True
                     break
@@ -120,11 +123,16 @@ def requeue(
     ids: Ids = None,
     class_: Class = None,
     everything: All = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="what the mail shall say instead; FIELD= for none", metavar="FIELD=VALUE"),
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """They become waiting mails again, as new entries."""
+    new = _changes(changes or [])
 
     async def run() -> bool:
         async with open_queue() as spool:
@@ -132,7 +140,7 @@ def requeue(
             if dry_run:
                 _say_dry("requeue", len(letters), json)
                 return True
-            done = await requeue_dead(spool, letters.items())
+            done = await requeue_dead(spool, letters.items(), new)
             made = [entry for entry in done if entry not in NOT_REQUEUED]
             kept = Counter(entry for entry in done if entry in NOT_REQUEUED)
             if json:
@@ -145,6 +153,19 @@ def requeue(
 
     if not run_async(run):
         raise typer.Exit(1)
+
+
+def _changes(given: list[str]) -> dict[str, str]:
+    """Fields by name. What their values may be intake says, as of any mail."""
+    changes: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not (name.encode() in KNOWN or name.startswith("x_")):
+            raise SettingsError(f"--set: not FIELD=VALUE with a field of a mail: {clip(each, 80)!r}")
+        if name in changes:
+            raise SettingsError(f"--set: {name} twice")
+        changes[name] = value
+    return changes
 
 
 @dead.command("rm")
@@ -177,19 +198,25 @@ def _say_dry(verb: str, many: int, json: bool) -> None:
     return console.print(f"{verb}: {many:,} dead letters (dry run: nothing was changed)")
 
 
+def one_way(verb: str, ids: list[str] | None, class_: str | None, everything: bool) -> None:
+    """Raises `SettingsError` unless letters are named one way."""
+    if bool(ids) + (class_ is not None) + everything != 1:
+        raise SettingsError(f"dead {verb}: name dead letters by ID, or by --class, or --all of them")
+
+
 async def _asked(
     spool: Spool, verb: str, ids: list[str] | None, class_: str | None, everything: bool, dry_run: bool, yes: bool
 ) -> dict[str, int]:
     """The letters that are meant, and their bytes. Bodies are not kept: there may be a gigabyte of them."""
-    if bool(ids) + (class_ is not None) + everything != 1:
-        raise SettingsError(f"dead {verb}: name dead letters by ID, or by --class, or --all of them")
-    letters = await _named(spool, ids) if ids else {each.letter: each.size async for each in _of_class(spool, class_)}
+    one_way(verb, ids, class_, everything)
+    letters = await sizes_of(spool, ids) if ids else {each.letter: each.size async for each in of_class(spool, class_)}
     if not dry_run and len(letters) > 1 and not yes:
         ask(f"{verb} {len(letters):,} dead letters?")
     return letters
 
 
-async def _named(spool: Spool, ids: list[str]) -> dict[str, int]:
+async def sizes_of(spool: Spool, ids: list[str]) -> dict[str, int]:
+    """Letters and their bytes, by any of their ids. Raises `NotFound`."""
     letters: dict[str, int] = {}
     missing = set(ids)
     for id_ in ids:
@@ -208,7 +235,7 @@ async def _named(spool: Spool, ids: list[str]) -> dict[str, int]:
     return letters
 
 
-async def _of_class(spool: Spool, class_: str | None) -> AsyncIterator[DeadLetter]:
+async def of_class(spool: Spool, class_: str | None) -> AsyncIterator[DeadLetter]:
     async for letter in dead_letters(spool):
         if class_ is None or letter.text("dead_class") == class_:
             yield letter

@@ -18,7 +18,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["ask", "clip", "console", "emit", "note", "safe", "shown_ms", "table"]
+__all__ = ["ask", "clip", "console", "emit", "emit_line", "note", "safe", "shown_ms", "table"]
 
 GAP = "  "
 LEAST_COLUMN = 6
@@ -79,6 +79,12 @@ def _fit(cell: str, width: int, right: bool) -> str:
 def emit(data: object) -> None:
     """One JSON value on standard output."""
     text = orjson.dumps(data, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    typer.echo(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def emit_line(data: object) -> None:
+    """One JSON value on one line: for output that has no end in sight."""
+    text = orjson.dumps(data).decode()
     typer.echo(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 

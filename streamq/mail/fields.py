@@ -145,6 +145,7 @@ def _mail(
         source=source,
         dsn=dsn,
         require_tls=require_tls,
+        bounce_to=envelope_from if b"envelope_from" in given else "",
         several=several,
         collapse=collapse_digest(carried.tenant or "", rcpt, collapse_key) if collapse_key else "",
         collapse_ms=collapse_ms,

@@ -44,7 +44,8 @@ class Mail:
     what the mail gives to the `data` of each of its events: JSON members without the outer braces. `size` is
     octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;
     `smtputf8`: an address needs RFC 6531. `dsn`: the reports that it asks of the next hop; `require_tls`: only over
-    verified TLS, from there on too. Of mails with the same `collapse` ("" for none) the newest is sent, `collapse_ms`
+    verified TLS, from there on too. `bounce_to`: the return path where the producer gave one, "" else: who is told
+    when the mail cannot be delivered. Of mails with the same `collapse` ("" for none) the newest is sent, `collapse_ms`
     after the first.
     """
 
@@ -67,6 +68,7 @@ class Mail:
     source: Source
     dsn: Dsn | None = None
     require_tls: bool = False
+    bounce_to: str = ""
     several: Several | None = None
     collapse: str = ""
     collapse_ms: int = 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+
+import orjson
 
 from streamq.queue.connection import command
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.queue.walk import Pages, is_entry
 
-__all__ = ["DeadLetter", "dead_letter", "dead_letters", "remove_dead", "requeue_dead"]
+__all__ = ["DeadLetter", "dead_letter", "dead_letters", "remove_dead", "requeue_dead", "trim_dead"]
 
 REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
 
@@ -59,25 +61,41 @@ def _letter(row: tuple[bytes, list[bytes]]) -> DeadLetter:
     return DeadLetter(id_.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
 
 
-async def requeue_dead(spool: Spool, letters: Iterable[tuple[str, int]]) -> list[str]:
-    """They become waiting mails again; (letter, bytes) each. Returns, in their order, the new entry or why not
-    (requeue.lua)."""
+async def requeue_dead(
+    spool: Spool, letters: Iterable[tuple[str, int]], changes: Mapping[str, str] | None = None
+) -> list[str]:
+    """They become waiting mails again; (letter, bytes) each. `changes`: fields that shall be otherwise, "" for none.
+    Returns, in their order, the new entry or why not (requeue.lua)."""
+    said = orjson.dumps([part for pair in changes.items() for part in pair]) if changes else b""
     done: list[str] = []
     part: list[str] = []
     size = 0
     for letter, bytes_ in letters:
         if part and (len(part) == BATCH or size + bytes_ > REQUEUED_BYTES):
-            done += await spool.scripts.requeue(part)
+            done += await spool.scripts.requeue(part, said)
             part, size = [], 0
         part.append(letter)
         size += bytes_
-    return done + (await spool.scripts.requeue(part) if part else [])
+    return done + (await spool.scripts.requeue(part, said) if part else [])
 
 
 async def remove_dead(spool: Spool, letters: Iterable[str]) -> int:
     """Discard dead letters for good; how many there were."""
     removed = 0
     names = list(letters)
-    for at in range(0, len(names), BATCH):
-        removed += await command(spool.redis, "XDEL", spool.keys.dead, *names[at : at + BATCH])
+    while names:
+        done, gone = await spool.scripts.discard(names[:BATCH], REQUEUED_BYTES)
+        del names[:done]
+        removed += gone
     return removed
+
+
+async def trim_dead(spool: Spool, age_ms: int, most_bytes: int, steps: int) -> tuple[int, bool]:
+    """Letters that are too old, or too many bytes, oldest first; so many scripts at most. How many went, and whether
+    more have to."""
+    removed, more = 0, True
+    while more and steps > 0:
+        gone, more = await spool.scripts.trim(age_ms, most_bytes)
+        removed += gone
+        steps -= 1
+    return removed, more

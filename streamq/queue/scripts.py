@@ -6,7 +6,7 @@ Times: `_ms` since the epoch in milliseconds, `_us` in microseconds, both by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -305,15 +305,29 @@ class Scripts:
     async def reap(self, idle_ms: int, consumer: str = "") -> list[str]:
         return [name.decode() for name in await self.caller.call("reap", (idle_ms, consumer))]
 
-    async def move(self, verb: str, entries: Sequence[str], at_ms: int | None = None) -> Moved:
-        """hold, unhold, retry, cancel, bounce or expire; at most 100 entries."""
+    async def move(
+        self, verb: str, entries: Sequence[str], at_ms: int | None = None, reports: Mapping[str, bytes] | None = None
+    ) -> Moved:
+        """hold, unhold, retry, cancel, bounce or expire; at most 100 entries. `reports`: see move.lua."""
         head = (self.now, verb, self.window_ms, "" if at_ms is None else at_ms)
-        now, coming, *flat = await self.caller.call("move", head, [(entry,) for entry in entries])
+        rows = [(entry, (reports or {}).get(entry, b"")) for entry in entries]
+        now, coming, *flat = await self.caller.call("move", head, rows)
         return Moved(int(now), int(coming), [status.decode() for status in flat])
 
-    async def requeue(self, letters: Sequence[str]) -> list[str]:
-        rows = [(letter,) for letter in letters]
+    async def requeue(self, letters: Sequence[str], changes: bytes = b"") -> list[str]:
+        """`changes`: JSON, see requeue.lua; the same for all of them."""
+        rows = [(letter, changes) for letter in letters]
         return [status.decode() for status in await self.caller.call("requeue", (self.now,), rows)]
+
+    async def discard(self, letters: Sequence[str], max_bytes: int) -> tuple[int, int]:
+        """How many of them were done, and how many dead letters went."""
+        done, gone = await self.caller.call("discard", (max_bytes,), [(letter,) for letter in letters])
+        return done, gone
+
+    async def trim(self, age_ms: int, most_bytes: int) -> tuple[int, bool]:
+        """How many dead letters went, and whether more have to."""
+        gone, more = await self.caller.call("trim", (self.now, age_ms, most_bytes))
+        return gone, bool(more)
 
     async def find(self, ids: Sequence[tuple[str | None, str]]) -> list[str]:
         """Entries that own these (tenant, id); "" where none does."""
@@ -331,11 +345,13 @@ class Scripts:
         made: int = await self.caller.call("template", (self.now, verb, name, content))
         return made
 
-    async def expire(self, ages_ms: Sequence[int], lane_from: int = 0) -> tuple[int, int]:
-        """How many ended, and where among the lanes the sweep goes on."""
+    async def expire(
+        self, ages_ms: Sequence[int], lane_from: int = 0, reports: Mapping[str, bytes] | None = None
+    ) -> tuple[int, int, list[str]]:
+        """How many ended, where among the lanes the sweep goes on, and the entries that wait for their reports."""
         head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)
-        ended, rank = await self.caller.call("expire", head)
-        return ended, rank
+        ended, rank, *due = await self.caller.call("expire", head, (reports or {}).items())
+        return ended, rank, [entry.decode() for entry in due]
 
     async def resettle(self, rows: Sequence[ResettleRow]) -> int:
         again: int = await self.caller.call("resettle", (self.now, self.window_ms), rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
@@ -226,6 +227,15 @@ class Spool:
         return found.get("run_id", "")
 
     # -- limits ----------------------------------------------------------------------------------
+
+    async def publish_reports(self) -> None:
+        """Whether senders are told of what bounces: scripts ask before they end a mail that no worker has in hand. A
+        server that is full takes no word; it is told again."""
+        wanted = b"1" if self.settings.reports else b"0"
+        if await command(self.redis, "HGET", self.keys.meta, "reports") == wanted:
+            return
+        with contextlib.suppress(OutOfMemoryError):
+            await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
 
     async def publish_limits(self) -> None:
         """What the settings' file says of sites becomes the queue's limits, for all workers: they must be the

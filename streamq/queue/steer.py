@@ -13,6 +13,7 @@ from streamq.mail import glance, parse
 from streamq.mail.address import parse_list
 from streamq.mail.domain import to_wire
 from streamq.queue.connection import command
+from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, walk
@@ -137,7 +138,12 @@ async def apply(
     names = list(dict.fromkeys(entries))
     for start in range(0, len(names), BATCH):
         part = names[start : start + BATCH]
-        done.update((await spool.scripts.move(verb, part, at_ms)).statuses)
+        statuses = (await spool.scripts.move(verb, part, at_ms)).statuses
+        told = [entry for entry, status in zip(part, statuses, strict=True) if status == "report"]
+        done.update(status for status in statuses if status != "report")
+        if told:
+            reports = await fetch_reports(spool, told, "operator")
+            done.update((await spool.scripts.move(verb, told, at_ms, reports)).statuses)
         if progress:
             progress(len(part))
     return done

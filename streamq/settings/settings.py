@@ -9,14 +9,28 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamq.keys import TABLE
+from streamq.mail.address import parse_list
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.route import RouteSettings
-from streamq.settings.values import Duration, Durations, Names, RedisUrl, RelayUrl, Windows, cut, duration_ms
+from streamq.settings.values import (
+    Duration,
+    Durations,
+    Names,
+    OneWindow,
+    RedisUrl,
+    RelayUrl,
+    Window,
+    Windows,
+    cut,
+    duration_ms,
+)
 
 __all__ = ["LimitSettings", "Settings"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SITE = re.compile(r"[^A-Z\s|]{1,255}")
+MTA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+MOST_REPORTS = 1000  # in a window, to one sender: the queue remembers when each of them went
 TAKEN = frozenset(key.shape.partition(":")[0] for key in TABLE if not key.shape.startswith("<"))  # beside priorities
 
 
@@ -51,6 +65,11 @@ class Settings(BaseSettings):
     max_mail_bytes: int = Field(25 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
     on_ambiguous: Literal["resend", "hold", "assume_delivered"] = "resend"
     pii: Literal["full", "hash"] = "full"
+    reports: bool = True
+    report_rate: OneWindow = Window(count=100, window_ms=duration_ms("1h"))
+    report_from: str | None = None
+    report_mta: str | None = None
+    delay_warning: Duration | None = None
     events_kept: int = Field(100_000, ge=100)
     dead_age: Duration = duration_ms("30d")
     dead_bytes: int = Field(1024**3, ge=1024)
@@ -80,6 +99,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")
         if not self.retry:
             raise ValueError("retry: at least one step")
+        return self
+
+    @model_validator(mode="after")
+    def _reports_have_an_author(self) -> Settings:
+        if self.report_rate.count > MOST_REPORTS:
+            raise ValueError(f"report_rate: at most {MOST_REPORTS} in a window: {str(self.report_rate)!r}")
+        if self.report_mta is not None and not MTA.fullmatch(self.report_mta):
+            raise ValueError(f"report_mta: a host name: {cut(self.report_mta)}")
+        if self.report_from is not None:
+            try:
+                found = parse_list(self.report_from)
+            except ValueError as broken:
+                raise ValueError(f"report_from: {broken}: {cut(self.report_from)}") from None
+            if len(found) != 1 or not found[0].local.isascii():
+                raise ValueError(f"report_from: one address in ASCII: {cut(self.report_from)}")
         return self
 
     @model_validator(mode="after")

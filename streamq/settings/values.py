@@ -25,6 +25,7 @@ __all__ = [
     "Duration",
     "Durations",
     "Names",
+    "OneWindow",
     "Pins",
     "RedisUrl",
     "RelayUrl",
@@ -135,6 +136,7 @@ Duration = Annotated[int, BeforeValidator(duration_ms)]
 ByPriority = Annotated[dict[str, int], BeforeValidator(_by_priority)]
 Durations = Annotated[tuple[int, ...], NoDecode, BeforeValidator(partial(_each, duration_ms))]
 Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(partial(_each, window))]
+OneWindow = Annotated[Window, NoDecode, BeforeValidator(window)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(partial(_each, str))]
 
 

@@ -3,7 +3,8 @@
 8-BIT    Our content has lines of any length that end with CRLF, no other CR or LF and no NUL: 8BITMIME is all that
          it can need, with DATA and with BDAT (RFC 6152, RFC 3030). BINARYMIME is never asked for.
 DSN      Parameters go to a server that offers DSN and are left out elsewhere (RFC 3461, 5.2.2). ORCPT goes with
-         them: the recipient as the producer knows it, in utf-8-addr-xtext where it is not ASCII (RFC 6533, 3).
+         them: `dsn_orcpt`, else the recipient as the producer knows it, in utf-8-addr-xtext where it is not ASCII
+         (RFC 6533, 3).
 TLS      `require_tls` needs REQUIRETLS and a certificate that was verified (RFC 8689, 4.2.1), be it that its route
          pins it: a trust anchor for this one server. Else the mail fails with 5.7.30, since to send it otherwise is
          what its producer forbade.
@@ -76,7 +77,8 @@ def envelope(letter: Letter, offer: Offer, verified: bool) -> Envelope | Unfit:
 def _dsn(dsn: Dsn, recipient: str) -> tuple[str, str]:
     """The parameters of MAIL and of RCPT."""
     of_mail = (f" RET={dsn.ret}" if dsn.ret else "") + (f" ENVID={xtext(dsn.envid)}" if dsn.envid else "")
-    original = orcpt(recipient)
+    kind, _, given = dsn.orcpt.partition(";")
+    original = f"{kind};{xtext(given)}" if given else orcpt(recipient)
     of_rcpt = (f" NOTIFY={dsn.notify}" if dsn.notify else "") + (f" ORCPT={original}" if original else "")
     return of_mail, of_rcpt
 

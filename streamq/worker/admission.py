@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from streamq.mail import Mail
+from streamq.queue.reports import Reports
 from streamq.queue.scripts import BATCH, AdmitRow, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.outbox import Outbox
@@ -16,6 +18,7 @@ from streamq.worker.expander import Expander, Expansion
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
+from streamq.worker.outcome import BOUNCING, EXPIRING, ending
 
 __all__ = ["Admission", "ways_of"]
 
@@ -55,6 +58,7 @@ class Admission:
         self.expander = expander
         self.next_due = next_due
         self.listed = listed
+        self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
         self.now_us = 0
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
@@ -85,6 +89,7 @@ class Admission:
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
+        ended: list[tuple[SettleRow, int]] = []
         for entry, claim, (row, mail), (status, notes, way) in zip(
             entries, claims, judged, admitted.statuses, strict=True
         ):
@@ -99,14 +104,32 @@ class Admission:
                 else:
                     again.append(entry)
                 continue
+            if status in (BOUNCING, EXPIRING):
+                mail = mail or self.intake.read_mail(entry)
+                ended.append((self._ended(row, mail, status, admitted.token, notes), claim))
+                continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
                 parked.append(row.entry)
             self.hand.let_go(row.entry, claim)
         self.next_due(admitted.next_us, admitted.now_us)
+        if ended:
+            await self.link.call(lambda: self.spool.scripts.settle(self.consumer, [end for end, _ in ended]))
+            for end, claim in ended:
+                self.hand.let_go(end.entry, claim)
         if again:
             parked += await self._admit(again)
         return parked
+
+    def _ended(self, row: AdmitRow, mail: Mail | None, status: str, token: int, notes: bytes) -> SettleRow:
+        """A mail that is leased only to end, and its sender to be told."""
+        known: dict[str, Any] = orjson.loads(notes) if notes else {}
+        last = {name: known[name] for name in ("reply", "code", "last") if name in known}
+        kind, said = ending(status, mail, self.spool.settings, row.deadline, **last)
+        klass = b'"class":"operator"' if status == BOUNCING else b'"class":"expired"'
+        tail = row.tail + b"," + klass if row.tail else klass
+        end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
+        return end if mail is None else self.reports.filled(end, mail, mail.content(), time.time_ns() // 1_000_000)
 
     def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""

@@ -104,10 +104,9 @@ class Intake:
             seen.event,
         )
 
-    def rebuild(self, entry: Entry) -> bytes | None:
-        """An entry's content as it was or would be sent; None where it is no mail that can be."""
-        mail = self.judge(entry)[1]
-        return mail.content() if mail is not None else None
+    def read_mail(self, entry: Entry) -> Mail | None:
+        """The mail as it was or would be sent; None where it is none that can be."""
+        return self.judge(entry)[1]
 
     def _held(self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...]) -> AdmitRow:
         said = why(reason=reason, fields=fields, **{"class": klass})

@@ -12,6 +12,8 @@ import orjson
 from streamq.mail import able
 from streamq.mail.template import split_name
 from streamq.queue.connection import command
+from streamq.queue.letters import trim_dead
+from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import Leased, SettleRow, why
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
@@ -28,6 +30,7 @@ __all__ = ["Keeper"]
 ROLE = "keeper"
 TICK_SECONDS = 1.0
 TRIM_SECONDS = 60.0
+TRIM_STEPS = 20  # scripts, of some ms each; what is left then goes a second later
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
 TEMPLATE = "template="  # and of one whose template is not stored
 SUSPECT = 2  # reclaims, as in reclaim.lua
@@ -98,9 +101,9 @@ class Keeper:
                     pace = 0.0 if full else self.settings.lease_seconds / 4
                     sweep = loop.time() + pace * self.chance.uniform(0.75, 1.25)
                 if loop.time() >= trim:
-                    await self._trim()
+                    more = await self._trim()
                     await self._adopt()
-                    trim = loop.time() + TRIM_SECONDS
+                    trim = loop.time() + (0.0 if more else TRIM_SECONDS)
             try:
                 async with asyncio.timeout(min(TICK_SECONDS, self.settings.lease_seconds / 4)):
                     await self._stopping.wait()
@@ -163,9 +166,14 @@ class Keeper:
 
     async def _expire(self) -> None:
         ages = [self.settings.max_age] * len(self.spool.priorities)
+        reports: dict[str, bytes] = {}
         while True:
-            rank = self._lane_from
-            ended, self._lane_from = await self.link.call(self.spool.scripts.expire, ages, rank)
+            brought, rank = reports, self._lane_from
+            ended, lane_from, due = await self.link.call(self.spool.scripts.expire, ages, rank, brought)
+            if due:  # the same again, with what their senders are told
+                reports = await self.link.call(fetch_reports, self.spool, due, "expired")
+                continue
+            reports, self._lane_from = {}, lane_from
             if not ended:
                 return
 
@@ -192,16 +200,13 @@ class Keeper:
             return self._templates.get(name, 0) >= (version or 1)
         return need.removeprefix(ROUTE) in self.intake.ways.names if need.startswith(ROUTE) else able(need)
 
-    async def _trim(self) -> None:
-        """Consumers that are gone; dead letters that are too old or too many bytes."""
+    async def _trim(self) -> bool:
+        """Consumers that are gone; dead letters that are too old or too many bytes: True where more have to go."""
+        await self.link.call(self.spool.publish_reports)
         await self.link.call(lambda: self.spool.scripts.reap(max(60_000, self.lease_ms * 3)))
-        dead = self.spool.keys.dead
-        now = await self.link.call(lambda: command(self.spool.redis, "TIME"))
-        oldest = int(now[0]) * 1000 - self.settings.dead_age
-        await self.link.call(lambda: command(self.spool.redis, "XTRIM", dead, "MINID", "~", oldest))
-        length = await self.link.call(lambda: command(self.spool.redis, "XLEN", dead))
-        used = await self.link.call(lambda: command(self.spool.redis, "MEMORY USAGE", dead)) or 0
-        if length and used > self.settings.dead_bytes:
-            kept = length * self.settings.dead_bytes // used
-            log.warning("dead letters take %d bytes: the oldest %d go", used, length - kept)
-            await self.link.call(lambda: command(self.spool.redis, "XTRIM", dead, "MAXLEN", "~", kept))
+        gone, more = await self.link.call(
+            trim_dead, self.spool, self.settings.dead_age, self.settings.dead_bytes, TRIM_STEPS
+        )
+        if gone:
+            log.info("%d dead letters were too old, or all of them too many bytes", gone)
+        return more

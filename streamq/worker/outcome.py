@@ -7,6 +7,7 @@ import random
 import orjson
 
 from streamq.mail import Mail
+from streamq.queue.reports import delay_is_told, failure_is_told
 from streamq.queue.scripts import SettleRow, why
 from streamq.queue.spool import time_ms
 from streamq.settings import Settings
@@ -14,10 +15,12 @@ from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
 from streamq.worker.sameness import same_words
 
-__all__ = ["Outcomes", "hash_of"]
+__all__ = ["BOUNCING", "EXPIRING", "Outcomes", "ending", "hash_of"]
 
 HINT_MOST_MS = 4 * 3_600_000
 PARKS_MOST = 2
+OURS = frozenset({Scope.SESSION, Scope.ROUTE})
+BOUNCING, EXPIRING = "bouncing", "expiring"  # settle's and admission's words for: end it, and bring its report
 # Sessions that may end at one mail, unjudged. Where a server closes after every mail without a word, half of all lose
 # one: one in a million loses twenty.
 BREAKS_MOST = 20
@@ -25,6 +28,16 @@ IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 SLOW = "slow"  # the mail's own time was over
 UNJUDGED = frozenset({"site_rate", "route_rate"})  # about our pace, and nothing about this mail: no attempt
 THROTTLES = UNJUDGED | {"recipient_rate"}
+
+
+def ending(status: str, mail: Mail | None, settings: Settings, deadline_ms: int, **known: object) -> tuple[str, bytes]:
+    """The event's type and the argument of `dead` for a mail that a script wants ended, with its report: `bouncing`, an
+    operator's wish; `expiring`, its time is over. `known`: the last attempt's reply, code, moment."""
+    told = {"report": True} if mail is not None and failure_is_told(mail, settings) else {}
+    if status == BOUNCING:
+        return "email.bounced", why(reason="bounced by an operator", **{"class": "operator"}, **told)
+    reason = f"too old: its time was over at {deadline_ms}"
+    return "email.expired", why(reason=reason, **{"class": "expired"}, **known, **told)
 
 
 class Outcomes:
@@ -64,6 +77,7 @@ class Outcomes:
                 reply=report.reply,
                 judged=True,
                 **({"text": same_words(report)} if report.code and not report.about_recipient else {}),
+                **({"report": True} if self._is_told(delivery, report) else {}),
                 **{"class": report.klass},
             )
             return self._made(delivery, "dead", "email.bounced", tail, said)
@@ -91,10 +105,35 @@ class Outcomes:
             wait=0 if at_once else self.wait_ms(tried, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
+            **({"code": report.code} if report.code else {}),
+            **({"report": True} if self._is_late(delivery, report, now_ms) else {}),
             **marked,
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", kind, tail, said)
+
+    def ended(self, row: SettleRow, delivery: Delivery, status: str) -> SettleRow:
+        """The end that settle asks for, of a mail that is still ours (`ending`). That an attempt was made is counted
+        already."""
+        known = orjson.loads(row.arg) if row.arg else {}
+        tail = row.tail or delivery.mail.event
+        if status == BOUNCING:
+            tail += b',"asked":"bounce"'
+        kind, said = ending(status, delivery.mail, self.settings, delivery.deadline_ms, reply=known.get("reply"))
+        return row._replace(op="dead", lane="", kind=kind, tail=tail, arg=said)
+
+    def _is_told(self, delivery: Delivery, report: Report) -> bool:
+        """Of what our route or our account there did its sender hears nothing."""
+        return report.scope not in OURS and failure_is_told(delivery.mail, self.settings)
+
+    def _is_late(self, delivery: Delivery, report: Report, now_ms: int) -> bool:
+        """Once a mail. Not where it may have been delivered."""
+        if report.scope is Scope.ROUTE or report.action is Action.AMBIGUOUS or delivery.notes.get("warned"):
+            return False
+        return delay_is_told(delivery.mail, self.settings, self._waited_ms(delivery, now_ms))
+
+    def _waited_ms(self, delivery: Delivery, now_ms: int) -> int:
+        return max(0, now_ms - max(time_ms(delivery.entry), delivery.mail.send_at_ms or 0))
 
     def handed_back(self, delivery: Delivery) -> SettleRow:
         """Back to its lane, untried: shutdown."""
@@ -112,7 +151,7 @@ class Outcomes:
             "reply": report.reply,
             "stage": str(report.stage),
             "tls": report.tls,
-            "queued_ms": max(0, now_ms - max(time_ms(delivery.entry), delivery.mail.send_at_ms or 0)),
+            "queued_ms": self._waited_ms(delivery, now_ms),
             "duration_ms": report.duration_ms,
         }
         own = orjson.dumps({name: value for name, value in known.items() if value not in ("", None)})[1:-1]

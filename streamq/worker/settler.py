@@ -9,16 +9,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from streamq.mail import Mail
+from streamq.queue.reports import Reports, is_due
 from streamq.queue.scripts import BATCH, ResettleRow, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.letter import Letter, Report
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.link import Link
-from streamq.worker.outcome import Outcomes
+from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes
 
 __all__ = ["Settler"]
 
 BURIED_BYTES = 4_000_000  # what travels through a script: dead letters, and what ends again
+REPORT_BYTES = 20_000  # of a report, at the most and roughly
 RING_SECONDS = 10.0
 RING_MOST = 50_000
 FINAL = frozenset({"sent", "dead"})
@@ -40,7 +43,7 @@ class _Final:
 class Settler:
     """Takes reports from couriers.
 
-    `next_due` is told when something becomes due (µs, and now); `rebuild` makes an entry's content anew, to see
+    `next_due` is told when something becomes due (µs, and now); `judge` reads an entry anew, to see
     whether it is the same mail; `spoke` is told when a receiver has judged something: its route is up; `alone` the name
     of a route that fails for this worker and not for others; `broken` that of one which the breaker holds.
     """
@@ -53,7 +56,7 @@ class Settler:
         consumer: str,
         outcomes: Outcomes,
         next_due: Callable[[int, int], None],
-        rebuild: Callable[[Entry], bytes | None],
+        judge: Callable[[Entry], Mail | None],
         spoke: Callable[[], None],
         alone: Callable[[str], None] = lambda route: None,
         broken: Callable[[str], None] = lambda route: None,
@@ -64,7 +67,8 @@ class Settler:
         self.consumer = consumer
         self.outcomes = outcomes
         self.next_due = next_due
-        self.rebuild = rebuild
+        self.judge = judge
+        self.reports = Reports(spool.settings, spool.salt)
         self.spoke = spoke
         self.alone = alone
         self.broken = broken
@@ -107,17 +111,21 @@ class Settler:
         while self._queue and len(batch) < BATCH:
             row, delivery = self._queue[0]
             if row.op == "dead":
-                buried += delivery.mail.size
+                buried += delivery.mail.size + (REPORT_BYTES if is_due(row) else 0)
                 if buried > BURIED_BYTES and batch:
                     break
             batch.append(self._queue.popleft())
         return batch
 
     async def _settle(self, batch: list[tuple[SettleRow, Delivery]]) -> None:
-        rows = [row for row, _ in batch]
+        now_ms = time.time_ns() // 1_000_000
+        rows = [self.reports.filled(row, delivery.mail, delivery.content, now_ms) for row, delivery in batch]
         settled = await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
         now = time.monotonic()
         for (row, delivery), status in zip(batch, settled.statuses, strict=True):
+            if status in (BOUNCING, EXPIRING):  # still ours: it ends so, with its report
+                self._queue.append((self.outcomes.ended(row, delivery, status), delivery))
+                continue
             self.hand.drop_lease(row.entry, row.token)
             name = row.op if status == "ok" else status
             self.settled[name] = self.settled.get(name, 0) + 1
@@ -136,6 +144,7 @@ class Settler:
     async def replay(self) -> int:
         """After another server, or a restarted one, answers: mails that had ended and are there again, with the
         same content, end again under their old event's id. Returns how many."""
+        now_ms = time.time_ns() // 1_000_000
         young = [final for final in self._ring if final.at >= self.link.down_since - RING_SECONDS]
         again = 0
         for part in _parts(young):
@@ -146,19 +155,19 @@ class Settler:
                     final.row.id,
                     final.row.kind,
                     final.row.tail,
-                    final.row.arg if final.row.op == "dead" else b"",
+                    self.reports.filled(final.row, mail, mail.content(), now_ms).arg if final.row.op == "dead" else b"",
                     f"{final.row.entry}.{final.row.token}",
                 )
                 for final, entry in zip(part, found, strict=True)
-                if entry is not None and self._same(entry, final.content)
+                if entry is not None and (mail := self._same(entry, final.content)) is not None
             ]
             if rows:
                 again += await self.spool.scripts.resettle(rows)
         return again
 
-    def _same(self, entry: Entry, content: int) -> bool:
-        rebuilt = self.rebuild(entry)
-        return rebuilt is not None and zlib.crc32(rebuilt) == content
+    def _same(self, entry: Entry, content: int) -> Mail | None:
+        mail = self.judge(entry)
+        return mail if mail is not None and zlib.crc32(mail.content()) == content else None
 
 
 def _parts(finals: Iterable[_Final]) -> Iterator[list[_Final]]:

@@ -75,6 +75,7 @@ class Worker:
         self.spool = await Spool.connect(self.settings, self.url, self.consumer)
         try:
             await self.spool.publish_limits()
+            await self.spool.publish_reports()
             self._run_id = await self.spool.run_id()
             await self._work()
         finally:
@@ -123,7 +124,7 @@ class Worker:
             self.consumer,
             outcomes,
             self.releaser.next_due,
-            intake.rebuild,
+            intake.read_mail,
             lambda: self.reader.reopened.set(),
             self.allowances.alone,
             self.allowances.broken,
@@ -258,6 +259,7 @@ class Worker:
         """The server answers again: is it the same one? What did a lost reply deliver?"""
         run_id = await self.spool.run_id()
         await self.spool.open()
+        await self.spool.publish_reports()
         if run_id != self._run_id:
             again = await self.settler.replay()
             if again:

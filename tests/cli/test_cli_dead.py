@@ -11,7 +11,7 @@ from cli.shell import steers, streamq
 pytestmark = pytest.mark.leaves_mail
 
 
-async def bury(queue: Mailroom, name: str, klass: str = "bad_address", **fields: str | bytes) -> tuple[str, str]:
+async def bury(queue: Mailroom, name: str, klass: str = "rejected", **fields: str | bytes) -> tuple[str, str]:
     """A mail that died: its letter, and the entry that it had."""
     known: dict[str, object] = {"id": name, "to": f"{name}@example.net", "subject": "Hi", "text": "Hello", **fields}
     lease = await queue.lease("low", lane=f"main|{name}.example", **known)  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ async def test_ls(queue: Mailroom) -> None:
     assert (said.code, said.err) == (0, "")
     lines = said.out.splitlines()
     assert lines[0].split() == ["id", "class", "tries", "to", "reason"]
-    assert lines[1].split() == [letter, "bad_address", "1", "a1@example.net", "rcpt:", "550", "a1"]
+    assert lines[1].split() == [letter, "rejected", "1", "a1@example.net", "rcpt:", "550", "a1"]
     assert max(map(len, lines)) <= 80
     listed = (await streamq("dead", "ls", "--json")).json
     assert [one["id"] for one in listed] == ["a1", "b2"]
@@ -39,7 +39,7 @@ async def test_ls(queue: Mailroom) -> None:
         "letter": letter,
         "dead_entry": entry,
         "id": "a1",
-        "dead_class": "bad_address",
+        "dead_class": "rejected",
         "dead_reason": "rcpt: 550 a1",
         "dead_at": listed[0]["dead_at"],
         "attempts": "1",
@@ -114,8 +114,52 @@ async def test_requeue_of_what_cannot_come_back_exits_1(queue: Mailroom) -> None
     await bury(queue, "a1")
     said = await streamq("dead", "requeue", "--all", "--yes")
     assert (said.code, said.out) == (1, "requeued 1 mails\n")
-    assert said.err == "not requeued: 1 whose bodies were not kept (`sensitive`)\n"
+    assert said.err.startswith("not requeued: 1 whose bodies were not kept (`sensitive`): --set text=")
     assert (await streamq("dead", "requeue", "s1", "--json")).json["sensitive"] == 1
+
+
+async def test_one_whose_body_was_not_kept_says_so(queue: Mailroom) -> None:
+    await bury(queue, "b1", "bad_address")
+    said = await streamq("dead", "requeue", "b1")
+    assert (said.code, said.out) == (1, "requeued 0 mails\n")
+    assert said.err.startswith("not requeued: 1 whose bodies were not kept (their class): --set text=")
+    assert (await streamq("dead", "requeue", "b1", "--json")).json["bodiless"] == 1
+
+
+async def test_requeue_with_changed_fields(queue: Mailroom) -> None:
+    await bury(queue, "a1", "bad_address", ttl="60")
+    words = ("--set", "to=bob=b@example.org", "--set", "text=once more", "--set", "ttl=", "--set", "x_why=asked for")
+    said = await streamq("dead", "requeue", "a1", *words)
+    assert (said.code, said.out) == (0, "requeued 1 mails\n")
+    (entry,) = await queue.states()
+    (found,) = await queue.spool.fetch([entry])
+    assert found is not None
+    assert found.fields == {
+        b"id": b"a1",
+        b"to": b"bob=b@example.org",
+        b"subject": b"Hi",
+        b"text": b"once more",
+        b"x_why": b"asked for",
+    }
+    assert (await queue.events())[-1].data["changed"] == ["to", "text", "ttl", "x_why"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--set", "colour=red"], "not FIELD=VALUE with a field of a mail: 'colour=red'"),
+        (["--set", "to"], "not FIELD=VALUE with a field of a mail: 'to'"),
+        (["--set", "=x"], "not FIELD=VALUE with a field of a mail: '=x'"),
+        (["--set", "dead_entry=01-1"], "not FIELD=VALUE with a field of a mail: 'dead_entry=01-1'"),
+        (["--set", "to=a@b.example", "--set", "to=c@d.example"], "--set: to twice"),
+    ],
+)
+async def test_a_change_that_is_none_is_named(queue: Mailroom, words: list[str], says: str) -> None:
+    await bury(queue, "a1")
+    said = await streamq("dead", "requeue", "a1", *words)
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err
+    assert await names(queue) == ["a1"]
 
 
 async def test_rm(queue: Mailroom) -> None:
@@ -131,7 +175,7 @@ async def test_rm(queue: Mailroom) -> None:
 async def test_dry_run_and_no_answer_change_nothing(queue: Mailroom, verb: str) -> None:
     for name in ("a1", "b2", "c3"):
         await bury(queue, name)
-    for words in (["--all"], ["--class", "bad_address"], ["a1", "b2", "c3"]):
+    for words in (["--all"], ["--class", "rejected"], ["a1", "b2", "c3"]):
         said = await streamq("dead", verb, *words, "--dry-run")
         assert (said.code, said.out) == (0, f"{verb}: 3 dead letters (dry run: nothing was changed)\n")
         known = (await streamq("dead", verb, *words, "--dry-run", "--json")).json

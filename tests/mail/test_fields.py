@@ -124,6 +124,7 @@ WRONG = {
     b"dsn_notify": b"always",
     b"dsn_ret": b"body",
     b"dsn_envid": b"\xc3\xa9",
+    b"dsn_orcpt": b"bob@example.org",
     b"require_tls": b"yes",
     b"raw": b"\0",
 }

@@ -213,6 +213,8 @@ def _outcomes(book: Ledger, got: Look, same: Any) -> None:
     classes = sum(many for name, many in got.counts.items() if name.startswith("class:"))
     same("classes", classes, book.buried + book.deferred)
     letters = {letter["dead_entry"]: int(letter["attempts"]) for letter in got.letters}
+    weight = sum(len(name) + len(value) for letter in got.letters for name, value in letter.items())
+    same("bytes of dead letters", got.counts.get("dead_bytes", 0), weight)
     same("dead letters", letters, {mail.entry: mail.attempts for mail in book.letters})
 
 

@@ -262,7 +262,7 @@ class Rig:
     def expire(self) -> None:
         ended, lanes, more = 0, 0, 1
         while more or lanes:
-            more, lanes = self.run(self.spool.scripts.expire([AGE_MS], lanes))
+            more, lanes, _ = self.run(self.spool.scripts.expire([AGE_MS], lanes))
             ended += more
             assert ended <= len(self.book.mails), f"{ended} have expired, there were {len(self.book.mails)} mails"
         seen = self.run(look(self.spool, self.last_event))

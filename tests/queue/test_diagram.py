@@ -215,6 +215,8 @@ ARROWS = [
 # Scripts that move no mail, and why they exist.
 NO_ARROW = {
     "requeue": "its arrow starts at a dead letter: the test below",
+    "discard": "dead letters, not mails",
+    "trim": "dead letters, not mails",
     "heartbeat": "a lease stays a lease",
     "mark": "says before the dot that it goes out",
     "grant": "connections, not mails",

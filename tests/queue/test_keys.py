@@ -21,6 +21,7 @@ PARTS = {
     "generation": "3",
     "route": "main",
 }
+PARTS["sender"] = "0f" * 10
 PARTS["entry"] = "11700000000000-1"
 
 

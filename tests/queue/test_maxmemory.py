@@ -144,7 +144,7 @@ async def test_expire_and_resettle(room: Full) -> None:
         entry = await room.in_state(state)
     room.tick(5 * DAY)
     await room.full()
-    assert await room.scripts.expire([5 * DAY] * 3) == (3, 0)
+    assert await room.scripts.expire([5 * DAY] * 3) == (3, 0, [])
     assert await room.scripts.resettle([ResettleRow(again, "a1", "email.relayed", b"", b"", "x.1")]) == 1
     assert entry not in await room.states()
 
@@ -200,3 +200,15 @@ async def test_a_queue_drains_to_nothing(room: Full) -> None:
         assert (await room.scripts.settle("w1", rows)).statuses == ["ok"] * len(rows)
     assert await room.states() == {}
     assert await room.count("total:relayed") == many
+
+
+async def test_a_sender_is_told_and_letters_are_trimmed(room: Full) -> None:
+    """A report is small beside the mail that ends; and what frees memory is never refused."""
+    lease = await room.lease("low", id="a1", envelope_from="bounces@example.com")
+    report = {"to": "bounces@example.com", "most": 1, "window": 1000, "fields": ["raw", "Subject: x\r\n\r\n"]}
+    await room.full()
+    assert await room.settled("dead", lease, report=report) == "ok"
+    assert "report" in (await room.events())[-1].data
+    [(letter, _)] = await room.letters()
+    assert await room.scripts.discard([letter, "1-1"], 1000) == (2, 1)
+    assert await room.scripts.trim(0, 0) == (0, False)

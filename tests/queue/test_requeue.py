@@ -12,7 +12,7 @@ HOUR = 3_600_000
 
 async def test_a_dead_letter_becomes_a_waiting_mail(room: Mailroom) -> None:
     lease = await room.lease("low", id="a1", to="bob@example.net", text="Hello")
-    await room.settled("dead", lease)
+    await room.settled("dead", lease, **{"class": "policy"})
     [(letter, _)] = await room.letters()
     [entry] = await room.scripts.requeue([letter])
     assert await room.states() == {entry: "waiting"}

@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event dead route limit
+-- needs: base lease index notes seen event letter dead report route limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
 --   limits meta notes parked pauses schedule seen stream
 -- ARGV: now consumer window routes
@@ -13,7 +13,8 @@
 --   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
 -- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
 --   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes)
---   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost
+--   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost,
+--     bouncing or expiring: leased, to end so with a report that the caller brings (settle, dead)
 -- EVENTS: email.superseded email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -26,6 +27,7 @@ local out = {}
 local go = {} -- stream → ids that become leases; all of a stream in one XCLAIM
 local lanes = {}
 local passed = false -- something may go that this worker does not take
+local LEASED = {go = true, bouncing = true, expiring = true}
 local rows_of = {} -- stream .. id → its entry and where its status stands
 know_routes(ARGV[4])
 gather()
@@ -162,6 +164,10 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:cancelled', 1)
     event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
+  elseif asked == 'bounce' and is_awaited(fields_of(stream, id)) then
+    redis.call('HSET', K.holds, 'intent:' .. entry, 'bounce') -- a rule by its id is none any more
+    listed(go, stream, id)
+    return 'bouncing'
   elseif asked == 'bounce' then
     bury(entry, stream, id, {reason = 'bounced by an operator', class = 'operator'}, now, window)
     count('total:bounced', 1)
@@ -177,7 +183,10 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.held', producer, entry, event_id(entry), now, said)
     return 'held'
   end
-  if now_ms >= deadline then
+  if now_ms >= deadline and is_awaited(fields_of(stream, id)) then
+    listed(go, stream, id)
+    return 'expiring'
+  elseif now_ms >= deadline then
     bury(entry, stream, id, {reason = 'too old: its time was over at ' .. text(deadline), class = 'expired'}, now, window)
     count('total:expired', 1)
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
@@ -239,8 +248,8 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, colla
       producer, tail, why, collapse)
   end
   out[#out + 1] = status
-  if status == 'go' then rows_of[stream .. id] = {at = #out, entry = entry} end
-  out[#out + 1] = status == 'go' and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
+  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry} end
+  out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
   out[#out + 1] = way or ''
 end
 

@@ -1,12 +1,15 @@
 -- expire: ends mails whose time is over, wherever they stand, without scanning: the index of own deadlines, the
 -- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
--- needs: base lease index notes seen event dead
+-- needs: base lease index notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
---   parked schedule seen stream
+--   parked reports schedule seen stream
 -- ARGV: now window ages lane_from
 --   ages        'ms,ms,…': the oldest a mail of each digit may get
 --   lane_from   rank among the lanes, where the sweep goes on
--- RETURNS: how many ended, lane_from for the next call
+-- EACH: entry report
+--   entry   one of those that the last call returned       report  JSON (lib/report), '-' for none
+-- RETURNS: how many ended, lane_from for the next call, then the entries whose time is over, too, and whose senders
+--   are to be told: nothing was done to them; they come again, with their reports, before the sweep goes on
 -- EVENTS: email.expired; a late email.relayed
 
 local now, window, lane_from = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
@@ -15,22 +18,30 @@ local ages = {}
 for ms in ARGV[3]:gmatch('%d+') do ages[#ages + 1] = tonumber(ms) end
 local MOST, BYTES = 50, 4000000 -- a call ends so many, or so many bytes of dead letters, whichever comes first
 local ended, bytes, token = 0, 0, 0
+local brought, due = {}, {}
+for entry, report in each() do brought[entry] = report end
 
-local function full() return ended >= MOST or bytes >= BYTES end
+local function full() return ended + #due >= MOST or bytes >= BYTES end
 
 local function finish(entry, from, reason)
   local _, id, stream = split(entry)
   local fields = fields_of(stream, id)
+  for _, value in ipairs(fields or {}) do bytes = bytes + #value end
+  local report = brought[entry]
+  if not report and is_awaited(fields) then
+    due[#due + 1] = entry
+    return
+  end
   if from then displace(entry, from) end
   if fields then
-    for _, value in ipairs(fields) do bytes = bytes + #value end
     if token == 0 then token = new_token() end
     local tail, producer = tail_from(fields)
     if producer == '' then producer = entry end
     if not sent_late(entry, stream, id, producer, entry .. '.' .. token, now) then
       bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)
       count('total:expired', 1)
-      event('email.expired', producer, entry, entry .. '.' .. token, now, with(tail, '"class":"expired"'))
+      local told = report and report ~= '-' and tell(cjson.decode(report), now) or ''
+      event('email.expired', producer, entry, entry .. '.' .. token, now, with(with(tail, '"class":"expired"'), told))
     end
   else
     vanish(entry, stream, id)
@@ -95,4 +106,4 @@ for at, name in ipairs(NAMES) do
     end
   end
 end
-return {ended, seen_lanes == LANES and lane_from + LANES or 0}
+return {ended, seen_lanes == LANES and lane_from + LANES or 0, unpack(due)}

@@ -1,15 +1,18 @@
 -- move: an operator's verbs on live mail.
--- needs: base lease index notes seen event dead
+-- needs: base lease index notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
---   parked schedule seen stream
+--   parked reports schedule seen stream
 -- ARGV: now verb window at
 --   verb    hold, unhold, retry, cancel, bounce, expire      at  unhold: ms, '' for the old time
--- EACH: entry
+-- EACH: entry report
+--   report  JSON (lib/report) for who is to be told of its end; '-' nobody; '' not known: nothing is done where
+--     somebody may be
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
 --   held scheduled parked cancelled bounced expired       done
 --   intended (in delivery, or not read yet: it is done if the attempt does not send it)
 --   parked leased waiting held                            nothing to do for that verb in that state
 --   relayed                                               its 250 had come, too late for who held it then
+--   report                                                nothing was done: its end has a report, bring it
 --   missing                                               no such mail
 -- EVENTS: email.held email.cancelled email.bounced email.expired; a late email.relayed
 
@@ -81,10 +84,12 @@ local function finish(mail, kind, reason)
     if verb ~= 'expire' then redis.call('HSET', K.holds, 'intent:' .. mail.entry, verb) end
     return verb == 'expire' and 'leased' or 'intended'
   end
+  if reason and mail.report == '' and is_awaited(mail.fields) then return 'report' end
   displace(mail.entry, mail.state)
   if sent_late(mail.entry, mail.stream, mail.id, mail.producer, mail.event_id, now) then return 'relayed' end
   if reason then
     bury(mail.entry, mail.stream, mail.id, reason, now, window)
+    if mail.report:sub(1, 1) == '{' then mail.tail = with(mail.tail, tell(cjson.decode(mail.report), now)) end
   else
     local map = known_of(mail.fields)
     disown(map, mail.entry, now, window)
@@ -101,7 +106,7 @@ function verb_of.bounce(mail)
 end
 function verb_of.expire(mail) return finish(mail, 'expired', {reason = 'expired by an operator', class = 'expired'}) end
 
-for entry in each() do
+for entry, report in each() do
   local p, id, stream = split(entry)
   local fields = fields_of(stream, id)
   if not fields then
@@ -111,7 +116,7 @@ for entry in each() do
     tail = with(tail, '"class":"operator"')
     out[#out + 1] = verb_of[verb]({entry = entry, p = p, id = id, stream = stream, fields = fields,
       state = state_of(entry, stream, id), tail = tail, producer = producer ~= '' and producer or entry,
-      event_id = entry .. '.' .. token})
+      event_id = entry .. '.' .. token, report = report})
   end
 end
 return {text(now), text(next), unpack(out)}

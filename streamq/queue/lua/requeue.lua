@@ -1,42 +1,72 @@
 -- requeue: dead letters become waiting mails again.
--- needs: base lease event
+-- needs: base lease event letter
 -- KEYS: {streamq}: absent clock counts dead events lease meta stream
 -- ARGV: now
--- EACH: letter
+-- EACH: letter changes
 --   letter   id in the dead letters' stream
--- RETURNS: per row: the new entry, 'missing', 'packed' (too many fields: malformed for good), or 'sensitive' (its
---   body was not kept)
+--   changes  '' or JSON [field, value, …]: what its mail shall say instead; '' takes a field away
+-- RETURNS: per row: the new entry, 'missing', 'packed' (too many fields: malformed for good, or no letter of ours),
+--   'sensitive' or 'bodiless' (its body was not kept, and the changes bring none)
 -- EVENTS: email.requeued
 
 local now = clock(ARGV[1])
 local token = new_token()
-local OWN = {dead_reason = true, dead_class = true, dead_at = true, dead_entry = true, attempts = true, last_reply = true}
+local OWN = {dead_reason = true, dead_class = true, dead_at = true, dead_entry = true, dead_body = true,
+  dead_head = true, attempts = true, last_reply = true}
+local BRINGS = {text = true, html = true, raw = true, template = true}
 local out = {}
 
-for letter in each() do
-  local found = redis.call('XRANGE', K.dead, letter, letter)[1]
+-- What changes: field → value, their names in order, whether there is a body among them.
+local function read_changes(changes)
+  local flat = changes ~= '' and cjson.decode(changes) or {}
+  local names, body = {}, false
+  for at = 1, #flat, 2 do
+    names[#names + 1] = flat[at]
+    body = body or (BRINGS[flat[at]] and flat[at + 1] ~= '')
+  end
+  return info(flat), names, body
+end
+
+-- The fields of the new mail, flat.
+local function changed(flat, new, names)
+  local mail, there = {}, {}
+  local function add(name, value)
+    if value == '' and new[name] then return end
+    mail[#mail + 1] = name
+    mail[#mail + 1] = value
+  end
+  for at = 1, #flat, 2 do
+    local name = flat[at]
+    there[name] = true
+    if not OWN[name] then add(name, new[name] or flat[at + 1]) end
+  end
+  for _, name in ipairs(names) do
+    if not there[name] then add(name, new[name]) end
+  end
+  return mail
+end
+
+for letter, changes in each() do
+  local found = letter_at(letter)
   local fields = found and info(found[2])
+  local new, names, body = read_changes(changes)
   if not found then
     out[#out + 1] = 'missing'
-  elseif fields['packed'] then
+  elseif fields['packed'] or not fields['dead_entry'] then
     out[#out + 1] = 'packed'
-  elseif fields['sensitive'] == '1' then
+  elseif fields['sensitive'] == '1' and not body then
     out[#out + 1] = 'sensitive'
+  elseif fields['dead_body'] and not body then
+    out[#out + 1] = 'bodiless'
   else
-    local mail = {}
-    for at = 1, #found[2], 2 do
-      if not OWN[found[2][at]] then
-        mail[#mail + 1] = found[2][at]
-        mail[#mail + 1] = found[2][at + 1]
-      end
-    end
     local old = fields['dead_entry']
     local p, _, stream = split(old)
-    local entry = p .. redis.call('XADD', stream, '*', unpack(mail))
-    redis.call('XDEL', K.dead, letter)
+    local entry = p .. redis.call('XADD', stream, '*', unpack(changed(found[2], new, names)))
+    discard(letter, found[2])
     count('total:requeued', 1)
-    event('email.requeued', (fields['id'] or '') ~= '' and fields['id'] or entry, entry, entry .. '.' .. token, now,
-      '"of":"' .. old .. '"')
+    local id = new['id'] or fields['id'] or ''
+    local tail = '"of":"' .. old .. '"' .. (#names > 0 and ',"changed":' .. json(names) or '')
+    event('email.requeued', id ~= '' and id or entry, entry, entry .. '.' .. token, now, tail)
     out[#out + 1] = entry
   end
 end

@@ -1,11 +1,11 @@
 -- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
 -- whatever state, under their old event's id. The caller has compared the contents.
--- needs: base lease index notes seen event dead
+-- needs: base lease index notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
---   schedule seen stream
+--   reports schedule seen stream
 -- ARGV: now window
 -- EACH: entry id kind tail why event_id
---   why    '' for a mail that was sent, else JSON {reason, class, reply} of its dead letter
+--   why    '' for a mail that was sent, else JSON {reason, class, reply, report} of its dead letter
 --   event_id  that of the event when it ended first
 -- RETURNS: how many ended again
 -- EVENTS: the rows' kinds
@@ -24,7 +24,9 @@ for entry, producer, kind, tail, why, event_id in each() do
       end
       remove(entry, stream, id, fields.parent)
     else
-      bury(entry, stream, id, cjson.decode(why), now, window)
+      local known = cjson.decode(why)
+      bury(entry, stream, id, known, now, window)
+      tail = with(tail, tell(known.report, now))
     end
     count('resettled', 1)
     count('total:' .. kind:match('[^.]*$'), 1)

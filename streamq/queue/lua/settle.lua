@@ -1,16 +1,18 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index notes seen event dead route limit outcome
+-- needs: base lease index notes seen event letter dead report route limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
---   meta notes parked pauses schedule seen stream
+--   meta notes parked pauses reports schedule seen stream
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg way
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
 --                                                                 hash: of its content, if it was parked unlooked-at}
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
 --                                                                 hint, ambiguous (it may have been sent), unjudged
---                                                                 (a throttle: no attempt)}
+--                                                                 (a throttle: no attempt), code, report (lib/report:
+--                                                                 it is late)}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
---                                                                 breaker counts; absent: it is about the recipient)}
+--                                                                 breaker counts; absent: it is about the recipient),
+--                                                                 report (lib/report)}
 --              park  back to its lane, no attempt            arg  JSON {wait (ms), broke (its session ended at this
 --                                                                 mail)}, or of a route that failed {down,
 --                                                                 class, reply, hint (ms: the server said so), own (at
@@ -22,6 +24,8 @@
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
 --   parked (dead was asked for, and the breaker holds the route)
+--   bouncing expiring (nothing was done but that an attempt was counted: it is to end so, and its sender to be told;
+--     the caller brings `dead`, with the report)
 --   alone (parked; the route works for others, so it was not closed)
 -- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; email.ambiguous; a late email.relayed; route.resumed, route.paused
 
@@ -37,6 +41,12 @@ ask_holds(consumer, 2)
 local function sooner(us) if next == 0 or us < next then next = us end end
 
 local op_of = {}
+
+-- Its argument, read once: with a report in it that is some kilobytes.
+local function why_of(mail)
+  if mail.read ~= mail.arg then mail.read, mail.why = mail.arg, cjson.decode(mail.arg) end
+  return mail.why
+end
 
 -- An outcome by policy, not by a reply: that is said as well.
 local function say_ambiguous(mail)
@@ -65,12 +75,12 @@ function op_of.gone(mail)
 end
 
 function op_of.dead(mail)
-  local why = cjson.decode(mail.arg)
+  local why = why_of(mail)
   local notes = notes_of(mail.entry)
   why.attempts = (notes.attempts or 0) + (why.judged and 1 or 0)
   if not bury(mail.entry, mail.stream, mail.id, why, now, window) then return 'ok' end
   count('total:' .. mail.kind:match('[^.]*$'), 1)
-  event(mail.kind, mail.producer, mail.entry, mail.event_id, now, mail.tail)
+  event(mail.kind, mail.producer, mail.entry, mail.event_id, now, with(mail.tail, tell(why.report, now)))
   return 'ok'
 end
 
@@ -81,7 +91,7 @@ function op_of.hold(mail)
   if intent_of(mail.entry) == 'hold' then drop_intent(mail.entry) end
   local asked = carried_out(mail)
   if asked then return asked end
-  local why = cjson.decode(mail.arg)
+  local why = why_of(mail)
   local notes = notes_of(mail.entry)
   if why.ambiguous then
     say_ambiguous(mail)
@@ -98,6 +108,7 @@ end
 function carried_out(mail)
   local asked = intent_of(mail.entry)
   if not asked then return nil end
+  if asked == 'bounce' and is_awaited(fields_of(mail.stream, mail.id)) then return 'bouncing' end
   drop_intent(mail.entry)
   mail.tail = with(mail.tail, '"asked":"' .. asked .. '"')
   if asked == 'hold' then
@@ -126,7 +137,7 @@ local function say_paused(mail, known)
 end
 
 function op_of.defer(mail)
-  local why = cjson.decode(mail.arg)
+  local why = why_of(mail)
   local notes = notes_of(mail.entry)
   if why.unjudged then
     notes.throttled = (notes.throttled or 0) + 1
@@ -134,12 +145,13 @@ function op_of.defer(mail)
     notes.attempts = (notes.attempts or 0) + 1
   end
   notes.first = notes.first or now_ms
-  notes.last, notes.reply, notes.class = now_ms, why.reply, why.class
+  notes.last, notes.reply, notes.class, notes.code = now_ms, why.reply, why.class, why.code
   if why.ambiguous then notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way end
   note(mail.entry, notes)
   local asked = carried_out(mail)
   if asked then return asked end
   if now_ms >= why.deadline then
+    if is_awaited(fields_of(mail.stream, mail.id)) then return 'expiring' end
     mail.kind, mail.arg = 'email.expired', json({reason = 'too old: its time was over at ' .. text(why.deadline),
       class = 'expired', reply = why.reply})
     op_of.dead(mail)
@@ -152,12 +164,18 @@ function op_of.defer(mail)
   sooner(due * 1000)
   count('total:deferred', 1)
   count('class:' .. why.class, 1)
-  event(mail.kind, mail.producer, mail.entry, mail.event_id, now, with(mail.tail, '"next_attempt_at":' .. text(due)))
+  local tail = with(mail.tail, '"next_attempt_at":' .. text(due))
+  if why.report then -- once a mail, whatever became of it
+    tail = with(tail, tell(why.report, now))
+    notes.warned = 1
+    note(mail.entry, notes)
+  end
+  event(mail.kind, mail.producer, mail.entry, mail.event_id, now, tail)
   return 'ok'
 end
 
 function op_of.park(mail)
-  local why = cjson.decode(mail.arg)
+  local why = why_of(mail)
   local status = 'ok'
   local till = now
   if not why.down then
@@ -188,7 +206,7 @@ end
 -- route closes, and what would die of that class from here on parks. One that was the probe three times dies all the
 -- same: it may be the only one of its kind, and stand in front of all others.
 local function is_broken(mail)
-  local why = cjson.decode(mail.arg)
+  local why = why_of(mail)
   local state = route_state(mail.way)
   local many = same_failures(mail.way, why.text)
   if state.down == 0 and many > MOST_OF_RING then
@@ -226,8 +244,8 @@ for op, entry, token, lane, producer, kind, tail, arg, way in each() do
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
       arg = arg, event_id = entry .. '.' .. token, op = op, token = token, way = way ~= '' and way or route_of(lane)}
-    local refused = op == 'defer' and cjson.decode(arg).down -- judged, and no good word about the route
-    local said = op == 'dead' and cjson.decode(arg).text
+    local refused = op == 'defer' and why_of(mail).down -- judged, and no good word about the route
+    local said = op == 'dead' and why_of(mail).text
     if spoke[op] and not refused and lane ~= '' then heard(mail, said) end
     -- What was sent is neither tried again nor reported as failed.
     local was_sent = op ~= 'sent' and op ~= 'gone' and sent_late(entry, stream, id, producer, mail.event_id, now)

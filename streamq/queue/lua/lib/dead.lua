@@ -1,7 +1,10 @@
 -- dead: ends of mails. Every mail leaves its stream through one of these.
--- needs: base lease notes seen event
+-- needs: base lease notes seen event letter
 
-local BODY = {text = true, html = true, raw = true, attachments = true, vars = true, recipients = true}
+-- Classes of mails that no mending on our side could send, so that their bodies would be kept for nothing. What was
+-- refused for its text, its sender or our reputation may be requeued; so may what was malformed, with other fields.
+local BODILESS = {bad_address = true, loop = true, too_large = true}
+local HEAD_MOST = 16384 -- bytes of a raw mail's head that stay
 local MOST_FIELDS = 1000 -- `unpack` fails near 8,000 values
 
 local function fields_of(stream, id)
@@ -50,7 +53,9 @@ local function whole(fields, map)
   local own = info(fields)
   for _, field in ipairs(redis.call('HKEYS', key)) do
     local name = field:match('^=(.*)$')
-    if name and redis.call('HSTRLEN', key, field) <= SHARED_MOST then
+    if name and redis.call('HSTRLEN', key, field) > SHARED_MOST then
+      out.dropped = out.dropped or BODY[name]
+    elseif name then
       local value = redis.call('HGET', key, field)
       if name == 'id' then value = map['id'] end
       if not own[name] then
@@ -71,6 +76,17 @@ local function whole(fields, map)
   return out
 end
 
+-- The fields at the beginning of a raw mail, as far as they are some.
+local function head_of(raw)
+  local first, at = raw:sub(1, HEAD_MOST):gsub('\r\n?', '\n'), 1
+  while true do
+    local last = first:find('\n', at, true)
+    if not last or not (first:find('^[!-9;-~]+[ \t]*:', at) or first:find('^[ \t]', at)) then break end
+    at = last + 1
+  end
+  return first:sub(1, at - 1)
+end
+
 -- The mail's fields and why it died, in the dead letters; false where its entry is gone.
 -- why: {reason, class, reply, attempts}
 local function bury(entry, stream, id, why, now, window)
@@ -87,9 +103,17 @@ local function bury(entry, stream, id, why, now, window)
   if #fields > MOST_FIELDS then
     add('packed', sensitive and '' or cjson.encode(fields))
   else
+    local dropped = fields.dropped
     for at = 1, #fields, 2 do
-      if not (sensitive and BODY[fields[at]]) then add(fields[at], fields[at + 1]) end
+      local name, value = fields[at], fields[at + 1]
+      if not (BODY[name] and (sensitive or BODILESS[why.class])) then
+        add(name, value)
+      elseif value ~= '' then
+        dropped = true
+        if name == 'raw' and not sensitive then add('dead_head', head_of(value)) end
+      end
     end
+    if dropped then add('dead_body', 'dropped') end
   end
   add('dead_reason', why.reason)
   add('dead_class', why.class)
@@ -101,6 +125,7 @@ local function bury(entry, stream, id, why, now, window)
   add('last_reply', type(reply) == 'string' and reply or '')
   disown(map, entry, now, window)
   redis.call('XADD', K.dead, '*', unpack(letter))
+  count('dead_bytes', letter_bytes(letter))
   remove(entry, stream, id, map.parent)
   count('dead', 1)
   count('class:' .. why.class, 1)

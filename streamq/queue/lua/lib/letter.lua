@@ -1,0 +1,21 @@
+-- letter: dead letters and the room they take: bytes of names and values, counted where a letter comes and goes.
+-- needs: base
+
+-- What `sensitive` mails and those of some classes leave behind (lib/dead).
+local BODY = {text = true, html = true, raw = true, attachments = true, vars = true, recipients = true}
+
+local function letter_bytes(flat)
+  local bytes = 0
+  for _, part in ipairs(flat) do bytes = bytes + #tostring(part) end
+  return bytes
+end
+
+local function letter_at(id) return redis.call('XRANGE', K.dead, id, id)[1] end
+
+-- It is gone; how many bytes that were.
+local function discard(id, flat)
+  local bytes = letter_bytes(flat)
+  redis.call('XDEL', K.dead, id)
+  count('dead_bytes', -bytes)
+  return bytes
+end
