@@ -64,7 +64,9 @@ class Intake:
         except UnknownRoute:
             said = f"route: no such route: {mail.route!r}"
             return self._held(entry, "unknown_route", said, (f"route={mail.route}",)), None
-        start = max(at_ms, mail.send_at_ms or 0)
+        # A child's age counts from when it was made: its parent may have waited for a send_at that is further ahead than
+        # any mail may get old, or have been held for as long.
+        start = max(time_ms(entry.entry), mail.send_at_ms or 0)
         deadline = start + self.settings.max_age
         if mail.expires_at_ms is not None:
             deadline = min(deadline, mail.expires_at_ms)
@@ -79,7 +81,7 @@ class Intake:
             (mail.digest or b"") + mail.content_hash,
             mail.id or entry.entry,
             mail.event,
-            collapse=f"{mail.collapse}{at_ms + mail.collapse_ms}" if mail.collapse else "",
+            collapse=f"{mail.collapse}{time_ms(entry.entry) + mail.collapse_ms}" if mail.collapse else "",
         )
         return row, mail
 

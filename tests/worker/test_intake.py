@@ -147,7 +147,6 @@ def test_several_recipients_are_expanded_and_go_no_way_yet() -> None:
 
 def test_a_child_is_stamped_as_its_parent_and_says_so() -> None:
     one = entry(**GOOD, cc="eve@example.org", envelope_to="bob@example.net")
-    parent = judged(one)
     other = "11732237569999-7"
     child = Entry(other, one.fields, NAME, NAME)
     row, mail = intake().judge(child)
@@ -156,7 +155,16 @@ def test_a_child_is_stamped_as_its_parent_and_says_so() -> None:
     whole = intake().read_mail(one)
     assert whole is not None
     assert mail.content() == whole.content()
-    assert row.deadline == parent.deadline
+
+
+def test_a_child_s_age_counts_from_when_it_was_made() -> None:
+    """Its parent waited nine days for its `send_at`, and no mail gets older than five."""
+    made = AT + 9 * DAY
+    child = Entry(f"1{made}-7", entry(**GOOD, collapse_key="k").fields, NAME, NAME)
+    row, _ = intake().judge(child)
+    assert (row.kind, row.deadline, int(row.collapse[20:])) == ("send", made + 5 * DAY, made + 60_000)
+    own = Entry(f"1{made}-7", entry(**GOOD, ttl="86400").fields, NAME, NAME)
+    assert intake().judge(own)[0].deadline == AT + DAY  # what the producer said counts from its XADD
 
 
 def test_a_child_without_its_body_is_dead() -> None:
