@@ -116,6 +116,20 @@ async def test_another_worker_goes_on(room: Mailroom) -> None:
     await room.do("DEL", room.keys.body("late"))
 
 
+@pytest.mark.parametrize("to", [[*TO, "eve@example.net"], TO[:4], TO[:2]])
+async def test_a_worker_that_finds_others_counts_anew(room: Mailroom, to: list[str]) -> None:
+    """Of another version. Three are made, and one of them has ended; no child may miss its body, and it goes."""
+    lease = await parent(room)
+    first = await expanded(room, lease, 3)
+    assert await end(room, "sent", first[0]) == "ok"
+    found = await expand(room, lease, to, start=3)
+    assert (found.status, found.made) == ("done", max(3, len(to)))
+    assert (await check(room.spool)).clean
+    for child in (*first[1:], *found.children):
+        assert await end(room, "sent", child) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
 async def test_children_may_end_before_the_last_is_made(room: Mailroom) -> None:
     lease = await parent(room)
     first = await expanded(room, lease, 2)

@@ -23,7 +23,8 @@ local p, id, stream = split(entry)
 local key = K.body(entry)
 
 if not owns(stream, id, consumer, token) then return {exists(stream, id) and 'fenced' or 'gone', 0} end
-local made = tonumber(redis.call('HGET', key, 'made') or '0')
+local known = redis.call('HMGET', key, 'made', 'all')
+local made, counted = tonumber(known[1] or 0), tonumber(known[2] or all)
 local event_id = entry .. '.' .. token
 
 local function stop(kind)
@@ -63,6 +64,11 @@ if made == 0 and redis.call('EXISTS', key) == 0 then
   redis.call('HSET', key, 'left', all, 'all', all)
   redis.call('ZADD', K.bodies, text(math.floor(now / 1000)), entry)
   has_now(K.bodies)
+end
+
+if counted ~= all then -- the worker before this one was of a version that finds more, or fewer, recipients
+  redis.call('HINCRBY', key, 'left', all - counted)
+  redis.call('HSET', key, 'all', all)
 end
 
 local digit, out = tostring(p), {'ok', 0}
