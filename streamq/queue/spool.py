@@ -24,6 +24,7 @@ from streamq.settings import Settings, Window
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
 FORMAT = "2"
+BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
 
 
 def time_ms(entry: str) -> int:
@@ -205,11 +206,16 @@ class Spool:
         return found
 
     async def mean_bytes(self) -> float:
-        """Of a mail, where they are largest: by the streams' memory, which the server samples."""
+        """Of a mail, where they are largest: by the streams' memory, which the server samples. Children weigh what they
+        share: in their streams they are small, and each has the whole message in the hand."""
         keys = [self.keys.stream(name) for name in self.priorities]
         asked = [(verb, key) for key in keys for verb in (("MEMORY USAGE"), ("XLEN"))]
-        flat = await pipelined(self.redis, asked)
-        return max((used or 0) / many if many > 1 else 0.0 for used, many in zip(flat[::2], flat[1::2], strict=True))
+        ends = [("ZRANGE", self.keys.bodies, 0, BODIES - 1), ("ZRANGE", self.keys.bodies, -BODIES, -1)]
+        *flat, oldest, newest = await pipelined(self.redis, [*asked, *ends])
+        shared = [self.keys.body(parent.decode()) for parent in {*oldest, *newest}]
+        bodies = await pipelined(self.redis, [("MEMORY USAGE", key, "SAMPLES", 0) for key in shared])
+        means = ((used or 0) / many if many > 1 else 0.0 for used, many in zip(flat[::2], flat[1::2], strict=True))
+        return max(*means, *(float(used or 0) for used in bodies), 0.0)
 
     async def own_pending(self, consumer: str, many: int = 5000) -> list[str]:
         """Entries in this consumer's PEL: what a lost reply may have delivered. XPENDING, since XREADGROUP 0

@@ -73,6 +73,7 @@ class Admission:
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
                 parked += await self._admit(part, whole)
+                await self.hand.lighter()  # a hundred children of 25 MB are read as a hundred small entries
                 part, size = [], 0
             part.append(entry)
         if part:
@@ -98,7 +99,8 @@ class Admission:
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None and mail.several is not None:
-                    self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail))
+                    weight = sum(map(len, entry.fields.values()))
+                    self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail, weight=weight))
                 elif mail is not None:
                     self.deliver(row, mail, admitted.token, notes, way)
                 else:
@@ -174,6 +176,7 @@ class Admission:
         """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
         one, or where the settings send it elsewhere by now, it is admitted."""
         for start in range(0, len(leases), PAGE):
+            await self.hand.lighter()
             await self._take_page(leases[start : start + PAGE], token)
 
     async def _take_page(self, leases: Sequence[Leased], token: int) -> None:

@@ -36,7 +36,7 @@ class Expansion:
     entry: str
     token: int
     mail: Mail
-    content: bytes = b""  # as a delivery has it; here the hand holds none
+    weight: int
     lost: bool = False
     uploads: Iterator[int] = field(default_factory=itertools.count)
 

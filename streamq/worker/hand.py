@@ -14,14 +14,14 @@ __all__ = ["Delivery", "Hand", "Held"]
 
 
 class Held(Protocol):
-    """What the hand knows of a lease."""
+    """What the hand knows of a lease. `weight`: octets that it keeps in memory; it never changes."""
 
     entry: str
     token: int
     lost: bool
 
     @property
-    def content(self) -> bytes: ...
+    def weight(self) -> int: ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -41,7 +41,12 @@ class Delivery(Letter):
     lost: bool = False
     unhashed: bool = False
 
+    @property
+    def weight(self) -> int:
+        return len(self.content)
 
+
+READ = 1  # the delivery count of an entry that was read once (DESIGN 3)
 HAND_BYTES = 64_000_000  # a hundred mails of 25 MB would be 2.5 GB
 
 
@@ -90,14 +95,14 @@ class Hand:
     def add(self, delivery: Held) -> None:
         self.pending.pop(delivery.entry, None)
         before = self.deliveries.pop(delivery.entry, None)
-        self.bytes += len(delivery.content) - (len(before.content) if before is not None else 0)
+        self.bytes += delivery.weight - (before.weight if before is not None else 0)
         self.deliveries[delivery.entry] = delivery
 
     def drop(self, entry: str) -> None:
         self.pending.pop(entry, None)
         held = self.deliveries.pop(entry, None)
         if held is not None:
-            self.bytes -= len(held.content)
+            self.bytes -= held.weight
         self._changed.set()
 
     def drop_lease(self, entry: str, token: int) -> None:
@@ -111,6 +116,16 @@ class Hand:
 
     def wake(self) -> None:
         self._changed.set()
+
+    def beating(self) -> list[tuple[str, int]]:
+        """What is to be renewed: leases; and what waits for admission, under the token of its take-back, or as a read
+        leaves it."""
+        return [*self.leases(), *((entry, token or READ) for entry, token in self.pending.items())]
+
+    async def lighter(self) -> None:
+        """Returns when there is room for another large mail."""
+        while self.bytes >= HAND_BYTES:
+            await self.changed()
 
     async def changed(self) -> None:
         """Returns when something has left the hand since the last call."""

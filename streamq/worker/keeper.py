@@ -71,7 +71,7 @@ class Keeper:
         """Renews every lease that is in hand, three times a lease."""
         while True:
             await asyncio.sleep(self.settings.lease_seconds / 3)
-            leases = self.hand.leases()
+            leases = self.hand.beating()
             if not leases:
                 continue
             lost = await self.link.call(self.spool.scripts.heartbeat, self.consumer, leases)

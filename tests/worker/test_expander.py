@@ -13,8 +13,9 @@ from crew import Crew, crew
 from streamq.mail.several import Child
 from streamq.queue.check import check
 from streamq.queue.connection import command
-from streamq.worker import expander
+from streamq.worker import admission, expander, hand
 from streamq.worker.expander import chunk
+from streamq.worker.hand import Hand, Held
 
 
 def by_recipient(c: Crew) -> dict[str, bytes]:
@@ -107,6 +108,31 @@ async def test_the_same_campaign_again_is_a_duplicate(server_url: str) -> None:
         await c.until("email.relayed", many=2)
         await nothing_left(c)
         assert len(by_recipient(c)) == 2
+
+
+async def test_large_children_come_into_the_hand_as_it_empties(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their stream they are small, and are read by the hundred."""
+    monkeypatch.setattr(hand, "HAND_BYTES", 400_000)
+    monkeypatch.setattr(admission, "BURIED_BYTES", 100_000)
+    most = 0
+    add = Hand.add
+
+    def weighed(self: Hand, delivery: Held) -> None:
+        nonlocal most
+        add(self, delivery)
+        most = max(most, self.bytes)
+
+    monkeypatch.setattr(Hand, "add", weighed)
+    to = [f"r{n}@x.example" for n in range(60)]
+    async with crew(server_url) as c:
+        await c.add(to=orjson.dumps(to), text="Hello you\n" * 5_000)
+        await c.worker()
+        await c.until("email.relayed", many=60)
+        assert by_recipient(c).keys() == set(to)
+        await nothing_left(c)
+    assert 400_000 < most < 700_000  # and not 60 times 55,000
 
 
 async def test_another_worker_makes_the_rest(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

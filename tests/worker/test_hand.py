@@ -84,6 +84,14 @@ def test_large_mails_leave_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hand.room == 99
 
 
+def test_what_waits_for_admission_is_renewed_too() -> None:
+    hand = Hand(10)
+    hand.claim(["11-1"])  # read: its delivery count is 1
+    hand.claim(["12-1"], 40)  # taken back
+    hand.add(held("13-1", token=17))
+    assert sorted(hand.beating()) == [("11-1", 1), ("12-1", 40), ("13-1", 17)]
+
+
 def test_a_lease_that_comes_again_counts_once() -> None:
     hand = Hand(10)
     hand.add(held("1-0", token=17, size=500))
