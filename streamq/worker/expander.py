@@ -25,7 +25,6 @@ __all__ = ["Expander", "Expansion", "chunk"]
 
 CHUNK = 500  # children of a call: some milliseconds of the server's time
 CHUNK_BYTES = 250_000
-FULL_SECONDS = 1.0  # before another try, where memory is full
 log = logging.getLogger("streamq.expander")
 
 
@@ -75,17 +74,18 @@ class Expander:
     async def _expand(self, expansion: Expansion) -> None:
         several = expansion.mail.several
         assert several is not None
-        made, upload = 0, ""
+        made, upload, full = 0, "", False
         while not expansion.lost:
-            verb = "back" if self._stopping else "more"
+            verb = "back" if self._stopping else "later" if full else "more"
             found = await self._call(expansion, several, made, upload, verb)
             if found is None:
+                # Not in hand: a hand full of such mails would deliver nothing, and nothing would free the memory.
                 log.warning("%s waits to be expanded: the memory of redis is full", expansion.entry)
-                await asyncio.sleep(FULL_SECONDS)
+                full = True
             elif found.status == "upload":
                 # A name of its own: a worker that stood still must not write over what its successor put there.
                 upload = f"{expansion.entry}.{expansion.token}.{next(expansion.uploads)}"
-            elif verb == "back" or found.status not in {"ok", "resume"}:
+            elif verb != "more" or found.status not in {"ok", "resume"}:
                 self.expanded += found.status == "done"
                 return
             else:

@@ -64,8 +64,8 @@ class Intake:
         except UnknownRoute:
             said = f"route: no such route: {mail.route!r}"
             return self._held(entry, "unknown_route", said, (f"route={mail.route}",)), None
-        # A child's age counts from when it was made: its parent may have waited for a send_at that is further ahead than
-        # any mail may get old, or have been held for as long.
+        # A child's age counts from when it was made: its parent may have waited for a send_at further ahead than any
+        # mail may get old, or have been held for as long.
         start = max(time_ms(entry.entry), mail.send_at_ms or 0)
         deadline = start + self.settings.max_age
         if mail.expires_at_ms is not None:

@@ -140,13 +140,16 @@ async def test_children_may_end_before_the_last_is_made(room: Mailroom) -> None:
         assert await end(room, "sent", child) == "ok"
 
 
+@pytest.mark.parametrize("way", ["more", "later"])
 @pytest.mark.parametrize("verb", ["cancel", "bounce"])
 @pytest.mark.parametrize("made", [0, 2])
-async def test_an_end_of_the_parent_reaches_those_that_are_not_made(room: Mailroom, verb: str, made: int) -> None:
+async def test_an_end_of_the_parent_reaches_those_that_are_not_made(
+    room: Mailroom, verb: str, made: int, way: str
+) -> None:
     lease = await parent(room)
     children = await expanded(room, lease, made) if made else []
     assert await room.moved(verb, lease.entry) == ["intended"]
-    found = await expand(room, lease, start=made)
+    found = await expand(room, lease, start=made, verb=way)
     assert (found.status, found.children) == ({"cancel": "cancelled", "bounce": "bounced"}[verb], [])
     assert await room.states() == dict.fromkeys(children, "waiting")
     assert (await room.kinds())[-1] == f"email.{found.status}"
@@ -304,10 +307,16 @@ async def test_full_memory_stops_it_before_it_changes_anything(make_spool: MakeS
         with pytest.raises(ResponseError, match="maxmemory") as raised:
             await expand(room, lease)
         assert is_full(raised.value)
+        assert await room.states() == {lease.entry: "leased"}
+        assert (await expand(room, lease, verb="later")).status == "ok"  # out of its worker's hand
     finally:
         await room.do("CONFIG", "SET", "maxmemory", before[1])
-    assert await room.states() == {lease.entry: "leased"}
-    for child in (await expand(room, lease)).children:
+    assert await room.states() == {lease.entry: "scheduled"}
+    assert float(await room.do("ZSCORE", room.keys.schedule, lease.entry)) == room.now + 30_000
+    room.tick(30_000)
+    released = await room.scripts.release("w1", 10)
+    assert [each.entry for each in released.leases] == [lease.entry]
+    for child in (await expand(room, Lease(lease.entry, released.token, "w1"))).children:
         assert await end(room, "sent", child) == "ok"
 
 

@@ -5,7 +5,7 @@
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
 --   stream
 -- ARGV: now consumer window verb entry token id tail upload all from
---   verb     more; back: the mail goes on the schedule, for the next worker
+--   verb     more; back: the mail goes on the schedule, for the next worker; later: the same, when there may be memory
 --   upload   name behind `body:` under which its caller has put what the children share; it becomes the mail's
 --   all      how many children it will have     from   how many there are, as its caller knows
 -- EACH: name value vars metadata child
@@ -16,6 +16,7 @@
 --     there)  fenced  gone  held  cancelled  bounced (an intent was carried out)
 -- EVENTS: email.expanded email.held email.cancelled email.bounced
 
+local LATER = 30000 -- ms
 local given, consumer, window, verb, entry, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local producer, tail, upload, all, from = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10]), tonumber(ARGV[11])
 local now = clock(given, verb == 'more')
@@ -34,10 +35,10 @@ local function stop(kind)
 end
 
 local asked = intent_of(entry)
-if asked == 'hold' or verb == 'back' then
+if asked == 'hold' or (not asked and verb ~= 'more') then
   leave(stream, id)
   if asked ~= 'hold' then
-    schedule(entry, math.floor(now / 1000))
+    schedule(entry, math.floor(now / 1000) + (verb == 'later' and LATER or 0))
     return {'ok', made}
   end
   drop_intent(entry)
