@@ -32,6 +32,7 @@ KNOWN = BUILT | LATER
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
     "packed": "of more than 1,000 fields: they were no mails",
+    "partly": "that became mails for some of their recipients (dead_made): --set recipients=… says who the others are",
     "sensitive": "whose bodies were not kept (`sensitive`): --set text=… gives them another",
     "bodiless": "whose bodies were not kept (their class): --set text=… gives them another",
 }

@@ -22,7 +22,17 @@ from streamq.queue.walk import is_entry
 
 # Of the letter, not of its mail.
 OWN = frozenset(
-    (b"dead_reason", b"dead_class", b"dead_at", b"dead_entry", b"dead_body", b"dead_head", b"attempts", b"last_reply")
+    (
+        b"dead_reason",
+        b"dead_class",
+        b"dead_at",
+        b"dead_entry",
+        b"dead_body",
+        b"dead_head",
+        b"dead_made",
+        b"attempts",
+        b"last_reply",
+    )
 )
 PRIVATE = 0o600
 

@@ -10,6 +10,7 @@ from mailroom import Lease, Mailroom, ident
 from redis.exceptions import ResponseError
 
 from streamq.queue.check import Wrong, check
+from streamq.queue.letters import dead_letters, requeue_dead
 from streamq.queue.scripts import ChildRow, Expanded
 from streamq.worker.link import is_full
 
@@ -157,6 +158,35 @@ async def test_an_end_of_the_parent_reaches_those_that_are_not_made(
     for child in children:
         assert await end(room, "sent", child) == "ok"
     assert await room.do("EXISTS", room.keys.body(lease.entry)) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "done"),
+    [
+        ({}, {}, False),
+        ({}, {"text": "Other"}, False),
+        ({"id": "a1"}, {}, True),
+        ({"id": "a1"}, {"id": ""}, False),
+        ({}, {"to": "bob4@example.net, bob5@example.net"}, True),
+    ],
+)
+async def test_who_has_his_mail_gets_no_other_by_a_requeue(
+    room: Mailroom, given: dict[str, str], changes: dict[str, str], done: bool
+) -> None:
+    entry = await room.add(to=",".join(TO), text="Hello", **given)
+    await room.read()
+    found = await room.admit(entry, kind="expand", lane="")
+    lease = Lease(entry, found.token, "w1")
+    await expanded(room, lease, 3)
+    await room.moved("bounce", entry)
+    await expand(room, lease, start=3)
+    [letter] = [each async for each in dead_letters(room.spool)]
+    assert letter.text("dead_made") == "3"
+    [said] = await requeue_dead(room.spool, [(letter.letter, 100)], changes)
+    assert (said == "partly") is not done
+    assert (await room.survey()).depth == {"waiting": 3 + done}
+    for each in await room.states():
+        await room.moved("cancel", each)
 
 
 @pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])

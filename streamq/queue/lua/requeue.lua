@@ -6,13 +6,15 @@
 --   letter   id in the dead letters' stream
 --   changes  '' or JSON [field, value, …]: what its mail shall say instead; '' takes a field away
 -- RETURNS: per row: the new entry, 'missing', 'packed' (too many fields: malformed for good, or no letter of ours),
---   'sensitive' or 'bodiless' (its body was not kept, and the changes bring none)
+--   'partly' (some of its recipients have their mail, it has no id by which they are known, and the changes do not say
+--   who the others are), 'sensitive' or 'bodiless' (its body was not kept, and the changes bring none)
 -- EVENTS: email.requeued
 
 local now = clock(ARGV[1])
 local token = new_token()
 local OWN = {dead_reason = true, dead_class = true, dead_at = true, dead_entry = true, dead_body = true,
-  dead_head = true, attempts = true, last_reply = true}
+  dead_head = true, dead_made = true, attempts = true,
+  last_reply = true}
 local BRINGS = {text = true, html = true, raw = true, template = true}
 local out = {}
 
@@ -46,6 +48,14 @@ local function changed(flat, new, names)
   return mail
 end
 
+-- The field that says who gets it.
+local function whose(fields)
+  for _, name in ipairs({'recipients', 'envelope_to'}) do
+    if (fields[name] or '') ~= '' then return name end
+  end
+  return fields['raw'] and 'envelope_to' or 'to'
+end
+
 for letter, changes in each() do
   local found = letter_at(letter)
   local fields = found and info(found[2])
@@ -54,6 +64,8 @@ for letter, changes in each() do
     out[#out + 1] = 'missing'
   elseif fields['packed'] or not fields['dead_entry'] then
     out[#out + 1] = 'packed'
+  elseif fields['dead_made'] and (new['id'] or fields['id'] or '') == '' and not new[whose(fields)] then
+    out[#out + 1] = 'partly'
   elseif fields['sensitive'] == '1' and not body then
     out[#out + 1] = 'sensitive'
   elseif fields['dead_body'] and not body then

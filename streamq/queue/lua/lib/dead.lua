@@ -119,6 +119,8 @@ local function bury(entry, stream, id, why, now, window)
   add('dead_class', why.class)
   add('dead_at', text(math.floor(now / 1000)))
   add('dead_entry', entry)
+  local made = has(K.bodies) and redis.call('HGET', K.body(entry), 'made') -- of its recipients so many have theirs
+  if made then add('dead_made', made) end
   local notes = notes_of(entry)
   add('attempts', why.attempts or notes.attempts or 0)
   local reply = type(why.reply) == 'string' and why.reply or notes.reply -- JSON's null is no string, and true
