@@ -161,6 +161,11 @@ class Settler:
                 for final, entry in zip(part, found, strict=True)
                 if entry is not None and (mail := self._same(entry, final.content)) is not None
             ]
+            rows += [
+                ResettleRow(final.row.entry, final.row.id, final.row.kind, final.row.tail, b"", "")
+                for final, entry in zip(part, found, strict=True)
+                if entry is None and _is_named_child(final.row)
+            ]
             if rows:
                 again += await self.spool.scripts.resettle(rows)
         return again
@@ -168,6 +173,11 @@ class Settler:
     def _same(self, entry: Entry, content: int) -> Mail | None:
         mail = self.judge(entry)
         return mail if mail is not None and zlib.crc32(mail.content()) == content else None
+
+
+def _is_named_child(row: SettleRow) -> bool:
+    """A child that was sent, with an id: it may be made again, under another entry (resettle.lua)."""
+    return row.op == "sent" and row.id != row.entry and row.tail.startswith(b'"parent"')
 
 
 def _parts(finals: Iterable[_Final]) -> Iterator[list[_Final]]:

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from streamq.queue.check import Wrong, check
 from streamq.queue.letters import dead_letters, requeue_dead
-from streamq.queue.scripts import ChildRow, Expanded
+from streamq.queue.scripts import ChildRow, Expanded, ResettleRow
 from streamq.worker.link import is_full
 
 pytestmark = [pytest.mark.usefixtures("any_server_url")]
@@ -187,6 +187,22 @@ async def test_who_has_his_mail_gets_no_other_by_a_requeue(
     assert (await room.survey()).depth == {"waiting": 3 + done}
     for each in await room.states():
         await room.moved("cancel", each)
+
+
+async def test_a_child_that_was_sent_is_a_duplicate_when_a_failover_has_it_made_again(room: Mailroom) -> None:
+    """The server lost its last second: the parent is there as before, its children and their ids never were."""
+    lost = f"1{room.now - 900}-1"
+    row = ResettleRow(lost, "a1#1", "email.relayed", b'"parent":"1%d-1","tenant":"acme"' % room.now, b"", "")
+    assert await room.scripts.resettle([row]) == 0
+    lease = await parent(room)
+    first, *others = await expanded(room, lease)
+    await room.read()
+    tail = await tail_of(room, first)
+    assert await room.admitted(first, id="a1#1", seen=ident("a1#1", "acme"), tail=tail) == ["duplicate"]
+    assert (await room.events())[-1].data["of"] == lost
+    for child in others:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
 
 
 @pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])

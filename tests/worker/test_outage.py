@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -62,29 +63,35 @@ async def test_a_killed_server_comes_back_and_every_mail_arrives(own_server: Own
     assert await _left(server) == []
 
 
+@asynccontextmanager
+async def _forgotten(server: Server) -> AsyncIterator[None]:
+    """What happens inside is lost with the server's memory: it starts again with what its disk held before."""
+    before = Path(f"{server.directory}-before")
+    await asyncio.to_thread(shutil.copytree, server.directory, before, ignore=shutil.ignore_patterns("s"))
+    try:
+        yield
+        await asyncio.to_thread(server.stop, signal.SIGKILL)
+        for name in ("appendonlydir", "appendonly.aof"):
+            old, new = before / name, server.directory / name
+            if old.is_dir():
+                await asyncio.to_thread(shutil.rmtree, new)
+                await asyncio.to_thread(shutil.copytree, old, new)
+            elif old.exists():
+                shutil.copy(old, new)
+        await asyncio.to_thread(server.start)
+    finally:
+        shutil.rmtree(before)
+
+
 async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server: OwnServer) -> None:
     server = own_server(*ALWAYS)
     async with crew(server.url) as c:
         for number in range(50):
             await c.add(id=f"m{number}")
-        # The mails' moment: what the disk would hold if everything after it was lost.
-        before = Path(f"{server.directory}-before")
-        await asyncio.to_thread(shutil.copytree, server.directory, before, ignore=shutil.ignore_patterns("s"))
-        try:
+        async with _forgotten(server):
             await c.worker()
             await c.until("email.relayed", many=50)
             await _empty(c)
-            await asyncio.to_thread(server.stop, signal.SIGKILL)
-            for name in ("appendonlydir", "appendonly.aof"):
-                old, new = before / name, server.directory / name
-                if old.is_dir():
-                    await asyncio.to_thread(shutil.rmtree, new)
-                    await asyncio.to_thread(shutil.copytree, old, new)
-                elif old.exists():
-                    shutil.copy(old, new)
-            await asyncio.to_thread(server.start)
-        finally:
-            shutil.rmtree(before)
         c._last = "0"
         events = await c.until("email.relayed", many=50)
         await _empty(c)
@@ -93,6 +100,22 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
         assert len({event["event_id"] for event in events}) == 50
         await c.add(id="after")
         await c.until("email.relayed", "after")
+    assert await _left(server) == []
+
+
+async def test_a_server_that_lost_an_expansion_sends_nothing_twice(own_server: OwnServer) -> None:
+    """Its children are made again, as other entries."""
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c:
+        await c.add(id="m", to=",".join(f"r{number}@x.example" for number in range(50)))
+        async with _forgotten(server):
+            await c.worker()
+            await c.until("email.relayed", many=50)
+            await _empty(c)
+        c._last = "0"
+        await c.until("email.duplicate", many=50)
+        await _empty(c)
+        assert len(c.sink.received) == 50, "a mail was sent again"
     assert await _left(server) == []
 
 

@@ -1,5 +1,7 @@
 -- resettle: after the server lost its last second, mails that had ended are there again: they end again, from
 -- whatever state, under their old event's id. The caller has compared the contents.
+-- A child that was sent and is not there may be made again, under another entry, where its parent is there again: the id
+-- that it has by its parent is known from here on, and that other one a duplicate.
 -- needs: base lease index notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
 --   reports schedule seen stream
@@ -31,6 +33,9 @@ for entry, producer, kind, tail, why, event_id in each() do
     count('resettled', 1)
     count('total:' .. kind:match('[^.]*$'), 1)
     event(kind, producer, entry, event_id, now, tail)
+  elseif why == '' and producer ~= entry and parent_in(tail) then
+    local read, said = pcall(cjson.decode, '{' .. tail .. '}') -- its metadata may be deeper than cjson goes
+    if read then see(digest_of(said.tenant, producer), UNHASHED .. pack_entry(entry), now, window) end
   end
 end
 return again
