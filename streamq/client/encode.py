@@ -45,8 +45,9 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
-    """One of many in one XADD: each gets a mail of its own, with `vars` for the template over the shared ones. `id` is
-    for your events; the queue's own is the mail's `id#n`."""
+    """One of many in one XADD: each gets a mail of its own, with `vars` for the template over the shared ones. `id`
+    stands instead of the mail's `id#n` and is known to the queue as any id is: another mail's must not be the same (a
+    user's number would be, in the next campaign; that is what `metadata` is for)."""
 
     to: Mailbox
     vars: Mapping[str, object] | None = None

@@ -54,7 +54,7 @@ local function whole(fields, map)
   for _, field in ipairs(redis.call('HKEYS', key)) do
     local name = field:match('^=(.*)$')
     if name and redis.call('HSTRLEN', key, field) > SHARED_MOST then
-      out.dropped = out.dropped or BODY[name]
+      out.dropped = out.dropped or name:sub(1, 2) ~= 'x_' -- a long To no less: a requeue would send another mail
     elseif name then
       local value = redis.call('HGET', key, field)
       if name == 'id' then value = map['id'] end
