@@ -232,6 +232,20 @@ async def test_hold_keeps_what_is_not_made(room: Mailroom) -> None:
         assert await end(room, "sent", child) == "ok"
 
 
+async def test_a_stream_that_takes_no_more_entries_holds_it(room: Mailroom) -> None:
+    """Somebody gave the greatest id that there is: no worker may fall over that."""
+    lease = await parent(room)
+    children = await expanded(room, lease, 2)
+    last = await room.do("XADD", room.keys.stream("normal"), f"{2**64 - 1}-{2**64 - 1}", "x_mine", "1")
+    assert await expand(room, lease, start=2) == Expanded("held", 2, [])
+    assert (await room.events())[-1].data["class"] == "stream"
+    await room.do("XDEL", room.keys.stream("normal"), last)
+    await room.moved("cancel", lease.entry)
+    for child in children:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry)) == 0
+
+
 @pytest.mark.parametrize("op", ["sent", "dead"])
 async def test_every_end_of_a_child_lets_go_of_the_body(room: Mailroom, op: str) -> None:
     lease = await parent(room)

@@ -13,7 +13,8 @@
 --   vars     '' for none      metadata  '' for none      child  the producer's id of this one, '' for none
 -- RETURNS: status, made (how many children there are), then the children's entries
 --   status   ok  done (that was the last)  resume (`from` was not where it stands)  upload (nobody has put the body
---     there)  fenced  gone  held  cancelled  bounced (an intent was carried out)
+--     there)  fenced  gone  held  cancelled  bounced (an intent was carried out; held, too, where the stream takes no
+--     more entries)
 -- EVENTS: email.expanded email.held email.cancelled email.bounced
 
 local LATER = 30000 -- ms
@@ -34,6 +35,15 @@ local function stop(kind)
   return {kind, made}
 end
 
+local function held(reason, class)
+  local notes = notes_of(entry)
+  notes.reason, notes.class = reason, class
+  hold(entry)
+  note(entry, notes)
+  event('email.held', producer, entry, event_id, now, with(tail, '"class":' .. json(class)))
+  return {'held', made}
+end
+
 local asked = intent_of(entry)
 if asked == 'hold' or (not asked and verb ~= 'more') then
   leave(stream, id)
@@ -42,12 +52,7 @@ if asked == 'hold' or (not asked and verb ~= 'more') then
     return {'ok', made}
   end
   drop_intent(entry)
-  local notes = notes_of(entry)
-  notes.reason, notes.class = 'asked for', 'operator'
-  hold(entry)
-  note(entry, notes)
-  event('email.held', producer, entry, event_id, now, with(tail, '"class":"operator"'))
-  return {'held', made}
+  return held('asked for', 'operator')
 elseif asked == 'cancel' then
   disown(known_of(fields_of(stream, id) or {}), entry, now, window)
   remove(entry, stream, id)
@@ -72,7 +77,7 @@ if counted ~= all then -- the worker before this one was of a version that finds
   redis.call('HSET', key, 'all', all)
 end
 
-local digit, out = tostring(p), {'ok', 0}
+local digit, out, refused = tostring(p), {'ok', 0}, false
 for name, value, vars, metadata, child in each() do
   made = made + 1
   local command = {'XADD', stream, '*', '@of', entry, '@n', tostring(made), name, value}
@@ -80,9 +85,21 @@ for name, value, vars, metadata, child in each() do
   if vars ~= '' then add('vars', vars) end
   if metadata ~= '' then add('metadata', metadata) end
   if child ~= '' then add('id', child) end
-  out[#out + 1] = digit .. redis.call(unpack(command))
+  local id_ = redis.pcall(unpack(command))
+  if type(id_) ~= 'string' then -- a stream whose last id is the greatest that there is takes no other
+    refused = true
+    made = made - 1
+    break
+  end
+  out[#out + 1] = digit .. id_
 end
 redis.call('HSET', key, 'made', made)
+if refused then
+  leave(stream, id)
+  local stopped = held('its stream takes no more entries', 'stream')
+  for at = 3, #out do stopped[at] = out[at] end
+  return stopped
+end
 out[2] = made
 if made >= all then
   out[1] = 'done'
