@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -69,16 +69,23 @@ class Admission:
         part: list[Entry] = []
         parked: list[str] = []
         size = 0
-        for entry in entries:
+        for at, entry in enumerate(entries):
             size += sum(map(len, entry.fields.values()))
             if part and (len(part) == BATCH or size > BURIED_BYTES):
                 parked += await self._admit(part, whole)
-                await self.hand.lighter()  # a hundred children of 25 MB are read as a hundred small entries
                 part, size = [], 0
+                if not await self.hand.lighter():  # a hundred children of 25 MB are read as a hundred small entries
+                    self._leave(other.entry for other in entries[at:])
+                    return parked
             part.append(entry)
         if part:
             parked += await self._admit(part, whole)
         return parked
+
+    def _leave(self, entries: Iterable[str]) -> None:
+        """This process ends first: whoever reclaims them has them."""
+        for entry in entries:
+            self.hand.drop(entry)
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
@@ -176,7 +183,9 @@ class Admission:
         """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
         one, or where the settings send it elsewhere by now, it is admitted."""
         for start in range(0, len(leases), PAGE):
-            await self.hand.lighter()
+            if not await self.hand.lighter():
+                self._leave(lease.entry for lease in leases[start:])
+                return
             await self._take_page(leases[start : start + PAGE], token)
 
     async def _take_page(self, leases: Sequence[Leased], token: int) -> None:

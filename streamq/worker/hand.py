@@ -58,6 +58,7 @@ class Hand:
         self.deliveries: dict[str, Held] = {}
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
         self.bytes = 0
+        self.closing = False
         self._changed = asyncio.Event()
 
     @property
@@ -122,10 +123,16 @@ class Hand:
         leaves it."""
         return [*self.leases(), *((entry, token or READ) for entry, token in self.pending.items())]
 
-    async def lighter(self) -> None:
-        """Returns when there is room for another large mail."""
-        while self.bytes >= HAND_BYTES:
+    async def lighter(self) -> bool:
+        """Returns when there is room for another large mail; False where this process ends before that."""
+        while self.bytes >= HAND_BYTES and not self.closing:
             await self.changed()
+        return self.bytes < HAND_BYTES
+
+    def close(self) -> None:
+        """Nobody waits for room any more."""
+        self.closing = True
+        self.wake()
 
     async def changed(self) -> None:
         """Returns when something has left the hand since the last call."""

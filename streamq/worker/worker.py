@@ -208,6 +208,7 @@ class Worker:
         """One grace time for all of it; a second signal ends it at any point."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self.settings.grace / 1000
+        self.hand.close()
         self.releaser.stop()
         self.keeper.stop()
         unread = asyncio.create_task(self.reader.stop(takers[0], end))

@@ -92,6 +92,22 @@ def test_what_waits_for_admission_is_renewed_too() -> None:
     assert sorted(hand.beating()) == [("11-1", 1), ("12-1", 40), ("13-1", 17)]
 
 
+async def test_nobody_waits_for_a_hand_that_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_file, "HAND_BYTES", 1000)
+    hand = Hand(10)
+    assert await hand.lighter()
+    hand.add(held("1-0", size=1000))
+    waiting = asyncio.create_task(hand.lighter())
+    await asyncio.sleep(0)
+    hand.drop("1-0")
+    assert await waiting
+    hand.add(held("1-0", size=1000))
+    waiting = asyncio.create_task(hand.lighter())
+    await asyncio.sleep(0)
+    hand.close()
+    assert not await waiting
+
+
 def test_a_lease_that_comes_again_counts_once() -> None:
     hand = Hand(10)
     hand.add(held("1-0", token=17, size=500))
