@@ -232,6 +232,17 @@ async def test_hold_keeps_what_is_not_made(room: Mailroom) -> None:
         assert await end(room, "sent", child) == "ok"
 
 
+async def test_a_child_weighs_what_it_shares(room: Mailroom) -> None:
+    """Else a worker reads a hundred at a time: in their stream they are small."""
+    lease = await parent(room)
+    await room.spool.bodies.upload("up", {**FIELDS, b"html": b"x" * 500_000}, False)
+    children = (await expand(room, lease)).children
+    assert await room.spool.mean_bytes() > 500_000
+    for child in children:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.spool.mean_bytes() < 10_000
+
+
 async def test_a_stream_that_takes_no_more_entries_holds_it(room: Mailroom) -> None:
     """Somebody gave the greatest id that there is: no worker may fall over that."""
     lease = await parent(room)
