@@ -216,5 +216,6 @@ ENCODERS: dict[str, Encoder] = {
     "dsn_notify": texts,
     "dsn_ret": text,
     "dsn_envid": text,
+    "dsn_orcpt": text,
     "require_tls": flag,
 }

@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     dsn_notify: Iterable[str]  # never, or success, failure, delay
     dsn_ret: Literal["full", "hdrs"]
     dsn_envid: str
+    dsn_orcpt: str
     require_tls: bool
     recipients: Iterable[Recipient]  # each gets a mail of its own; instead of to, cc, bcc, envelope_to
     extra: Mapping[str, str | bytes]  # fields as they are: yours (`x_…`), or a later version's
