@@ -38,8 +38,9 @@ def test_a_name_comes_back(name: str) -> None:
     assert "=?" not in shown
     read = BytesParser(EmailMessage, policy=policy.default).parsebytes(shown.encode() + b"\r\n\r\n")
     assert read["Content-Disposition"].params["filename"] == name
-    if "filename*" in shown:
-        assert star(shown) == name
+    starred = re.sub(r'"[^"]*"', '""', shown)  # the plain name may be `filename*`
+    if "filename*" in starred:
+        assert star(starred) == name
 
 
 @settings(max_examples=300, deadline=None)
@@ -49,7 +50,7 @@ def test_the_plain_name_is_one_for_every_reader(name: str) -> None:
     (plain,) = re.findall(r' filename="([^"]*)"', field(name))
     assert 1 <= len(plain) <= 65
     assert not re.search(r'["\\]|=\?', plain)
-    assert "filename*" not in field(name) or "%" not in plain
+    assert "filename*" not in field(name).replace(f'"{plain}"', "") or "%" not in plain
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,9 @@ def test_a_long_name_is_continued_and_its_short_form_keeps_its_ending() -> None:
     assert plain == 'filename="' + "e" * 61 + '.pdf"'
     assert filename("no ending " * 30)[-1] == 'filename="' + ("no ending " * 30)[:65].strip() + '"'
     assert filename("." * 200)[-1] == 'filename="' + "." * 65 + '"'
+
+
+@pytest.mark.parametrize("name", ["filename*", "filename*1*=", "filename*0*=UTF-8''\u00fc"])
+def test_a_name_may_look_like_its_own_parameter(name: str) -> None:
+    read = BytesParser(EmailMessage, policy=policy.default).parsebytes(field(name).encode() + b"\r\n\r\n")
+    assert read["Content-Disposition"].params["filename"] == name
