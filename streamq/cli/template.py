@@ -12,7 +12,8 @@ from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun, Yes
 from streamq.cli.terminal import ask, console, emit, safe, shown_ms, table
 from streamq.errors import MalformedMail, NotFound, SettingsError
-from streamq.mail.template import NAME, PARTS, Template, installed, split_name
+from streamq.mail.rules import NAME
+from streamq.mail.template import PARTS, Template, installed, split_name
 from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool
 from streamq.queue.templates import Stored

@@ -17,6 +17,7 @@ from streamq.mail.values import CONTROL, json_object, line, listed, plain, text,
 
 __all__ = [
     "MAX_HEADER",
+    "NAME",
     "Given",
     "body",
     "choice",

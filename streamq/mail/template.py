@@ -7,7 +7,6 @@ multiplies by.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2 import Template as Compiled
 
-__all__ = ["NAME", "PARTS", "Template", "installed", "split_name"]
+__all__ = ["PARTS", "Template", "installed", "split_name"]
 
 PARTS = ("subject", "text", "html")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MOST_PIECES = 1_000_000  # of output: a loop that writes ends there
 MOST_FACTOR = 10_000  # `text * number`
 MOST_RANGE = 10_000
@@ -80,6 +78,7 @@ class Template:
         for part, compiled in found.items():
             try:
                 made[part] = "".join(_bounded(compiled.generate(known), most))
+                made[part].encode()  # a template may write half of a surrogate pair
             except UndefinedError as error:
                 raise wrong(b"vars", "", f"{part} of the template: {error}") from None
             except RecursionError:

@@ -129,6 +129,7 @@ def test_vars_of_recipients_say_nothing_without_a_template() -> None:
         "{% include 'other' %}",
         "{% import 'other' as o %}",
         "{{ 1 / 0 }}",
+        "{{ '\\ud800' }}",
         "{{ name | nosuch }}",
         "{{ cycler }}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
