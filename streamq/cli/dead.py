@@ -14,7 +14,7 @@ from streamq.cli.choice import All, DryRun, Yes
 from streamq.cli.look import BODY, print_fields
 from streamq.cli.terminal import ask, clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
-from streamq.mail import BUILT, LATER
+from streamq.mail import BUILT
 from streamq.queue.letters import DeadLetter, dead_letter, dead_letters, remove_dead, requeue_dead
 from streamq.queue.spool import Spool
 
@@ -28,7 +28,6 @@ NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
 )
-KNOWN = BUILT | LATER
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
     "packed": "of more than 1,000 fields: they were no mails",
@@ -161,7 +160,7 @@ def _changes(given: list[str]) -> dict[str, str]:
     changes: dict[str, str] = {}
     for each in given:
         name, equals, value = each.partition("=")
-        if not equals or not (name.encode() in KNOWN or name.startswith("x_")):
+        if not equals or not (name.encode() in BUILT or name.startswith("x_")):
             raise SettingsError(f"--set: not FIELD=VALUE with a field of a mail: {clip(each, 80)!r}")
         if name in changes:
             raise SettingsError(f"--set: {name} twice")

@@ -10,7 +10,7 @@ from streamq.mail.mail import Several
 from streamq.mail.message import Message, read_message
 from streamq.mail.rules import Given
 from streamq.mail.several import copies, personal, shared_fields
-from streamq.mail.template import PARTS, Template, installed
+from streamq.mail.template import PARTS, Template, installed, split_name
 from streamq.mail.values import json_object, wrong
 
 __all__ = ["Find", "build"]
@@ -20,7 +20,7 @@ NOBODY = b"nobody@recipients.invalid"  # stands where each of `recipients` will
 
 
 def build(
-    given: Given, later: frozenset[bytes], find: Find, *, entry: str, at_ms: int, salt: bytes, max_bytes: int
+    given: Given, find: Find, *, entry: str, at_ms: int, salt: bytes, max_bytes: int
 ) -> tuple[Message, Several | None]:
     """The message; and, where it is not for one recipient, whom it is for. Raises MalformedMail, UnsupportedFields,
     UnknownTemplate."""
@@ -29,7 +29,7 @@ def build(
         probe = _filled(given, {part: "x" for part in PARTS if part.encode() not in given})
         if b"recipients" in given:
             probe[personal(given)[0].name.encode()] = NOBODY
-        read_message(probe, later, entry=entry, at_ms=at_ms, salt=salt)
+        read_message(probe, entry=entry, at_ms=at_ms, salt=salt)
         raise UnknownTemplate(given[b"template"].decode())
     if b"recipients" in given:
         children = personal(given)
@@ -39,13 +39,13 @@ def build(
         probe = {**shared, children[0].name.encode(): NOBODY}
         if template is not None:  # each child fills it in with values of its own
             probe = _filled(probe, dict.fromkeys(template.parts, "x"))
-        message = read_message(probe, later, entry=entry, at_ms=at_ms, salt=salt)
+        message = read_message(probe, entry=entry, at_ms=at_ms, salt=salt)
         return message, Several(children, shared, True)
     filled = given
     if template is not None:
         known = json_object(b"vars", given[b"vars"]) if b"vars" in given else {}
         filled = _filled(given, template.render(known, max_bytes))
-    message = read_message(filled, later, entry=entry, at_ms=at_ms, salt=salt)
+    message = read_message(filled, entry=entry, at_ms=at_ms, salt=salt)
     children = copies(message.to)
     return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
 
@@ -58,9 +58,9 @@ def _template(given: Given, find: Find, at_ms: int) -> Template | None:
         return None
     if b"raw" in given:
         raise wrong(b"template", given[b"template"], "may not stand beside raw, which is the whole message")
-    name = given[b"template"].partition(b"@")
-    rules.name({b"template": name[0]}, b"template")
-    if name[1] and not (name[2].isdigit() and len(name[2]) < 10):
+    name, version = split_name(given[b"template"])
+    rules.name({b"template": name.encode()}, b"template")
+    if version is None and b"@" in given[b"template"]:
         raise wrong(b"template", given[b"template"], "not a name, or a name, @ and a version")
     if b"vars" in given:
         json_object(b"vars", given[b"vars"])

@@ -1,8 +1,8 @@
 """From the fields of an entry to a checked mail: the rules of CONTRACT, section 2, and their order.
 
 First a field that this version does not know (a later version's rules may differ in all else), then a known
-field that breaks its rule, then one whose work is not built yet, then what is missing or contradicts. To
-build a field: move it from `LATER` to `BUILT`, give it its rule, and use it in `_mail`.
+field that breaks its rule, then what is missing or contradicts, last a template that is not there. A new field
+stands in `BUILT`, has its rule, and is used in `_mail`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streamq.mail.several import OF
 from streamq.mail.template import installed
 from streamq.mail.values import wrong
 
-__all__ = ["BUILT", "LATER", "able", "parse"]
+__all__ = ["BUILT", "able", "parse"]
 
 BUILT = frozenset(
     {
@@ -35,8 +35,6 @@ BUILT = frozenset(
         *(*DSN_FIELDS, b"require_tls"),
     }
 )
-LATER: frozenset[bytes] = frozenset()
-KNOWN = BUILT | LATER
 IGNORED_PREFIX = b"x_"
 
 VERSION = b"1"
@@ -71,7 +69,7 @@ def parse(
     UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
-    if not given.keys() <= KNOWN or given.get(b"v", VERSION) != VERSION:
+    if not given.keys() <= BUILT or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
         return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, template)
@@ -86,7 +84,7 @@ def _refuse_unknown(given: Given) -> None:
     """A later version's mail (`v`) waits for it under a name that says which (`v=2`); see `able`."""
     if OF in given:
         raise wrong(OF, given[OF], "the body that it shares is gone")
-    unknown = [name for name in given.keys() - KNOWN if not name.startswith(IGNORED_PREFIX)]
+    unknown = [name for name in given.keys() - BUILT if not name.startswith(IGNORED_PREFIX)]
     version = given.get(b"v", VERSION)
     if version.isdigit() and len(version) < 10 and int(version) > 1:
         unknown.append(b"v=%d" % int(version))
@@ -112,8 +110,7 @@ def _mail(
     dsn = read_dsn(given)
     require_tls = read_require_tls(given)
     carried = read_carried(given)
-    later = LATER.intersection(given)
-    message, several = build(given, later, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes)
+    message, several = build(given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes)
     envelope_from, recipients, source, stamped = message
     if several is not None and parent:
         raise wrong(b"to", recipients[1].spec if len(recipients) > 1 else "", "more than one address")

@@ -1,14 +1,13 @@
 """The two ways to give a message, `raw` and composed, each with its envelope.
 
-In each: first every given field's rule, then what is not built yet, then what is missing. A field that is
-not built may be the one that fills the gap (`template` gives a subject).
+In each: first every given field's rule, then what is missing.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamq.errors import MalformedMail, UnsupportedFields
+from streamq.errors import MalformedMail
 from streamq.mail import rules
 from streamq.mail.address import Address
 from streamq.mail.attachments import read_attachments
@@ -40,12 +39,11 @@ class Message(NamedTuple):
     message_id: str
 
 
-def read_message(given: Given, later: frozenset[bytes], *, entry: str, at_ms: int, salt: bytes) -> Message:
-    """Read the message; `later` are the given fields whose work is not built. Raises MalformedMail,
-    UnsupportedFields."""
+def read_message(given: Given, *, entry: str, at_ms: int, salt: bytes) -> Message:
+    """Raises MalformedMail."""
     if b"raw" in given:
-        return _raw(given, later, entry, at_ms, salt)
-    return _composed(given, later, entry, at_ms, salt)
+        return _raw(given, entry, at_ms, salt)
+    return _composed(given, entry, at_ms, salt)
 
 
 def _return_path(given: Given) -> str | None:
@@ -56,12 +54,7 @@ def _return_path(given: Given) -> str | None:
     return found.spec if found else None
 
 
-def _refuse_later(later: frozenset[bytes]) -> None:
-    if later:
-        raise UnsupportedFields(map(bytes.decode, later))
-
-
-def _raw(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: bytes) -> Message:
+def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     raw = given[b"raw"]
     if not given.keys().isdisjoint(COMPOSING):
         extra = next(field for field in COMPOSING if field in given)
@@ -74,7 +67,6 @@ def _raw(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: by
             recipients = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER))
     except ValueError as broken:
         raise wrong(b"raw", raw, str(broken)) from None
-    _refuse_later(later)
     if not recipients:
         raise wrong(b"raw", raw, "no recipient in To, Cc or Bcc, and no envelope_to")
     author = None
@@ -101,7 +93,7 @@ def _custom(given: Given) -> tuple[Headers, dict[str, str]]:
     return custom_headers(given[b"headers"])
 
 
-def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, salt: bytes) -> Message:
+def _composed(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     author = rules.mailbox(given, b"from")
     sender = rules.mailbox(given, b"sender")
     reply_to = rules.mailboxes(given, b"reply_to")
@@ -117,7 +109,6 @@ def _composed(given: Given, later: frozenset[bytes], entry: str, at_ms: int, sal
     return_path = _return_path(given)
     envelope_to = rules.mailboxes(given, b"envelope_to")
     recipients = envelope_to or (*to, *cc, *bcc)
-    _refuse_later(later)
     if author is None:
         raise _missing("from", "a composed mail needs it (or give raw)")
     if not recipients:

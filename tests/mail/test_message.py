@@ -1,16 +1,15 @@
 import pytest
 
-from streamq.errors import MalformedMail, UnsupportedFields
+from streamq.errors import MalformedMail
 from streamq.mail.message import Message, read_message
 
 NOW = 1_732_237_561_234
 COMPOSED = {b"from": b"Shop <shop@example.com>", b"to": b"bob@example.net", b"subject": b"Hi", b"text": b"Hello"}
 RAW = {b"raw": b"From: Shop <shop@example.com>\nTo: bob@example.net\nSubject: Hi\n\nHello\n"}
-SOME = frozenset({b"vars"})
 
 
-def message(fields: dict[bytes, bytes], later: frozenset[bytes] = frozenset()) -> Message:
-    return read_message(fields, later, entry="11-0", at_ms=NOW, salt=b"salt")
+def message(fields: dict[bytes, bytes]) -> Message:
+    return read_message(fields, entry="11-0", at_ms=NOW, salt=b"salt")
 
 
 @pytest.mark.parametrize("fields", [COMPOSED, RAW])
@@ -56,8 +55,6 @@ def test_everybody_who_is_named_is_a_recipient(fields: dict[bytes, bytes]) -> No
     found = message(fields)
     assert [each.spec for each in found.to] == ["a@x.de", "b@x.de"]
     assert b"Bcc" not in found.source.content()
-    with pytest.raises(UnsupportedFields):
-        message(fields, SOME)
 
 
 def test_cc_is_a_header_and_bcc_is_none() -> None:
@@ -113,21 +110,6 @@ def test_what_is_missing_or_contradicts(fields: dict[bytes, bytes], field: str, 
     with pytest.raises(MalformedMail, match=why) as found:
         message(fields)
     assert found.value.field == field
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {b"recipients": b"[]", b"from": b"a@x.de", b"text": b"x"},
-        {b"template": b"t", b"to": b"b@x.de"},
-        {b"recipients": b"[]", b"raw": b"From: a@x.de\n\n"},
-    ],
-)
-def test_what_is_not_built_may_fill_the_gap(fields: dict[bytes, bytes]) -> None:
-    later = frozenset(fields) & {b"recipients", b"template"}
-    with pytest.raises(UnsupportedFields) as found:
-        message(fields, later)
-    assert found.value.fields == tuple(name.decode() for name in later)
 
 
 BREAKS = [b"x\rBcc: e@x.de", b"x\nBcc: e@x.de", b"x\r\n\r\nbody", b"x\0"]
