@@ -26,6 +26,10 @@ MOST_FACTOR = 10_000  # `text * number`
 MOST_RANGE = 10_000
 
 
+class TooMuch(ValueError):
+    """A template wants more than it may."""
+
+
 def installed() -> bool:
     """Whether this installation can (extra `templates`)."""
     try:
@@ -83,8 +87,11 @@ class Template:
                 raise wrong(b"vars", "", f"{part} of the template: {error}") from None
             except RecursionError:
                 raise wrong(b"template", "", f"{part}: nested too deep") from None
+            except TooMuch as error:
+                raise wrong(b"template", "", f"{part}: {error}") from None
             except Exception as error:  # noqa: BLE001 - whatever an expression does to values of any kind
-                raise wrong(b"template", "", f"{part}: {type(error).__name__}: {error}") from None
+                # Its text may repeat a value, and a reason stands in events, whatever the mail says of secrecy.
+                raise wrong(b"template", "", f"{part}: {type(error).__name__}") from None
         return made
 
 
@@ -93,7 +100,7 @@ def _bounded(pieces: Iterator[str], most: int) -> Iterator[str]:
     for number, piece in enumerate(pieces):
         size += len(piece)
         if size > most or number > MOST_PIECES:
-            raise ValueError(f"writes more than {most} characters or {MOST_PIECES} pieces")
+            raise TooMuch(f"writes more than {most} characters or {MOST_PIECES} pieces")
         yield piece
 
 
@@ -115,7 +122,7 @@ def _environment(html: bool) -> Environment:
             if operator == "**" or not (isinstance(left, plain) and isinstance(right, plain)):
                 factor = right if isinstance(right, plain) else left if isinstance(left, plain) else 0
                 if operator == "**" or factor > MOST_FACTOR:
-                    raise ValueError(f"{operator} is not for that, or by more than {MOST_FACTOR}")
+                    raise TooMuch(f"{operator} is not for that, or by more than {MOST_FACTOR}")
             return SandboxedEnvironment.call_binop(self, context, operator, left, right)
 
     made = Bounded(undefined=StrictUndefined, autoescape=html, keep_trailing_newline=True, cache_size=0)
@@ -127,5 +134,5 @@ def _environment(html: bool) -> Environment:
 def _range(*bounds: int) -> range:
     found = range(*bounds)
     if len(found) > MOST_RANGE:
-        raise ValueError(f"range of more than {MOST_RANGE}")
+        raise TooMuch(f"range of more than {MOST_RANGE}")
     return found

@@ -140,6 +140,14 @@ def test_what_a_template_may_not(source: str) -> None:
         made(source, name="n", x=[])
 
 
+def test_a_reason_repeats_no_value() -> None:
+    with pytest.raises(MalformedMail) as found:
+        made("{{ [1].index(secret) }}", secret="4711")
+    assert str(found.value) == "template: text: ValueError"
+    with pytest.raises(MalformedMail, match=r"^template: text: range of more than 10000$"):
+        made("{{ range(n) | list }}", n=10_001)
+
+
 def test_what_a_template_may() -> None:
     assert made("{{ 3 * 4 }} {{ '-' * 10 }} {{ name | upper }} {{ range(3) | list }}", name="n") == (
         "12 ---------- N [0, 1, 2]"
