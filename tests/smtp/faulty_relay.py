@@ -15,6 +15,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from serving import Serving
+
 from streamq.smtp.letter import Stage
 
 EHLO = ("relay.example", "PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "SIZE 0")
@@ -66,37 +68,17 @@ class Hangs(Exception):
     """The relay says no more on this connection; it waits for the client's end."""
 
 
-class FaultyRelay:
+class FaultyRelay(Serving):
     def __init__(self, fault: Fault | None = None, *, closes_after: int = 0, ehlo: Sequence[str] = EHLO) -> None:
+        super().__init__()
         self.fault = fault
         self.closes_after = closes_after  # mails: right after the last 250, what came behind it unread
         self.ehlo = ehlo
         self.sessions: list[Session] = []
         self.taken: list[tuple[str, bytes]] = []
         self.hangs = asyncio.Event()  # a fault came up after which the relay says no more
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> FaultyRelay:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session()
         self.sessions.append(session)
         fault = self.fault if len(self.sessions) == 1 else None

@@ -31,6 +31,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from serving import Serving
 
 from streamq.settings import RouteSettings
 from streamq.smtp.courier import Courier, Mark, RouteState
@@ -134,48 +135,24 @@ class Heard:
     wrong: str = ""
 
 
-class Relay:
+class Relay(Serving):
     """Connection n follows script n; further ones follow the last."""
 
     def __init__(self, *scripts: Script, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        super().__init__(host, context)
         self.scripts = list(scripts)
-        self.context = context
-        self.host = host
         self.heard: list[Heard] = []
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._serve, self.host, 0, ssl=self.context, limit=2**20)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
+        await super().__aexit__()
         wrong = [heard.wrong for heard in self.heard if heard.wrong]
         assert not wrong, wrong
-
-    @property
-    def at_work(self) -> int:
-        """Connections whose script has not ended, or whose client has not hung up."""
-        return len(self._tasks)
 
     @property
     def bodies(self) -> list[bytes]:
         return [body for heard in self.heard for body in heard.bodies]
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard = Heard(source=writer.get_extra_info("peername")[0])
         self.heard.append(heard)
         script = self.scripts[min(len(self.heard), len(self.scripts)) - 1]
