@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from streamq.errors import SettingsError
+from streamq.queue.limits import publish_limits
 from streamq.queue.scripts import Leased
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
@@ -74,7 +75,7 @@ class Worker:
     async def run(self) -> None:
         self.spool = await Spool.connect(self.settings, self.url, self.consumer)
         try:
-            await self.spool.publish_limits()
+            await publish_limits(self.spool)
             await self.spool.publish_reports()
             self._run_id = await self.spool.run_id()
             await self._work()
