@@ -46,18 +46,22 @@ async def look_anew(spool: Spool) -> None:
 
 
 def settings_layer(settings: Settings) -> dict[str, str] | None:
-    """What the settings say; None: nothing of limits."""
-    if settings.sites is None:
-        return None
-    return {
-        f"*|{site}": limit_text(limit.rate if "rate" in limit.model_fields_set else None)
-        for site, limit in settings.sites.items()
-    }
+    """What the settings say: `[limits]`, rates of routes, `[sites]`; None: nothing of any limit."""
+    layer = {}
+    if "rate" in settings.limits.model_fields_set:
+        layer["*"] = limit_text(settings.limits.rate)
+    for name, route in settings.routes.items():
+        if "rate" in route.model_fields_set:
+            layer[name] = limit_text(route.rate)
+    for site, limit in (settings.sites or {}).items():
+        rate = limit.rate if "rate" in limit.model_fields_set else None
+        layer[f"*|{site}"] = limit_text(rate, limit.connections)
+    return None if settings.sites is None and not layer else layer
 
 
 async def publish_limits(spool: Spool) -> None:
-    """What the settings' file says becomes the queue's limits, for all workers: they must be the same everywhere.
-    Settings that say nothing of limits change nothing."""
+    """What the settings say becomes the queue's limits, for all workers: they must be the same everywhere. Settings
+    that say nothing of limits change nothing."""
     layer = settings_layer(spool.settings)
     if layer is not None:
         await set_limits(spool, "settings", layer, whole=True)
