@@ -12,7 +12,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
 
-__all__ = ["LAYERS", "limit_text", "look_anew", "publish_limits", "set_limits", "settings_layer", "windows_text"]
+__all__ = ["LAYERS", "limit_text", "look_anew", "set_limits", "settings_layer", "windows_text"]
 
 LAYERS = ("providers", "own", "settings", "operator")
 
@@ -57,11 +57,3 @@ def settings_layer(settings: Settings) -> dict[str, str] | None:
         rate = limit.rate if "rate" in limit.model_fields_set else None
         layer[f"*|{site}"] = limit_text(rate, limit.connections)
     return None if settings.sites is None and not layer else layer
-
-
-async def publish_limits(spool: Spool) -> None:
-    """What the settings say becomes the queue's limits, for all workers: they must be the same everywhere. Settings
-    that say nothing of limits change nothing."""
-    layer = settings_layer(spool.settings)
-    if layer is not None:
-        await set_limits(spool, "settings", layer, whole=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import MakeSpool
 from mailroom import Mailroom
 
-from streamq.queue.limits import LAYERS, limit_text, look_anew, publish_limits, set_limits, settings_layer
+from streamq.queue.limits import LAYERS, limit_text, look_anew, set_limits, settings_layer
 from streamq.queue.scripts import Scripts
 from streamq.settings import Settings, window
 
@@ -183,20 +182,21 @@ def test_values() -> None:
     assert limit_text([window("50/s")], 5) == "50:1000000;c5"
 
 
-async def test_settings_that_say_nothing_of_limits_change_nothing(make_spool: MakeSpool) -> None:
-    room = Mailroom(await make_spool(sites={"*": {"rate": "2/s"}, "free.example": {"rate": []}, "as.usual": {}}))
-    await publish_limits(room.spool)
-    expected = {"*|*": "2:1000000", "*|free.example": ""}
-    assert await holds(room) == expected
-    await publish_limits(await make_spool())
-    assert await holds(room) == expected
-    await publish_limits(await make_spool(sites={}))
-    assert await holds(room) == {}
-
-
 def test_what_the_settings_say() -> None:
     assert settings_layer(Settings.model_validate({})) is None
     assert settings_layer(Settings.model_validate({"sites": {}})) == {}
+    said = {
+        "limits": {"rate": "100/s"},
+        "routes": {"main": {"url": "smtp://h", "rate": []}, "other": {"url": "smtp://h"}},
+        "sites": {"*": {"rate": "2/s"}, "free.example": {"rate": [], "connections": 0}, "as.usual": {}},
+    }
+    assert settings_layer(Settings.model_validate(said)) == {
+        "*": "100:1000000",
+        "main": "-",
+        "*|*": "2:1000000",
+        "*|free.example": "-;c0",
+        "*|as.usual": "",
+    }
 
 
 async def test_the_stub_says_what_it_did(room: Mailroom) -> None:
