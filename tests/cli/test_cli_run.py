@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -155,6 +156,29 @@ async def test_sighup_reads_the_files_again(server_url: str, make_spool: Any, tm
         process.send_signal(signal.SIGTERM)
         await process.communicate()
         assert process.returncode == 0
+
+
+async def test_a_worker_whose_terminal_is_closed_ends_in_order(server_url: str, make_spool: Any) -> None:
+    """There SIGHUP says that nobody is left, not that files are to be read."""
+    spool = await make_spool()
+    ours, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    relay = {"STREAMQ_REDIS_URL": server_url, "STREAMQ_RELAY": "smtp://127.0.0.1:9"}
+    process = await program("worker", environment=relay, stdin=theirs, preexec_fn=take_terminal)
+    os.close(theirs)
+    try:
+        await until(lambda: _many(workers(spool), 1))
+        os.close(ours)
+        _, err = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0
+    assert b"stopped: nothing was done" in err
 
 
 async def _many(found: Awaitable[dict[str, int]], many: int) -> bool:
