@@ -108,6 +108,9 @@ async def test_a_mistake_changes_nothing_and_is_told_by_line(
         said = await until_said(caplog, "quick")
         assert "(line 5)" in said
         assert "sites.a.example.rate" in said
+        files.config.write_text("")
+        worker.reload()
+        await until_said(caplog, "no route")
         assert await limits(c.spool) == held
         await c.add(id="a1")
         await c.until("email.relayed", "a1")  # it goes on
