@@ -293,11 +293,12 @@ class Scripts:
         return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
 
     async def pause(
-        self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
+        self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
     ) -> list[str]:
-        """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
+        """`pause` or `resume` routes, or sites (`main|example.net`, `*|example.net`); `till_us` 0: until somebody
+        resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
-        return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
+        return [status.decode() for status in await self.caller.call("pause", head, [(target,) for target in targets])]
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
