@@ -1,4 +1,4 @@
-"""Routes: which there are, which are closed and why; pause, resume."""
+"""Routes: which there are, what limits them, which are closed and why; limit, pause, resume."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
+from streamq.cli.limit import Connections, Rates, Unset, asked_limit, set_limit
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.look import now_ms
-from streamq.queue.routes import ClosedRoute, RouteView, route_views
+from streamq.queue.routes import Closure, RouteView, route_views
 from streamq.queue.spool import Spool
 from streamq.settings import duration_ms
 
@@ -20,6 +21,10 @@ route = typer.Typer(name="route", help="Routes: look, pause, resume.", no_args_i
 app.add_typer(route)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a route, as `[routes.NAME]` has it")]
+Reason = Annotated[str, typer.Option(help="why: for events and for whoever looks", metavar="TEXT")]
+Until = Annotated[
+    str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")
+]
 REASON_MOST = 300  # characters: it stands in events and in everybody's status
 
 
@@ -28,7 +33,7 @@ def _known(spool: Spool) -> list[str]:
     return list(spool.settings.ways) or ["relay"]
 
 
-async def _found(spool: Spool, name: str) -> RouteView:
+async def known_route(spool: Spool, name: str) -> RouteView:
     """Raises `NotFound` where neither these settings nor the queue know it."""
     view = next(each for each in await route_views(spool, [name]) if each.name == name)
     if name not in spool.settings.ways and not (view.shares or view.closed or view.parked):
@@ -38,14 +43,19 @@ async def _found(spool: Spool, name: str) -> RouteView:
     return view
 
 
-def why_words(closed: ClosedRoute) -> str:
-    """Why it is closed, and until when, in words."""
+def why_words(closed: Closure, what: str = "") -> str:
+    """Why it is closed, and until when, in words. `what` is closed, where that is not plain."""
     if closed.why == "operator":
-        till = "until `streamq route resume`" if closed.left_ms is None else f"for {shown_ms(closed.left_ms)}"
+        kind = "site" if closed.site else "route"
+        till = f"until `streamq {kind} resume`" if closed.left_ms is None else f"for {shown_ms(closed.left_ms)}"
         words = f"paused by an operator {till}" + (", its mails wait" if closed.hold else "")
+        if closed.site and closed.route != "*":
+            words = f"on {closed.route} {words}"
     else:
         of = f" of {closed.of}" if closed.of else ""
         words = f"{closed.why}{of}, probes in {shown_ms(closed.left_ms or 0)}"
+    if what and not closed.site:
+        words = f"{what}: {words}"
     return f"{words}: {closed.text}" if closed.text else words
 
 
@@ -83,7 +93,7 @@ def show_route(name: Name, json: Json = False) -> None:
 
     async def run() -> None:
         async with open_queue() as spool:
-            view = await _found(spool, name)
+            view = await known_route(spool, name)
             if json:
                 emit(_shown(view))
                 return
@@ -105,18 +115,28 @@ def show_route(name: Name, json: Json = False) -> None:
     run_async(run)
 
 
-@route.command("pause")
-def pause_route(
+@route.command("limit")
+def limit_route(
     name: Name,
-    reason: Annotated[str, typer.Option(help="why: for events and for whoever looks", metavar="TEXT")] = "",
-    until: Annotated[
-        str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")
-    ] = None,
-    hold: Annotated[bool, typer.Option("--hold", help="its mails wait for it, though another way is open")] = False,
+    rates: Rates = None,
+    connections: Connections = None,
+    unset: Unset = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Nothing goes this way any more. What has another way goes there, the rest waits, without an attempt."""
+    """Set its limit, over what files say; for all workers, from the next mail on. What was used stays used."""
+    asked = asked_limit(rates, connections, unset)
+
+    async def run() -> None:
+        async with open_queue() as spool:
+            await known_route(spool, name)
+            await set_limit(spool, name, asked, name=name, dry_run=dry_run, json=json)
+
+    run_async(run)
+
+
+def pause_given(until: str | None, reason: str) -> int | None:
+    """For how long, in ms; None: until it is resumed. Raises `SettingsError` that names flag and value."""
     try:
         for_ms = None if until is None else duration_ms(until)
     except ValueError as wrong:
@@ -125,10 +145,24 @@ def pause_route(
         raise SettingsError("--for: no time at all (got '0')")
     if len(reason) > REASON_MOST:
         raise SettingsError(f"--reason: at most {REASON_MOST} characters (got {len(reason)})")
+    return for_ms
+
+
+@route.command("pause")
+def pause_route(
+    name: Name,
+    reason: Reason = "",
+    until: Until = None,
+    hold: Annotated[bool, typer.Option("--hold", help="its mails wait for it, though another way is open")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Nothing goes this way any more. What has another way goes there, the rest waits, without an attempt."""
+    for_ms = pause_given(until, reason)
 
     async def run() -> None:
         async with open_queue() as spool:
-            view = await _found(spool, name)
+            view = await known_route(spool, name)
             if not dry_run:
                 till_us = 0 if for_ms is None else (await now_ms(spool) + for_ms) * 1000
                 await spool.scripts.pause("pause", [name], till_us=till_us, hold=hold, reason=reason)
@@ -145,7 +179,7 @@ def resume_route(name: Name, dry_run: DryRun = False, json: Json = False) -> Non
 
     async def run() -> bool:
         async with open_queue() as spool:
-            view = await _found(spool, name)
+            view = await known_route(spool, name)
             status = "resumed" if view.closed else "open"
             if not dry_run:
                 [status] = await spool.scripts.pause("resume", [name])

@@ -21,6 +21,7 @@ __all__ = [
     "Expanded",
     "Grant",
     "GrantRow",
+    "LaneSaid",
     "Leased",
     "MarkRow",
     "Moved",
@@ -191,6 +192,17 @@ class Grant:
     closed_us: int
 
 
+class LaneSaid(NamedTuple):
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; `next_us`: 0 for at once; then
+    the windows of the queue, of the way, of way and site."""
+
+    way: str
+    next_us: int
+    queue: str
+    route: str
+    site: str
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     now_us: int
@@ -299,6 +311,16 @@ class Scripts:
         resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
         return [status.decode() for status in await self.caller.call("pause", head, [(target,) for target in targets])]
+
+    async def gauge(self, lanes: Sequence[str]) -> tuple[int, list[LaneSaid]]:
+        """Now, in µs, and of each lane what limits it: see gauge.lua. Chunks go in one round trip."""
+        chunks = [[(lane,) for lane in lanes[at : at + BATCH]] for at in range(0, len(lanes), BATCH)]
+        replies = await self.caller.pipeline("gauge", [((self.now,), chunk) for chunk in chunks])
+        rows: list[LaneSaid] = []
+        for _, *flat in replies:
+            words = [part.decode() for part in flat]
+            rows += [LaneSaid(words[at], int(words[at + 1]), *words[at + 2 : at + 5]) for at in range(0, len(words), 5)]
+        return max((int(reply[0]) for reply in replies), default=0), rows
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))

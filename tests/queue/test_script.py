@@ -38,6 +38,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
+    "gauge": lambda stubs: stubs.gauge(["main|x.de"]),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),

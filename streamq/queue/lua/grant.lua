@@ -4,7 +4,7 @@
 --          that a burst waits for nobody; it goes back at the next renewal after somebody wants it.
 -- A pause whose time is over ends here: every worker calls each second.
 -- needs: base event route site
--- KEYS: {streamq}: absent clock due ends events grants meta parked pauses stream
+-- KEYS: {streamq}: absent clock due ends events grants limits meta parked pauses stream
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
 -- EACH: route most want open
@@ -83,10 +83,16 @@ end
 for _, target in ipairs(redis.call('ZRANGEBYSCORE', K.ends, '-inf', text(now), 'LIMIT', 0, 100)) do
   end_of_sites_pause(target)
 end
+-- What an operator set stands over the workers' settings.
+local function most_of(route, most)
+  local set = (redis.call('HGET', K.limits, route) or ''):match(';c(%d+)')
+  return tonumber(set or most)
+end
+
 for route, most, want, open in each() do
   end_of_pause(route)
   local till = closed_until(route, now)
-  out[#out + 1] = grant(route, tonumber(most), tonumber(want), tonumber(open))
+  out[#out + 1] = grant(route, most_of(route, most), tonumber(want), tonumber(open))
   out[#out + 1] = till > now and text(till) or '0'
 end
 return out

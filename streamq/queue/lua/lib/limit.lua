@@ -28,7 +28,8 @@ local function windows(lane)
   found = {}
   windows_of[lane] = found
   local route, site = lane:match('^([^|]*)|(.*)$')
-  local rule = rules_for(lane, route, site)
+  local rule
+  if site then rule = rules_for(lane, route, site) else rule = redis.call('HGET', K.limits, lane) end
   if not rule or rule == '' then return found end
   local names = {}
   for n, w in rule:gmatch('(%d+):(%d+)') do
