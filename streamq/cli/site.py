@@ -43,6 +43,14 @@ def until_words(ms: int | None, *, none: str = "–") -> str:
     return none if ms is None else "now" if ms <= 0 else shown_ms(ms)
 
 
+def rate_words(rate: float) -> str:
+    """`16.7/s`, `98.2/d`: mails in the shortest time in which it is one at least."""
+    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600)):
+        if rate * seconds >= 1:
+            return f"{rate * seconds:,.3g}/{unit}"
+    return f"{rate * 86_400:,.3g}/d"
+
+
 def _state(view: SiteView) -> str:
     words = [why_words(each, "site" if each.site else f"route {each.route}") for each in view.closed]
     return "; ".join(words) or "open"
