@@ -244,11 +244,14 @@ class Spool:
             await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
 
     async def publish_limits(self) -> None:
-        """What the settings' file says of sites becomes the queue's limits, for all workers: they must be the
-        same everywhere. Settings that say nothing of sites change nothing."""
-        if self.settings.sites is None:
+        """What the settings say of limits becomes the queue's, for all workers: they must be the same everywhere.
+        Settings that say nothing of limits change nothing."""
+        limits = {f"*|{site}": windows_text(limit.rate) for site, limit in (self.settings.sites or {}).items()}
+        limits |= {name: windows_text(route.rate) for name, route in self.settings.ways.items() if route.rate}
+        if self.settings.limits.rate:
+            limits["*"] = windows_text(self.settings.limits.rate)
+        if not limits and self.settings.sites is None:
             return
-        limits = {f"*|{site}": windows_text(limit.rate) for site, limit in self.settings.sites.items()}
         flat = await command(self.redis, "HGETALL", self.keys.limits)
         if dict(zip(flat[::2], flat[1::2], strict=True)) == {n.encode(): t.encode() for n, t in limits.items()}:
             return

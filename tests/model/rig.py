@@ -126,7 +126,7 @@ class Rig:
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
         reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
-        for entry, (said, notes, _) in zip(entries, reply.statuses, strict=True):
+        for entry, (said, notes, *_) in zip(entries, reply.statuses, strict=True):
             if said == "go":
                 assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
                 worker.take(entry, reply.token, ready=True)
