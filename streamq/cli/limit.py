@@ -15,7 +15,17 @@ from streamq.queue.limits import limit_text, set_limits
 from streamq.queue.spool import Spool
 from streamq.settings import Window, window
 
-__all__ = ["LAYER_WORDS", "AskedLimit", "Connections", "Rates", "Unset", "asked_limit", "rule_words", "set_limit"]
+__all__ = [
+    "LAYER_WORDS",
+    "AskedLimit",
+    "Connections",
+    "Rates",
+    "Unset",
+    "asked_limit",
+    "rule_json",
+    "rule_words",
+    "set_limit",
+]
 
 Rates = Annotated[
     list[str] | None,

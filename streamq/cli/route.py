@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,11 +10,13 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
-from streamq.cli.limit import Connections, Rates, Unset, asked_limit, set_limit
+from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
+from streamq.queue.gauge import rules_of
 from streamq.queue.look import now_ms
 from streamq.queue.routes import Closure, RouteView, route_views
+from streamq.queue.sites import Lane, fullest
 from streamq.queue.spool import Spool
 from streamq.settings import duration_ms
 
@@ -25,6 +28,7 @@ Reason = Annotated[str, typer.Option(help="why: for events and for whoever looks
 Until = Annotated[
     str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")
 ]
+LANES_SHOWN = 10
 REASON_MOST = 300  # characters: it stands in events and in everybody's status
 
 
@@ -59,6 +63,17 @@ def why_words(closed: Closure, what: str = "") -> str:
     return f"{words}: {closed.text}" if closed.text else words
 
 
+def lanes_words(lanes: Sequence[Lane], more: int) -> str:
+    """How many wait where, and until when."""
+    words = []
+    for lane in lanes:
+        gone = "" if lane.drained_ms is None else f", gone in {shown_ms(lane.drained_ms)}"
+        words.append(f"{lane.site} {lane.many:,}{gone if lane.open or gone else ', closed'}")
+    if more:
+        words.append(f"… and {more:,} more: `streamq site ls`")
+    return "; ".join(words)
+
+
 def _shown(view: RouteView) -> dict[str, object]:
     return {**asdict(view), "open": not view.closed, "connections": view.connections}
 
@@ -71,17 +86,23 @@ def list_routes(json: Json = False) -> None:
         async with open_queue() as spool:
             views = await route_views(spool, _known(spool))
             if json:
-                emit([_shown(view) for view in views])
+                rules = await rules_of(spool, [view.name for view in views])
+                emit([{**_shown(view), "limit": rule_json(rules[view.name])} for view in views])
                 return
             ways = spool.settings.ways
+            rules = await rules_of(spool, [view.name for view in views])
+            limited = any(rules.values())
             rows = []
             for view in views:
                 way = ways.get(view.name)
                 weight = "–" if way is None else "reserved" if way.reserved else str(way.weight)
-                most = f"/{way.connections}" if way is not None else ""
+                set_ = rules[view.name].connections
+                most = f"/{set_ or way.connections}" if way is not None else f"/{set_}" if set_ else ""
                 state = "; ".join(why_words(each) for each in view.closed) or "open"
-                rows.append([view.name, weight, f"{view.connections}{most}", f"{view.parked:,}", clip(state, 200)])
-            columns = ("route", "weight", "connections", "parked", "state")
+                limit = [rule_words(rules[view.name]) if rules[view.name] else "–"] if limited else []
+                counts = [f"{view.connections}{most}", f"{view.parked:,}"]
+                rows.append([view.name, weight, *counts, *limit, clip(state, 200)])
+            columns = ("route", "weight", "connections", "parked", *(["limit"] if limited else []), "state")
             console.print(table(columns, rows, right=("weight", "connections", "parked"), firm=1), soft_wrap=True)
 
     run_async(run)
@@ -94,13 +115,20 @@ def show_route(name: Name, json: Json = False) -> None:
     async def run() -> None:
         async with open_queue() as spool:
             view = await known_route(spool, name)
+            rule = (await rules_of(spool, [name]))[name]
+            full, more = await fullest(spool, LANES_SHOWN, route=name) if view.parked else ([], 0)
             if json:
-                emit(_shown(view))
+                lanes = [{**asdict(lane), "site": lane.site, "many": lane.many} for lane in full]
+                emit({**_shown(view), "limit": rule_json(rule), "lanes": lanes})
                 return
             now = await now_ms(spool)
             way = spool.settings.ways.get(name)
             lines = [("relay", way.shown)] if way is not None else []
             lines.append(("parked", f"{view.parked:,} mails whose first way it is"))
+            if rule:
+                lines.insert(-1, ("limit", rule_words(rule)))
+            if full:
+                lines.append(("lanes", lanes_words(full, more)))
             shares = ", ".join(f"{many} {who}" for who, many in sorted(view.shares.items()))
             lines.append(("shares", shares or "no worker has connections of it"))
             if not view.closed:

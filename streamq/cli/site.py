@@ -38,9 +38,9 @@ def _site(text: str, *, all_: bool = False) -> str:
     return name if name.startswith("[") else name.lower()
 
 
-def until_words(ms: int | None, *, none: str = "–") -> str:
-    """How long from now; `now`."""
-    return none if ms is None else "now" if ms <= 0 else shown_ms(ms)
+def until_words(ms: int | None, *, none: str = "–", some: str = "") -> str:
+    """How long from now, behind the word `some`; `now`; `none` where nobody can tell."""
+    return none if ms is None else "now" if ms <= 0 else f"{some}{shown_ms(ms)}"
 
 
 def rate_words(rate: float) -> str:
@@ -141,8 +141,8 @@ def _print_site(view: SiteView, now: int) -> None:
     if view.many:
         counts = ", ".join(f"{many:,} {priority}" for priority, many in view.parked.items() if many)
         lines.append(("parked", f"{view.many:,} mails: {counts}"))
-        lines.append(("next", until_words(view.next_ms, none="not before it is opened")))
-        drained = until_words(view.drained_ms, none="nobody can tell: " + _untold(view))
+        lines.append(("next", until_words(view.next_ms, none="not before it is opened", some="in ")))
+        drained = until_words(view.drained_ms, none="nobody can tell: " + _untold(view), some="in ")
         rate = view.gauge.rate if view.gauge else None
         lines.append(
             ("drained", f"in {drained}, at {rate:,.3g} mails a second" if rate and view.drained_ms else drained)

@@ -126,31 +126,26 @@ def _waits(found: Why) -> str:
 
 def _closed(found: Why) -> str:
     closed = found.gauge.closed if found.gauge is not None else []
-    return "; ".join(why_words(each, "its site" if each.site else f"route {each.route}") for each in closed)
+    return "; ".join(
+        why_words(each, f"route {each.route}") if not each.site else f"its site is {why_words(each)}" for each in closed
+    )
 
 
 def _times(found: Why) -> list[tuple[str, str]]:
     lines = []
     view = found.view
     if found.since_ms is not None and found.waits_for not in {"read", "rule"}:
-        known = "" if found.waits_for != "closed" else ", since that is closed"
-        if not known and view.state != "waiting":
-            known = ", since its last attempt" if view.notes.get("last") else ", since it came"
-        lines.append(
-            (
-                "since",
-                f"{shown_ms(found.since_ms)} at most{known}"
-                if view.state == "parked"
-                else f"{shown_ms(found.since_ms)}{known}",
-            )
-        )
+        closed = found.waits_for == "closed"
+        what = "it was closed" if closed else "its last attempt" if view.notes.get("last") else "it came"
+        lines.append(("since", f"{what}, {shown_ms(found.since_ms)} ago"))
     if found.older is not None:
         lines.append(("ahead", _ahead(found)))
     if view.state == "parked":
-        lines.append(("next", f"{until_words(found.next_ms, none='not before it is opened')}: the first of its lane"))
+        first = until_words(found.next_ms, none="not before it is opened", some="in ")
+        lines.append(("next", f"{first}, the first of its lane"))
         rate = found.gauge.rate if found.gauge else None
         at = f", at {rate_words(rate)}" if rate is not None and found.expected_ms else ""
-        lines.append(("expected", until_words(found.expected_ms, none="nobody can tell") + at))
+        lines.append(("expected", until_words(found.expected_ms, none="nobody can tell", some="in ") + at))
     elif found.next_ms is not None:
         late = "now, or as soon as a worker has room" if view.state == "scheduled" else "now"
         lines.append(("next", f"in {shown_ms(found.next_ms)}" if found.next_ms else late))

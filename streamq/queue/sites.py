@@ -14,7 +14,7 @@ from streamq.queue.gauge import LaneGauge, Rule, gauges, rules_of
 from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool
 
-__all__ = ["Lane", "SiteView", "drained_us", "lanes", "lanes_of", "site_views"]
+__all__ = ["Lane", "SiteView", "drained_us", "fullest", "lanes", "lanes_of", "site_views"]
 
 LANES_MOST = 10_000  # that are looked at, those due first of each priority
 PAGE = 1000
@@ -23,10 +23,13 @@ WAYS_MOST = 1000  # in which lanes may differ
 
 @dataclass(slots=True)
 class Lane:
-    """The parked mails of one site that may go the same ways. `parked`: mails by priority."""
+    """The parked mails of one site that may go the same ways. `parked`: mails by priority. Where somebody asked:
+    `drained_ms`, as of a site; `open`: one of its ways is."""
 
     name: str
     parked: dict[str, int] = field(default_factory=dict)
+    drained_ms: int | None = None
+    open: bool = True
 
     @property
     def site(self) -> str:
@@ -111,6 +114,20 @@ async def _count(spool: Spool, all_: Sequence[Lane]) -> None:
     each = len(spool.priorities)
     for at, lane in enumerate(all_):
         lane.parked = dict(zip(spool.priorities, counts[at * each : (at + 1) * each], strict=True))
+
+
+async def fullest(spool: Spool, most: int, *, of: int = LANES_MOST, route: str = "") -> tuple[list[Lane], int]:
+    """Of the lanes that are looked at, `of` so many, those with the most mails, with `drained_ms`; `route`: whose first
+    way it is. And how many lanes there are beside them, at least."""
+    found, left = await lanes(spool, of)
+    if route:
+        found = [lane for lane in found if lane.name.startswith((f"{route}|", f"{route}>"))]
+    kept = sorted(found, key=lambda lane: (-lane.many, lane.name))[:most]
+    for lane, gauge in zip(kept, await gauges(spool, [lane.name for lane in kept]), strict=True):
+        drained = drained_us(gauge, lane.many)
+        lane.drained_ms = None if drained is None else drained // 1000
+        lane.open = gauge.open
+    return kept, left + len(found) - len(kept)
 
 
 def drained_us(gauge: LaneGauge, many: int) -> int | None:
