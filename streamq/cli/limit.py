@@ -115,7 +115,7 @@ async def _text(spool: Spool, target: str, asked: AskedLimit) -> str:
     """With what operators had set of the other part."""
     if asked.unset:
         return ""
-    had = (await command(spool.redis, "HGET", f"{spool.keys.limits}:{OPERATOR}", target) or b"").decode()
+    had = (await command(spool.redis, "HGET", spool.keys.layer(OPERATOR), target) or b"").decode()
     rate, _, most = had.partition(";c")
     connections = int(most) if asked.connections is None and most else asked.connections
     if asked.windows is not None or not rate:

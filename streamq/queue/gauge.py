@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamq.queue.connection import command, pipelined
+from streamq.queue.limits import LAYERS
 from streamq.queue.routes import Closure, closures
 from streamq.queue.scripts import BATCH, LaneSaid
 from streamq.queue.spool import Spool
 from streamq.settings import Window
 
-__all__ = ["LAYERS", "Gauge", "LaneGauge", "Meter", "Rule", "fields_of", "gauges", "rules_of"]
+__all__ = ["Gauge", "LaneGauge", "Meter", "Rule", "fields_of", "gauges", "rules_of"]
 
-LAYERS = ("providers", "own", "settings", "operator")  # a later one stands over an earlier one
 WINDOW = re.compile(r"(\d+):(\d+)")
 MANY = 10 * BATCH  # fields a command
 
@@ -178,7 +178,7 @@ async def rules_of(spool: Spool, targets: Iterable[str]) -> dict[str, Rule]:
     said: list[dict[str, str]] = [{} for _ in LAYERS]
     for start in range(0, len(names), MANY):
         part = names[start : start + MANY]
-        keys = [spool.keys.limits, *(f"{spool.keys.limits}:{layer}" for layer in LAYERS)]
+        keys = [spool.keys.limits, *(spool.keys.layer(layer) for layer in LAYERS)]
         replies = await pipelined(spool.redis, [("HMGET", key, *part) for key in keys])
         for known, values in zip((holds, *said), replies, strict=True):
             known.update({name: text.decode() for name, text in zip(part, values, strict=True) if text is not None})

@@ -374,6 +374,12 @@ class Scripts:
             rows += [LaneSaid(words[at], int(words[at + 1]), *words[at + 2 : at + 5]) for at in range(0, len(words), 5)]
         return max((int(reply[0]) for reply in replies), default=0), rows
 
+    async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
+        """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and
+        whether lanes are left that `look` goes on with."""
+        changed, left = await self.caller.call("limits", (self.now, verb, layer), (rows or {}).items())
+        return changed, bool(left)
+
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
 

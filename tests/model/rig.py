@@ -21,8 +21,9 @@ from predictions import End
 from streamq.keys import GROUP
 from streamq.queue.check import CheckReport, Wrong, check
 from streamq.queue.connection import Part, command, connect, pipelined
+from streamq.queue.limits import windows_text
 from streamq.queue.scripts import AdmitRow, MarkRow, SettleRow, why
-from streamq.queue.spool import Spool, windows_text
+from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
 
 __all__ = ["IDS", "Rig", "settle_row"]

@@ -33,8 +33,8 @@ async def test_the_time_of_every_parked_mail_is_when_it_goes(room: Mailroom, rat
     await limit(room, "*|example.net", *rates)
     await fill(room, 25)
     [gauge] = await gauges(room.spool, [LANE])
-    told = []
-    went = []
+    told: list[float | None] = []
+    went: list[int] = []
     while (await room.survey()).depth["parked"]:
         told.append(gauge.at_us(len(went) + 1))
         found = await room.release(room=1)

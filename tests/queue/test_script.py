@@ -41,6 +41,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "gauge": lambda stubs: stubs.gauge(["main|x.de"]),
+    "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),
