@@ -144,9 +144,8 @@ def _print_site(view: SiteView, now: int) -> None:
         lines.append(("next", until_words(view.next_ms, none="not before it is opened", some="in ")))
         drained = until_words(view.drained_ms, none="nobody can tell: " + _untold(view), some="in ")
         rate = view.gauge.rate if view.gauge else None
-        lines.append(
-            ("drained", f"in {drained}, at {rate:,.3g} mails a second" if rate and view.drained_ms else drained)
-        )
+        at = f", at {rate_words(rate)}" if rate and view.drained_ms else ""
+        lines.append(("drained", drained + at))
         lines.append(("lanes", ", ".join(view.lanes)))
     for each in view.closed:
         since = shown_ms(max(0, now - each.since_ms))
@@ -248,5 +247,5 @@ async def _say(spool: Spool, verb: str, status: str, target: str, dry_run: bool,
         return emit(known)
     dry = " (dry run: nothing was changed)" if dry_run else ""
     on = "" if route == "*" else f" on {route}"
-    console.print(f"{clip(name, 255)}{clip(on, 80)}: {status}; {parked:,} mails are parked for it{dry}", soft_wrap=True)
+    console.print(f"{clip(f'{name}{on}', 340)}: {status}; {parked:,} mails are parked for it{dry}", soft_wrap=True)
     return None

@@ -18,7 +18,7 @@ from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, rules_of
 from streamq.queue.letters import dead_letters
 from streamq.queue.look import age_ms, now_ms, show
 from streamq.queue.spool import Spool, time_ms
-from streamq.queue.steer import rules, site_of, tags_of
+from streamq.queue.steer import id_rule, rules, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
 __all__ = ["Ended", "Why", "ended", "why"]
@@ -155,8 +155,8 @@ async def _standing(spool: Spool, view: MailView, site: str) -> str:
     standing = await rules(spool)
     names = ["all", f"priority:{view.priority}", f"domain:{site}", f"tenant:{view.text('tenant')}"]
     names += [f"tag:{tag}" for tag in tags_of(view)]
-    id_ = view.text("id")
-    names += [f"id:{id_}", f"id:{id_}\n{view.text('tenant')}"] if id_ else []
+    if id_ := view.text("id"):
+        names.insert(0, id_rule(id_, view.text("tenant") or None))
     return next((standing[name] for name in names if name in standing), "")
 
 
