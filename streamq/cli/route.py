@@ -12,7 +12,7 @@ from streamq.cli.choice import DryRun
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.look import now_ms
-from streamq.queue.routes import ClosedRoute, RouteView, route_views
+from streamq.queue.routes import ClosedRoute, Learnt, RouteView, route_views
 from streamq.queue.spool import Spool
 from streamq.settings import duration_ms
 
@@ -49,6 +49,17 @@ def why_words(closed: ClosedRoute) -> str:
     return f"{words}: {closed.text}" if closed.text else words
 
 
+def learnt_words(learnt: Learnt) -> str:
+    """What its server takes, where that is less than is configured."""
+    words = []
+    if learnt.refused_ms is not None:
+        tries = f"tries one more in {shown_ms(learnt.tries_ms)}" if learnt.tries_ms else "tries one more when all stand"
+        words.append(f"takes {learnt.connections} at once (refused {shown_ms(learnt.refused_ms)} ago, {tries})")
+    if learnt.mails is not None:
+        words.append(f"takes {learnt.mails} mails over a connection")
+    return ", ".join(words)
+
+
 def _shown(view: RouteView) -> dict[str, object]:
     return {**asdict(view), "open": not view.closed, "connections": view.connections}
 
@@ -69,7 +80,8 @@ def list_routes(json: Json = False) -> None:
                 way = ways.get(view.name)
                 weight = "–" if way is None else "reserved" if way.reserved else str(way.weight)
                 most = f"/{way.connections}" if way is not None else ""
-                state = "; ".join(why_words(each) for each in view.closed) or "open"
+                known = learnt_words(view.learnt) if view.learnt is not None else ""
+                state = "; ".join(why_words(each) for each in view.closed) or "open" + (f", {known}" if known else "")
                 rows.append([view.name, weight, f"{view.connections}{most}", f"{view.parked:,}", clip(state, 200)])
             columns = ("route", "weight", "connections", "parked", "state")
             console.print(table(columns, rows, right=("weight", "connections", "parked"), firm=1), soft_wrap=True)
@@ -93,6 +105,10 @@ def show_route(name: Name, json: Json = False) -> None:
             lines.append(("parked", f"{view.parked:,} mails whose first way it is"))
             shares = ", ".join(f"{many} {who}" for who, many in sorted(view.shares.items()))
             lines.append(("shares", shares or "no worker has connections of it"))
+            if view.learnt is not None:
+                now_ = f"{view.standing} stand, {view.learnt.connections} may"
+                known = learnt_words(view.learnt)
+                lines.append(("learnt", f"{now_}; its server {known}" if known else now_))
             if not view.closed:
                 lines.append(("state", "open"))
             for each in view.closed:

@@ -141,10 +141,13 @@ class Courier:
         """What all workers should know of the route; each is told once."""
         return self._lot.news(self.standing)
 
-    def allow(self, most: int, *, opening: bool = True, mails: int | None = None, elsewhere: int = 0) -> None:
+    def allow(
+        self, most: int, *, opening: bool = True, mails: int | None = None, elsewhere: int = 0, careful: bool = False
+    ) -> None:
         """So many lines at once from now on; without `opening` those that there are go on, and none is opened.
-        `mails`: so many over one connection; None: as before. `elsewhere`: lines of other workers that stand."""
-        self._lot.allow(most, opening=opening, mails=mails, elsewhere=elsewhere)
+        `mails`: so many over one connection; None: as before. `elsewhere`: lines of other workers that stand.
+        `careful`: the server has refused some."""
+        self._lot.allow(most, opening=opening, mails=mails, elsewhere=elsewhere, careful=careful)
         if len(self._lines) - len(self._leaving) > most:
             self._outbox.wake_all()  # who rests looks, and leaves
         self._consider()

@@ -1,8 +1,8 @@
 """When a courier may open another line, and what it has learnt that others should know.
 
 SHARE     So many lines at once (`allow`), of those that all workers may have together.
-RAMP      At a time no more are being opened than stand: 1, 2, 4. How fast a server is tried that nobody knows is
-          decided over all workers (grant.lua), by how many they may have.
+RAMP      At a time no more are being opened than stand: 1, 2, 4; of a server that has refused some, one at a time. How
+          fast one is tried that nobody knows is decided over all workers (grant.lua), by how many they may have.
 REFUSED   A server that turns a connection away while others stand is not down: it takes no more at once. That is news
           for all workers; until the queue has answered it, or for a growing time, nothing is opened here.
 ENOUGH    A server that ends a session for its number of mails has said how many it takes: so does every line from
@@ -61,6 +61,7 @@ class Opening:
         self.elsewhere = 0
         self._most_mails = mails
         self._may_open = True
+        self._careful = False
         self._rand = rand
         self._holds = 0
         self._hold_until = 0.0
@@ -71,8 +72,9 @@ class Opening:
     def held(self) -> bool:
         return asyncio.get_running_loop().time() < self._hold_until
 
-    def allow(self, most: int, *, opening: bool, mails: int | None, elsewhere: int) -> None:
+    def allow(self, most: int, *, opening: bool, mails: int | None, elsewhere: int, careful: bool) -> None:
         self.allowance = most
+        self._careful = careful
         self._may_open = opening
         self.elsewhere = elsewhere
         if mails is not None:
@@ -85,8 +87,8 @@ class Opening:
         """How many to open now, beside so many `lines` of which so many are being opened."""
         if not self._may_open:
             return 0
-        stand = lines - opening
-        return max(0, min(min(wanted, self.allowance) - lines, max(1, stand) - opening))
+        at_once = 1 if self._careful else max(1, lines - opening)
+        return max(0, min(min(wanted, self.allowance) - lines, at_once - opening))
 
     def hold(self) -> None:
         """One that came to nothing while others stand."""

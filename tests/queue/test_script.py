@@ -36,7 +36,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "heartbeat": lambda stubs: stubs.heartbeat("w1", [("11-1", 1)]),
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
-    "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
+    "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 1, 0)]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
