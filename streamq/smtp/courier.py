@@ -221,7 +221,8 @@ class Courier:
                 self._opening_failed(failure, epoch)
             else:
                 self._opening.discard(number)
-                asyncio.get_running_loop().call_soon(self._consider)  # it stands: there may be more
+                self._lot.stands(self.standing)
+                asyncio.get_running_loop().call_soon(self._consider)  # there may be more
                 await self._keep(link, epoch)
         except BaseException:  # the group ends: nothing may be opened any more
             self._stopping.set()

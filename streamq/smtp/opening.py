@@ -102,6 +102,11 @@ class Opening:
         self._answering = False  # what is under way does not know of it
         self.hold()
 
+    def stands(self, stand: int) -> None:
+        """One more was let in, so that there are `stand`: perhaps it was only slower than one that was refused."""
+        if self._refused:
+            self._worked = max(self._worked, stand)
+
     def release(self) -> None:
         self._hold_until = 0.0
 
@@ -120,7 +125,7 @@ class Opening:
 
     def news(self, stand: int) -> News:
         """Takes them; `stand`: lines that stand now."""
-        told = News(stand, self._refused, max(self._worked, stand), self._bore, self._full)
+        told = News(stand, self._refused, self._worked, self._bore, self._full)
         self._answering = self._refused > 0
         self._refused = self._worked = self._bore = self._full = 0
         return told
