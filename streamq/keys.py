@@ -36,7 +36,12 @@ TABLE = (
     Key("holds", "holds", "hash", "intents and standing rules"),
     Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
     Key("pauses", "pauses", "hash", "routes that are closed → why and until when; no field for one that is open"),
-    Key("grants", "grants:<route>", "hash", "consumer → its share of the route's connections; expires when idle"),
+    Key(
+        "grants",
+        "grants:<route>",
+        "hash",
+        "consumer → its share of the route's connections; `*`: what its server was seen to take; expires when idle",
+    ),
     Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
