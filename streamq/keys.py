@@ -42,7 +42,8 @@ TABLE = (
         "hash",
         "consumer → its share of the route's connections; `*`: what its server was seen to take; expires when idle",
     ),
-    Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows"),
+    Key("limits", "limits", "hash", "limits that hold: `*`, `<route>`, `<route>|<site>` → windows, transactions"),
+    Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
     Key("clock", "clock", "string", "largest time seen, in µs; expires when idle"),
@@ -99,6 +100,9 @@ class Keys:
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
+
+    def layer(self, name: str) -> str:
+        return f"{self.prefix}limits:{name}"
 
     def leader(self, role: str) -> str:
         return f"{self.prefix}leader:{role}"
