@@ -247,11 +247,10 @@ class Grant:
 
 
 class LaneSaid(NamedTuple):
-    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; `next_us`: 0 for at once; then
-    the windows of the queue, of the way, of way and site."""
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; then the windows of the queue,
+    of the way, of way and site."""
 
     way: str
-    next_us: int
     queue: str
     route: str
     site: str
@@ -385,7 +384,7 @@ class Scripts:
         rows: list[LaneSaid] = []
         for _, *flat in replies:
             words = [part.decode() for part in flat]
-            rows += [LaneSaid(words[at], int(words[at + 1]), *words[at + 2 : at + 5]) for at in range(0, len(words), 5)]
+            rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
         return max((int(reply[0]) for reply in replies), default=0), rows
 
     async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
