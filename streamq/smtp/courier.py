@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -38,9 +38,10 @@ from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
 from streamq.smtp.transaction import Mark, Transaction
 
-__all__ = ["Courier", "Done", "Mark", "RouteState"]
+__all__ = ["Connect", "Courier", "Done", "Mark", "RouteState"]
 
 Done = Callable[[Letter, Report], None]
+Connect = Callable[[Access, int, Replies], Awaitable[Connection]]
 
 LETTERS_PER_LINE = 4
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
@@ -69,7 +70,7 @@ class Courier:
 
     `mark(connection number, letter)` is awaited before the first byte of the body (and after the 354, where there
     is one): False ends the transaction with ABANDON. `priorities` are the names of letters' priorities, from 0 on.
-    `rand` gives numbers in [0, 1).
+    `rand` gives numbers in [0, 1); `opener` opens a connection, or raises `NotConnected`.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Courier:
         priorities: Sequence[str] = ("high", "normal", "low"),
         short: Callable[[], object] = lambda: None,
         rand: Callable[[], float] = random.random,
+        opener: Connect | None = None,
     ) -> None:
         self.name = name
         self.route = route
@@ -99,6 +101,7 @@ class Courier:
         self._may_open = True
         self._leaving: set[int] = set()  # lines that close since there are too many
         self._rand = rand
+        self._opener = opener or connect
         self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}
@@ -219,7 +222,7 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
-                link = await connect(self._access, number, self._rules)
+                link = await self._opener(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)
             else:
