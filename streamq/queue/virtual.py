@@ -5,7 +5,7 @@ EXPIRY   The server lets keys expire in its own time, which passes more slowly o
          limit's state would outlive its window by hours, or go in the middle of it. So PEXPIRE is kept in a sorted set
          beside the queue (`virtual-expiry`), and each script begins with what is over by its own clock.
 WAITING  A read that blocks would stop a clock that nobody moves. Who waits for mail stands in line here (`Doorbell`),
-         and is served after each command that may bring something, first come, first served, as the server does it.
+         and is served when the bell has rung or mails were added, first come, first served, as the server does it.
 CALLS    A command is done before anything else runs, and its answer is seen `seconds` later. So the order in which
          several workers are served is the same in each run.
 """
@@ -38,25 +38,31 @@ __all__ = ["Doorbell", "Inline", "VirtualSpool", "remove_queue"]
 
 WAIT_SECONDS = 30.0
 EXPIRY = "virtual-expiry"
-RINGING = frozenset({"admit", "release", "pause"})  # verbs that may ring the bell
 SALT = bytes(range(16))  # the same Message-IDs, and the same draws among routes, in each run
 REMOVED = 1000  # keys at a time
 
-TIMED = """\
-local redis = redis
+BEFORE = """\
+local redis, rang = redis, 0
 do
-  local server, now, expiry = redis, ARGV[{at}], KEYS[1] .. '{expiry}'
+  local server, now, expiry, bell = redis, ARGV[{at}], KEYS[1] .. '{expiry}', KEYS[1] .. 'bell'
   for _, key in ipairs(server.call('ZRANGEBYSCORE', expiry, '-inf', now)) do
     server.call('UNLINK', key)
     server.call('ZREM', expiry, key)
   end
   local function call(verb, ...)
-    if verb ~= 'PEXPIRE' then return server.call(verb, ...) end
     local key, ms = ...
-    return server.call('ZADD', expiry, string.format('%.0f', now + ms * 1000), key)
+    if verb == 'PEXPIRE' then return server.call('ZADD', expiry, string.format('%.0f', now + ms * 1000), key) end
+    if verb == 'XADD' and key == bell then rang = 1 end
+    return server.call(verb, ...)
   end
   redis = setmetatable({{call = call}}, {{__index = server}})
 end
+local function script()
+"""
+BEHIND = """
+end
+local reply = script()
+return {rang, reply}
 """
 
 
@@ -184,12 +190,13 @@ class Doorbell:
 
 @cache
 def _timed(verb: str) -> tuple[Script, int]:
-    """A script that lives by the clock it is given, and where in its head that stands; -1: it takes none."""
+    """A script that lives by the clock it is given, and says whether it rang; where in its head that stands. -1: it
+    takes none, and is as it was."""
     script = load(verb)
     if "now" not in script.head:
         return script, -1
     at = script.head.index("now")
-    source = TIMED.format(at=at + 1, expiry=EXPIRY) + script.source
+    source = BEFORE.format(at=at + 1, expiry=EXPIRY) + script.source + BEHIND
     sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
     return Script(verb, script.head, script.row, source, sha), at
 
@@ -208,13 +215,19 @@ class _VirtualCaller(Caller):
         return _timed(verb)[0]
 
     async def call(self, verb: str, head: Sequence[Arg] = (), rows: Iterable[Sequence[Arg]] = ()) -> Any:
-        reply = await super().call(verb, self._dated(verb, head), rows)
-        if verb in RINGING:
-            self._bell.ring()
-        return reply
+        return self._heard(verb, await super().call(verb, self._dated(verb, head), rows))
 
     async def pipeline(self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]) -> list[Any]:
-        return await super().pipeline(verb, [(self._dated(verb, head), rows) for head, rows in calls])
+        replies = await super().pipeline(verb, [(self._dated(verb, head), rows) for head, rows in calls])
+        return [self._heard(verb, reply) for reply in replies]
+
+    def _heard(self, verb: str, reply: Any) -> Any:
+        if _timed(verb)[1] < 0:
+            return reply
+        rang, said = reply
+        if rang:
+            self._bell.ring()
+        return said
 
     def _dated(self, verb: str, head: Sequence[Arg]) -> Sequence[Arg]:
         at = _timed(verb)[1]
