@@ -31,7 +31,7 @@ from typing import Any
 from streamq.errors import SettingsError
 from streamq.settings.settings import SITE
 from streamq.settings.values import cut, duration_ms
-from streamq.simulate.models import MODELS, Model, check, model, parameters
+from streamq.simulate.models import MODELS, check, model, parameters
 from streamq.simulate.relay import Change, Receiver
 
 __all__ = ["BUILT_IN", "Scenario", "Spec", "read_scenario"]
@@ -39,6 +39,7 @@ __all__ = ["BUILT_IN", "Scenario", "Spec", "read_scenario"]
 MOST_MAILS = 1_000_000
 MOST_SITES = 1000
 LARGEST = 1_000_000  # bytes of a scenario
+SCALED = frozenset({"rate", "mails"})
 BUILT_IN = """\
 [[sites]]
 name = "gmail.example"
@@ -94,9 +95,20 @@ class Spec:
     def made(self, seed: int, *, whose: str) -> Receiver:
         return Receiver(model(self.model, whose, seed, **self.given), list(self.changes))
 
-    def steady(self, seed: int = 1) -> Model:
-        """As it is at the begin."""
-        return model(self.model, self.name, seed, **self.given)
+    def twin(self) -> Receiver:
+        """One that nobody asks anything but what it is like."""
+        return self.made(1, whose=self.name)
+
+    def scaled(self, by: float) -> Spec:
+        known = parameters(MODELS[self.model])
+        usual = {name: getattr(model(self.model), name) for name in known if name in SCALED}
+        changes = tuple(replace(each, fields=_scaled(dict(each.fields), by)) for each in self.changes)
+        return replace(self, given={**self.given, **dict(_scaled({**usual, **self.given}, by))}, changes=changes)
+
+
+def _scaled(given: Mapping[str, float], by: float) -> tuple[tuple[str, float], ...]:
+    many = {name: value * by if name in SCALED else value for name, value in given.items()}
+    return tuple((name, max(1, round(value)) if name == "mails" else value) for name, value in many.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,14 @@ class Scenario:
         added = [Spec(f"{name}.example", name, 1.0) for name in dict.fromkeys(models) if name not in there]
         kept = [site for site in self.sites if site.model in models]
         return replace(self, sites=(*kept, *added)) if models else self
+
+    def scaled(self, by: float) -> Scenario:
+        """Mails, rates and quotas, so that it takes about as long with fewer mails. Connections and times stay."""
+        if by == 1:
+            return self
+        sites = tuple(site.scaled(by) for site in self.sites)
+        relays = {name: relay.scaled(by) for name, relay in self.relays.items()}
+        return replace(self, sites=sites, relays=relays, mails=max(1, round(self.mails * by)))
 
     def shared_out(self) -> dict[str, int]:
         """Mails of each site; their sum is `mails` (largest remainders)."""

@@ -1,0 +1,53 @@
+"""The picture of a simulation: what goes into its panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from streamq.simulate.draw import Panel, draw
+from streamq.simulate.result import Result, SiteResult, rates
+from streamq.simulate.scenario import Scenario, Spec
+
+__all__ = ["capacity", "picture"]
+
+STEPS = 240
+WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds
+PANELS = 12
+
+
+def picture(found: Result, title: str = "") -> str:
+    """An SVG document: the sites with most mails, and nothing of the rest."""
+    sites = sorted(found.sites, key=lambda site: -site.mails)[:PANELS]
+    end = max((site.seconds for site in sites), default=0.0) or 1.0
+    step = float(next((width for width in WIDTHS if end / width <= STEPS), WIDTHS[-1]))
+    specs = {site.name: site for site in found.scenario.sites}
+    panels = [
+        Panel(
+            site.name,
+            _note(site),
+            rates(found.record.site(site.name).taken, step, end),
+            rates(found.record.site(site.name).refused, step, end),
+            capacity(specs[site.name], found.scenario),
+        )
+        for site in sites
+        if site.mails
+    ]
+    return draw(title or f"{found.scenario.mails:,} mails", panels, step)
+
+
+def capacity(spec: Spec, scenario: Scenario) -> Callable[[float], float]:
+    """What a site takes at most, in mails a second, at each time (in their order: it is asked from left to right)."""
+    receiver = spec.twin()
+    # Of one that takes so many at once: the second round trip of a mail, and the server's own time.
+    held = scenario.rtt + scenario.service
+
+    def at(seconds: float) -> float:
+        model = receiver.at(seconds)
+        return min(model.capacity(seconds), model.connections(seconds) / held if held else inf)
+
+    return at
+
+
+def _note(site: SiteResult) -> str:
+    return f"{site.model}: {site.mails:,} mails, {site.met_share:.1%} met a refusal"
