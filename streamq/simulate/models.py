@@ -85,8 +85,9 @@ class FixedRate(Model):
         most = max(1.0, self.rate * self.burst)
         filled = most if self._full < 0 else min(most, self._full + (asked.at - self._at) * self.rate)
         self._at = asked.at
-        self._full = filled - 1 if filled >= 1 else filled
-        return None if filled >= 1 else self._no("too many messages, slow down")
+        whole = filled >= 1 - 1e-9  # ten tenths are one
+        self._full = max(0.0, filled - 1) if whole else filled
+        return None if whole else self._no("too many messages, slow down")
 
     def capacity(self, at: float) -> float:
         return self.rate

@@ -37,10 +37,11 @@ def picture(found: Result, title: str = "") -> str:
 
 
 def capacity(spec: Spec, scenario: Scenario) -> Callable[[float], float]:
-    """What a site takes at most, in mails a second, at each time (in their order: it is asked from left to right)."""
+    """What a site, or a relay (no name), takes at most, in mails a second, at each time. It is asked in their order."""
     receiver = spec.twin()
-    # Of one that takes so many at once: the second round trip of a mail, and the server's own time.
-    held = scenario.rtt + scenario.service
+    # Of one that takes so many at once: a mail has a connection for two round trips and the server's own time, and is
+    # under way from the answer to its recipient on.
+    held = scenario.rtt * (1 if spec.name else 2) + scenario.service
 
     def at(seconds: float) -> float:
         model = receiver.at(seconds)

@@ -167,12 +167,15 @@ class _Campaign:
         while self.loop.time() < self.terms.until_s:
             await asyncio.sleep(LOOK_SECONDS)
             looks += 1
-            if self.added == self.scenario.mails and not sum(self.client.all_now(streams)):
-                return
-            if looks % SWEEP_LOOKS == 0:
+            taken = sum(len(site.taken) for site in self.record.sites.values())
+            sweeps = looks % SWEEP_LOOKS == 0
+            if self.added == self.scenario.mails and (sweeps or taken == self.scenario.mails):
+                if not sum(self.client.all_now(streams)):
+                    return
+            if sweeps:
                 ages = [self.settings.max_age] * len(self.settings.priorities)
                 _, lane, _ = await self.spool.scripts.expire(ages, lane)
-            self.progress(self.loop.time(), sum(len(site.taken) for site in self.record.sites.values()))
+            self.progress(self.loop.time(), taken)
 
     async def _result(self) -> Result:
         report = await check(self.spool)
