@@ -23,9 +23,11 @@ def main() -> None:
         look,
         reply,
         route,
+        rules,
         run,
         send,
         simulate,
+        site,
         steer,
         template,
     )

@@ -106,7 +106,7 @@ class _Campaign:
         self.spool = VirtualSpool(settings, client, loop.now_us, self.bell)
         sites = {site.name: site.made(terms.seed, whose=site.name) for site in scenario.sites}
         self.relays = {
-            way.host: VirtualRelay(
+            name: VirtualRelay(
                 name,
                 scenario.relay(name).made(terms.seed, whose=""),
                 sites,
@@ -114,7 +114,7 @@ class _Campaign:
                 rtt=scenario.rtt,
                 service=scenario.service,
             )
-            for name, way in settings.ways.items()
+            for name in settings.ways
         }
         self.added = 0
 
@@ -169,9 +169,9 @@ class _Campaign:
             looks += 1
             taken = sum(len(site.taken) for site in self.record.sites.values())
             sweeps = looks % SWEEP_LOOKS == 0
-            if self.added == self.scenario.mails and (sweeps or taken == self.scenario.mails):
-                if not sum(self.client.all_now(streams)):
-                    return
+            over = self.added == self.scenario.mails and (sweeps or taken == self.added)
+            if over and not sum(self.client.all_now(streams)):
+                return
             if sweeps:
                 ages = [self.settings.max_age] * len(self.settings.priorities)
                 _, lane, _ = await self.spool.scripts.expire(ages, lane)

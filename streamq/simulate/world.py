@@ -12,9 +12,7 @@ from streamq.queue.spool import Spool
 from streamq.queue.virtual import Doorbell, Inline, VirtualSpool
 from streamq.settings import RouteSettings, Settings
 from streamq.simulate.relay import VirtualRelay
-from streamq.smtp.access import Access
-from streamq.smtp.connection import Connection
-from streamq.smtp.replies import Replies
+from streamq.smtp.courier import Connect
 from streamq.worker.worker import Worker
 
 __all__ = ["VirtualWorker", "queue_name", "virtual_settings"]
@@ -28,9 +26,9 @@ def queue_name() -> str:
 
 def virtual_settings(settings: Settings, queue: str) -> Settings:
     """As in life, but for what has no place in a simulation: secrets, TLS, reports to senders, leases that end. Routes
-    keep their names; the n-th is reached by the host `relay-<n>.example`."""
+    keep their names and hosts, so what provider rules say of them holds."""
     ways = settings.ways or {"relay": RouteSettings.model_validate({"url": "smtp://relay.example"})}
-    plain = {name: _plain(way, at) for at, (name, way) in enumerate(ways.items())}
+    plain = {name: _plain(way) for name, way in ways.items()}
     changed = {
         "queue": queue,
         "relay": None,
@@ -44,14 +42,15 @@ def virtual_settings(settings: Settings, queue: str) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def _plain(way: RouteSettings, at: int) -> RouteSettings:
+def _plain(way: RouteSettings) -> RouteSettings:
     usual = {name: field.get_default() for name, field in RouteSettings.model_fields.items() if name.startswith("tls")}
-    changed = {"url": SecretStr(f"smtp://relay-{at}.example"), "tls": "none", "chunking": False, "token": None}
+    host = f"[{way.host}]" if ":" in way.host else way.host
+    changed = {"url": SecretStr(f"smtp://{host}:{way.port}"), "tls": "none", "chunking": False, "token": None}
     return way.model_copy(update={**usual, "auth": (), "source": (), **changed})
 
 
 class VirtualWorker(Worker):
-    """`relays` by their hosts. It has no keeper: its sweeps are for workers that died, and the simulation does what is
+    """`relays` by their routes. It has no keeper: its sweeps are for workers that died, and the simulation does what is
     due by age."""
 
     def __init__(
@@ -66,11 +65,11 @@ class VirtualWorker(Worker):
     ) -> None:
         self._relays = relays
         self._made = (client, clock, bell)
-        super().__init__(settings, "", chance=random.Random(f"{seed} worker {number}"), opener=self._open)
+        super().__init__(settings, "", chance=random.Random(f"{seed} worker {number}"))
         self.consumer = f"virtual-{number}"
 
-    async def _open(self, access: Access, number: int, rules: Replies) -> Connection:
-        return await self._relays[access.route.host].connect(access, number, rules)
+    def _opener(self, route: str) -> Connect:
+        return self._relays[route].connect
 
     async def _open_spool(self) -> Spool:
         spool = VirtualSpool(self.settings, *self._made)
