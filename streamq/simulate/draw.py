@@ -13,7 +13,7 @@ from math import ceil, floor, inf, log10
 
 __all__ = ["Panel", "draw"]
 
-WIDTH, PANEL, TOP, LEFT, RIGHT, GAP, FOOT = 860, 132, 64, 64, 20, 40, 36
+WIDTH, PANEL, TOP, LEFT, RIGHT, GAP, FOOT = 860, 132, 92, 64, 20, 44, 0
 POINTS = 240
 # Colours are said twice rather than named once: viewers other than browsers know no var().
 STYLE = """

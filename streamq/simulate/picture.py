@@ -14,12 +14,13 @@ __all__ = ["capacity", "picture"]
 STEPS = 240
 WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds
 PANELS = 12
+DRAWN = 0.99  # of all mails
 
 
 def picture(found: Result, title: str = "") -> str:
     """An SVG document: the sites with most mails, and nothing of the rest."""
     sites = sorted(found.sites, key=lambda site: -site.mails)[:PANELS]
-    end = max((site.seconds for site in sites), default=0.0) or 1.0
+    end = _end(found)
     step = float(next((width for width in WIDTHS if end / width <= STEPS), WIDTHS[-1]))
     specs = {site.name: site for site in found.scenario.sites}
     panels = [
@@ -34,6 +35,15 @@ def picture(found: Result, title: str = "") -> str:
         if site.mails
     ]
     return draw(title or f"{found.scenario.mails:,} mails", panels, step)
+
+
+def _end(found: Result) -> float:
+    """Seconds. A last hundredth of all mails that takes hours is not drawn: the rest would be a line at the left."""
+    taken = sorted(at for site in found.record.sites.values() for at in site.taken)
+    if not taken:
+        return found.seconds or 1.0
+    most = taken[int((len(taken) - 1) * DRAWN)]
+    return taken[-1] if taken[-1] <= 1.25 * most else most
 
 
 def capacity(spec: Spec, scenario: Scenario) -> Callable[[float], float]:

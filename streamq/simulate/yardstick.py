@@ -17,7 +17,7 @@ from streamq.simulate.result import Result, rates
 from streamq.simulate.run import Terms, simulate
 from streamq.simulate.scenario import Scenario, Spec
 
-__all__ = ["CASES", "REPORTED", "TUNED", "Case", "Marks", "measure", "read"]
+__all__ = ["CASES", "DRAWN", "REPORTED", "TUNED", "Case", "Marks", "measure", "read"]
 
 SITE = "site.example"
 USED = 0.9  # of a doubled limit
@@ -69,8 +69,15 @@ REPORTED: Mapping[str, Case] = {
     "relay-connections-box": _case("connections", relay=True, most=5, box=20.0),
     "relay-penalty": _case("penalty", relay=True, rate=10.0, box=20.0),
     "connections": _case("connections", most=5),
+    "goes-away": _case("rate", rate=5.0, changes=_then(900.0, rate=40.0)),
 }
 CASES: Mapping[str, Case] = {**TUNED, **REPORTED}
+DRAWN = {  # case → the title of its picture
+    "rate-doubles": "5 a second, 10 a second after 15 minutes",
+    "penalty-halves": "8 a second with a penalty box, 4 a second after 15 minutes",
+    "goes-away": "5 a second, and no limit to speak of after 15 minutes",
+    "relay-connections": "a relay that serves 5 connections and turns others away",
+}
 
 
 @dataclass(frozen=True, slots=True)
