@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from redis.exceptions import RedisError
+
 from streamq.errors import StreamqError
 from streamq.keys import Keys
 from streamq.queue.check import check
@@ -124,6 +126,13 @@ class _Campaign:
             VirtualWorker(self.settings, number, self.client, self.loop.now_us, self.bell, self.relays, self.terms.seed)
             for number in range(self.terms.workers)
         ]
+        try:
+            await self._deliver(workers)
+        except* (StreamqError, RedisError, OSError) as wrong:  # anything else is a mistake of ours: all of it is shown
+            raise _first(wrong) from None
+        return await self._result()
+
+    async def _deliver(self, workers: list[VirtualWorker]) -> None:
         async with asyncio.TaskGroup() as group:  # one that fails is the end of all
             running = [group.create_task(worker.run()) for worker in workers]
             adding = group.create_task(self._add())
@@ -133,7 +142,6 @@ class _Campaign:
             for worker in workers:
                 worker.stop()
             await asyncio.wait(running)
-        return await self._result()
 
     async def _add(self) -> None:
         sites = [name for name, many in self.shares.items() for _ in range(many)]
@@ -197,3 +205,8 @@ class _Campaign:
         opened = sum(map(len, self.record.opened.values()))
         turned_away = sum(map(len, self.record.turned_away.values()))
         return Result(self.scenario, sites, failed, left, opened, turned_away, self.record, self.loop.time())
+
+
+def _first(wrong: BaseException) -> BaseException:
+    """What went wrong first: a worker's own tasks are a group, too."""
+    return _first(wrong.exceptions[0]) if isinstance(wrong, BaseExceptionGroup) else wrong
