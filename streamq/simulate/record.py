@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from streamq.simulate.models import Answer
 from streamq.smtp.letter import Stage
 from streamq.smtp.replies import Replies
-from streamq.worker.outcome import THROTTLES
 
 __all__ = ["Record", "SiteRecord"]
 
-ABOUT_PACE = THROTTLES | {"connection_limit"}
+ABOUT_PACE = frozenset({"site_rate", "route_rate", "recipient_rate", "connection_limit"})
 
 
 @dataclass(slots=True)
