@@ -13,8 +13,9 @@ from math import ceil, floor, inf, log10
 
 __all__ = ["Panel", "draw"]
 
-WIDTH, PANEL, TOP, LEFT, RIGHT, GAP, FOOT = 860, 132, 92, 64, 20, 44, 0
+WIDTH, PANEL, TOP, LEFT, RIGHT, GAP, FOOT = 860, 132, 92, 64, 36, 44, 0
 POINTS = 240
+SCALE = (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10)
 # Colours are said twice rather than named once: viewers other than browsers know no var().
 STYLE = """
   text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2430; }
@@ -126,9 +127,9 @@ def _steps(limits: Sequence[tuple[float, float]], x: Callable[[float], str], y: 
 
 
 def _nice(most: float) -> float:
-    """The next of 1, 2, 5 and their tens."""
+    """The next number that people like on a scale, and whose half they like, too."""
     size = 10.0 ** floor(log10(most))
-    return next(size * unit for unit in (1, 2, 2.5, 5, 10) if size * unit >= most * 0.999)
+    return next(size * unit for unit in SCALE if size * unit >= most * 0.999)
 
 
 def _ticks(end: float) -> list[tuple[float, str]]:

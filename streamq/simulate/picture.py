@@ -27,14 +27,19 @@ def picture(found: Result, title: str = "") -> str:
         Panel(
             site.name,
             _note(site),
-            rates(found.record.site(site.name).taken, step, end),
-            rates(found.record.site(site.name).refused, step, end),
+            _whole(rates(found.record.site(site.name).taken, step, end)),
+            _whole(rates(found.record.site(site.name).refused, step, end)),
             capacity(specs[site.name], found.scenario),
         )
         for site in sites
         if site.mails
     ]
     return draw(title or f"{found.scenario.mails:,} mails", panels, step)
+
+
+def _whole(steps: list[float]) -> list[float]:
+    """Without the last step, of which only a part may have been."""
+    return steps[:-1] if len(steps) > 1 else steps
 
 
 def _end(found: Result) -> float:
