@@ -30,6 +30,7 @@ def main() -> None:
         site,
         steer,
         template,
+        why,
     )
     from streamq.errors import SettingsError
 

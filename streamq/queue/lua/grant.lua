@@ -3,15 +3,15 @@
 -- SHARES   Each gets what it wants up to a level that is the same for all; what nobody wants is lent out evenly, so
 --          that a burst waits for nobody; it goes back at the next renewal after somebody wants it.
 -- A pause whose time is over ends here: every worker calls each second.
--- needs: base event route
--- KEYS: {streamq}: absent clock due events grants meta pauses stream
+-- needs: base event route site
+-- KEYS: {streamq}: absent clock due ends events grants limits meta parked pauses stream
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
 -- EACH: route most want open
 --   most   connections of the route, over all workers      want  how many it has use for
 --   open   how many it has open
 -- RETURNS: now, then per row: allowance, closed (µs until which the route takes nothing, 0 if open)
--- EVENTS: route.resumed
+-- EVENTS: route.resumed site.resumed
 
 local now, consumer, ttl = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local out = {text(now)}
@@ -73,10 +73,26 @@ local function end_of_pause(route)
   wake(route, now)
 end
 
+local function end_of_sites_pause(target)
+  local since = open_site(target, now)
+  if not since then return end
+  event('site.resumed', site_in(target), '', target .. '.' .. text(since), now, json({route = target:match('^[^|]*'),
+    site = site_in(target), class = 'operator', reason = 'its time is over'}):sub(2, -2))
+end
+
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', K.ends, '-inf', text(now), 'LIMIT', 0, 100)) do
+  end_of_sites_pause(target)
+end
+-- What an operator set stands over the workers' settings.
+local function most_of(route, most)
+  local set = (redis.call('HGET', K.limits, route) or ''):match(';c(%d+)')
+  return tonumber(set or most)
+end
+
 for route, most, want, open in each() do
   end_of_pause(route)
   local till = closed_until(route, now)
-  out[#out + 1] = grant(route, tonumber(most), tonumber(want), tonumber(open))
+  out[#out + 1] = grant(route, most_of(route, most), tonumber(want), tonumber(open))
   out[#out + 1] = till > now and text(till) or '0'
 end
 return out
