@@ -17,7 +17,7 @@ from streamq.mail.several import NTH, OF, merged
 from streamq.queue.bodies import Bodies
 from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
-from streamq.queue.scripts import Scripts
+from streamq.queue.scripts import Opened, Scripts
 from streamq.queue.templates import Templates
 from streamq.settings import Settings
 
@@ -91,6 +91,9 @@ class Spool:
                 f"queue {self.settings.queue!r} has key format {opened.found}, this is format {FORMAT}: "
                 "use the version of streamq that made it, or another STREAMQ_QUEUE"
             )
+        self._know(opened)
+
+    def _know(self, opened: Opened) -> None:
         self.salt = opened.salt
         self.priorities = opened.priorities
         self._digit = {self.keys.stream(name).encode(): p for p, name in enumerate(self.priorities)}
