@@ -83,7 +83,7 @@ def parse(
 def _refuse_unknown(given: Given) -> None:
     """A later version's mail (`v`) waits for it under a name that says which (`v=2`); see `able`."""
     if OF in given:
-        raise wrong(OF, given[OF], "the body that it shares is gone")
+        raise wrong(OF, given[OF], "not one of the children of that mail, or what they share is gone")
     unknown = [name for name in given.keys() - BUILT if not name.startswith(IGNORED_PREFIX)]
     version = given.get(b"v", VERSION)
     if version.isdigit() and len(version) < 10 and int(version) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -17,15 +17,30 @@ from streamq.mail.address import Address
 from streamq.mail.rules import MAX_KEY, Given
 from streamq.mail.values import wrong
 
-__all__ = ["NTH", "OF", "Child", "Shared", "copies", "merged", "personal", "shared_fields"]
+__all__ = [
+    "NTH",
+    "OF",
+    "Child",
+    "Shared",
+    "copies",
+    "kin",
+    "kinship",
+    "merged",
+    "personal",
+    "read_chunks",
+    "shared_fields",
+]
 
 OF, NTH = b"@of", b"@n"
+KIN = 500  # numbers whose chunks stand together, as lib/child.lua has it
+Id = tuple[int, int]  # of an entry in its stream
 MOST = 100_000  # of one entry: read at once, by one worker
 PERSONAL = frozenset({"to", "vars", "id", "metadata"})
 JOINED = (b"vars", b"metadata")  # JSON objects: a child's members stand over the shared ones
 # What no child has: who the recipients are, and when the mail may go, which it has waited for
 NOT_SHARED = frozenset({b"recipients", b"envelope_to", b"bcc", b"send_at", b"delay"})
 ROOM = len("#100000")
+PARENT = re.compile(rb"\d{2,21}-\d{1,20}")
 OBJECT = re.compile(rb"\s*\{(.*)\}\s*", re.S)
 
 
@@ -42,11 +57,41 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the children of `parent` have in common. `personal`: each has a message of its own."""
+    """What the children of `parent` have in common. `personal`: each has a message of its own. `chunks`: the first and
+    the last id of those that were made together, by their numbers in `KIN`s, as far as they are known here; `size`:
+    octets of all fields."""
 
     parent: str
     fields: dict[bytes, bytes]
     personal: bool
+    chunks: dict[int, list[tuple[Id, Id]]] = field(default_factory=dict)
+    size: int = 0
+
+    def has(self, entry: str, nth: int) -> bool:
+        """Whether this entry came of that mail (lib/child.lua): its own `@of` proves nothing."""
+        ms, _, seq = entry[1:].partition("-")
+        own = (int(ms), int(seq))
+        made = self.chunks.get(kin(nth), ())
+        return entry[0] == self.parent[0] and any(first <= own <= last for first, last in made)
+
+
+def kin(nth: int) -> int:
+    """Which field of a body the ids of the nth child's chunk stand in."""
+    return (nth - 1) // KIN
+
+
+def kinship(fields: Mapping[bytes, bytes]) -> tuple[str, int] | None:
+    """The entry that an entry says it came of, and which of its children it says it is; None where that can't be."""
+    parent, nth = fields.get(OF, b""), fields.get(NTH, b"")
+    if not PARENT.fullmatch(parent) or not nth.isdigit() or len(nth) > len("1000000"):
+        return None
+    return parent.decode(), int(nth)
+
+
+def read_chunks(value: bytes) -> list[tuple[Id, Id]]:
+    """One field of a body: `first last first last …`, ids as in their stream."""
+    ids = [(int(ms), int(seq)) for ms, _, seq in (part.partition(b"-") for part in value.split())]
+    return list(zip(ids[::2], ids[1::2], strict=True))
 
 
 def copies(recipients: Sequence[Address]) -> list[Child]:

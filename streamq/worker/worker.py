@@ -262,6 +262,7 @@ class Worker:
         await self.spool.open()
         await self.spool.publish_reports()
         if run_id != self._run_id:
+            self.spool.bodies.forget()
             again = await self.settler.replay()
             if again:
                 log.warning("the server had lost %d settled mails: settled again", again)

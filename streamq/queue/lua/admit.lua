@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event letter dead report route limit
+-- needs: base lease index notes seen event letter child dead report route limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
 --   limits meta notes parked pauses schedule seen stream
 -- ARGV: now consumer window routes
@@ -101,8 +101,8 @@ local function collapsed(key, till, entry, id, tail, notes)
     local fields = fields_of(stream, other)
     unschedule(waits)
     if fields then
-      local said, producer = tail_from(fields)
-      remove(waits, stream, other, known_of(fields).parent)
+      local said, producer = tail_from(fields, waits)
+      remove(waits, stream, other, known_of(fields, waits).parent)
       count('total:superseded', 1)
       event('email.superseded', producer ~= '' and producer or waits, waits, event_id(waits), now,
         with(said, '"by":"' .. entry .. '"'))
@@ -164,7 +164,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:cancelled', 1)
     event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
-  elseif asked == 'bounce' and is_awaited(fields_of(stream, id)) then
+  elseif asked == 'bounce' and is_awaited(fields_of(stream, id), entry) then
     redis.call('HSET', K.holds, 'intent:' .. entry, 'bounce') -- a rule by its id is none any more
     listed(go, stream, id)
     return 'bouncing'
@@ -183,7 +183,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.held', producer, entry, event_id(entry), now, said)
     return 'held'
   end
-  if now_ms >= deadline and is_awaited(fields_of(stream, id)) then
+  if now_ms >= deadline and is_awaited(fields_of(stream, id), entry) then
     listed(go, stream, id)
     return 'expiring'
   elseif now_ms >= deadline then

@@ -2,7 +2,7 @@
 -- whatever state, under their old event's id. The caller has compared the contents.
 -- A child that was sent and is not there may be made again, under another entry, where its parent is there again: the id
 -- that it has by its parent is known from here on, and that other one a duplicate.
--- needs: base lease index notes seen event letter dead report
+-- needs: base lease index notes seen event letter child dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
 --   reports schedule seen stream
 -- ARGV: now window
@@ -20,7 +20,7 @@ for entry, producer, kind, tail, why, event_id in each() do
     again = again + 1
     displace(entry, place(entry))
     if why == '' then
-      local fields = known_of(fields_of(stream, id))
+      local fields = known_of(fields_of(stream, id), entry)
       if (fields['id'] or '') ~= '' then -- sent: a copy of it that is there, too, is none
         see(digest_of(fields['tenant'], fields['id']), UNHASHED .. pack_entry(entry), now, window)
       end
