@@ -15,7 +15,7 @@ from streamq.mail.attachments import largest
 from streamq.mail.building import Find, build
 from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
-from streamq.mail.identity import collapse_digest, content_hash, digest
+from streamq.mail.identity import child_digest, collapse_digest, content_hash, digest
 from streamq.mail.mail import Mail
 from streamq.mail.message import COMPOSING
 from streamq.mail.rules import Given
@@ -58,21 +58,22 @@ def parse(
     max_bytes: int,
     pii: str = "full",
     parent: str = "",
+    nth: int = 0,
     template: Find = lambda name, at_ms: None,
 ) -> Mail:
     """Check an entry's fields; an empty value is no value.
 
     `at_ms` is the entry's time, from which `delay` and `ttl` count; `salt` is the queue's; `max_bytes` caps
     the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
-    are merged with what it shares) `parent` is the entry that it came of, `entry` the name by which its message is
-    stamped, `at_ms` its parent's time. `template` finds a stored one. Raises UnknownFields, MalformedMail,
-    UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
+    are merged with what it shares) `parent` is the entry that it came of, `nth` which of its children it is, from 1,
+    `entry` the name by which its message is stamped, `at_ms` its parent's time. `template` finds a stored one. Raises
+    UnknownFields, MalformedMail, UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= BUILT or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
-        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, template)
+        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, nth, template)
     except MalformedMail as found:
         # The reason goes into events and dead letters: it must not say there what they are not to hold
         if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
@@ -96,7 +97,15 @@ def _refuse_unknown(given: Given) -> None:
 
 
 def _mail(
-    given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool, parent: str, template: Find
+    given: Given,
+    entry: str,
+    at_ms: int,
+    salt: bytes,
+    max_bytes: int,
+    hashed: bool,
+    parent: str,
+    nth: int,
+    template: Find,
 ) -> Mail:
     if sum(map(len, given.values())) > max_bytes:
         raise _too_large(given, max_bytes)
@@ -135,7 +144,7 @@ def _mail(
         sensitive=sensitive,
         eight_bit=source.eight_bit,
         smtputf8=source.smtputf8 or not (rcpt.isascii() and envelope_from.isascii()),
-        digest=None if mail_id is None else digest(carried.tenant or "", mail_id),
+        digest=digest(carried.tenant or "", mail_id) if mail_id else child_digest(parent, nth) if parent else None,
         content_hash=b"" if mail_id is None else content_hash(given),
         event=event_members(carried, rcpt=shown, site=site, message_id=stamped, parent=parent),
         size=size,

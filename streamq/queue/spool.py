@@ -35,12 +35,14 @@ def time_ms(entry: str) -> int:
 @dataclass(slots=True)
 class Entry:
     """An entry of the spool. Of the child of an expanded mail that is complete `fields` hold what it shares, too;
-    `parent` is the entry that it came of, `stamp` the name by which its message is stamped (Message-ID, boundaries)."""
+    `parent` is the entry that it came of, `nth` which of its children it is, `stamp` the name by which its message is
+    stamped (Message-ID, boundaries)."""
 
     entry: str
     fields: dict[bytes, bytes]
     parent: str = ""
     stamp: str = ""
+    nth: int = 0
 
 
 @dataclass(slots=True)
@@ -273,7 +275,7 @@ def _first(entries: Sequence[Entry], weights: Mapping[str, int], most: int, many
 
 def _joined(child: Entry, shared: Shared, nth: int) -> Entry:
     stamp = f"{shared.parent}#{nth}" if shared.personal else shared.parent
-    return Entry(child.entry, merged(child.fields, shared), shared.parent, stamp)
+    return Entry(child.entry, merged(child.fields, shared), shared.parent, stamp, nth)
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -48,6 +48,7 @@ class Intake:
                 max_bytes=self.settings.max_mail_bytes,
                 pii=self.settings.pii,
                 parent=entry.parent,
+                nth=entry.nth,
                 template=self.template,
             )
         except UnknownFields as unknown:

@@ -137,20 +137,38 @@ async def test_who_has_his_mail_gets_no_other_by_a_requeue(
         await room.moved("cancel", each)
 
 
-async def test_a_child_that_was_sent_is_a_duplicate_when_a_failover_has_it_made_again(room: Mailroom) -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_child_that_was_sent_is_a_duplicate_when_a_failover_has_it_made_again(
+    room: Mailroom, named: bool
+) -> None:
     """The server lost its last second: the parent is there as before, its children and their ids never were."""
     lost = f"1{room.now - 900}-1"
-    row = ResettleRow(lost, "a1#1", "email.relayed", b'"parent":"1%d-1","tenant":"acme"' % room.now, b"", "")
-    assert await room.scripts.resettle([row]) == 0
+    tail, seen = b'"parent":"1%d-1"' % room.now, ident("a1#1", "acme")[: 10 + 4 * named]
+    assert await room.scripts.resettle([ResettleRow(lost, "", "email.relayed", tail, b"", "", seen[:10])]) == 0
     lease = await parent(room)
     first, *others = await expanded(room, lease)
     await room.read()
-    tail = await tail_of(room, first)
-    assert await room.admitted(first, id="a1#1", seen=ident("a1#1", "acme"), tail=tail) == ["duplicate"]
+    assert await room.admitted(first, seen=seen, tail=await tail_of(room, first)) == ["duplicate"]
     assert (await room.events())[-1].data["of"] == lost
     for child in others:
         assert await end(room, "sent", child) == "ok"
     assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_a_child_without_an_id_is_looked_up_and_not_noted(room: Mailroom) -> None:
+    """A million of them would be 30 MB."""
+    lease = await parent(room)
+    children = await expanded(room, lease)
+    await room.read()
+    tail = await tail_of(room, children[0])
+    found = await room.admit(*(room.row(each, seen=b"0123456789", tail=tail) for each in children))
+    assert [status for status, *_ in found.statuses] == ["go"] * 5
+    assert await room.scripts.find([("acme", "a1")]) == [lease.entry]
+    [bucket] = await room.do("KEYS", f"{room.keys.prefix}seen:*")
+    assert await room.do("HLEN", bucket) == 1
+    for child in children:
+        row = room.end("sent", Lease(child, found.token, "w1"), tail=tail)
+        assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])

@@ -7,7 +7,8 @@
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
---   seen       '' or 10 bytes digest and 4 bytes content hash
+--   seen       '' or 10 bytes digest and 4 bytes content hash; of a child without an id the digest alone, which only
+--     a replay notes (resettle)
 --   id         the producer's id or the entry      tail  inner JSON for events
 --   why        for dead and hold: JSON {reason, class}
 --   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
@@ -133,8 +134,14 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   end
   if ident ~= '' then
     local digest, hash = ident:sub(1, 10), ident:sub(11)
-    local owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
-    if owner and owner ~= entry and same_content(owner, owner_hash, hash, digest, stream, id, now, window) then
+    local owner, owner_hash
+    if hash == '' then
+      owner = seen(digest, now, window)
+    else
+      owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
+    end
+    if owner and owner ~= entry and
+      (hash == '' or same_content(owner, owner_hash, hash, digest, stream, id, now, window)) then
       remove(entry, stream, id, parent_in(tail))
       count('total:duplicate', 1)
       event('email.duplicate', producer, entry, event_id(entry), now, with(tail, '"of":"' .. owner .. '"'))
