@@ -42,11 +42,14 @@ class Bodies:
         replies = await pipelined(self.redis, [("HGET", self.keys.body(parent), "bytes") for parent in missing])
         return known | {parent: int(size or 0) for parent, size in zip(missing, replies, strict=True)}
 
-    async def of(self, entries: Sequence[Named]) -> dict[str, tuple[Shared, int]]:
+    async def of(
+        self, entries: Sequence[Named], weights: Mapping[str, int] | None = None
+    ) -> dict[str, tuple[Shared, int]]:
         """Of each entry that is a child: what it shares, and which of the children it is. None where that is gone, or
-        where the entry says that it is one and is not."""
+        where the entry says that it is one and is not. `weights`: where they are known already."""
         said = {entry: found for entry, fields in entries if (found := kinship(fields)) is not None}
-        bodies = await self._fetched({parent for parent, _ in said.values()}, await self.weights(entries))
+        weights = await self.weights(entries) if weights is None else weights
+        bodies = await self._fetched({parent for parent, _ in said.values()}, weights)
         await self._learn({(parent, kin(nth)) for entry, (parent, nth) in said.items()
                            if parent in bodies and not bodies[parent].has(entry, nth)}, bodies)  # fmt: skip
         return {
