@@ -148,16 +148,17 @@ class Spool:
             self._add(reading, reply)
         return reading
 
-    async def complete(self, entries: Sequence[Entry], most: int = 0, many: int = 0) -> list[Entry]:
+    async def complete(self, entries: Sequence[Entry], most: int = 0) -> list[Entry]:
         """The first of these, ready to be judged: children with what they share (as new entries: those given stay
-        small), and the templates of all are known. As many as weigh `most` bytes together, one at least, and `many`
-        at most; 0: all. A child whose body is gone, or that is none, stays as it is: no mail, and intake says why."""
+        small), and the templates of all are known. As many as weigh `most` bytes together, one at
+        least; 0: all. A child whose body is gone, or that is none, stays as it is: no mail, and intake says why."""
         children = [(entry.entry, entry.fields) for entry in entries if OF in entry.fields]
-        if most or many:
-            entries = _first(entries, await self.bodies.weights(children) if children else {}, most, many)
+        weights = await self.bodies.weights(children) if children else {}
+        if most:
+            entries = _first(entries, weights, most)
             children = [(entry.entry, entry.fields) for entry in entries if OF in entry.fields]
         if children:
-            bodies = await self.bodies.of(children)
+            bodies = await self.bodies.of(children, weights)
             entries = [_joined(entry, *bodies[entry.entry]) if entry.entry in bodies else entry for entry in entries]
         await self.templates.know(entry.fields for entry in entries)
         return list(entries)
@@ -263,12 +264,12 @@ def windows_text(windows: Iterable[Window]) -> str:
     return ",".join(f"{window.count}:{window.window_ms * 1000}" for window in windows)
 
 
-def _first(entries: Sequence[Entry], weights: Mapping[str, int], most: int, many: int) -> Sequence[Entry]:
+def _first(entries: Sequence[Entry], weights: Mapping[str, int], most: int) -> Sequence[Entry]:
     size = 0
     for at, entry in enumerate(entries):
         said = kinship(entry.fields)
         size += sum(map(len, entry.fields.values())) + (weights.get(said[0], 0) if said is not None else 0)
-        if at and (at == many or (most and size > most)):
+        if at and size > most:
             return entries[:at]
     return entries
 
