@@ -146,3 +146,91 @@ async def test_what_was_known_of_a_lost_server_proves_nothing(room: Mailroom) ->
     await room.do("HSET", room.keys.body(lease.entry), "ids:0", f"{first} {last}")
     for child in children:
         assert await end(room, "sent", child) == "ok"
+
+
+# -- children that somebody deleted
+
+
+async def left(room: Mailroom, parent_: str) -> int:
+    return int(await room.do("HGET", room.keys.body(parent_), "left") or 0)
+
+
+NOTICED = ["scheduled", "parked", "heartbeat", "reclaim", "gone", "superseded", "expire"]
+
+
+@pytest.mark.parametrize("how", NOTICED)
+async def test_where_a_deleted_child_is_noticed_it_is_counted_down(room: Mailroom, how: str) -> None:
+    lease = await parent(room)
+    child, *others = await expanded(room, lease)
+    await room.read()
+    tail = b'"parent":"%b"' % lease.entry.encode()
+    found = await room.admit(
+        child,
+        tail=tail,
+        due=room.now + 1000 if how == "scheduled" else 0,
+        expires=room.now + 1000 if how == "expire" else 0,
+        collapse=f"{KEY}{room.now + 9}" if how == "superseded" else "",
+    )
+    held = Lease(child, found.token, "w1")
+    if how in {"parked", "expire"}:
+        assert await room.settled("park", held, wait=500) == "ok"
+    if how == "reclaim":
+        await room.silent(child, "w1")
+    await room.do("XDEL", room.keys.stream("normal"), child[1:])
+    assert await left(room, lease.entry) == 5
+    room.tick(0 if how == "superseded" else 1000)
+    match how:
+        case "scheduled" | "parked":
+            assert await room.released() == []
+        case "heartbeat":
+            if not await room.scripts.heartbeat("w1", [(child, held.token)]):  # 6.2 renews what is gone
+                assert await room.settled("gone", held) == "ok"
+        case "reclaim":
+            again = await room.reclaim("w2")
+            if again.leases:
+                assert await room.settled("gone", Lease(child, again.token, "w2")) == "ok"
+        case "gone":
+            assert await room.settled("gone", held) == "ok"
+        case "superseded":
+            assert await room.admitted(others[0], tail=tail, collapse=f"{KEY}{room.now + 9}") == ["scheduled"]
+        case "expire":
+            await room.scripts.expire([9 * DAY])
+    assert await left(room, lease.entry) == 4
+    assert await room.count("vanished") == 1
+    assert (await check(room.spool)).clean
+    for at, other in enumerate(others):
+        if how == "superseded" and at == 0:
+            await room.moved("cancel", other)
+        else:
+            assert await end(room, "sent", other) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_a_deleted_parent_lets_go_of_those_that_it_never_made(room: Mailroom) -> None:
+    lease = await parent(room)
+    children = await expanded(room, lease, 2)
+    assert (await expand(room, lease, start=2, verb="back")).status == "ok"
+    await room.do("XDEL", room.keys.stream("normal"), lease.entry[1:])
+    assert await room.released() == []
+    assert await left(room, lease.entry) == 2
+    for child in children:
+        assert await end(room, "sent", child) == "ok"
+    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_the_parent_of_a_deleted_child_is_looked_for_in_bounds(room: Mailroom) -> None:
+    """Where a thousand other bodies are nearer its time `check --repair` counts it."""
+    lease = await parent(room)
+    child, *others = await expanded(room, lease)
+    await room.read()
+    assert await room.admitted(child, due=room.now + 1000, tail=b"") == ["scheduled"]
+    nearer = [part for n in range(1000) for part in (room.now + 1 + n, f"1{n}-1")]
+    await room.do("ZADD", room.keys.bodies, *nearer)
+    await room.do("XDEL", room.keys.stream("normal"), child[1:])
+    room.tick(1000)
+    assert await room.released() == []
+    await room.do("ZREM", room.keys.bodies, *nearer[1::2])
+    assert await left(room, lease.entry) == 5
+    assert (await check(room.spool, repair=True)).repaired == 1
+    for other in others:
+        assert await end(room, "sent", other) == "ok"

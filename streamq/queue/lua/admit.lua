@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event letter child dead report route limit
+-- needs: base lease index child notes seen event letter dead report route limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
 --   limits meta notes parked pauses schedule seen stream
 -- ARGV: now consumer window routes

@@ -1,7 +1,7 @@
 -- expand: a mail of several recipients becomes one mail each, a chunk a call, in their order: the children are entries
 -- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended. With the last child
 -- the mail itself ends. Memory that is full stops it before it changes anything.
--- needs: base lease index notes seen event letter child dead
+-- needs: base lease index child notes seen event letter dead
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
 --   stream
 -- ARGV: now consumer window verb entry token id tail upload all from

@@ -1,6 +1,6 @@
 -- expire: ends mails whose time is over, wherever they stand, without scanning: the index of own deadlines, the
 -- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
--- needs: base lease index notes seen event letter child dead report
+-- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
 --   parked reports schedule seen stream
 -- ARGV: now window ages lane_from

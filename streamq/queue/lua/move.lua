@@ -1,5 +1,5 @@
 -- move: an operator's verbs on live mail.
--- needs: base lease index notes seen event letter child dead report
+-- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
 --   parked reports schedule seen stream
 -- ARGV: now verb window at

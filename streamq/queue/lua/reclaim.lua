@@ -1,5 +1,5 @@
 -- reclaim: leases whose heartbeat stopped become this consumer's; a mail that killed too many is dead.
--- needs: base lease index notes seen event letter child dead
+-- needs: base lease index child notes seen event letter dead
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead dots events expiry held holds lane lease meta
 --   notes parked schedule seen stream
 -- ARGV: now consumer window idle room most cursor suspects

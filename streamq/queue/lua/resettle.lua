@@ -2,7 +2,7 @@
 -- whatever state, under their old event's id. The caller has compared the contents.
 -- A child that was sent and is not there may be made again, under another entry, where its parent is there again: what
 -- it is known by (`seen`) is noted from here on, and that other one a duplicate.
--- needs: base lease index notes seen event letter child dead report
+-- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
 --   reports schedule seen stream
 -- ARGV: now window

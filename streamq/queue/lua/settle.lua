@@ -1,5 +1,5 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index notes seen event letter child dead report route limit outcome
+-- needs: base lease index child notes seen event letter dead report route limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
 --   meta notes parked pauses reports schedule seen stream
 -- ARGV: now consumer window

@@ -29,3 +29,30 @@ local function parent_of(entry, map)
   if not parent or not nth or nth > 1000000 or parent:byte(1) ~= entry:byte(1) then return nil end
   return is_within(made_in(parent, kin_field(nth)), entry:sub(2)) and parent or nil
 end
+
+-- The same of an entry that somebody deleted, whose fields nobody can read any more: by its id, among the bodies of
+-- about its time, the newest first. What a script looks at is bounded: nil may mean that it was not found.
+local LOOKED, SLACK = 1000, 60000 -- fields of all its rows together; ms
+local looked = 0
+local function parent_of_gone(entry)
+  if not has(K.bodies) then return nil end
+  local id = entry:sub(2)
+  local till = text(time_of(id) + SLACK)
+  for _, parent in ipairs(redis.call('ZREVRANGEBYSCORE', K.bodies, till, '-inf', 'LIMIT', 0, LOOKED)) do
+    local many = parent:byte(1) == entry:byte(1) and tonumber(redis.call('HGET', K.body(parent), 'made') or '0') or 0
+    for nth = 1, many, KIN do
+      if is_within(made_in(parent, kin_field(nth)), id) then return parent end
+      looked = looked + 1
+    end
+    looked = looked + 1
+    if looked >= LOOKED then return nil end
+  end
+end
+
+-- Of a mail that ends before all its children are made, those that there might have been let go of the body.
+local function let_rest(entry)
+  if has(K.bodies) and redis.call('ZSCORE', K.bodies, entry) then
+    local known = redis.call('HMGET', K.body(entry), 'all', 'made')
+    let_body(entry, tonumber(known[1] or 0) - tonumber(known[2] or 0))
+  end
+end

@@ -16,16 +16,12 @@ end
 local function parent_in(tail) return tail:match('^"parent":"(%d+%-%d+)"') end
 
 -- Out of PEL and stream; what hangs on it goes too. The index is the caller's. parent: whose body it shares, or nil.
--- Of a mail that ends before all its children are made, the others that there might have been let go of the body.
 local function remove(entry, stream, id, parent)
   leave(stream, id)
   delete(stream, id)
   forget(entry)
   if parent then let_body(parent, 1) end
-  if has(K.bodies) and redis.call('ZSCORE', K.bodies, entry) then
-    local known = redis.call('HMGET', K.body(entry), 'all', 'made')
-    let_body(entry, tonumber(known[1] or 0) - tonumber(known[2] or 0))
-  end
+  let_rest(entry)
 end
 
 -- Fields by name; of a child also the ids that it has by its parent, and which that is.
