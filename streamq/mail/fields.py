@@ -18,6 +18,7 @@ from streamq.mail.event import event_members, hashed_address, read_carried
 from streamq.mail.identity import child_digest, collapse_digest, content_hash, digest
 from streamq.mail.mail import Mail
 from streamq.mail.message import COMPOSING
+from streamq.mail.recipients import Recipients
 from streamq.mail.rules import Given
 from streamq.mail.several import OF
 from streamq.mail.template import installed
@@ -60,20 +61,22 @@ def parse(
     parent: str = "",
     nth: int = 0,
     template: Find = lambda name, at_ms: None,
+    recipients: Recipients | None = None,
 ) -> Mail:
     """Check an entry's fields; an empty value is no value.
 
     `at_ms` is the entry's time, from which `delay` and `ttl` count; `salt` is the queue's; `max_bytes` caps
     the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
     are merged with what it shares) `parent` is the entry that it came of, `nth` which of its children it is, from 1,
-    `entry` the name by which its message is stamped, `at_ms` its parent's time. `template` finds a stored one. Raises
+    `entry` the name by which its message is stamped, `at_ms` its parent's time. `template` finds a stored one.
+    `recipients`: what came of reading that field, where that was done already, in steps. Raises
     UnknownFields, MalformedMail, UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= BUILT or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
-        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, nth, template)
+        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, nth, template, recipients)
     except MalformedMail as found:
         # The reason goes into events and dead letters: it must not say there what they are not to hold
         if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
@@ -106,6 +109,7 @@ def _mail(
     parent: str,
     nth: int,
     template: Find,
+    recipients: Recipients | None,
 ) -> Mail:
     if sum(map(len, given.values())) > max_bytes:
         raise _too_large(given, max_bytes)
@@ -119,14 +123,16 @@ def _mail(
     dsn = read_dsn(given)
     require_tls = read_require_tls(given)
     carried = read_carried(given)
-    message, several = build(given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes)
-    envelope_from, recipients, source, stamped = message
+    message, several = build(
+        given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes, recipients=recipients
+    )
+    envelope_from, addressed, source, stamped = message
     if several is not None and parent:
-        raise wrong(b"to", recipients[1].spec if len(recipients) > 1 else "", "more than one address")
+        raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")
     size = source.size
     if size > max_bytes // 2 and len(source.content()) > max_bytes:  # a size may be half of the truth
         raise _too_large(given, max_bytes)
-    to = recipients[0]
+    to = addressed[0]
     rcpt = to.spec
     site = to.domain if to.domain.startswith("[") else to.domain.lower()
     shown = "" if several is not None else hashed_address(rcpt) if hashed else rcpt

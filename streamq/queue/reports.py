@@ -125,6 +125,7 @@ class Reports:
                 max_bytes=self.settings.max_mail_bytes,
                 parent=entry.parent,
                 template=self.template,
+                recipients=entry.recipients,
             )
         except MailError:
             return NOBODY
@@ -151,5 +152,6 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
         notes = await pipelined(spool.redis, [("HGET", spool.keys.notes, entry) for entry in page])
         for entry, known in zip(found, notes, strict=True):
             if entry is not None:
+                await entry.read_recipients()
                 made[entry.entry] = reports.of_entry(entry, notes_from(known), klass, time.time_ns() // 1_000_000)
     return made

@@ -90,6 +90,8 @@ class Admission:
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
+        for entry in entries:
+            await entry.read_recipients()
         judged = [self.intake.judge(entry) if entry.entry in whole else self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]

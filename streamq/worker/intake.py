@@ -49,6 +49,7 @@ class Intake:
                 pii=self.settings.pii,
                 parent=entry.parent,
                 nth=entry.nth,
+                recipients=entry.recipients,
                 template=self.template,
             )
         except UnknownFields as unknown:
