@@ -63,14 +63,14 @@ def read_in_steps(given: Given) -> Generator[None, None, Recipients]:
     """The same, one step for each value that it gives."""
     children: list[Child] = []
     try:
-        for other in (b"to", b"cc", b"bcc", b"envelope_to"):
-            if other in given:
-                raise wrong(other, given[other], "may not stand beside recipients, which names each one")
         name = "envelope_to" if b"raw" in given else "to"
         for piece in _pieces(given[FIELD]):
             if piece is not None:
                 children += _read(piece, name, len(children))
             yield
+        for other in (b"to", b"cc", b"bcc", b"envelope_to"):
+            if other in given:
+                raise wrong(other, given[other], "may not stand beside recipients, which names each one")
     except MalformedMail as broken:
         return Recipients([], broken)
     return Recipients(children)

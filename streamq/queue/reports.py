@@ -10,6 +10,7 @@ KNOWN      A worker that ends a mail brings its report at once. Where only the s
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -153,5 +154,6 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
         for entry, known in zip(found, notes, strict=True):
             if entry is not None:
                 await entry.read_recipients()
-                made[entry.entry] = reports.of_entry(entry, notes_from(known), klass, time.time_ns() // 1_000_000)
+                told = entry, notes_from(known), klass, time.time_ns() // 1_000_000
+                made[entry.entry] = await asyncio.to_thread(reports.of_entry, *told)
     return made

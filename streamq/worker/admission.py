@@ -90,9 +90,12 @@ class Admission:
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
+        judged = []
         for entry in entries:
-            await entry.read_recipients()
-        judged = [self.intake.judge(entry) if entry.entry in whole else self._look(entry, now) for entry in entries]
+            if entry.is_long:
+                judged.append(await self._judge_long(entry))
+            else:
+                judged.append(self.intake.judge(entry) if entry.entry in whole else self._look(entry, now))
         rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
@@ -142,6 +145,12 @@ class Admission:
         tail = row.tail + b"," + klass if row.tail else klass
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
         return end if mail is None else self.reports.filled(end, mail, mail.content(), time.time_ns() // 1_000_000)
+
+    async def _judge_long(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
+        """Heartbeats and SMTP go on meanwhile: `recipients` are read in steps, since a parser of JSON keeps even other
+        threads waiting; the rest in a thread, which hands over every few milliseconds."""
+        await entry.read_recipients()
+        return await asyncio.to_thread(self.intake.judge, entry)
 
     def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
@@ -210,7 +219,7 @@ class Admission:
             if not await self.hand.lighter():
                 return False
             for entry in await self._complete(slotted[at:]):
-                if not self._take(entry, known[entry.entry], token):
+                if not await self._take(entry, known[entry.entry], token):
                     unslotted.append(slotted[at])
                 at += 1
         unslotted += [entry for entry in there if known[entry.entry].way not in self.outboxes]
@@ -218,9 +227,9 @@ class Admission:
             await self.admit(unslotted, {lease.entry for lease in leases if lease.way})
         return True
 
-    def _take(self, entry: Entry, lease: Leased, token: int) -> bool:
+    async def _take(self, entry: Entry, lease: Leased, token: int) -> bool:
         """On the way on which it has its slot; False where it has to be admitted."""
-        row, mail = self.intake.judge(entry)
+        row, mail = await self._judge_long(entry) if entry.is_long else self.intake.judge(entry)
         if mail is None or not (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
             return False
         self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
