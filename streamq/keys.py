@@ -37,7 +37,8 @@ TABLE = (
     Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
     Key("pauses", "pauses", "hash", "routes that are closed → why and until when; no field for one that is open"),
     Key("grants", "grants:<route>", "hash", "consumer → its share of the route's connections; expires when idle"),
-    Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows"),
+    Key("slots", "slots:<what>", "zset", "transactions at once of a `<route>|<site>`; expires when idle"),
+    Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows, transactions at once"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
     Key("clock", "clock", "string", "largest time seen, in µs; expires when idle"),
@@ -94,6 +95,9 @@ class Keys:
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
+
+    def slots(self, target: str) -> str:
+        return f"{self.prefix}slots:{target}"
 
     def leader(self, role: str) -> str:
         return f"{self.prefix}leader:{role}"

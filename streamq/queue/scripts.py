@@ -27,6 +27,7 @@ __all__ = [
     "Opened",
     "Reclaimed",
     "Released",
+    "RenewRow",
     "ResettleRow",
     "Scripts",
     "SettleRow",
@@ -108,7 +109,8 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`statuses` in the order of the rows: (status, notes as JSON or b"", the route that it goes, "" for none)."""
+    """`statuses` in the order of the rows: (status, notes as JSON or b"", the route that it goes, "" for none;
+    `<route>|<site>` where it has one of the site's slots)."""
 
     now_us: int
     closed_us: int
@@ -149,7 +151,8 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once; "": it is admitted first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, `<route>|<site>` where it has one of
+    the site's slots; "": it is admitted first."""
 
     entry: str
     notes: bytes
@@ -172,6 +175,14 @@ class Reclaimed:
     token: int
     cursor: str
     leases: list[tuple[str, bytes, bool]]
+
+
+class RenewRow(NamedTuple):
+    """A mail with one of a site's slots: of `target`, as admission or release said it. See renew.lua."""
+
+    entry: str
+    token: int
+    target: str
 
 
 class GrantRow(NamedTuple):
@@ -291,6 +302,11 @@ class Scripts:
         """Now, in µs, and what each row may have for `ttl_ms`; 0 gives all back."""
         now, *flat = await self.caller.call("grant", (self.now, consumer, ttl_ms), rows)
         return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def renew(self, consumer: str, rows: Sequence[RenewRow]) -> int:
+        """How many slots this consumer has, of those. Chunks go in one round trip."""
+        chunks = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+        return sum(await self.caller.pipeline("renew", [((self.now, consumer), chunk) for chunk in chunks]))
 
     async def pause(
         self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""

@@ -19,7 +19,7 @@ from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
 from streamq.queue.templates import Templates
-from streamq.settings import Settings, Window
+from streamq.settings import Settings, SiteSettings
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
@@ -248,7 +248,7 @@ class Spool:
         same everywhere. Settings that say nothing of sites change nothing."""
         if self.settings.sites is None:
             return
-        limits = {f"*|{site}": windows_text(limit.rate) for site, limit in self.settings.sites.items()}
+        limits = {f"*|{site}": limit_text(limit) for site, limit in self.settings.sites.items()}
         flat = await command(self.redis, "HGETALL", self.keys.limits)
         if dict(zip(flat[::2], flat[1::2], strict=True)) == {n.encode(): t.encode() for n, t in limits.items()}:
             return
@@ -260,9 +260,10 @@ class Spool:
                 await pipelined(self.redis, [("ZADD", self.keys.due(name), "XX", 0, lane) for lane in lanes])
 
 
-def windows_text(windows: Iterable[Window]) -> str:
-    """`50:1000000,60000:3600000000`: mails and microseconds, as lib/limit.lua reads them."""
-    return ",".join(f"{window.count}:{window.window_ms * 1000}" for window in windows)
+def limit_text(limit: SiteSettings) -> str:
+    """`50:1000000,60000:3600000000;c5`: mails and microseconds, transactions at once, as lib/limit.lua reads them."""
+    windows = ",".join(f"{window.count}:{window.window_ms * 1000}" for window in limit.rate)
+    return windows if limit.connections is None else f"{windows};c{limit.connections}"
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -33,6 +33,11 @@ def ways_of(lane: str) -> list[str]:
     return lane.partition("|")[0].split(">")
 
 
+def route_of(way: str) -> str:
+    """Of `<route>` or `<route>|<site>`."""
+    return way.partition("|")[0]
+
+
 class Admission:
     """One per process. `closed_us` is the time until which none of its routes takes anything, 0: one does;
     `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it."""
@@ -103,6 +108,7 @@ class Admission:
         ):
             if status == "go":
                 self._closed.pop(row.lane, None)
+                self.hand.slotted(row.entry, admitted.token, way)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None and mail.several is not None:
@@ -151,7 +157,10 @@ class Admission:
         return self.intake.judge(entry)
 
     def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str, *, unhashed: bool = False) -> None:
-        """Into the outbox of the route that gave it a slot. `unhashed`: it may have been parked unlooked-at."""
+        """Into the outbox of the route that gave it a slot. `way` as the script said it, with the site where it holds
+        one of that. `unhashed`: it may have been parked unlooked-at."""
+        slot = way if "|" in way else ""
+        way = route_of(way)
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         stays = known.get("stays")
         bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
@@ -175,6 +184,7 @@ class Admission:
             attempts=int(known.get("attempts", 0)),
             notes=known,
             unhashed=unhashed,
+            slot=slot,
         )
         self.hand.add(delivery)
         self.outboxes[way].put(delivery)
@@ -195,8 +205,9 @@ class Admission:
             if entry is None:
                 await self._vanished(lease.entry, token)
                 continue
-            row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
-            if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
+            way = route_of(lease.way)
+            row, mail = self.intake.judge(entry) if way in self.outboxes else (None, None)
+            if row is not None and mail is not None and (way in ways_of(row.lane) or b'"stays"' in lease.notes):
                 self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
             else:
                 unslotted.append(entry)

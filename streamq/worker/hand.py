@@ -27,7 +27,8 @@ class Held(Protocol):
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery(Letter):
     """A letter with its lease. `way` is the route that it goes, one of its lane's; `mark` is what the mark before the
-    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet."""
+    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet. `slot`: the
+    `<route>|<site>` of which it has one of the transactions at once, "" where nobody counts them."""
 
     entry: str
     token: int
@@ -40,6 +41,7 @@ class Delivery(Letter):
     mark: str = ""
     lost: bool = False
     unhashed: bool = False
+    slot: str = ""
 
     @property
     def weight(self) -> int:
@@ -57,6 +59,7 @@ class Hand:
         self.size = size
         self.deliveries: dict[str, Held] = {}
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
+        self.slots: dict[str, tuple[int, str]] = {}  # entry → token, and the `<route>|<site>` of which it has a slot
         self.bytes = 0
         self.closing = False
         self._changed = asyncio.Event()
@@ -88,6 +91,11 @@ class Hand:
         here = self.pending.get(entry, held.token if held is not None else 0)
         return here < token
 
+    def slotted(self, entry: str, token: int, way: str) -> None:
+        """It has one of a site's slots, if `way` is that of a script that says so. It leaves it with the hand."""
+        if "|" in way and entry in self:
+            self.slots[entry] = token, way
+
     def let_go(self, entry: str, token: int) -> None:
         """Admission sent it elsewhere: this claim ends, and none that came since."""
         if self.pending.get(entry, token) == token:
@@ -101,6 +109,7 @@ class Hand:
 
     def drop(self, entry: str) -> None:
         self.pending.pop(entry, None)
+        self.slots.pop(entry, None)
         held = self.deliveries.pop(entry, None)
         if held is not None:
             self.bytes -= held.weight

@@ -1,5 +1,5 @@
-"""The keeper: heartbeats of this process; and, in one process of all, the sweeps: reclaim, expiry, orphans of the
-schedule, dead consumers, old dead letters."""
+"""The keeper: heartbeats of this process, and of the slots that its mails have; and, in one process of all, the sweeps:
+reclaim, expiry, orphans of the schedule, dead consumers, old dead letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamq.mail.template import split_name
 from streamq.queue.connection import command
 from streamq.queue.letters import trim_dead
 from streamq.queue.reports import fetch_reports
-from streamq.queue.scripts import Leased, SettleRow, why
+from streamq.queue.scripts import Leased, RenewRow, SettleRow, why
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
 from streamq.settings import Settings
@@ -29,6 +29,8 @@ __all__ = ["Keeper"]
 
 ROLE = "keeper"
 TICK_SECONDS = 1.0
+LEADS_MS = 3000  # without a tick: whoever waits for a slot of a worker that died is looked for then
+RENEW_SECONDS = 1.0
 TRIM_SECONDS = 60.0
 TRIM_STEPS = 20  # scripts, of some ms each; what is left then goes a second later
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
@@ -82,6 +84,14 @@ class Keeper:
                     held.lost = True
                     log.warning("%s is somebody else's lease now", entry)
 
+    async def renew(self) -> None:
+        """Renews the slots that mails in hand have, four times as often as they need; no call where none has one."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if self.hand.slots:
+                rows = [RenewRow(entry, token, target) for entry, (token, target) in self.hand.slots.items()]
+                await self.link.call(self.spool.scripts.renew, self.consumer, rows)
+
     def stop(self) -> None:
         """No more sweeps: `lead` returns. Heartbeats go on."""
         self._stopping.set()
@@ -91,8 +101,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         sweep = trim = loop.time()
         while not self._stopping.is_set():
-            ttl = max(3000, self.lease_ms // 3)
-            self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, ttl)
+            self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, LEADS_MS)
             if self.leads:
                 self.releaser.now()
                 await self._expire()

@@ -91,6 +91,8 @@ class Releaser:
         released = await self.link.call(lambda: self.spool.scripts.release(self.consumer, room, bell, self.listed()))
         if released.leases:
             new = self.hand.claim((lease.entry for lease in released.leases), released.token)
+            for lease in released.leases:
+                self.hand.slotted(lease.entry, released.token, lease.way)
             await self.admission.take_back([lease for lease in released.leases if lease.entry in new], released.token)
         if not released.left:
             self.next_due(released.next_us, released.now_us)

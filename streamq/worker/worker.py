@@ -177,6 +177,7 @@ class Worker:
             "marker": self.marker.run(),
             "expander": self.expander.run(),
             "heartbeat": self.keeper.beat(),
+            "slots": self.keeper.renew(),
             "adopter": self._adopt(),
             "allowances": self.allowances.run(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},

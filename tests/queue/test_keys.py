@@ -46,6 +46,7 @@ def test_python_s_names_are_the_table_s() -> None:
         "stream": "high",
         "due": "high",
         "limit": "main|example.net",
+        "slots": "main|example.net",
         "leader": "keeper",
         "lane": "7",
         "grants": "main",

@@ -16,7 +16,7 @@ from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import link
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
+from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, RenewRow, ResettleRow, Scripts, SettleRow
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,
@@ -24,6 +24,7 @@ ROWS: dict[str, Any] = {
     "mark": MarkRow,
     "resettle": ResettleRow,
     "grant": GrantRow,
+    "renew": RenewRow,
     "expand": ChildRow,
 }
 
@@ -37,6 +38,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
+    "renew": lambda stubs: stubs.renew("w1", [RenewRow("11-1", 16, "main|example.net")]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),

@@ -1,7 +1,7 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event letter dead report route limit
+-- needs: base lease index notes seen event letter dead report route slots limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
---   limits meta notes parked pauses schedule seen stream
+--   limits meta notes parked pauses schedule seen slots stream
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why collapse
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
@@ -12,7 +12,8 @@
 --   why        for dead and hold: JSON {reason, class}
 --   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
 -- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
---   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes)
+--   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes;
+--   '<route>|<site>' where it has one of the site's slots, which settle is told, and renew)
 --   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost,
 --     bouncing or expiring: leased, to end so with a report that the caller brings (settle, dead)
 -- EVENTS: email.superseded email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
@@ -221,7 +222,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     queue.slot = queue.slot or next_slot(lane, now)
     wait = math.max(queue.slot, queue.visit, now)
   else
-    wait, way, others = take_slot(lane, now)
+    wait, way, others = take_slot(lane, now, consumer, entry)
   end
   if wait == 0 then
     listed(go, stream, id)
@@ -248,7 +249,7 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, colla
       producer, tail, why, collapse)
   end
   out[#out + 1] = status
-  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry} end
+  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
   out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
   out[#out + 1] = way or ''
 end
@@ -274,6 +275,7 @@ for stream, ids in pairs(go) do
     local row = rows_of[stream .. id]
     out[row.at] = 'lost' -- somebody deleted its entry
     vanish(row.entry, stream, id)
+    if site_in(row.way) then slot_left(row.way, consumer, row.entry) end
   end
 end
 flush()
@@ -281,4 +283,5 @@ closed = all_closed()
 if passed and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
 keep_limits(now)
+if keep_slots(now) then sooner(now) end
 return {text(now), text(closed), token, text(next), unpack(out)}

@@ -1,13 +1,13 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
--- needs: base lease index notes route limit
+-- needs: base lease index notes route slots limit
 -- KEYS: {streamq}: absent bell clock collapse counts due expiry held holds lane lease limit limits meta notes parked
---   pauses schedule stream
+--   pauses schedule slots stream
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
---   then per lease: entry, way (the route on which it has its slot; '' for one of the schedule, which has none), notes
---   (JSON or '')
+--   then per lease: entry, way (the route on which it has its slot; '<route>|<site>' as admit has it; '' for one of the
+--   schedule, which has none), notes (JSON or '')
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)
@@ -32,7 +32,10 @@ local token = 0
 local function lease(entry, way)
   if token == 0 then token = new_token() end
   local _, id, stream = split(entry)
-  if not take(stream, id, consumer, token) then return vanish(entry, stream, id) end
+  if not take(stream, id, consumer, token) then
+    if site_in(way) then slot_left(way, consumer, entry) end
+    return vanish(entry, stream, id)
+  end
   taken = taken + 1
   out[#out + 1] = entry
   out[#out + 1] = way
@@ -79,10 +82,13 @@ local function release_lane(lane, p)
         left = 1
         return now
       end
-      local next, way, theirs = take_slot(lane, now)
-      if next > 0 then return next, theirs end
       local entry = unpadded(member)
-      if not unpark(entry) then return now + ASTRAY end -- its parts do not agree: for `check --repair`
+      local next, way, theirs = take_slot(lane, now, consumer, entry)
+      if next > 0 then return next, theirs end
+      if not unpark(entry) then -- its parts do not agree: for `check --repair`
+        if site_in(way) then slot_left(way, consumer, entry) end
+        return now + ASTRAY
+      end
       lease(entry, way)
     end
   end
@@ -147,6 +153,7 @@ release_lanes()
 if taken < room then release_schedule(room - taken) end
 more_scheduled()
 keep_limits(now)
+keep_slots(now)
 
 local next = 0
 local function sooner(us) if next == 0 or us < next then next = us end end

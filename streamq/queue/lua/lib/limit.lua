@@ -1,8 +1,8 @@
--- limit: strict windows per route and site, and who takes a slot of which way.
+-- limit: strict windows per route and site, transactions at once (lib/slots), and who takes a slot of which way.
 -- Shortened-tolerance GCRA, one number a window: τ = W/20 (at most 2 s), T = (W+τ)/N; admit iff now ≥ TAT − τ,
 -- then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ, so the next is at t₀ + W or later:
 -- never more than N in any window, of any phase. Usual GCRA with burst N lets nearly 2 N through.
--- needs: base route
+-- needs: base route slots
 
 local windows_of = {} -- '<route>|<site>' → list of {n, w, tau, t, tat}
 local NONE = {}
@@ -21,6 +21,9 @@ local function rules_for(lane, route, site)
   return rules[1] or rules[2] or rules[3] or rules[4]
 end
 
+-- ';c5' behind the windows of a rule: so many transactions at once
+local function most_at_once(rule) return tonumber(rule:match(';c(%d+)')) end
+
 -- '50:1000000,60000:3600000000' (mails : µs) as `limits` holds it, most specific first
 local function windows(lane)
   local found = windows_of[lane]
@@ -30,6 +33,7 @@ local function windows(lane)
   local route, site = lane:match('^([^|]*)|(.*)$')
   local rule = rules_for(lane, route, site)
   if not rule or rule == '' then return found end
+  found.most = most_at_once(rule)
   local names = {}
   for n, w in rule:gmatch('(%d+):(%d+)') do
     n, w = tonumber(n), tonumber(w)
@@ -37,6 +41,7 @@ local function windows(lane)
     found[#found + 1] = {w = w, tau = tau, t = (w + tau) / n}
     names[#names + 1] = text(w)
   end
+  if #names == 0 then return found end
   local states = redis.call('HMGET', K.limit(lane), unpack(names))
   for at, window in ipairs(found) do
     local tat, t = (states[at] or ''):match('^(%d+):([%d.]+)$')
@@ -59,33 +64,50 @@ local function windows_at(target, now)
   return all
 end
 
--- 0 and the way: a slot of it was taken. Else: µs at which the next one comes, and nothing was taken; true where it is
--- another worker that may take it now.
-local function take_slot(lane, now)
+-- 0 and the way: a slot of it was taken; '<way>|<site>' where that is to be left again (lib/slots). Else: µs at which the
+-- next one comes, and nothing was taken; true where it is another worker that may take it now.
+local function take_slot(lane, now, consumer, entry)
   local way, opens = open_way(lane, now)
   if not way then return opens end
   if mine and mine[way] == false then return now, nil, true end
-  local all = windows_at(way .. '|' .. site_in(lane), now)
+  local site = site_in(lane)
+  local all = windows_at(way .. '|' .. site, now)
   local next = 0
   for _, window in ipairs(all) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   if next > 0 then return math.ceil(next) end
+  if all.most then
+    local free = slot_free(way, site, all.most, now, consumer, entry)
+    if free ~= true then
+      slot_waits(way, site, lane)
+      return free
+    end
+    slot_taken(way, site, consumer, entry, now)
+  end
   for _, window in ipairs(all) do
     window.tat = math.max(now, window.tat) + window.t
     window.changed = true
   end
   if route_state(way).down > 0 then probing(way, now) end
-  return 0, way
+  return 0, all.most and way .. '|' .. site or way
 end
 
 -- Without taking: 0, or µs at which a slot comes.
 local function next_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens end
-  local next = 0
-  for _, window in ipairs(windows_at(way .. '|' .. site_in(lane), now)) do
+  local next, site = 0, site_in(lane)
+  local all = windows_at(way .. '|' .. site, now)
+  for _, window in ipairs(all) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
+  end
+  if next == 0 and all.most then
+    local free = slot_free(way, site, all.most, now)
+    if free ~= true then
+      slot_waits(way, site, lane)
+      return free
+    end
   end
   return math.ceil(next)
 end
