@@ -17,6 +17,7 @@ from streamq.queue.script import Caller
 __all__ = [
     "AdmitRow",
     "Admitted",
+    "Bound",
     "ChildRow",
     "Expanded",
     "Grant",
@@ -33,6 +34,9 @@ __all__ = [
     "SettleRow",
     "Settled",
     "Sifted",
+    "Status",
+    "Turn",
+    "TurnRow",
     "why",
 ]
 
@@ -107,16 +111,57 @@ class Opened:
     priorities: tuple[str, ...]
 
 
+class Bound(NamedTuple):
+    """What bounds reading, at `now_us`: the first free slot is, or was, at `opens_us`; one comes each `step_us` (0:
+    nothing bounds it), `most` are free at once."""
+
+    now_us: int
+    opens_us: int
+    step_us: int
+    most: int
+
+
+class Status(NamedTuple):
+    """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
+    slot there, which begins with how long it lasts in µs; "" where nothing limits it. `target`: the `<route>|<site>`
+    where it is one of so many transactions at once, "" where nobody counts them."""
+
+    status: str
+    notes: bytes
+    way: str
+    slot: str
+    target: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`statuses` in the order of the rows: (status, notes as JSON or b"", the route that it goes, "" for none;
-    `<route>|<site>` where it has one of the site's slots)."""
+    """`statuses` in the order of the rows."""
 
     now_us: int
     closed_us: int
     token: int
     next_us: int
-    statuses: list[tuple[str, bytes, str]]
+    bound: Bound
+    statuses: list[Status]
+
+
+class TurnRow(NamedTuple):
+    """A leased mail that asks for a slot. `way`: its `target`, as in `Status`. See turn.lua."""
+
+    entry: str
+    token: int
+    lane: str
+    slot: str = ""
+    way: str = ""
+
+
+class Turn(NamedTuple):
+    """`way`, `slot` and `target` as in `Status`, where it goes."""
+
+    status: str
+    way: str
+    slot: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +196,14 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once, `<route>|<site>` where it has one of
-    the site's slots; "": it is admitted first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot` and `target`; "":
+    it is admitted first."""
 
     entry: str
     notes: bytes
     way: str = ""
+    slot: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +225,7 @@ class Reclaimed:
 
 
 class RenewRow(NamedTuple):
-    """A mail with one of a site's slots: of `target`, as admission or release said it. See renew.lua."""
+    """A mail that is one of so many transactions at once at `target`. See renew.lua."""
 
     entry: str
     token: int
@@ -209,6 +256,15 @@ class Moved:
     statuses: list[str]
 
 
+def route_of(way: bytes) -> str:
+    """Of what a script says: `<route>` or `<route>|<site>`."""
+    return way.partition(b"|")[0].decode()
+
+
+def target_of(way: bytes) -> str:
+    return way.decode() if b"|" in way else ""
+
+
 class Scripts:
     """The scripts of one queue. `window_ms`: how long a producer's id is known."""
 
@@ -224,10 +280,21 @@ class Scripts:
     async def admit(self, consumer: str, rows: Sequence[AdmitRow], routes: str = "") -> Admitted:
         """`routes`: those that this worker knows, see admit.lua; "" for any."""
         reply = await self.caller.call("admit", (self.now, consumer, self.window_ms, routes), rows)
-        now, closed, token, coming, *flat = reply
+        now, closed, token, coming, opens, step, most, *flat = reply
+        rest = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
+        statuses = [
+            Status(status.decode(), notes, route_of(way), slot.decode(), target_of(way))
+            for status, notes, way, slot in rest
+        ]
+        bound = Bound(int(now), int(opens), int(step), int(most))
+        return Admitted(int(now), int(closed), token, int(coming), bound, statuses)
+
+    async def turn(self, consumer: str, rows: Sequence[TurnRow], routes: str = "") -> tuple[Bound, list[Turn]]:
+        """`routes` as in `admit`. No row: only what bounds reading by now."""
+        now, opens, step, most, *flat = await self.caller.call("turn", (self.now, consumer, routes), rows)
         rest = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        statuses = [(status.decode(), notes, way.decode()) for status, notes, way in rest]
-        return Admitted(int(now), int(closed), token, int(coming), statuses)
+        turns = [Turn(status.decode(), route_of(way), slot.decode(), target_of(way)) for status, way, slot in rest]
+        return Bound(int(now), int(opens), int(step), int(most)), turns
 
     async def sift(
         self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
@@ -269,8 +336,8 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, way.decode())
-            for entry, way, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            Leased(entry.decode(), notes, route_of(way), slot.decode(), target_of(way))
+            for entry, way, notes, slot in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
 
@@ -304,7 +371,7 @@ class Scripts:
         return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
 
     async def renew(self, consumer: str, rows: Sequence[RenewRow]) -> int:
-        """How many slots this consumer has, of those. Chunks go in one round trip."""
+        """How many of those count. Chunks go in one round trip."""
         chunks = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
         return sum(await self.caller.pipeline("renew", [((self.now, consumer), chunk) for chunk in chunks]))
 

@@ -19,7 +19,7 @@ from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
 from streamq.queue.templates import Templates
-from streamq.settings import Settings, SiteSettings
+from streamq.settings import Settings, Window
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
@@ -244,11 +244,17 @@ class Spool:
             await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
 
     async def publish_limits(self) -> None:
-        """What the settings' file says of sites becomes the queue's limits, for all workers: they must be the
-        same everywhere. Settings that say nothing of sites change nothing."""
-        if self.settings.sites is None:
+        """What the settings say of limits becomes the queue's, for all workers: they must be the same everywhere.
+        Settings that say nothing of limits change nothing."""
+        limits = {
+            f"*|{site}": limit_text(limit.rate, limit.connections)
+            for site, limit in (self.settings.sites or {}).items()
+        }
+        limits |= {name: limit_text(route.rate) for name, route in self.settings.ways.items() if route.rate}
+        if self.settings.limits.rate:
+            limits["*"] = limit_text(self.settings.limits.rate)
+        if not limits and self.settings.sites is None:
             return
-        limits = {f"*|{site}": limit_text(limit) for site, limit in self.settings.sites.items()}
         flat = await command(self.redis, "HGETALL", self.keys.limits)
         if dict(zip(flat[::2], flat[1::2], strict=True)) == {n.encode(): t.encode() for n, t in limits.items()}:
             return
@@ -260,10 +266,10 @@ class Spool:
                 await pipelined(self.redis, [("ZADD", self.keys.due(name), "XX", 0, lane) for lane in lanes])
 
 
-def limit_text(limit: SiteSettings) -> str:
+def limit_text(windows: Iterable[Window], at_once: int | None = None) -> str:
     """`50:1000000,60000:3600000000;c5`: mails and microseconds, transactions at once, as lib/limit.lua reads them."""
-    windows = ",".join(f"{window.count}:{window.window_ms * 1000}" for window in limit.rate)
-    return windows if limit.connections is None else f"{windows};c{limit.connections}"
+    text = ",".join(f"{window.count}:{window.window_ms * 1000}" for window in windows)
+    return text if at_once is None else f"{text};c{at_once}"
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     routes: dict[str, RouteSettings] = Field(default_factory=dict)
     groups: dict[str, Names] = Field(default_factory=dict)
     choice: tuple[ChoiceSettings, ...] = ()
+    limits: LimitSettings = LimitSettings()
     sites: dict[str, SiteSettings] | None = None
 
     @model_validator(mode="after")

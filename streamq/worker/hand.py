@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 from streamq.mail import Mail
@@ -27,8 +28,9 @@ class Held(Protocol):
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery(Letter):
     """A letter with its lease. `way` is the route that it goes, one of its lane's; `mark` is what the mark before the
-    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet. `slot`: the
-    `<route>|<site>` of which it has one of the transactions at once, "" where nobody counts them."""
+    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet. `slot`: the mark of
+    the slot that it has, "" where nothing limits it; `target`: the `<route>|<site>` where it is one of so many
+    transactions at once, "" where nobody counts them."""
 
     entry: str
     token: int
@@ -42,6 +44,12 @@ class Delivery(Letter):
     lost: bool = False
     unhashed: bool = False
     slot: str = ""
+    target: str = ""
+
+    def hold_slot(self, slot: str, since: float) -> None:
+        """A slot whose time began at `since` (loop time), or earlier by the server's clock."""
+        self.slot = slot
+        self.fresh_until = since + int(slot.partition(" ")[0]) / 1e6 if slot else inf
 
     @property
     def weight(self) -> int:
@@ -59,7 +67,7 @@ class Hand:
         self.size = size
         self.deliveries: dict[str, Held] = {}
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
-        self.slots: dict[str, tuple[int, str]] = {}  # entry → token, and the `<route>|<site>` of which it has a slot
+        self.at_once: dict[str, tuple[int, str]] = {}  # entry → token, and its `target`, where it has one
         self.bytes = 0
         self.closing = False
         self._changed = asyncio.Event()
@@ -91,10 +99,12 @@ class Hand:
         here = self.pending.get(entry, held.token if held is not None else 0)
         return here < token
 
-    def slotted(self, entry: str, token: int, way: str) -> None:
-        """It has one of a site's slots, if `way` is that of a script that says so. It leaves it with the hand."""
-        if "|" in way and entry in self:
-            self.slots[entry] = token, way
+    def counts(self, entry: str, token: int, target: str) -> None:
+        """From here on it counts there, as long as it is here; "": nowhere."""
+        if target and entry in self:
+            self.at_once[entry] = token, target
+        else:
+            self.at_once.pop(entry, None)
 
     def let_go(self, entry: str, token: int) -> None:
         """Admission sent it elsewhere: this claim ends, and none that came since."""
@@ -109,7 +119,7 @@ class Hand:
 
     def drop(self, entry: str) -> None:
         self.pending.pop(entry, None)
-        self.slots.pop(entry, None)
+        self.at_once.pop(entry, None)
         held = self.deliveries.pop(entry, None)
         if held is not None:
             self.bytes -= held.weight

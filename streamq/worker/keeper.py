@@ -1,4 +1,4 @@
-"""The keeper: heartbeats of this process, and of the slots that its mails have; and, in one process of all, the sweeps:
+"""The keeper: heartbeats of this process, and what it has at once of each site; and, in one process of all, the sweeps:
 reclaim, expiry, orphans of the schedule, dead consumers, old dead letters."""
 
 from __future__ import annotations
@@ -85,11 +85,12 @@ class Keeper:
                     log.warning("%s is somebody else's lease now", entry)
 
     async def renew(self) -> None:
-        """Renews the slots that mails in hand have, four times as often as they need; no call where none has one."""
+        """Says which mails in hand are transactions at once that somebody counts, four times as often as it must; no
+        call where none is."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            if self.hand.slots:
-                rows = [RenewRow(entry, token, target) for entry, (token, target) in self.hand.slots.items()]
+            if self.hand.at_once:
+                rows = [RenewRow(entry, token, target) for entry, (token, target) in self.hand.at_once.items()]
                 await self.link.call(self.spool.scripts.renew, self.consumer, rows)
 
     def stop(self) -> None:

@@ -12,10 +12,12 @@ from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.link import AWAY, Link
 from streamq.worker.sifter import Sifter
+from streamq.worker.turns import Turns
 
 __all__ = ["Reader", "Shares"]
 
 BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that it lives
+LIMITED_MS = 100  # while something is in the hand that may have to wait for a slot
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
@@ -62,6 +64,7 @@ class Reader:
         hand: Hand,
         consumer: str,
         admission: Admission,
+        turns: Turns,
         sifter: Sifter,
         rang: Callable[[list[str]], None],
     ) -> None:
@@ -70,6 +73,8 @@ class Reader:
         self.hand = hand
         self.consumer = consumer
         self.admission = admission
+        self.turns = turns
+        self.gate = turns.gate
         self.sifter = sifter
         self.rang = rang
         self.stopping = False
@@ -83,21 +88,38 @@ class Reader:
         shares = Shares(self.spool.priorities)
         await self.link.call(self.spool.touch, self.consumer)
         while not self.stopping:
-            if not self.hand.room:
+            if not self.hand.room and not self.turns:
                 await self.hand.changed()
-                continue
-            if await self._closed():
-                continue
-            mean = await self._mean_bytes()
-            room = max(1, min(self.hand.room, int(READ_BYTES / mean)))
-            asked = shares.split(room)
-            entries, parked = await self._read(asked, mean)
-            got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
-            shares.used(asked, got + parked)
-            if entries:
-                await self._admit(entries)
-            elif not parked and not self.stopping:  # it looks at all of them, and returns at once if there is any
-                await self._wait(max(1, room // len(self.spool.priorities)))
+            elif not await self._closed() and await self._open():
+                await self._once(shares)
+
+    async def _once(self, shares: Shares) -> None:
+        """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a
+        slot only what is more urgent is read, and goes first."""
+        mean = await self._mean_bytes()
+        room = min(self.gate.free(), self.hand.room, max(1, int(READ_BYTES / mean)))
+        if self.turns:
+            asked = [(name, room) for name in self.spool.priorities[: self.turns.urgency] if room]
+        else:
+            asked = shares.split(max(1, room))
+        entries, parked = await self._read(asked, mean)
+        got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
+        shares.used(asked, got + parked)
+        if entries:
+            await self._admit(entries)
+        if self.turns:
+            await self.turns.serve(self.gate.free())
+        elif not entries and not parked and not self.stopping:  # looks at all, and returns at once if there is any
+            await self._wait(max(1, room // len(self.spool.priorities)))
+
+    async def _open(self) -> bool:
+        """False: the queue's own limit, or the only route's, lets nothing go yet."""
+        if self.gate.free():
+            return True
+        self.reopened.clear()
+        if not await self.gate.opened(self.reopened):
+            await self.turns.look()
+        return False
 
     async def _read(self, asked: Sequence[tuple[str, int]], mean: float) -> tuple[list[Entry], Counter[str]]:
         """What came, and how many of each priority went to their lanes unseen."""
@@ -113,7 +135,8 @@ class Reader:
     async def _wait(self, many: int) -> None:
         self._blocked = True
         try:
-            reading = await self.link.call(lambda: self.spool.wait(self.consumer, many, BLOCK_MS))
+            block_ms = LIMITED_MS if self.gate.limited and len(self.hand) else BLOCK_MS
+            reading = await self.link.call(lambda: self.spool.wait(self.consumer, many, block_ms))
         finally:
             self._blocked = False
         if reading.bell:

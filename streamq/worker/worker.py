@@ -24,6 +24,7 @@ from streamq.smtp.replies import load_replies
 from streamq.worker.admission import Admission
 from streamq.worker.allowances import Allowances
 from streamq.worker.expander import Expander
+from streamq.worker.gate import Gate
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.keeper import Keeper
@@ -34,6 +35,7 @@ from streamq.worker.reader import Reader
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
 from streamq.worker.sifter import Sifter
+from streamq.worker.turns import Turns
 from streamq.worker.ways import Ways
 
 __all__ = ["Worker", "consumer_name"]
@@ -103,6 +105,17 @@ class Worker:
         outcomes = Outcomes(self.settings, self.chance)
         self.allowances = Allowances(self.spool, self.link, self.consumer, self._reopened, self._hand_back)
         listed = self.allowances.listed
+        self.gate = Gate()
+        self.turns = Turns(
+            self.spool,
+            self.link,
+            self.hand,
+            self.consumer,
+            self.gate,
+            self.outboxes,
+            lambda delivery: self.settler.put(outcomes.handed_back(delivery), delivery),
+            listed,
+        )
         self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer, listed)
         self.expander = Expander(self.spool, self.link, self.hand, self.consumer)
         self.admission = Admission(
@@ -114,6 +127,7 @@ class Worker:
             self.outboxes,
             self.expander,
             self.releaser.next_due,
+            self.turns,
             listed,
         )
         self.releaser.admission = self.admission
@@ -132,7 +146,7 @@ class Worker:
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
         self.reader = Reader(
-            self.spool, self.link, self.hand, self.consumer, self.admission, sifter, self.releaser.rang
+            self.spool, self.link, self.hand, self.consumer, self.admission, self.turns, sifter, self.releaser.rang
         )
         self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
         self.keeper = Keeper(
@@ -153,6 +167,7 @@ class Worker:
                 self.outboxes[name],
                 self.settler.done,
                 self._marks(name),
+                again=self.turns.again,
                 rules=self.rules,
                 priorities=self.spool.priorities,
                 on_state=self.allowances.state,
@@ -175,9 +190,10 @@ class Worker:
         roles: dict[str, Coroutine[object, object, None]] = {
             "settler": self.settler.run(),
             "marker": self.marker.run(),
+            "turns": self.turns.run(),
             "expander": self.expander.run(),
             "heartbeat": self.keeper.beat(),
-            "slots": self.keeper.renew(),
+            "at once": self.keeper.renew(),
             "adopter": self._adopt(),
             "allowances": self.allowances.run(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
@@ -252,6 +268,8 @@ class Worker:
         await self.spool.scripts.reap(2**53, self.consumer)
 
     def _hand_back(self, route: str | None = None) -> None:
+        for delivery in self.turns.drain() if route is None else []:
+            self.settler.put(self.outcomes.handed_back(delivery), delivery)
         for name in self.outboxes if route is None else [route]:
             for letter in self.outboxes[name].drain():
                 assert isinstance(letter, Delivery)

@@ -23,7 +23,7 @@ from streamq.queue.check import CheckReport, Wrong, check
 from streamq.queue.connection import Part, command, connect, pipelined
 from streamq.queue.scripts import AdmitRow, MarkRow, SettleRow, why
 from streamq.queue.spool import Spool, limit_text
-from streamq.settings import Settings, SiteSettings, Window
+from streamq.settings import Settings, Window
 
 __all__ = ["IDS", "Rig", "settle_row"]
 
@@ -61,9 +61,7 @@ class Rig:
         self.last_event = "-"
         self.moved(0)
         self.run(self.spool.open())
-        limits = [
-            ("HSET", self.keys.limits, f"*|{site}", limit_text(SiteSettings(rate=w))) for site, w in SITES.items() if w
-        ]
+        limits = [("HSET", self.keys.limits, f"*|{site}", limit_text(w)) for site, w in SITES.items() if w]
         self.run(pipelined(self.spool.redis, limits))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -128,7 +126,7 @@ class Rig:
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
         reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
-        for entry, (said, notes, _) in zip(entries, reply.statuses, strict=True):
+        for entry, (said, notes, *_) in zip(entries, reply.statuses, strict=True):
             if said == "go":
                 assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
                 worker.take(entry, reply.token, ready=True)

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from streamq.queue.check import Wrong, check
 from streamq.queue.letters import dead_letters, requeue_dead
-from streamq.queue.scripts import ChildRow, Expanded, ResettleRow
+from streamq.queue.scripts import ChildRow, Expanded, ResettleRow, Status
 from streamq.worker.link import is_full
 
 pytestmark = [pytest.mark.usefixtures("any_server_url")]
@@ -24,7 +24,7 @@ async def parent(room: Mailroom, consumer: str = "w1", **known: str) -> Lease:
     entry = await room.add(id="a1", tenant="acme", to=",".join(TO), text="Hello", **known)
     await room.read(consumer)
     found = await room.admit(entry, consumer=consumer, kind="expand", lane="", id="a1", seen=ident("a1", "acme"))
-    assert found.statuses == [("go", b"", "")]
+    assert found.statuses == [Status("go", b"", "", "")]
     return Lease(entry, found.token, consumer)
 
 

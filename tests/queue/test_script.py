@@ -16,12 +16,23 @@ from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import link
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, RenewRow, ResettleRow, Scripts, SettleRow
+from streamq.queue.scripts import (
+    AdmitRow,
+    ChildRow,
+    GrantRow,
+    MarkRow,
+    RenewRow,
+    ResettleRow,
+    Scripts,
+    SettleRow,
+    TurnRow,
+)
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,
     "settle": SettleRow,
     "mark": MarkRow,
+    "turn": TurnRow,
     "resettle": ResettleRow,
     "grant": GrantRow,
     "renew": RenewRow,
@@ -33,6 +44,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "admit": lambda stubs: stubs.admit("w1", [AdmitRow("send", "11-1")]),
     "settle": lambda stubs: stubs.settle("w1", [SettleRow("sent", "11-1", 1, "", "", "", b"")]),
     "mark": lambda stubs: stubs.mark("w1", [MarkRow("main.1", "11-1", 1)]),
+    "turn": lambda stubs: stubs.turn("w1", [TurnRow("11-1", 16, "main|example.net")]),
     "release": lambda stubs: stubs.release("w1", 1, ["1-1"]),
     "heartbeat": lambda stubs: stubs.heartbeat("w1", [("11-1", 1)]),
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
