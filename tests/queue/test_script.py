@@ -342,6 +342,28 @@ def test_what_runs_when_a_part_is_loaded_stays_and_keeps_what_it_calls() -> None
     assert "local function b()" not in linked
 
 
+def test_constants_stand_where_they_are_used() -> None:
+    """And nowhere else: not in texts, not in comments, not as parts of longer names."""
+    part = "-- part: of constants.\nlocal MOST, LIST = 5, 'a, b' -- µs\nlocal MOST_OF = {}\nlocal now = 1\n"
+    body = "return {MOST_OF, LIST, 'MOST', MOST + 1} -- MOST of it"
+    assert link([part], body).splitlines()[1:] == [
+        "local MOST_OF = {}",
+        "local now = 1",
+        "",
+        "return {MOST_OF, ('a, b'), 'MOST', 5 + 1} -- MOST of it",
+    ]
+
+
+LOCALS = 200  # of a function, in Lua 5.1
+SPARE = 20  # for loops, and whoever adds some
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_script_keeps_clear_of_lua_s_limit_of_locals(verb: str) -> None:
+    lines = re.findall(r"^local (function \w+|[\w, ]+)", load(verb).source, re.M)
+    assert sum(len(line.split(",")) for line in lines) <= LOCALS - SPARE
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_script_brings_no_function_that_it_does_not_use(verb: str) -> None:
     source = "\n".join(line.split("--")[0] for line in load(verb).source.splitlines())

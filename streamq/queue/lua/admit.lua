@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event letter dead report route slots limit
+-- needs: base lease index notes seen event letter dead report route slots shares limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
 --   limits meta notes parked pauses schedule seen slots stream
 -- ARGV: now consumer window routes
@@ -223,10 +223,13 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   if queue.urgency and queue.urgency <= p then -- nor does it bring the lane's next visit forward
     queue.slot = queue.slot or next_slot(lane, now)
     wait = math.max(queue.slot, queue.visit, now)
+  elseif queue.urgency and whose_turn(lane, p, queue.waits, now) ~= p and next_slot(lane, now) == 0 then
+    wait, way = now, 'site' -- this one is a lower one's, which waits: `release` gives it that
   else
     wait, way, slot = take_slot(lane, now, consumer, entry)
   end
   if wait == 0 then
+    if queue.urgency then turn_taken(way, site_in(lane)) end
     listed(go, stream, id)
     return 'go', way, slot
   elseif stops_reading(way) then
@@ -236,6 +239,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   passed = passed or way == 'others'
   leave(stream, id)
   park(entry, lane, wait, p, id)
+  queue.waits[p] = true
   if not queue.urgency or p < queue.urgency then queue.urgency, queue.visit = p, wait end
   sooner(wait)
   return 'parked'
@@ -288,6 +292,7 @@ flush()
 closed = all_closed()
 if passed and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
+keep_turns()
 keep_limits(now)
 if keep_slots(now) then sooner(now) end
 local opens, step, most = gate(now)

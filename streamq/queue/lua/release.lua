@@ -1,6 +1,6 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
--- needs: base lease index notes route slots limit
+-- needs: base lease index notes route slots shares limit
 -- KEYS: {streamq}: absent bell clock collapse counts due expiry held holds lane lease limit limits meta notes parked
 --   pauses schedule slots stream
 -- ARGV: now consumer room bell routes
@@ -73,32 +73,67 @@ local function more_scheduled()
   end
 end
 
--- As many of this lane and priority as slots and room allow; µs of the lane's next slot, nil where it is empty; and
--- 'others' where that slot is another worker's, 'route' where it is its route that has none.
-local function release_lane(lane, p)
-  while true do
+-- The oldest of this lane and priority; nil: there is none. Several are read at once.
+local ahead = {} -- digit → members of the lane that is visited
+local function next_member(lane, p)
+  if not ahead[p] or #ahead[p] == 0 then
     local members = lane_range(lane, p, math.max(1, math.min(room - taken, 100)))
-    if #members == 0 then return nil end
-    for _, member in ipairs(members) do
-      if taken >= room then
-        left = 1
-        return now
+    ahead[p] = {}
+    for at = #members, 1, -1 do ahead[p][#ahead[p] + 1] = members[at] end
+  end
+  return ahead[p][#ahead[p]]
+end
+
+-- As many of this lane as slots and room allow, the best priority first, but for the shares of lower ones that wait.
+-- µs of the lane's next slot, nil where nothing of this priority is left; and 'others' where that slot is another
+-- worker's, 'route' where it is its route that has none.
+local function release_lane(lane, p, waits)
+  ahead = {}
+  while true do
+    local member, of = next_member(lane, p), p
+    if not member then return nil end
+    if taken >= room then
+      left = 1
+      return now
+    end
+    if waits then
+      of = whose_turn(lane, p, waits, now)
+      local lower = of ~= p and next_member(lane, of)
+      if of ~= p and not lower then waits[of], of = nil, p end
+      member = lower or member
+    end
+    local entry = unpadded(member)
+    local next, way, slot = take_slot(lane, now, consumer, entry)
+    if next > 0 and stops_reading(way) then
+      shut = next
+      return next
+    elseif next > 0 then
+      return next, (way == 'others' or way == 'route') and way
+    end
+    if not unpark(entry) then -- its parts do not agree: for `check --repair`
+      if site_in(way) then slot_left(way, consumer, entry) end
+      return now + ASTRAY
+    end
+    table.remove(ahead[of])
+    if waits then turn_taken(way, site_in(lane)) end
+    lease(entry, way, slot)
+  end
+end
+
+-- Lane → digit → true: which lower priorities wait there. One command for each of them.
+local function lower_ones(lanes, p)
+  local found = {}
+  for q = p + 1, #NAMES - 1 do
+    if #lanes > 0 and not is_rereading(q, K.stream(NAMES[q + 1])) then
+      for at, score in ipairs(redis.call('ZMSCORE', K.due(NAMES[q + 1]), unpack(lanes))) do
+        if score then
+          found[lanes[at]] = found[lanes[at]] or {}
+          found[lanes[at]][q] = true
+        end
       end
-      local entry = unpadded(member)
-      local next, way, slot = take_slot(lane, now, consumer, entry)
-      if next > 0 and stops_reading(way) then
-        shut = next
-        return next
-      elseif next > 0 then
-        return next, (way == 'others' or way == 'route') and way
-      end
-      if not unpark(entry) then -- its parts do not agree: for `check --repair`
-        if site_in(way) then slot_left(way, consumer, entry) end
-        return now + ASTRAY
-      end
-      lease(entry, way, slot)
     end
   end
+  return found
 end
 
 -- Lanes that were due at the same µs waited for one window, or one route, since several may have the same first way:
@@ -119,8 +154,10 @@ end
 local function visit_lanes(name, p)
   local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, LANES_A_CALL)
   local before_ = others
-  for _, lane in ipairs(in_turn(rows)) do
-    local next, of = release_lane(lane, p)
+  local lanes = in_turn(rows)
+  local waits = lower_ones(lanes, p)
+  for _, lane in ipairs(lanes) do
+    local next, of = release_lane(lane, p, waits[lane])
     if shut then return true end -- the lanes stay due
     -- A slot that one priority used is gone for the others of the lane, too.
     if of then
@@ -170,6 +207,7 @@ if not shut then release_lanes() end
 if not shut and taken < room then release_schedule(room - taken) end
 if capped and taken >= room and not shut then shut, left = now + step * taken, 0 end
 if not shut then more_scheduled() end
+keep_turns()
 keep_limits(now)
 keep_slots(now)
 keep_slots(now)

@@ -85,15 +85,16 @@ local function park_all(lane, rows, next, p)
   count('parked:' .. p, #rows / 3)
 end
 
--- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane; those of a whole
+-- Who waits in a lane already: the best priority, when it is visited next, and all of them. Asked once a lane; those of a whole
 -- batch in one command a priority. (A lane is in `due` of a priority while it holds mails of it.)
 local queues = {}
 local function ask_queues(lanes)
-  for _, lane in ipairs(lanes) do queues[lane] = {visit = 0} end
+  for _, lane in ipairs(lanes) do queues[lane] = {visit = 0, waits = {}} end
   if not has(K.parked) or #lanes == 0 then return end
   for at, name in ipairs(NAMES) do
     for nth, visit in ipairs(redis.call('ZMSCORE', K.due(name), unpack(lanes))) do
       local queue = queues[lanes[nth]]
+      if visit then queue.waits[at - 1] = true end
       if visit and not queue.urgency then queue.urgency, queue.visit = at - 1, tonumber(visit) end
     end
   end
