@@ -429,12 +429,12 @@ class Scripts:
         return made
 
     async def expire(
-        self, ages_ms: Sequence[int], lane_from: int = 0, reports: Mapping[str, bytes] | None = None
-    ) -> tuple[int, int, list[str]]:
+        self, ages_ms: Sequence[int], lane_from: str = "", reports: Mapping[str, bytes] | None = None
+    ) -> tuple[int, str, list[str]]:
         """How many ended, where among the lanes the sweep goes on, and the entries that wait for their reports."""
         head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)
-        ended, rank, *due = await self.caller.call("expire", head, (reports or {}).items())
-        return ended, rank, [entry.decode() for entry in due]
+        ended, at, *due = await self.caller.call("expire", head, (reports or {}).items())
+        return ended, at.decode(), [entry.decode() for entry in due]
 
     async def resettle(self, rows: Sequence[ResettleRow]) -> int:
         again: int = await self.caller.call("resettle", (self.now, self.window_ms), rows)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from streamq.mail import Mail
+from streamq.queue.lanes import lane_of
 from streamq.queue.reports import Reports
 from streamq.queue.scripts import BATCH, AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
@@ -192,7 +193,7 @@ class Admission:
             patience=int(known.get("attempts", 0)) + int(known.get("parks", 0)),
             entry=row.entry,
             token=token,
-            lane=f"{way}|{mail.site}" if bound else row.lane,
+            lane=lane_of((way,), mail.site, mail.tenant) if bound else row.lane,
             way=way,
             mail=mail,
             deadline_ms=row.deadline,

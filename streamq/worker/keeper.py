@@ -67,7 +67,7 @@ class Keeper:
         self._templates: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._cursor = ""
-        self._lane_from = 0
+        self._lane_from = ""
 
     async def beat(self) -> None:
         """Renews every lease that is in hand, three times a lease."""
@@ -178,8 +178,8 @@ class Keeper:
         ages = [self.settings.max_age] * len(self.spool.priorities)
         reports: dict[str, bytes] = {}
         while True:
-            brought, rank = reports, self._lane_from
-            ended, lane_from, due = await self.link.call(self.spool.scripts.expire, ages, rank, brought)
+            brought, at = reports, self._lane_from
+            ended, lane_from, due = await self.link.call(self.spool.scripts.expire, ages, at, brought)
             if due:  # the same again, with what their senders are told
                 reports = await self.link.call(fetch_reports, self.spool, due, "expired")
                 continue

@@ -51,6 +51,7 @@ def test_python_s_names_are_the_table_s() -> None:
         "lane": "7",
         "grants": "main",
     }
+    assert keys.turns("high", "main|example.net") == "{shop}:" + rendered("turns:<priority>:<what>")
     for key in TABLE:
         if "<" not in key.shape:
             assert getattr(keys, key.name) == "{shop}:" + key.shape

@@ -62,7 +62,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "template": lambda stubs: stubs.template("put", "welcome", b"{}"),
     "find": lambda stubs: stubs.find([(None, "a1")]),
     "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
-    "expire": lambda stubs: stubs.expire([1], 0, {"11-1": b"-"}),
+    "expire": lambda stubs: stubs.expire([1], "", {"11-1": b"-"}),
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),
     "sift": lambda stubs: stubs.sift("w1", 1, route="main", room=10, max_age_ms=1000, max_bytes=1000),

@@ -1,7 +1,7 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
 -- needs: base lease index notes seen event letter dead report route slots shares limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
---   limits meta notes parked pauses schedule seen slots stream
+--   limits meta notes parked pauses schedule seen shared slots stream turns
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why collapse
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
@@ -39,9 +39,10 @@ ask_holds(consumer, 2)
 local asked, mentioned = {}, {}
 for at = HEAD + 3, #ARGV, EACH do
   local lane = ARGV[at]
-  if lane ~= '' and not mentioned[lane] then
-    mentioned[lane] = true
-    asked[#asked + 1] = lane
+  local road = road_of(lane)
+  if road ~= '' and not mentioned[road] then
+    mentioned[road] = true
+    asked[#asked + 1] = road
   end
 end
 ask_queues(asked)
@@ -86,8 +87,8 @@ local function event_id(entry) return entry .. '.' .. token end
 -- What may have been sent one way goes no other: only that relay can drop the double. Unless nobody has that route any
 -- more. (Where it is not known which way it was, it is the first.)
 local function bound(lane, notes)
-  if notes.stays and (not mine or mine[notes.stays] ~= nil) then return notes.stays .. '|' .. site_in(lane) end
-  if notes.ambiguous and not notes.stays then return route_of(lane) .. '|' .. site_in(lane) end
+  if notes.stays and (not mine or mine[notes.stays] ~= nil) then return notes.stays .. lane:match('|.*$') end
+  if notes.ambiguous and not notes.stays then return route_of(lane) .. lane:match('|.*$') end
   return lane
 end
 
@@ -219,7 +220,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   local wait, way, slot = 0, nil, nil
   lane = bound(lane, notes)
   lanes[lane] = true
-  local queue = queue_of(lane)
+  local queue = queue_of(road_of(lane))
   if queue.urgency and queue.urgency <= p then -- nor does it bring the lane's next visit forward
     queue.slot = queue.slot or next_slot(lane, now)
     wait = math.max(queue.slot, queue.visit, now)

@@ -2,7 +2,7 @@
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
 -- needs: base lease index notes route slots shares limit
 -- KEYS: {streamq}: absent bell clock collapse counts due expiry held holds lane lease limit limits meta notes parked
---   pauses schedule slots stream
+--   pauses schedule shared slots stream turns
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
@@ -19,13 +19,13 @@ for id in ARGV[4]:gmatch('[^,]+') do
 end
 
 know_routes(ARGV[5])
-local LANES_A_CALL = 100
-local PAGES = 5 -- of lanes that are others' to visit
+local ROADS_A_CALL = 100
+local PAGES = 5 -- of roads that are others' to visit
 local ASTRAY = 1000000 -- µs
 local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked at again then
 local out, taken, left = {}, 0, 0
 local barred = false
-local passed, others = {}, 0 -- priority → lane → true: due, and for other workers
+local passed, others = {}, 0 -- priority → road → true: due, and for other workers
 local any_passed, routes_next = false, nil -- routes_next: µs at which a route has a slot again
 local token = 0
 local shut -- µs: until then nothing goes, for the queue's own limit or the only route's
@@ -73,37 +73,41 @@ local function more_scheduled()
   end
 end
 
--- The oldest of this lane and priority; nil: there is none. Several are read at once.
-local ahead = {} -- digit → members of the lane that is visited
-local function next_member(lane, p)
-  if not ahead[p] or #ahead[p] == 0 then
-    local members = lane_range(lane, p, math.max(1, math.min(room - taken, 100)))
+-- The oldest of the lane of this road and priority that has its turn; nil: there is none. Of one that takes no turns
+-- several are read at once.
+local ahead = {} -- digit → members of the road that is visited, the next one last
+local function next_member(road, p)
+  while not ahead[p] or #ahead[p] == 0 do
+    local lane, several = lane_in_turn(road, p)
+    local members = lane_range(lane, p, several and 1 or math.max(1, math.min(room - taken, 100)))
+    if #members == 0 and not several then return nil end
+    if #members == 0 then emptied(lane, p) end -- its parts did not agree: nobody took its turn away
     ahead[p] = {}
     for at = #members, 1, -1 do ahead[p][#ahead[p] + 1] = members[at] end
   end
   return ahead[p][#ahead[p]]
 end
 
--- As many of this lane as slots and room allow, the best priority first, but for the shares of lower ones that wait.
--- µs of the lane's next slot, nil where nothing of this priority is left; and 'others' where that slot is another
+-- As many of this road as slots and room allow, the best priority first, but for the shares of lower ones that wait.
+-- µs of the road's next slot, nil where nothing of this priority is left; and 'others' where that slot is another
 -- worker's, 'route' where it is its route that has none.
-local function release_lane(lane, p, waits)
+local function release_road(road, p, waits)
   ahead = {}
   while true do
-    local member, of = next_member(lane, p), p
+    local member, of = next_member(road, p), p
     if not member then return nil end
     if taken >= room then
       left = 1
       return now
     end
     if waits then
-      of = whose_turn(lane, p, waits, now)
-      local lower = of ~= p and next_member(lane, of)
+      of = whose_turn(road, p, waits, now)
+      local lower = of ~= p and next_member(road, of)
       if of ~= p and not lower then waits[of], of = nil, p end
       member = lower or member
     end
     local entry = unpadded(member)
-    local next, way, slot = take_slot(lane, now, consumer, entry)
+    local next, way, slot = take_slot(road, now, consumer, entry)
     if next > 0 and stops_reading(way) then
       shut = next
       return next
@@ -115,20 +119,21 @@ local function release_lane(lane, p, waits)
       return now + ASTRAY
     end
     table.remove(ahead[of])
-    if waits then turn_taken(way, site_in(lane)) end
+    turn_over(lane_in(member), of)
+    if waits then turn_taken(way, site_in(road)) end
     lease(entry, way, slot)
   end
 end
 
--- Lane → digit → true: which lower priorities wait there. One command for each of them.
-local function lower_ones(lanes, p)
+-- Road → digit → true: which lower priorities wait there. One command for each of them.
+local function lower_ones(roads, p)
   local found = {}
   for q = p + 1, #NAMES - 1 do
-    if #lanes > 0 and not is_rereading(q, K.stream(NAMES[q + 1])) then
-      for at, score in ipairs(redis.call('ZMSCORE', K.due(NAMES[q + 1]), unpack(lanes))) do
+    if #roads > 0 and not is_rereading(q, K.stream(NAMES[q + 1])) then
+      for at, score in ipairs(redis.call('ZMSCORE', K.due(NAMES[q + 1]), unpack(roads))) do
         if score then
-          found[lanes[at]] = found[lanes[at]] or {}
-          found[lanes[at]][q] = true
+          found[roads[at]] = found[roads[at]] or {}
+          found[roads[at]][q] = true
         end
       end
     end
@@ -136,47 +141,47 @@ local function lower_ones(lanes, p)
   return found
 end
 
--- Lanes that were due at the same µs waited for one window, or one route, since several may have the same first way:
+-- Roads that were due at the same µs waited for one window, or one route, since several may have the same first way:
 -- each of them is the first one at times.
 local function in_turn(rows)
-  local lanes, run = {}, {}
+  local roads, run = {}, {}
   for at = 1, #rows, 2 do
     run[#run + 1] = rows[at]
     if rows[at + 1] ~= rows[at + 3] then
-      for turn = 0, #run - 1 do lanes[#lanes + 1] = run[(now + turn) % #run + 1] end
+      for turn = 0, #run - 1 do roads[#roads + 1] = run[(now + turn) % #run + 1] end
       run = {}
     end
   end
-  return lanes
+  return roads
 end
 
--- Up to a hundred lanes, behind so many that are others'; false where there may be more behind them.
-local function visit_lanes(name, p)
-  local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, LANES_A_CALL)
+-- Up to a hundred roads, behind so many that are others'; false where there may be more behind them.
+local function visit_roads(name, p)
+  local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, ROADS_A_CALL)
   local before_ = others
-  local lanes = in_turn(rows)
-  local waits = lower_ones(lanes, p)
-  for _, lane in ipairs(lanes) do
-    local next, of = release_lane(lane, p, waits[lane])
-    if shut then return true end -- the lanes stay due
-    -- A slot that one priority used is gone for the others of the lane, too.
+  local roads = in_turn(rows)
+  local waits = lower_ones(roads, p)
+  for _, road in ipairs(roads) do
+    local next, of = release_road(road, p, waits[road])
+    if shut then return true end -- the roads stay due
+    -- A slot that one priority used is gone for the others of the road, too.
     if of then
       passed[name] = passed[name] or {}
-      passed[name][lane] = true
+      passed[name][road] = true
       any_passed = any_passed or of == 'others'
       if of == 'route' then routes_next = math.min(routes_next or next, next) end
       others = others + 1
     elseif next then
-      for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), lane) end
+      for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), road) end
     else
-      redis.call('ZREM', K.due(name), lane)
+      redis.call('ZREM', K.due(name), road)
     end
     if left == 1 then return true end
   end
-  return others - before_ < LANES_A_CALL
+  return others - before_ < ROADS_A_CALL
 end
 
-local function release_lanes()
+local function release_roads()
   for at, name in ipairs(NAMES) do
     local p = at - 1
     others = 0
@@ -184,7 +189,7 @@ local function release_lanes()
       barred = true
     else
       for _ = 1, PAGES do
-        if visit_lanes(name, p) then break end
+        if visit_roads(name, p) then break end
       end
       if left == 1 or shut then return end
     end
@@ -203,7 +208,7 @@ end
 -- odd room the larger half goes to either, by turns.)
 local half = math.floor((room + now % 2) / 2)
 if half > 0 then release_schedule(half) end
-if not shut then release_lanes() end
+if not shut then release_roads() end
 if not shut and taken < room then release_schedule(room - taken) end
 if capped and taken >= room and not shut then shut, left = now + step * taken, 0 end
 if not shut then more_scheduled() end

@@ -1,7 +1,7 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
 -- needs: base lease index notes seen event letter dead report route slots limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
---   meta notes parked pauses reports schedule seen slots stream
+--   meta notes parked pauses reports schedule seen shared slots stream turns
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg way
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,

@@ -22,7 +22,7 @@ end
 
 local function route_of(lane) return lane:match('^[^>|]*') end -- the first of its ways
 
-local function site_in(lane) return lane:match('|(.*)$') end
+local function site_in(lane) return lane:match('|([^/]*)') end
 
 -- till: µs up to which nothing goes; down: probes that failed in a row, class: of what, mark: no lease up to this one
 -- was a probe; asked: {till, hold, reason}: an operator's pause

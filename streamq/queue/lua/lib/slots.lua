@@ -2,7 +2,7 @@
 -- STATE    `slots:<way>|<site>`: '<consumer> <entry>' → µs until which it counts. Its worker renews it while the mail is in
 --          its hand (renew.lua): what a worker had that died is free when that is over. (A number per consumer lost: a
 --          call that is repeated, or a mail that is admitted twice, would leave it wrong.)
--- WAITING  A lane that found no slot stands there, too, under 0: whoever leaves a slot makes it due. It looks by itself
+-- WAITING  A road on which none was found stands there, too, under 0: whoever leaves a slot makes it due. It looks by itself
 --          when the first of those that count would end without a renewal.
 -- needs: base route
 
@@ -40,13 +40,13 @@ local function slot_taken(way, site, consumer, entry, now)
   state.many = state.many + redis.call('ZADD', K.slots(target), text(now + SLOT_LASTS), consumer .. ' ' .. entry)
 end
 
--- Its lane is to be told when one is left.
+-- Its road is to be told when one is left.
 local function slot_waits(way, site, lane)
   local target = way .. '|' .. site
-  local state = slots_of(target)
-  if state.waits[lane] then return end
-  state.waits[lane] = true
-  redis.call('ZADD', K.slots(target), 0, lane)
+  local state, road = slots_of(target), road_of(lane)
+  if state.waits[road] then return end
+  state.waits[road] = true
+  redis.call('ZADD', K.slots(target), 0, road)
 end
 
 -- Its transaction is over. Of one that has none, or has left it before, nothing is freed.
@@ -57,20 +57,20 @@ local function slot_left(target, consumer, entry)
   if state.many then state.many = state.many - 1 end
 end
 
--- Once, at a script's end; true where lanes are due now that waited.
+-- Once, at a script's end; true where roads are due now that waited.
 local function keep_slots(now)
   local any = false
   for target, state in pairs(slots) do
     if state.took then redis.call('PEXPIRE', K.slots(target), SLOTS_LAST) end
-    local lanes = state.left and redis.call('ZRANGEBYSCORE', K.slots(target), 0, 0, 'LIMIT', 0, LANES_WOKEN) or {}
-    if #lanes > 0 then
+    local roads = state.left and redis.call('ZRANGEBYSCORE', K.slots(target), 0, 0, 'LIMIT', 0, LANES_WOKEN) or {}
+    if #roads > 0 then
       any = true
-      redis.call('ZREM', K.slots(target), unpack(lanes))
+      redis.call('ZREM', K.slots(target), unpack(roads))
       for _, name in ipairs(NAMES) do
         local command = {'ZADD', K.due(name), 'XX'}
-        for _, lane in ipairs(lanes) do
+        for _, road in ipairs(roads) do
           command[#command + 1] = text(now)
-          command[#command + 1] = lane
+          command[#command + 1] = road
         end
         redis.call(unpack(command))
       end
