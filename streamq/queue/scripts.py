@@ -382,6 +382,12 @@ class Scripts:
         head = (self.now, verb, till_us, int(hold), reason)
         return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
 
+    async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
+        """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and
+        whether lanes are left that `look` goes on with."""
+        changed, left = await self.caller.call("limits", (self.now, verb, layer), (rows or {}).items())
+        return changed, bool(left)
+
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
 

@@ -19,7 +19,7 @@ from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
 from streamq.queue.templates import Templates
-from streamq.settings import Settings, Window
+from streamq.settings import Settings
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
@@ -232,7 +232,7 @@ class Spool:
         found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return found.get("run_id", "")
 
-    # -- limits ----------------------------------------------------------------------------------
+    # -- settings ----------------------------------------------------------------------------------
 
     async def publish_reports(self) -> None:
         """Whether senders are told of what bounces: scripts ask before they end a mail that no worker has in hand. A
@@ -242,34 +242,6 @@ class Spool:
             return
         with contextlib.suppress(OutOfMemoryError):
             await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
-
-    async def publish_limits(self) -> None:
-        """What the settings say of limits becomes the queue's, for all workers: they must be the same everywhere.
-        Settings that say nothing of limits change nothing."""
-        limits = {
-            f"*|{site}": limit_text(limit.rate, limit.connections)
-            for site, limit in (self.settings.sites or {}).items()
-        }
-        limits |= {name: limit_text(route.rate) for name, route in self.settings.ways.items() if route.rate}
-        if self.settings.limits.rate:
-            limits["*"] = limit_text(self.settings.limits.rate)
-        if not limits and self.settings.sites is None:
-            return
-        flat = await command(self.redis, "HGETALL", self.keys.limits)
-        if dict(zip(flat[::2], flat[1::2], strict=True)) == {n.encode(): t.encode() for n, t in limits.items()}:
-            return
-        sets = [("HSET", self.keys.limits, name, text) for name, text in limits.items()]
-        await pipelined(self.redis, [("DEL", self.keys.limits), *sets], atomic=True)
-        for name in self.priorities:  # what waited for the old limits is looked at anew
-            lanes = await command(self.redis, "ZRANGE", self.keys.due(name), 0, -1)
-            if lanes:
-                await pipelined(self.redis, [("ZADD", self.keys.due(name), "XX", 0, lane) for lane in lanes])
-
-
-def limit_text(windows: Iterable[Window], at_once: int | None = None) -> str:
-    """`50:1000000,60000:3600000000;c5`: mails and microseconds, transactions at once, as lib/limit.lua reads them."""
-    text = ",".join(f"{window.count}:{window.window_ms * 1000}" for window in windows)
-    return text if at_once is None else f"{text};c{at_once}"
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

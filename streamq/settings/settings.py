@@ -42,9 +42,11 @@ class LimitSettings(BaseModel):
 
 
 class SiteSettings(LimitSettings):
-    """Limits of a site. `connections`: through a relay, transactions at once over all workers."""
+    """Limits of a site. What is not set here comes of where it is set less specifically; an empty rate, and 0
+    `connections`, are no limit. Through a relay `connections` are transactions at once, over all workers; mails per
+    connection are a matter of the route: the relay's connections are not the site's."""
 
-    connections: int | None = Field(default=None, ge=1, le=100_000)
+    connections: int | None = Field(None, ge=0, le=100_000)
 
 
 class Settings(BaseSettings):
@@ -84,6 +86,8 @@ class Settings(BaseSettings):
     choice: tuple[ChoiceSettings, ...] = ()
     limits: LimitSettings = LimitSettings()
     sites: dict[str, SiteSettings] | None = None
+    providers: Literal["off", "relays", "all"] | None = None
+    provider_rules: str | None = None
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:

@@ -131,6 +131,10 @@ class Courier:
         """Open now, those being opened included."""
         return len(self._lines)
 
+    def know(self, rules: Replies) -> None:
+        """What replies mean from now on. Connections that are open keep theirs."""
+        self._rules = rules
+
     @property
     def up(self) -> bool:
         return self._failure is None

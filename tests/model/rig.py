@@ -21,8 +21,9 @@ from predictions import End
 from streamq.keys import GROUP
 from streamq.queue.check import CheckReport, Wrong, check
 from streamq.queue.connection import Part, command, connect, pipelined
+from streamq.queue.limits import windows_text
 from streamq.queue.scripts import AdmitRow, MarkRow, SettleRow, why
-from streamq.queue.spool import Spool, limit_text
+from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
 
 __all__ = ["IDS", "Rig", "settle_row"]
@@ -61,7 +62,7 @@ class Rig:
         self.last_event = "-"
         self.moved(0)
         self.run(self.spool.open())
-        limits = [("HSET", self.keys.limits, f"*|{site}", limit_text(w)) for site, w in SITES.items() if w]
+        limits = [("HSET", self.keys.limits, f"*|{site}", windows_text(w)) for site, w in SITES.items() if w]
         self.run(pipelined(self.spool.redis, limits))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

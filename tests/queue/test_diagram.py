@@ -225,6 +225,7 @@ NO_ARROW = {
     "pause": "closes a route, or opens it; its mails stay where they are",
     "leader": "which process sweeps",
     "template": "what mails are built of, no mail",
+    "limits": "limits, not mails",
     "reap": "consumers, not mails",
     "find": "looks up an id",
     "seek": "looks for an id that nobody has looked up yet",

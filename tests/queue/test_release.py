@@ -9,6 +9,8 @@ import pytest
 from conftest import MakeSpool
 from mailroom import LANE, Mailroom
 
+from streamq.queue.limits import set_limits, settings_layer
+
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 
 
@@ -193,7 +195,7 @@ async def test_ids_of_any_length_are_parked(room: Mailroom) -> None:
 
 async def test_limits_most_specific_first(make_spool: MakeSpool) -> None:
     room = Mailroom(await make_spool(sites={"*": {"rate": "2/s"}, "example.net": {"rate": "3/s"}}))
-    await room.spool.publish_limits()
+    await set_limits(room.spool, "settings", settings_layer(room.spool.settings) or {}, whole=True)
     await limit(room, "1:1000000", "slow|example.net")
     await limit(room, "", "free|*")
     waits = {}

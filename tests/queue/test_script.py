@@ -52,6 +52,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
     "renew": lambda stubs: stubs.renew("w1", [RenewRow("11-1", 16, "main|example.net")]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
+    "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),

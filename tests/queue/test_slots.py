@@ -11,6 +11,7 @@ import pytest
 from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
 
+from streamq.queue.limits import set_limits, settings_layer
 from streamq.queue.scripts import AdmitRow, RenewRow, SettleRow, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -254,7 +255,7 @@ async def test_settings_are_published(make_spool: MakeSpool) -> None:
             sites={"*": {"connections": 1}, "example.net": {"rate": ["90/s", "60000/h"], "connections": 2}}
         )
     )
-    await room.spool.publish_limits()
+    await set_limits(room.spool, "settings", settings_layer(room.spool.settings) or {}, whole=True)
     flat = await room.do("HGETALL", room.keys.limits)
     assert dict(zip(flat[::2], flat[1::2], strict=True)) == {
         b"*|*": b";c1",
