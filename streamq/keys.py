@@ -27,10 +27,17 @@ TABLE = (
     Key("stream", "<priority>", "stream", "the spool: producers XADD here; group `streamq`"),
     Key("bell", "bell", "stream", "wakes one idle worker"),
     Key("schedule", "schedule", "zset", "next-attempt time in ms"),
-    Key("parked", "parked", "zset", "`<route>|<site>|<entry, zero-padded>`, score 0: a lane is a range"),
+    Key("parked", "parked", "zset", "`<route>|<site>[/<tenant>]|<entry, zero-padded>`, score 0: a lane is a range"),
+    Key(
+        "turns",
+        "turns:<priority>:<what>",
+        "zset",
+        "lanes of tenants at a `<route>|<site>` → whose turn it is",
+    ),
+    Key("shared", "shared", "set", "`<priority's digit><route>|<site>`: which have such turns"),
     Key("lane", "lane:<bucket>", "hash", "entry → lane"),
     Key("expiry", "expiry", "zset", "mails with a deadline of their own, in ms"),
-    Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
+    Key("due", "due:<priority>", "zset", "`<route>|<site>` by next free slot, in µs"),
     Key("collapse", "collapse", "hash", "digest of (tenant, recipient, `collapse_key`) → the entry that waits for it"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
@@ -43,6 +50,7 @@ TABLE = (
         "hash",
         "consumer → its share of the route's connections; `*`: what its server was seen to take; expires when idle",
     ),
+    Key("slots", "slots:<what>", "zset", "transactions at once of a `<route>|<site>`; expires when idle"),
     Key("limits", "limits", "hash", "limits that hold: `*`, `<route>`, `<route>|<site>` → windows, transactions"),
     Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
@@ -87,6 +95,9 @@ class Keys:
     def due(self, priority: str) -> str:
         return f"{self.prefix}due:{priority}"
 
+    def turns(self, priority: str, road: str) -> str:
+        return f"{self.prefix}turns:{priority}:{road}"
+
     def lane(self, bucket: int) -> str:
         return f"{self.prefix}lane:{bucket}"
 
@@ -101,6 +112,9 @@ class Keys:
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
+
+    def slots(self, target: str) -> str:
+        return f"{self.prefix}slots:{target}"
 
     def layer(self, name: str) -> str:
         return f"{self.prefix}limits:{name}"

@@ -171,7 +171,7 @@ class _Campaign:
     async def _end(self) -> None:
         """Returns when nothing is left, or it has taken too long."""
         streams = [("XLEN", self.spool.keys.stream(name)) for name in self.settings.priorities]
-        looks = lane = 0
+        looks, lane = 0, ""
         while self.loop.time() < self.terms.until_s:
             await asyncio.sleep(LOOK_SECONDS)
             looks += 1

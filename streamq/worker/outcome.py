@@ -159,7 +159,8 @@ class Outcomes:
 
     def _made(self, delivery: Delivery, op: str, kind: str, tail: bytes, arg: bytes = b"") -> SettleRow:
         name = delivery.mail.id or delivery.entry
-        return SettleRow(op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg, delivery.way)
+        way = delivery.target or delivery.way
+        return SettleRow(op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg, way)
 
     def _abandoned(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow | None:
         if delivery.mark != "sent":

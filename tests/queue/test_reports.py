@@ -241,14 +241,14 @@ async def test_the_sweep_asks_before_it_ends_a_mail(room: Mailroom, state: str) 
     told = await room.in_state(state, **TOLD)
     quiet = await room.in_state(state, **TOLD | {"id": "a2", "envelope_from": ""})
     room.tick(5 * DAY)
-    assert await room.scripts.expire(AGES) == (1, 0, [told])
+    assert await room.scripts.expire(AGES) == (1, "", [told])
     assert await room.states() == {told: state}
     assert (await room.events())[-1].data["entry"] == quiet
-    assert await room.scripts.expire(AGES) == (0, 0, [told])
-    assert await room.scripts.expire(AGES, 0, {told: orjson.dumps(brought())}) == (1, 0, [])
+    assert await room.scripts.expire(AGES) == (0, "", [told])
+    assert await room.scripts.expire(AGES, "", {told: orjson.dumps(brought())}) == (1, "", [])
     (entry,) = await room.states()
     assert (await room.events())[-1].data["report"] == entry
-    assert await room.scripts.expire(AGES) == (0, 0, [])
+    assert await room.scripts.expire(AGES) == (0, "", [])
 
 
 async def test_own_deadlines_are_asked_for_too(room: Mailroom) -> None:
@@ -258,8 +258,8 @@ async def test_own_deadlines_are_asked_for_too(room: Mailroom) -> None:
     over = room.now + 5000
     await room.admit(entry, due=room.now + 9000, deadline=over, expires=over)
     room.tick(5000)
-    assert await room.scripts.expire(AGES) == (0, 0, [entry])
-    assert await room.scripts.expire(AGES, 0, {entry: NOBODY}) == (1, 0, [])
+    assert await room.scripts.expire(AGES) == (0, "", [entry])
+    assert await room.scripts.expire(AGES, "", {entry: NOBODY}) == (1, "", [])
     assert (await reports(room), len(await room.letters())) == ([], 1)
 
 
@@ -269,7 +269,7 @@ async def test_the_sweep_is_bounded_by_what_it_asks_for(room: Mailroom) -> None:
     room.tick(5 * DAY)
     ended, _, due = await room.scripts.expire(AGES)
     assert (ended, len(due), set(due) < set(entries)) == (0, 50, True)
-    ended, _, more = await room.scripts.expire(AGES, 0, dict.fromkeys(due, NOBODY))
+    ended, _, more = await room.scripts.expire(AGES, "", dict.fromkeys(due, NOBODY))
     assert (ended, more) == (50, [])
     assert sorted((await room.scripts.expire(AGES))[2]) == sorted(set(entries) - set(due))
 

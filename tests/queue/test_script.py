@@ -16,7 +16,17 @@ from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import link
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow, TurnRow
+from streamq.queue.scripts import (
+    AdmitRow,
+    ChildRow,
+    GrantRow,
+    MarkRow,
+    RenewRow,
+    ResettleRow,
+    Scripts,
+    SettleRow,
+    TurnRow,
+)
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,
@@ -25,6 +35,7 @@ ROWS: dict[str, Any] = {
     "turn": TurnRow,
     "resettle": ResettleRow,
     "grant": GrantRow,
+    "renew": RenewRow,
     "expand": ChildRow,
 }
 
@@ -39,6 +50,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 1, 0)]),
+    "renew": lambda stubs: stubs.renew("w1", [RenewRow("11-1", 16, "main|example.net")]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "gauge": lambda stubs: stubs.gauge(["main|x.de"]),
     "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
@@ -52,7 +64,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "template": lambda stubs: stubs.template("put", "welcome", b"{}"),
     "find": lambda stubs: stubs.find([(None, "a1")]),
     "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
-    "expire": lambda stubs: stubs.expire([1], 0, {"11-1": b"-"}),
+    "expire": lambda stubs: stubs.expire([1], "", {"11-1": b"-"}),
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),
     "sift": lambda stubs: stubs.sift("w1", 1, route="main", room=10, max_age_ms=1000, max_bytes=1000),
@@ -330,6 +342,28 @@ def test_what_runs_when_a_part_is_loaded_stays_and_keeps_what_it_calls() -> None
     assert "local set = 1" in linked
     assert "local function a()" in linked
     assert "local function b()" not in linked
+
+
+def test_constants_stand_where_they_are_used() -> None:
+    """And nowhere else: not in texts, not in comments, not as parts of longer names."""
+    part = "-- part: of constants.\nlocal MOST, LIST = 5, 'a, b' -- µs\nlocal MOST_OF = {}\nlocal now = 1\n"
+    body = "return {MOST_OF, LIST, 'MOST', MOST + 1} -- MOST of it"
+    assert link([part], body).splitlines()[1:] == [
+        "local MOST_OF = {}",
+        "local now = 1",
+        "",
+        "return {MOST_OF, ('a, b'), 'MOST', 5 + 1} -- MOST of it",
+    ]
+
+
+LOCALS = 200  # of a function, in Lua 5.1
+SPARE = 20  # for loops, and whoever adds some
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_script_keeps_clear_of_lua_s_limit_of_locals(verb: str) -> None:
+    lines = re.findall(r"^local (function \w+|[\w, ]+)", load(verb).source, re.M)
+    assert sum(len(line.split(",")) for line in lines) <= LOCALS - SPARE
 
 
 @pytest.mark.parametrize("verb", VERBS)

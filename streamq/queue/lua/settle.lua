@@ -1,7 +1,7 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index child notes seen event letter dead report route limit outcome
+-- needs: base lease index child notes seen event letter dead report route slots limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
---   meta notes parked pauses reports schedule seen stream
+--   meta notes parked pauses reports schedule seen shared slots stream turns
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg way
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
@@ -19,7 +19,8 @@
 --                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
---   lane       '' where it does not matter      way  the route it went; '' for its lane's first
+--   lane       '' where it does not matter      way  the route it went; '' for its lane's first; '<route>|<site>' where it
+--     has a slot, which is left whatever becomes of the row
 --   kind       the event's type, '' for none; tail its inner JSON
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
@@ -241,6 +242,10 @@ end
 
 for op, entry, token, lane, producer, kind, tail, arg, way in each() do
   local p, id, stream = split(entry)
+  if site_in(way) then
+    slot_left(way, consumer, entry)
+    way = route_of(way)
+  end
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
       arg = arg, event_id = entry .. '.' .. token, op = op, token = token, way = way ~= '' and way or route_of(lane)}
@@ -275,4 +280,5 @@ end
 
 flush()
 keep_records()
+if keep_slots(now) then sooner(now) end
 return {text(now), text(next), unpack(out)}

@@ -3,7 +3,7 @@
 --   now       µs, '' for the server's time           window    ms, how long a producer's id is known
 --   consumer  who calls                              entry     '<p><ms>-<seq>'
 --   token     of the lease                           lane      '<route>|<site>', '' where it does not matter; with
---             several ways, in their order: '<route>><route>|<site>'
+--             several ways, in their order: '<route>><route>|<site>'; of a tenant: '<route>|<site>/<tenant>'
 --   route     its name                               routes    comma list: those that the worker knows, '-' before
 --             one that it does not use now; '' for any
 --   id        the producer's id, or the entry        kind      an event's type
@@ -40,6 +40,10 @@ local function split(entry)
 end
 
 local function time_of(id) return tonumber(id:match('^%d+')) end
+
+-- The part of a lane's name that all its tenants share: what waits for one slot. Mails without a tenant are in the lane
+-- of that name.
+local function road_of(lane) return lane:match('^[^/]*') end
 
 -- Whether a key exists, asked once and where it matters: most that may hang on a mail hang on none.
 local there = {}

@@ -23,7 +23,7 @@ end
 
 local function route_of(lane) return lane:match('^[^>|]*') end -- the first of its ways
 
-local function site_in(lane) return lane:match('|(.*)$') end
+local function site_in(lane) return lane:match('|([^/]*)') end
 
 local CLOSED_FEW = 100 -- fields of `pauses` that are read at once; of more each is asked for where it matters
 local closures -- field → JSON: all that there are; false where there are many
