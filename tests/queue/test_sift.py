@@ -111,6 +111,24 @@ async def test_a_large_one_with_an_id_is_hashed_before_it_parks(room: Mailroom) 
     assert found.large
 
 
+async def test_what_was_read_ahead_of_a_large_one_is_not_passed_over(room: Mailroom) -> None:
+    """Behind a run of small ones several are read at once."""
+    await slow(room)
+    sizes = [10] * 9 + [70_000, 70_000] + [10] * 12 + [20_000, 10]
+    entries = [await room.add(envelope_to="bob@slow.example", raw="x" * size) for size in sizes]
+    found = await sift(room)
+    assert (found.visited, found.large) == (10, True)
+    assert set(await room.states()) == set(entries)
+    assert await room.state(entries[9]) == "parked"
+    assert await room.state(entries[10]) == "waiting"
+    found = await sift(room)
+    assert (found.visited, found.large) == (1, True)
+    assert (await sift(room, most=11)).visited == 11
+    found = await sift(room)
+    assert (found.visited, found.parked) == (3, 3)
+    assert await room.count("parked:1") == len(entries)
+
+
 async def test_a_million_bytes_end_a_call(room: Mailroom) -> None:
     await slow(room)
     for n in range(40):

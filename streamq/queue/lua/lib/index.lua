@@ -27,7 +27,7 @@ local function lane_in(member) return member:match('^(.*)|') end
 local function bucket_base(ms) return tonumber(ms:sub(-9)) * 31 end
 
 local function bucket_at(base, seq)
-  local number = tonumber(#seq > 9 and seq:sub(-9) or seq)
+  local number = tonumber(#seq > 9 and sub(seq, -9) or seq)
   return (base + (number - number % NEIGHBOURS) / NEIGHBOURS) % BUCKETS
 end
 

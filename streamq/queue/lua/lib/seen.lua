@@ -49,7 +49,7 @@ local function seen_keys(digest, now, window)
     this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
     two_windows = text(window * 2)
   end
-  local high, low = digest:byte(1, 2)
+  local high, low = byte(digest, 1, 2)
   local slot = string.format('%d', (high * 256 + low) % SEEN_BUCKETS)
   return this_generation .. slot, last_generation .. slot
 end
@@ -150,5 +150,5 @@ end
 -- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
 local function digest_of(tenant, id)
   local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
-  return struct.pack('>I5I5', tonumber(hex:sub(1, 10), 16), tonumber(hex:sub(11, 20), 16))
+  return struct.pack('>I5I5', tonumber(sub(hex, 1, 10), 16), tonumber(sub(hex, 11, 20), 16))
 end
