@@ -44,7 +44,7 @@ async def test_traceparent_and_empty_fields_make_no_other_content(room: Mailroom
 
 async def turn(room: Mailroom) -> Lease:
     """The lane's next mail, with its slot."""
-    room.tick(62_000)
+    room.tick(63_000)
     [(lease, leased)] = await room.taken()
     assert leased.way == "main"
     return lease
@@ -236,7 +236,7 @@ async def test_ids_that_somebody_gave_keep_every_digit(room: Mailroom) -> None:
     assert await room.scripts.find([(None, id_) for id_ in ODD]) == entries
     released = []
     for _ in ODD:
-        room.tick(62_000)
+        room.tick(63_000)
         released += await room.released()
     assert set(released) == set(entries)
     known = {"lane": SLOW, "deadline": 10**18}
