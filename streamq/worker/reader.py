@@ -34,8 +34,9 @@ class Shares:
         self._backlog = dict.fromkeys(self.priorities, False)
         self._saved = dict.fromkeys(self.priorities[1:], 0.0)
 
-    def split(self, room: int) -> list[tuple[str, int]]:
-        """(priority, how many), highest first; their sum is `room`, which is at least 1."""
+    def split(self, room: int, *, probing: bool = False) -> list[tuple[str, int]]:
+        """(priority, how many), highest first; their sum is `room`, which is at least 1. `probing`: one more of each
+        that is more urgent than what is known to wait."""
         shares = dict.fromkeys(self.priorities, 0)
         left = room
         for name in self._saved:
@@ -44,10 +45,16 @@ class Shares:
             shares[name] = min(int(self._saved[name] + ROUNDING), left)
             self._saved[name] -= shares[name]
             left -= shares[name]
-        if not self._backlog[self.priorities[0]]:  # something may have come that is urgent
+        if not self._backlog[self.priorities[0]] and not probing:  # something may have come that is urgent
             shares[self.priorities[0]] = min(left, max(1, int(room * LEAST)))
             left -= shares[self.priorities[0]]
-        shares[next((name for name in self.priorities if self._backlog[name]), self.priorities[0])] += left
+        holder = next((at for at, name in enumerate(self.priorities) if self._backlog[name]), len(self.priorities) - 1)
+        if probing:
+            for name in self.priorities[:holder]:
+                shares[name] = max(1, shares[name])
+            shares[self.priorities[holder]] += left
+        else:
+            shares[next((name for name in self.priorities if self._backlog[name]), self.priorities[0])] += left
         return [(name, many) for name, many in shares.items() if many > 0]
 
     def used(self, asked: Sequence[tuple[str, int]], got: dict[str, int]) -> None:
@@ -83,6 +90,7 @@ class Reader:
         self._mean = 4096.0
         self._waiting_mean = 0.0
         self._ask_at = 0.0
+        self._overtaken = 0.0  # how often, in tenths, what waits for a slot was overtaken
 
     async def run(self) -> None:
         shares = Shares(self.spool.priorities)
@@ -95,13 +103,18 @@ class Reader:
 
     async def _once(self, shares: Shares) -> None:
         """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a
-        slot only what is more urgent is read, and goes first."""
+        slot only what is more urgent is read, and goes first, nine times out of ten."""
         mean = await self._mean_bytes()
         room = min(self.gate.free(), self.hand.room, max(1, int(READ_BYTES / mean)))
         if self.turns:
+            self._overtaken += LEAST
+            if self._overtaken >= 1:
+                self._overtaken = 0.0
+                await self.turns.serve(1)
+        if self.turns:
             asked = [(name, room) for name in self.spool.priorities[: self.turns.urgency] if room]
         else:
-            asked = shares.split(max(1, room))
+            asked = shares.split(max(1, room), probing=self.gate.limited)
         entries, parked = await self._read(asked, mean)
         got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
         shares.used(asked, got + parked)

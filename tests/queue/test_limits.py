@@ -189,12 +189,59 @@ async def test_a_slot_is_lost_where_somebody_was_admitted_since(room: Mailroom) 
     await limit(room, site="100:1000000")
     found = await admit(room, 1)
     [entry] = (await room.survey()).of("leased")
+    room.tick(20)  # its TAT was over: without the first one the second's would be the same
     await admit(room, 1)
     state = await room.do("HGET", room.keys.limit(LANE), "1000000")
     _, [said] = await room.scripts.turn("w1", [TurnRow(entry, found.token, LANE, found.statuses[0].slot)], "main")
     assert said.status == "go"
     later = await room.do("HGET", room.keys.limit(LANE), "1000000")
     assert int(later.split(b":")[0]) - int(state.split(b":")[0]) == 10_500  # T: one more
+
+
+async def test_of_a_full_window_a_slot_is_given_back_whoever_came_since(room: Mailroom) -> None:
+    await limit(room, site="100:1000000")
+    found = await admit(room, 3)
+    [entry, *_] = (await room.survey()).of("leased")
+    room.tick(5)
+    await admit(room, 1)
+    state = await room.do("HGET", room.keys.limit(LANE), "1000000")
+    _, [said] = await room.scripts.turn("w1", [TurnRow(entry, found.token, LANE, found.statuses[0].slot)], "main")
+    assert said.status == "go"
+    later = await room.do("HGET", room.keys.limit(LANE), "1000000")
+    assert abs(int(later.split(b":")[0]) - int(state.split(b":")[0])) <= 3
+
+
+@pytest.mark.parametrize("rule", ["100:1000000", "7:100000", "30:1000000,500:60000000"])
+async def test_slots_that_run_out_by_chance_let_no_more_through(room: Mailroom, rule: str) -> None:
+    """Eight mails by turns: some go, some are too late, and ask again; used slots alone are counted, never too many."""
+    chance = random.Random(rule)
+    windows = [tuple(map(int, part.split(":"))) for part in rule.split(",")]
+    await limit(room, site=rule)
+    entries = [await room.add() for _ in range(8)]
+    await room.read()
+    assert set(await room.admitted(*entries, due=room.now + 1)) == {"scheduled"}
+    room.tick(1)
+    token = (await room.release()).token  # leased, without a slot
+    slots = dict.fromkeys(entries, "")
+    now = begun = room.now * 1000
+    went: list[int] = []
+    for _ in range(1500):
+        now += chance.choice([0, 100, 2000, 9000])
+        room.scripts.now = str(now)
+        entry = chance.choice(entries)
+        slack, _, rest = slots[entry].partition(" ")
+        if slack and now - int(rest.partition(" ")[0]) <= int(slack) and chance.random() < 0.7:
+            went.append(now)
+            slots[entry] = ""
+            continue
+        _, [said] = await room.scripts.turn("w1", [TurnRow(entry, token, LANE, slots[entry])], "main")
+        slots[entry] = said.slot
+    for n, w in windows:
+        for first, after in zip(went, went[n:], strict=False):
+            assert after - first >= w, f"{n + 1} in {after - first} µs"
+    n, w = min(windows, key=lambda each: each[0] / each[1])
+    # And many are used, since what ran out was given back; of 100 ms the slack is less than a step.
+    assert len(went) >= (0.4 if w >= SECOND else 0.05) * n * (now - begun) / w
 
 
 async def test_a_turn_is_fenced(room: Mailroom) -> None:

@@ -31,12 +31,12 @@ async def test_two_workers_share_the_limit_of_a_route(server_url: str) -> None:
     """All arrive once, and nothing parks."""
     async with crew(server_url) as c:
         ways = {"relay": None, "routes": {"main": {"url": c.sink.url, "rate": ["10/100ms"]}}}
-        workers = [await c.worker(**ways), await c.worker(**ways)]
+        for _ in range(2):
+            await c.worker(**ways)
         for number in range(60):
             await c.add(["high", "normal", "low"][number % 3], to=f"{number}@example.net")
         await c.until("email.relayed", many=60)
         assert len({mail.envelope_to[0] for mail in c.sink.received}) == len(c.sink.received) == 60
-        assert sum(worker.settled["sent"] for worker in workers if worker.settled) == 60
 
 
 async def test_a_slot_that_runs_out_behind_a_slow_relay_is_asked_for_again(server_url: str, tmp_path: object) -> None:

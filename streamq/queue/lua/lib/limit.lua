@@ -3,6 +3,9 @@
 -- now ≥ TAT − τ, then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ + σ, so the next is at
 -- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W, of
 -- any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
+-- GIVEN BACK  Without a slot that was not used TAT would be T less, if each admission since then was T or more ahead of
+--   its TAT: then what it was would have been T less, too. So a window keeps since when that is so, and by how much at
+--   the least (`spare`), of which each slot given back takes T. Where nobody was admitted since, it always goes.
 -- needs: base route
 
 local WHOLE = '*' -- the queue, as a target
@@ -53,11 +56,11 @@ local function windows_at(target, now)
   if #names == 0 then return found end
   local states = redis.call('HMGET', K.limit(target), unpack(names))
   for at, window in ipairs(found) do
-    local tat, t = (states[at] or ''):match('^(%d+):([%d.]+)$')
-    window.tat = tonumber(tat or 0)
+    local tat, t, since, spare = (states[at] or ''):match('^(%d+):([%d.]+):?(%d*):?(%d*)$')
+    window.tat, window.since, window.spare = tonumber(tat or 0), tonumber(since or 0) or now, tonumber(spare or 0) or 0
     if t and tonumber(t) ~= window.t then
       window.tat = now + math.max(window.tat - now, 0) * window.t / tonumber(t)
-      window.changed = true
+      window.since, window.spare, window.changed = now, 0, true
     end
   end
   return found
@@ -81,31 +84,51 @@ local function wait_for(way, site, now)
   return next, at_route > at_queue and 'route' or 'queue'
 end
 
--- What took it, for `give_back`: '<slack µs> <target> <W> <TAT>;…', '' where nothing limits it.
+local ROUNDED = 2 -- µs: TATs are kept as whole numbers
+
+local function advance_window(window, now)
+  local ahead = window.tat - now - ROUNDED
+  if ahead < window.t then
+    window.since, window.spare = now, window.tau
+  else
+    window.spare = math.min(window.spare, ahead)
+  end
+  window.tat = math.max(now, window.tat) + window.t
+  window.changed = true
+end
+
+-- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', '' where nothing limits it.
 local function advance(way, site, now)
   if no_rules() then return '' end
   local marks, slack = {}, nil
   for _, target in ipairs({WHOLE, way, way .. '|' .. site}) do
     for _, window in ipairs(windows_at(target, now)) do
-      window.tat = math.max(now, window.tat) + window.t
-      window.changed = true
+      advance_window(window, now)
       slack = math.min(slack or window.slack, window.slack)
       marks[#marks + 1] = target .. ' ' .. text(window.w) .. ' ' .. text(math.ceil(window.tat))
     end
   end
-  return slack and text(slack) .. ' ' .. table.concat(marks, ';') or ''
+  return slack and text(slack) .. ' ' .. text(now) .. ' ' .. table.concat(marks, ';') or ''
 end
 
--- A slot of a mail that did not go: free again where nothing was admitted since, else lost. Of a batch the last first.
-local ROUNDED = 2 -- µs: TATs are kept as whole numbers
+-- A slot of a mail that did not go: free again, or lost. Of a batch the last first.
+local function give_back_to(window, taken, tat, now)
+  if math.abs(window.tat - tat) <= ROUNDED then
+    window.tat = math.max(window.tat, tat) - window.t
+  elseif window.since <= taken and window.spare >= window.t then
+    window.tat, window.spare = window.tat - window.t, window.spare - window.t
+  else
+    window.since, window.spare = now, window.tau
+  end
+  window.changed = true
+end
+
 local function give_back(slot, now)
   if slot == '' or no_rules() then return end
-  for target, w, tat in slot:match('^%d+ (.*)$'):gmatch('([^ ;]+) (%d+) (%d+)') do
+  local taken, marks = slot:match('^%d+ (%d+) (.*)$')
+  for target, w, tat in marks:gmatch('([^ ;]+) (%d+) (%d+)') do
     for _, window in ipairs(windows_at(target, now)) do
-      if window.w == tonumber(w) and math.abs(window.tat - tonumber(tat)) <= ROUNDED then
-        window.tat = math.max(window.tat, tonumber(tat)) - window.t
-        window.changed = true
-      end
+      if window.w == tonumber(w) then give_back_to(window, tonumber(taken), tonumber(tat), now) end
     end
   end
 end
@@ -176,7 +199,8 @@ local function keep_limits(now)
     for _, window in ipairs(all) do
       if window.changed then
         fields[#fields + 1] = text(window.w)
-        fields[#fields + 1] = text(math.ceil(window.tat)) .. ':' .. string.format('%.17g', window.t)
+        fields[#fields + 1] = table.concat({text(math.ceil(window.tat)), string.format('%.17g', window.t),
+          text(window.since), text(math.floor(window.spare))}, ':')
         last = math.max(last, window.tat + window.w)
       end
     end
