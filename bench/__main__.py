@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import campaign, compose, mails
+from bench import campaign, compose, curves, limits, mails
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
 from streamq.server import find_binary
 from streamq.settings import RouteSettings, load_settings
+from streamq.simulate.yardstick import CASES
 
 
 def _mails(text: str) -> int:
@@ -48,6 +49,13 @@ def main() -> int:
     one = benches.add_parser("campaign", parents=[common], help="mails for many, a worker killed in the middle")
     one.add_argument("--recipients", type=int, default=200_000, help="of all entries (200000)")
     one.add_argument("--entries", type=int, default=200, help="that name them (200)")
+    one = benches.add_parser("limits", parents=[common], help="what a limit lets through, and how much of it is used")
+    one.add_argument("--scope", choices=limits.SCOPES, action="append", help="what has the limit (each)")
+    one.add_argument("--rule", action="append", help="the limit (20/100ms, 100/s, 300/5s)")
+    one.add_argument("--workers", type=int, action="append", help="processes (1, 4, 16)")
+    one = benches.add_parser("curves", parents=[common], help="the policy against known limits, in virtual time")
+    one.add_argument("--case", choices=list(CASES), action="append", default=[], help="of them (each)")
+    one.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw those of docs/limits.md there (docs/curves)")
     asked = parser.parse_args()
     record: dict[str, Any] = {
         "bench": asked.name,
@@ -72,11 +80,21 @@ def main() -> int:
         record["results"] = asdict(read)
         good = read.good
         shown = mails.table(read)
+    elif asked.name == "curves":
+        ran = curves.curves(load_settings(), asked.pictures, asked.case)
+        record["results"] = curves.plain(ran)
+        shown = curves.table(ran)
     elif asked.name == "campaign":
         sent = asyncio.run(campaign.campaign(asked.recipients, asked.entries))
         record["results"] = asdict(sent)
         good = sent.good
         shown = campaign.table(sent)
+    elif asked.name == "limits":
+        rules, workers = asked.rule or limits.RULES, asked.workers or limits.WORKERS
+        held = asyncio.run(limits.limits(asked.scope or limits.SCOPES, rules, workers))
+        record["results"] = held
+        good = held["good"]
+        shown = limits.table(held)
     else:
         record["results"] = asyncio.run(heart(asked.only, asked.rounds))
     text = json.dumps(record, indent=2, default=str)

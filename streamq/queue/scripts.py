@@ -17,10 +17,12 @@ from streamq.queue.script import Caller
 __all__ = [
     "AdmitRow",
     "Admitted",
+    "Bound",
     "ChildRow",
     "Expanded",
     "Grant",
     "GrantRow",
+    "LaneSaid",
     "Leased",
     "MarkRow",
     "Moved",
@@ -32,6 +34,9 @@ __all__ = [
     "SettleRow",
     "Settled",
     "Sifted",
+    "Status",
+    "Turn",
+    "TurnRow",
     "why",
 ]
 
@@ -109,15 +114,53 @@ class Opened:
     priorities: tuple[str, ...]
 
 
+class Bound(NamedTuple):
+    """What bounds reading, at `now_us`: the first free slot is, or was, at `opens_us`; one comes each `step_us` (0:
+    nothing bounds it), `most` are free at once."""
+
+    now_us: int
+    opens_us: int
+    step_us: int
+    most: int
+
+
+class Status(NamedTuple):
+    """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
+    slot there, which begins with how long it lasts in µs; "" where nothing limits it."""
+
+    status: str
+    notes: bytes
+    way: str
+    slot: str
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`statuses` in the order of the rows: (status, notes as JSON or b"", the route that it goes, "" for none)."""
+    """`statuses` in the order of the rows."""
 
     now_us: int
     closed_us: int
     token: int
     next_us: int
-    statuses: list[tuple[str, bytes, str]]
+    bound: Bound
+    statuses: list[Status]
+
+
+class TurnRow(NamedTuple):
+    """A leased mail that asks for a slot. See turn.lua."""
+
+    entry: str
+    token: int
+    lane: str
+    slot: str = ""
+
+
+class Turn(NamedTuple):
+    """`way` and `slot` as in `Status`, where it goes."""
+
+    status: str
+    way: str
+    slot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +195,13 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once; "": it is admitted first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot`; "": it is admitted
+    first."""
 
     entry: str
     notes: bytes
     way: str = ""
+    slot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,20 +223,40 @@ class Reclaimed:
 
 
 class GrantRow(NamedTuple):
-    """What a worker asks of one route: connections it has use for, and has. See grant.lua."""
+    """What a worker asks of one route, and what it has seen of it. See grant.lua."""
 
     route: str
     most: int
+    mails: int
     want: int
     open: int
+    works: int = 0
+    refused: int = 0
+    worked: int = 0
+    bore: int = 0
+    full: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does."""
+    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does; `elsewhere`:
+    connections of other workers that stand; `mails`: so many over a connection; `careful`: open them one by one."""
 
     allowance: int
     closed_us: int
+    elsewhere: int
+    mails: int
+    careful: bool
+
+
+class LaneSaid(NamedTuple):
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; then the windows of the queue,
+    of the way, of way and site."""
+
+    way: str
+    queue: str
+    route: str
+    site: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +281,18 @@ class Scripts:
     async def admit(self, consumer: str, rows: Sequence[AdmitRow], routes: str = "") -> Admitted:
         """`routes`: those that this worker knows, see admit.lua; "" for any."""
         reply = await self.caller.call("admit", (self.now, consumer, self.window_ms, routes), rows)
-        now, closed, token, coming, *flat = reply
+        now, closed, token, coming, opens, step, most, *flat = reply
+        rest = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
+        statuses = [Status(status.decode(), notes, way.decode(), slot.decode()) for status, notes, way, slot in rest]
+        bound = Bound(int(now), int(opens), int(step), int(most))
+        return Admitted(int(now), int(closed), token, int(coming), bound, statuses)
+
+    async def turn(self, consumer: str, rows: Sequence[TurnRow], routes: str = "") -> tuple[Bound, list[Turn]]:
+        """`routes` as in `admit`. No row: only what bounds reading by now."""
+        now, opens, step, most, *flat = await self.caller.call("turn", (self.now, consumer, routes), rows)
         rest = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        statuses = [(status.decode(), notes, way.decode()) for status, notes, way in rest]
-        return Admitted(int(now), int(closed), token, int(coming), statuses)
+        turns = [Turn(status.decode(), way.decode(), slot.decode()) for status, way, slot in rest]
+        return Bound(int(now), int(opens), int(step), int(most)), turns
 
     async def sift(
         self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
@@ -261,8 +334,8 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, way.decode())
-            for entry, way, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            Leased(entry.decode(), notes, way.decode(), slot.decode())
+            for entry, way, notes, slot in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
 
@@ -293,14 +366,35 @@ class Scripts:
     async def grant(self, consumer: str, ttl_ms: int, rows: Sequence[GrantRow]) -> tuple[int, list[Grant]]:
         """Now, in µs, and what each row may have for `ttl_ms`; 0 gives all back."""
         now, *flat = await self.caller.call("grant", (self.now, consumer, ttl_ms), rows)
-        return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
+        grants = [flat[at : at + 5] for at in range(0, len(flat), 5)]
+        return int(now), [
+            Grant(many, int(closed), elsewhere, mails, bool(careful))
+            for many, closed, elsewhere, mails, careful in grants
+        ]
 
     async def pause(
-        self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
+        self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
     ) -> list[str]:
-        """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
+        """`pause` or `resume` routes, or sites (`main|example.net`, `*|example.net`); `till_us` 0: until somebody
+        resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
-        return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
+        return [status.decode() for status in await self.caller.call("pause", head, [(target,) for target in targets])]
+
+    async def gauge(self, lanes: Sequence[str]) -> tuple[int, list[LaneSaid]]:
+        """Now, in µs, and of each lane what limits it: see gauge.lua. Chunks go in one round trip."""
+        chunks = [[(lane,) for lane in lanes[at : at + BATCH]] for at in range(0, len(lanes), BATCH)]
+        replies = await self.caller.pipeline("gauge", [((self.now,), chunk) for chunk in chunks])
+        rows: list[LaneSaid] = []
+        for _, *flat in replies:
+            words = [part.decode() for part in flat]
+            rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
+        return max((int(reply[0]) for reply in replies), default=0), rows
+
+    async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
+        """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and
+        whether lanes are left that `look` goes on with."""
+        changed, left = await self.caller.call("limits", (self.now, verb, layer), (rows or {}).items())
+        return changed, bool(left)
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from streamq.mail.dsn import Dsn
 
-__all__ = ["Action", "Letter", "Report", "Scope", "Stage"]
+__all__ = ["Action", "Letter", "Report", "RouteState", "Scope", "Stage"]
 
 
 class Stage(StrEnum):
@@ -56,7 +57,8 @@ class Letter:
 
     `content` is a whole RFC 5322 message: every line ends with CRLF, the last one too; no bare CR or LF; not
     dot-stuffed. `envelope_from` is "" for the null sender; addresses carry A-label domains. `patience` is how often
-    this mail was under way before and not sent: its time limit doubles with each.
+    this mail was under way before and not sent: its time limit doubles with each. `fresh_until`: loop time; a MAIL that
+    would go out later asks again first (`Again` of the courier).
     """
 
     envelope_from: str
@@ -69,6 +71,7 @@ class Letter:
     dsn: Dsn | None = None
     require_tls: bool = False  # RFC 8689
     patience: int = 0
+    fresh_until: float = inf
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,3 +92,19 @@ class Report:
     hint_ms: int = 0  # not before that: the server's own "try again in", or the courier's next probe; 0: no hint
     about_recipient: bool = False  # the words were about this recipient: no sign that anything is wrong with the route
     tried: bool = True  # False: parked unseen, since the route is down; the rest tells why it is
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """What became of the route: called on going down, on each probe that failed, and on coming up.
+
+    `stage`, `klass`, `code`, `reply`: why it is down. `probe_in_ms`: letters before that are parked unseen.
+    """
+
+    name: str
+    up: bool
+    stage: Stage | None = None
+    klass: str = ""
+    code: int = 0
+    reply: str = ""
+    probe_in_ms: int = 0

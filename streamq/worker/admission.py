@@ -11,7 +11,7 @@ import orjson
 
 from streamq.mail import Mail
 from streamq.queue.reports import Reports
-from streamq.queue.scripts import BATCH, AdmitRow, Leased, SettleRow
+from streamq.queue.scripts import BATCH, AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.queue.walk import Pages
 from streamq.smtp.outbox import Outbox
@@ -20,11 +20,13 @@ from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, ending
+from streamq.worker.turns import Turns
 
 __all__ = ["Admission", "ways_of"]
 
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
+GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 
@@ -48,6 +50,7 @@ class Admission:
         outboxes: Mapping[str, Outbox],
         expander: Expander,
         next_due: Callable[[int, int], None],
+        turns: Turns,
         listed: Callable[[], str] = str,
     ) -> None:
         self.spool = spool
@@ -58,6 +61,7 @@ class Admission:
         self.outboxes = outboxes
         self.expander = expander
         self.next_due = next_due
+        self.turns = turns
         self.listed = listed
         self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
@@ -98,16 +102,16 @@ class Admission:
                 judged.append(self.intake.judge(entry) if entry.entry in whole else self._look(entry, now))
         rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
-        admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
+        admitted, asked_at = await self.link.call(lambda: self._ask(rows))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
         ended: list[tuple[SettleRow, int]] = []
-        for entry, claim, (row, mail), (status, notes, way) in zip(
+        for entry, claim, (row, mail), (status, notes, way, slot) in zip(
             entries, claims, judged, admitted.statuses, strict=True
         ):
-            if status == "go":
+            if status in GOING:
                 self._closed.pop(row.lane, None)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
@@ -115,7 +119,7 @@ class Admission:
                     weight = sum(map(len, entry.fields.values()))
                     self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail, weight=weight))
                 elif mail is not None:
-                    self.deliver(row, mail, admitted.token, notes, way)
+                    self.deliver(row, mail, admitted.token, notes, way, slot, asked_at)
                 else:
                     again.append(entry)
                 continue
@@ -135,6 +139,13 @@ class Admission:
         if again:
             parked += await self._admit(again)
         return parked
+
+    async def _ask(self, rows: Sequence[AdmitRow]) -> tuple[Admitted, float]:
+        """What the script says, and the loop time from which its slots run."""
+        asked_at = asyncio.get_running_loop().time()
+        admitted = await self.spool.scripts.admit(self.consumer, rows, self.listed())
+        self.turns.gate.hear(admitted.bound)
+        return admitted, asked_at
 
     def _ended(self, row: AdmitRow, mail: Mail | None, status: str, token: int, notes: bytes) -> SettleRow:
         """A mail that is leased only to end, and its sender to be told."""
@@ -162,8 +173,20 @@ class Admission:
                 self._closed.clear()
         return self.intake.judge(entry)
 
-    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str, *, unhashed: bool = False) -> None:
-        """Into the outbox of the route that gave it a slot. `unhashed`: it may have been parked unlooked-at."""
+    def deliver(
+        self,
+        row: AdmitRow,
+        mail: Mail,
+        token: int,
+        notes: bytes,
+        way: str,
+        slot: str,
+        since: float,
+        *,
+        unhashed: bool = False,
+    ) -> None:
+        """Into the outbox of the route that gave it a slot; without a route it waits for one. `since`: loop time from
+        which the slot runs. `unhashed`: it may have been parked unlooked-at."""
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         stays = known.get("stays")
         bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
@@ -188,21 +211,26 @@ class Admission:
             notes=known,
             unhashed=unhashed,
         )
+        delivery.hold_slot(slot, since)
         self.hand.add(delivery)
-        self.outboxes[way].put(delivery)
+        if way:
+            self.outboxes[way].put(delivery)
+        else:
+            self.turns.wait(delivery)
 
-    async def take_back(self, leases: Sequence[Leased], token: int) -> None:
+    async def take_back(self, leases: Sequence[Leased], token: int, since: float = 0.0) -> None:
         """Leases that an index or a reclaim gave, some bodies at a time. With a slot on a route one goes at once;
-        without it, or where the settings send it elsewhere by now, it is admitted."""
+        without it, or where the settings send it elsewhere by now, it is admitted. `since`: loop time from which slots
+        run."""
         at = 0
         while at < len(leases):
             page = leases[at : at + min(PAGE, self._pages.many)]
-            if not await self.hand.lighter() or not await self._take_page(page, token):
+            if not await self.hand.lighter() or not await self._take_page(page, token, since):
                 self._leave(lease.entry for lease in leases[at:] if lease.entry in self.hand.pending)
                 return
             at += len(page)
 
-    async def _take_page(self, leases: Sequence[Leased], token: int) -> bool:
+    async def _take_page(self, leases: Sequence[Leased], token: int, since: float) -> bool:
         """False where this process ends before all of them are taken. A message is composed when there is room for it:
         children of one body are small until then."""
         found = await self.link.call(self.spool.raw, [lease.entry for lease in leases])
@@ -219,7 +247,7 @@ class Admission:
             if not await self.hand.lighter():
                 return False
             for entry in await self._complete(slotted[at:]):
-                if not await self._take(entry, known[entry.entry], token):
+                if not await self._take(entry, known[entry.entry], token, since):
                     unslotted.append(slotted[at])
                 at += 1
         unslotted += [entry for entry in there if known[entry.entry].way not in self.outboxes]
@@ -227,12 +255,12 @@ class Admission:
             await self.admit(unslotted, {lease.entry for lease in leases if lease.way})
         return True
 
-    async def _take(self, entry: Entry, lease: Leased, token: int) -> bool:
+    async def _take(self, entry: Entry, lease: Leased, token: int, since: float) -> bool:
         """On the way on which it has its slot; False where it has to be admitted."""
         row, mail = await self._judge_long(entry) if entry.is_long else self.intake.judge(entry)
         if mail is None or not (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
             return False
-        self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
+        self.deliver(row, mail, token, lease.notes, lease.way, lease.slot, since, unhashed=True)
         return True
 
     async def _vanished(self, entry: str, token: int) -> None:

@@ -197,7 +197,7 @@ function op_of.park(mail)
     note(mail.entry, notes)
   end
   leave(mail.stream, mail.id)
-  park(mail.entry, mail.lane, math.max(till, next_slot(mail.lane, now)))
+  park(mail.entry, mail.lane, math.max(till, (next_slot(mail.lane, now))))
   sooner(math.max(till, now))
   return status
 end
