@@ -61,7 +61,12 @@ TABLE = (
     Key("lease", "lease", "string", "lease tokens"),
     Key("dots", "dots", "hash", "`<consumer>/<connection>` → the entry that is, or was last, past its dot"),
     Key("seen", "seen:<generation>:<bucket>", "hash", "idempotency: digest of (tenant, id) → owning entry"),
-    Key("reports", "reports:<sender>", "list", "when the last reports went to one sender (a digest), in ms; expires"),
+    Key(
+        "reports",
+        "reports:<sender>",
+        "list",
+        "when the last reports went to one sender (a digest) or to `all`, in ms; expires",
+    ),
     Key("body", "body:<entry>", "hash", "what the children of an expanded mail share, and how many are left"),
     Key("bodies", "bodies", "zset", "the mails whose children share a body, by the time of their expansion in ms"),
     Key("template", "template:<name>", "hash", "a stored template: version → time in ms, and JSON"),
