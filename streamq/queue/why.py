@@ -31,7 +31,7 @@ EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail i
 class Why:
     """`waits_for`: `read` (nobody has read it), `rule` (an operator's, carried out when it is read), `delivery` (a
     worker has it), `send_at`, `retry`, `collapse`, `held`, `closed` (all its ways are), `queue`, `route`, `site` (a
-    limit of these), `turn` (nothing: a worker with room takes it).
+    limit of these), `throttle` (the pace that replies taught), `turn` (nothing: a worker with room takes it).
 
     `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
     counted. `since_ms`: for how long that is known to be so, None where nobody knows. `next_ms`: until the first of
@@ -91,9 +91,13 @@ async def _parked(spool: Spool, found: Why) -> None:
     nth = found.better + found.older + 1
     found.by = gauge.binding(nth) if gauge.open else None
     found.waits_for = "closed" if not gauge.open else _scope(found.by)
+    if found.by is not None and found.by.is_throttled(nth, gauge.now_us):
+        found.waits_for = "throttle"
     found.since_ms = max(0, found.now_ms - max(time_ms(view.entry), int(view.notes.get("last") or 0)))
     if not gauge.open and gauge.closed:
         found.since_ms = max(0, found.now_ms - max(each.since_ms for each in gauge.closed))
+    if found.waits_for == "throttle" and found.by is not None and found.by.pace is not None:
+        found.since_ms = max(0, found.now_ms - found.by.pace.since_ms)
     if found.by is not None:
         found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
     first, mine = gauge.at_us(1), gauge.at_us(nth)

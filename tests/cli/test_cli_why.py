@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from mailroom import Mailroom
 
@@ -70,6 +71,21 @@ async def test_a_pause_and_a_rule(queue: Mailroom) -> None:
     assert lines_of((await streamq("why", waiting)).out)["waits"] == (
         "to be read; then it will be held, as an operator said"
     )
+
+
+async def test_a_pace_that_replies_taught(queue: Mailroom) -> None:
+    entry = await queue.parked()
+    known = {"rate": 0.5, "till": f"{queue.now + 90_000}000", "began": f"{queue.now - 60_000}000", "class": "site_rate"}
+    await queue.do("HSET", queue.keys.limit("main|example.net"), "pace", orjson.dumps(known | {"reply": "421 slower"}))
+    await queue.do("PEXPIRE", queue.keys.limit("main|example.net"), 60_000)
+    lines = lines_of((await streamq("why", entry)).out)
+    assert lines["waits"] == "slowed to 30/m, site_rate: 421 slower"
+    assert lines["since"].startswith("it was slowed, 1.")
+    assert lines["next"] == "in 1.5 m, the first of its lane"
+    assert "slowed to 30/m, site_rate: 421 slower" in (await streamq("site", "ls", columns=160)).out
+    assert "slowed    slowed to 30/m" not in (await streamq("site", "show", "example.net")).out
+    [view] = (await streamq("site", "show", "example.net", "--json")).json
+    assert (view["throttled"][0]["rate"], view["throttled"][0]["class"]) == (0.5, "site_rate")
 
 
 async def test_a_retry_and_its_reply(queue: Mailroom) -> None:
