@@ -40,7 +40,7 @@ def why(
                 names.append(await locate(spool, id_, tenant, deep=True))
                 found = await find_why(spool, names[-1])
             except NotFound as gone:
-                end = await ended(spool, names)
+                end = await ended(spool, names, tenant)
                 if end is None:
                     raise
                 _say_ended(id_, end, str(gone), json)
@@ -63,7 +63,9 @@ def _say_ended(id_: str, end: Ended, gone: str, json: bool) -> None:
     if end.kind in DEAD:
         console.print(f"{clip(id_, 300)} is dead ({what}): `streamq dead show` has it", style="bold", soft_wrap=True)
     else:
-        console.print(f"{clip(id_, 300)} is not in the queue any more: {what}", style="bold", soft_wrap=True)
+        console.print(
+            f"{clip(id_, 300)} is not in the queue any more; its last event: {what}", style="bold", soft_wrap=True
+        )
     for label in ("class", "reason", "reply", "of", "by", "peer", "route"):
         if end.data.get(label):
             console.print(f"{label:<9} {clip(str(end.data[label]), 500)}", soft_wrap=True)

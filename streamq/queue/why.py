@@ -6,7 +6,7 @@ are counted. What it finds may be over when it is read: a look takes several rou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,32 +206,46 @@ async def _is_past_dot(spool: Spool, view: MailView) -> bool:
 # -- gone --------------------------------------------------------------------------------------------------------
 
 
-async def ended(spool: Spool, names: Sequence[str]) -> Ended | None:
+async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Ended | None:
     """What is known of a mail that is not live any more: the last event of any of these ids and entries, among the
-    newest 20,000; else its dead letter. None: nothing."""
-    wanted = {name.encode() for name in names}
-    marks = [b'"entry":' + orjson.dumps(name) for name in names]
+    newest 20,000; else its dead letter. `tenant`: whose id it is. None: nothing."""
     last = "+"
     for _ in range(EVENTS_PAGES):
         rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
         for _, flat in rows:
-            said = dict(zip(flat[::2], flat[1::2], strict=True))
-            data = said.get(b"data", b"")
-            if said.get(b"id") in wanted or any(mark in data for mark in marks):
-                return Ended(said.get(b"type", b"").decode("utf-8", "replace"), _object(data))
+            found = _end(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
+            if found is not None:
+                return found
         if len(rows) < EVENTS_PAGE:
             break
         last = f"({rows[-1][0].decode()}"
+    return await _letter(spool, names, tenant)
+
+
+def _end(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None) -> Ended | None:
+    """Of a mail of these names; JSON is read only of events that mention one of them."""
+    kind, id_, data = (said.get(name, b"").decode("utf-8", "replace") for name in (b"type", b"id", b"data"))
+    if not kind.startswith("email.") or not (id_ in names or any(name in data for name in names)):
+        return None
+    known = _object(data)
+    if not (known.get("entry") in names or (id_ in names and known.get("tenant") == tenant)):
+        return None
+    return Ended(kind, known)
+
+
+async def _letter(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
+    """The last one."""
     found = None
     async for letter in dead_letters(spool):
-        if letter.text("dead_entry") in names or letter.text("id") in names:
+        same = letter.text("id") in names and (letter.text("tenant") or None) == tenant
+        if same or letter.text("dead_entry") in names:
             found = Ended("dead", {"class": letter.text("dead_class"), "reason": letter.text("dead_reason")})
             at = letter.text("dead_at")
             found.data["at"] = int(at) if at.isdecimal() and len(at) < 15 else 0
     return found
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: str) -> dict[str, Any]:
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:

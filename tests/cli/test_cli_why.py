@@ -104,7 +104,7 @@ async def test_one_that_is_gone_or_was_never_there(queue: Mailroom) -> None:
     await queue.settled("dead", dead, tail=b'"class":"bad_address","reply":"550 5.1.1 who"', **{"class": "bad_address"})
     said = await streamq("why", sent.entry)
     assert (said.code, said.err) == (1, "")
-    assert said.out.splitlines()[0] == f"{sent.entry} is not in the queue any more: relayed"
+    assert said.out.splitlines()[0] == f"{sent.entry} is not in the queue any more; its last event: relayed"
     said = await streamq("why", dead.entry)
     assert said.code == 1
     assert said.out.splitlines()[0] == f"{dead.entry} is dead (bounced): `streamq dead show` has it"
