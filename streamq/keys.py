@@ -37,7 +37,12 @@ TABLE = (
     Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
     Key("pauses", "pauses", "hash", "routes and sites that are closed → why and until when; no field for an open one"),
     Key("ends", "ends", "zset", "pauses of sites by their end, in µs"),
-    Key("grants", "grants:<route>", "hash", "consumer → its share of the route's connections; expires when idle"),
+    Key(
+        "grants",
+        "grants:<route>",
+        "hash",
+        "consumer → its share of the route's connections; `*`: what its server was seen to take; expires when idle",
+    ),
     Key("limits", "limits", "hash", "limits that hold: `*`, `<route>`, `<route>|<site>` → windows, transactions"),
     Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),

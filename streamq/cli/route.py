@@ -15,7 +15,7 @@ from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.gauge import rules_of
 from streamq.queue.look import now_ms
-from streamq.queue.routes import Closure, RouteView, route_views
+from streamq.queue.routes import Closure, Learnt, RouteView, route_views
 from streamq.queue.sites import Lane, fullest
 from streamq.queue.spool import Spool
 from streamq.settings import duration_ms
@@ -74,6 +74,17 @@ def lanes_words(lanes: Sequence[Lane], more: int) -> str:
     return "; ".join(words)
 
 
+def learnt_words(learnt: Learnt) -> str:
+    """What its server takes, where that is less than is configured."""
+    words = []
+    if learnt.refused_ms is not None:
+        tries = f"tries one more in {shown_ms(learnt.tries_ms)}" if learnt.tries_ms else "tries one more when all stand"
+        words.append(f"takes {learnt.connections} at once (refused {shown_ms(learnt.refused_ms)} ago, {tries})")
+    if learnt.mails is not None:
+        words.append(f"takes {learnt.mails} mails over a connection")
+    return ", ".join(words)
+
+
 def _shown(view: RouteView) -> dict[str, object]:
     return {**asdict(view), "open": not view.closed, "connections": view.connections}
 
@@ -98,7 +109,8 @@ def list_routes(json: Json = False) -> None:
                 weight = "–" if way is None else "reserved" if way.reserved else str(way.weight)
                 set_ = rules[view.name].connections
                 most = f"/{set_ or way.connections}" if way is not None else f"/{set_}" if set_ else ""
-                state = "; ".join(why_words(each) for each in view.closed) or "open"
+                known = learnt_words(view.learnt) if view.learnt is not None else ""
+                state = "; ".join(why_words(each) for each in view.closed) or "open" + (f", {known}" if known else "")
                 limit = [rule_words(rules[view.name]) if rules[view.name] else "–"] if limited else []
                 counts = [f"{view.connections}{most}", f"{view.parked:,}"]
                 rows.append([view.name, weight, *counts, *limit, clip(state, 200)])
@@ -131,6 +143,10 @@ def show_route(name: Name, json: Json = False) -> None:
                 lines.append(("lanes", lanes_words(full, more)))
             shares = ", ".join(f"{many} {who}" for who, many in sorted(view.shares.items()))
             lines.append(("shares", shares or "no worker has connections of it"))
+            if view.learnt is not None:
+                now_ = f"{view.standing} stand, {view.learnt.connections} may"
+                known = learnt_words(view.learnt)
+                lines.append(("learnt", f"{now_}; its server {known}" if known else now_))
             if not view.closed:
                 lines.append(("state", "open"))
             for each in view.closed:

@@ -90,7 +90,6 @@ class LaneGauge:
     now_us: int
     way: str
     open: bool
-    next_us: int
     gauges: tuple[Gauge, ...]
     closed: list[Closure] = field(default_factory=list)
 
@@ -158,7 +157,7 @@ def _gauge(lane: str, now_us: int, said: LaneSaid, shut: Mapping[tuple[str, str]
     found = tuple(Gauge(target, _meters(text)) for target, text in zip(targets, texts, strict=True))
     closed = [each for name in names for key in ((name, ""), (name, site)) for each in shut.get(key, ())]
     closed += shut.get(("*", site), ())
-    return LaneGauge(lane, now_us, way, bool(said.way), said.next_us, found, closed)
+    return LaneGauge(lane, now_us, way, bool(said.way), found, closed)
 
 
 # -- what is set, and by whom ------------------------------------------------------------------------------------

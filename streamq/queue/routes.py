@@ -4,7 +4,7 @@ closes sites."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -12,9 +12,10 @@ import orjson
 from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool
 
-__all__ = ["Closure", "RouteView", "closures", "route_views"]
+__all__ = ["Closure", "Learnt", "RouteView", "closures", "route_views"]
 
 OPERATOR = "operator"
+LEARNT = b"*"  # lib/learnt.lua: of `grants` the field that is no consumer's
 NEVER_US = 9 * 10**15  # as lib/route.lua has it: a pause without an end
 
 
@@ -45,15 +46,29 @@ class Closure:
         return self.name.partition("|")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What its server takes. `connections`: at once, all workers together may have so many now; below what is
+    configured while it is being found out, and after a refusal: `refused_ms` ago, None where none is remembered;
+    `tries_ms`: until one more is tried. `mails` over a connection, None: as configured."""
+
+    connections: int
+    refused_ms: int | None = None
+    tries_ms: int | None = None
+    mails: int | None = None
+
+
 @dataclass(slots=True)
 class RouteView:
-    """One route. `shares`: worker → the connections that it was granted; `open`, by grants that have not run out.
-    `parked`: mails whose first way it is."""
+    """One route. `shares`: worker → the connections that it was granted, by grants that have not run out; `standing`:
+    how many of all there are. `parked`: mails whose first way it is. `learnt`: None where nobody used it of late."""
 
     name: str
     parked: int
     shares: dict[str, int]
     closed: list[Closure] = field(default_factory=list)
+    standing: int = 0
+    learnt: Learnt | None = None
 
     @property
     def connections(self) -> int:
@@ -112,10 +127,22 @@ async def route_views(spool: Spool, names: Iterable[str] = ()) -> list[RouteView
     replies = await pipelined(spool.redis, asked) if asked else []
     views = []
     for name, flat, others, alone in zip(all_names, replies[::3], replies[1::3], replies[2::3], strict=True):
-        shares = {}
+        view = RouteView(name, others + alone, {}, [each for each in closed if each.name == name])
         for who, text in zip(flat[::2], flat[1::2], strict=True):
-            granted, _, till = text.split()
+            if who == LEARNT:
+                view.learnt = _learnt(orjson.loads(text), now_ms)
+                continue
+            granted, _, till, standing = text.split()
             if int(till) // 1000 > now_ms:
-                shares[who.decode("utf-8", "replace")] = int(granted)
-        views.append(RouteView(name, others + alone, shares, [each for each in closed if each.name == name]))
+                view.shares[who.decode("utf-8", "replace")] = int(granted)
+                view.standing += int(standing)
+        views.append(view)
     return views
+
+
+def _learnt(known: Mapping[str, Any], now_ms: int) -> Learnt:
+    found = Learnt(int(known["cap"]), mails=known.get("mails"))
+    if "cut" not in known:
+        return found
+    ago, tries = now_ms - int(known["cut"]) // 1000, int(known["next"]) // 1000 - now_ms
+    return replace(found, refused_ms=max(0, ago), tries_ms=max(0, tries))

@@ -38,7 +38,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "heartbeat": lambda stubs: stubs.heartbeat("w1", [("11-1", 1)]),
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
-    "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
+    "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 1, 0)]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "gauge": lambda stubs: stubs.gauge(["main|x.de"]),
     "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),

@@ -26,7 +26,7 @@ async def ways(room: Mailroom) -> list[tuple[str, str]]:
 
 async def granted(room: Mailroom) -> None:
     """What every worker asks once a second."""
-    await room.scripts.grant("w1", 4000, [GrantRow("main", 20, 3, 0)])
+    await room.scripts.grant("w1", 4000, [GrantRow("main", 20, 100, 3, 0)])
 
 
 async def test_its_mails_park_without_an_attempt_and_others_go(room: Mailroom) -> None:

@@ -3,9 +3,8 @@
 -- KEYS: {streamq}: absent clock limit limits meta pauses stream
 -- ARGV: now
 -- EACH: lane
--- RETURNS: now, then per lane: way (that it goes now; '' while all are closed), next (µs at which a mail of it may go, 0:
---   at once; of one whose ways are all closed the next look at it), then the windows of the queue, of its way (of the
---   first where all are closed), of its way and site, as '<W> <TAT> <T> <τ>,…' in µs
+-- RETURNS: now, then per lane: way (that it goes now; '' while all are closed), then the windows of the queue, of its way
+--   (of the first where all are closed), of its way and site, as '<W> <TAT> <T> <τ>,…' in µs
 -- EVENTS: none
 
 local now = clock(ARGV[1])
@@ -24,10 +23,9 @@ local function windows_said(target)
 end
 
 for lane in each() do
-  local way, next = open_way(lane, now), next_slot(lane, now)
+  local way = open_way(lane, now)
   local at = way or route_of(lane)
   out[#out + 1] = way or ''
-  out[#out + 1] = text(next > now and next or 0)
   for _, target in ipairs({'*', at, at .. '|' .. site_in(lane)}) do out[#out + 1] = windows_said(target) end
 end
 return out
