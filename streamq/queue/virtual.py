@@ -270,7 +270,6 @@ class VirtualSpool(Spool):
             await asyncio.sleep(self.client.seconds)
         else:
             reading = await self.bell.wait(self, consumer, many, block_ms / 1000)
-        await self.complete(reading.entries)
         return reading
 
     async def unblock(self, name: str) -> None:

@@ -97,8 +97,8 @@ class Courier:
         self._short = short
         self._leaving: set[int] = set()  # lines that close since there are too many
         self._rand = rand
-        self._opener = opener or connect
         self._lot = Opening(route.connections, route.mails_per_connection, rand)
+        self._opener = opener or connect
         self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}

@@ -309,6 +309,7 @@ class Worker:
         await self.spool.publish_reports()
         if run_id != self._run_id:
             await self.publisher.publish(self.spool)
+            self.spool.bodies.forget()
             again = await self.settler.replay()
             if again:
                 log.warning("the server had lost %d settled mails: settled again", again)
