@@ -241,6 +241,13 @@ async def calls_of(room: Mailroom, name: str) -> int:
 
 
 @pytest.mark.usefixtures("any_server_url")
+async def test_every_script_is_one_to_the_server(room: Mailroom) -> None:
+    """It counts locals, those of loops included, better than a look at the text does."""
+    for verb in VERBS:
+        assert (await room.do("SCRIPT", "LOAD", load(verb).source)).decode() == load(verb).sha, verb
+
+
+@pytest.mark.usefixtures("any_server_url")
 async def test_a_server_that_lost_its_scripts_is_given_the_one_again(room: Mailroom) -> None:
     await room.scripts.find([(None, "a1")])
     await room.do("SCRIPT", "FLUSH")
