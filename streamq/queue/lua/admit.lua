@@ -253,24 +253,28 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   return 'parked'
 end
 
-for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, collapse in each() do
-  local p, id, stream = split(entry)
-  local status, way, slot
-  if not held_token(stream, id, consumer) then
-    status = 'lost'
-  elseif known(p, id) and place(entry) then
-    leave(stream, id)
-    status = 'elsewhere'
-  else
-    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
-      producer, tail, why, collapse)
+-- In a function: a loop of so many names would be what Lua's two hundred locals fail at.
+local function admit_each()
+  for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, collapse in each() do
+    local p, id, stream = split(entry)
+    local status, way, slot
+    if not held_token(stream, id, consumer) then
+      status = 'lost'
+    elseif known(p, id) and place(entry) then
+      leave(stream, id)
+      status = 'elsewhere'
+    else
+      status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
+        producer, tail, why, collapse)
+    end
+    out[#out + 1] = status
+    if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
+    out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
+    out[#out + 1] = way or ''
+    out[#out + 1] = slot or ''
   end
-  out[#out + 1] = status
-  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
-  out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
-  out[#out + 1] = way or ''
-  out[#out + 1] = slot or ''
 end
+admit_each()
 
 -- Of the worker's routes, or, where it did not say, of these mails': nothing is read while all are closed.
 local function all_closed()
