@@ -253,27 +253,24 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   return 'parked'
 end
 
-local function decide_all() -- what a loop names counts, too, among the 200 locals that a script may have
-  for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, collapse in each() do
-    local p, id, stream = split(entry)
-    local status, way, slot
-    if not held_token(stream, id, consumer) then
-      status = 'lost'
-    elseif known(p, id) and place(entry) then
-      leave(stream, id)
-      status = 'elsewhere'
-    else
-      status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline),
-        tonumber(expires), ident, producer, tail, why, collapse)
-    end
-    out[#out + 1] = status
-    if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
-    out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
-    out[#out + 1] = way or ''
-    out[#out + 1] = slot or ''
+for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, collapse in each() do
+  local p, id, stream = split(entry)
+  local status, way, slot
+  if not held_token(stream, id, consumer) then
+    status = 'lost'
+  elseif known(p, id) and place(entry) then
+    leave(stream, id)
+    status = 'elsewhere'
+  else
+    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline),
+      tonumber(expires), ident, producer, tail, why, collapse)
   end
+  out[#out + 1] = status
+  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
+  out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
+  out[#out + 1] = way or ''
+  out[#out + 1] = slot or ''
 end
-decide_all()
 
 -- Of the worker's routes, or, where it did not say, of these mails': nothing is read while all are closed.
 local function all_closed()
