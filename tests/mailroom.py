@@ -147,12 +147,24 @@ class Mailroom:
         self, op: str, lease: Lease, *, lane: str = LANE, kind: str = "", tail: bytes = b"", **arg: Any
     ) -> SettleRow:
         """The end of an attempt as the settler tells it."""
-        kinds = {"sent": "relayed", "defer": "deferred", "dead": "bounced", "hold": "held"}
+        kinds = {"sent": "relayed", "defer": "deferred", "dead": "bounced", "hold": "held", "throttled": "throttled"}
         usual: dict[str, dict[str, Any]] = {
             "sent": {},
             "gone": {},
             "park": {"wait": 0},
             "defer": {"wait": 60_000, "deadline": self.now + 5 * DAY, "class": "greylisted", "reply": "450 no"},
+            "throttled": {
+                "wait": 60_000,
+                "deadline": self.now + 5 * DAY,
+                "class": "site_rate",
+                "reply": "421 slow down",
+                "hint": 0,
+                "scope": "site",
+                "words": "slow down",
+                "took": 0,
+                "took_way": 0,
+                "park": True,
+            },
             "dead": {"reason": "rcpt: 550 no", "class": "bad_address", "reply": "550 no", "judged": True},
             "hold": {"reason": "ambiguous", "class": "ambiguous"},
         }

@@ -243,6 +243,17 @@ class Spool:
         with contextlib.suppress(OutOfMemoryError):
             await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
 
+    async def publish_adapt(self) -> None:
+        """How rates adapt, for all workers: they must be the same everywhere."""
+        wanted = self.settings.adapt.published()
+        if (await command(self.redis, "HGET", self.keys.meta, "adapt") or b"") == wanted:
+            return
+        with contextlib.suppress(OutOfMemoryError):
+            if wanted:
+                await command(self.redis, "HSET", self.keys.meta, "adapt", wanted)
+            else:
+                await command(self.redis, "HDEL", self.keys.meta, "adapt")
+
     async def publish_limits(self) -> None:
         """What the settings' file says of sites becomes the queue's limits, for all workers: they must be the
         same everywhere. Settings that say nothing of sites change nothing."""

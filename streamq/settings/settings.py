@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from streamq.keys import TABLE
 from streamq.mail.address import parse_list
+from streamq.settings.adapt import AdaptSettings
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.route import RouteSettings
 from streamq.settings.values import (
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     groups: dict[str, Names] = Field(default_factory=dict)
     choice: tuple[ChoiceSettings, ...] = ()
     sites: dict[str, LimitSettings] | None = None
+    adapt: AdaptSettings = AdaptSettings()
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:

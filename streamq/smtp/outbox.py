@@ -79,6 +79,15 @@ class Outbox:
         self._heap.clear()
         return letters
 
+    def withdraw(self, fits: Callable[[Letter], bool]) -> list[Letter]:
+        """Those that `fits` and nobody took, the most urgent first; the others stay as they are."""
+        found = sorted(each for each in self._heap if fits(each[2]))
+        if found:
+            taken = {arrival for _, arrival, _ in found}
+            self._heap = [each for each in self._heap if each[1] not in taken]
+            heapq.heapify(self._heap)
+        return [letter for _, _, letter in found]
+
     def close(self) -> None:
         self._closed = True
         self.wake_all()

@@ -31,6 +31,7 @@ from streamq.worker.link import AWAY, Link
 from streamq.worker.marker import Marker
 from streamq.worker.outcome import Outcomes
 from streamq.worker.reader import Reader
+from streamq.worker.recall import Recall
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
 from streamq.worker.sifter import Sifter
@@ -76,6 +77,7 @@ class Worker:
         try:
             await self.spool.publish_limits()
             await self.spool.publish_reports()
+            await self.spool.publish_adapt()
             self._run_id = await self.spool.run_id()
             await self._work()
         finally:
@@ -128,6 +130,7 @@ class Worker:
             lambda: self.reader.reopened.set(),
             self.allowances.alone,
             self.allowances.broken,
+            Recall(self.outboxes, self._back),
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
@@ -254,13 +257,17 @@ class Worker:
         for name in self.outboxes if route is None else [route]:
             for letter in self.outboxes[name].drain():
                 assert isinstance(letter, Delivery)
-                self.settler.put(self.outcomes.handed_back(letter), letter)
+                self._back(letter)
+
+    def _back(self, letter: Delivery) -> None:
+        self.settler.put(self.outcomes.handed_back(letter), letter)
 
     async def _recover(self) -> None:
         """The server answers again: is it the same one? What did a lost reply deliver?"""
         run_id = await self.spool.run_id()
         await self.spool.open()
         await self.spool.publish_reports()
+        await self.spool.publish_adapt()
         if run_id != self._run_id:
             again = await self.settler.replay()
             if again:

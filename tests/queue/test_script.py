@@ -125,7 +125,7 @@ def test_the_events_are_those_of_the_header(verb: str) -> None:
     said = text.said("EVENTS")
     assert said is not None
     body = text.text[len(text.header) :]
-    for kind in set(re.findall(r"'((?:email|route)\.\w+)'", body)):
+    for kind in set(re.findall(r"'((?:email|route|site)\.\w+)'", body)):
         assert kind in said, kind
     assert ("event" in calls(text.code)) == (said != "none")
 

@@ -1,7 +1,7 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event letter dead report route limit
+-- needs: base lease index notes seen event letter dead report route pace limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
---   limits meta notes parked pauses schedule seen stream
+--   limits meta notes parked pauses schedule seen stream throttled
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why collapse
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
@@ -281,4 +281,5 @@ closed = all_closed()
 if passed and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
 keep_limits(now)
+keep_paces(now)
 return {text(now), text(closed), token, text(next), unpack(out)}

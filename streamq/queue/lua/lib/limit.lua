@@ -2,7 +2,8 @@
 -- Shortened-tolerance GCRA, one number a window: τ = W/20 (at most 2 s), T = (W+τ)/N; admit iff now ≥ TAT − τ,
 -- then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ, so the next is at t₀ + W or later:
 -- never more than N in any window, of any phase. Usual GCRA with burst N lets nearly 2 N through.
--- needs: base route
+-- How fast a route or a site takes mail, as its replies taught it (pace), is asked and counted with them.
+-- needs: base route pace
 
 local windows_of = {} -- '<route>|<site>' → list of {n, w, tau, t, tat}
 local NONE = {}
@@ -65,8 +66,9 @@ local function take_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens end
   if mine and mine[way] == false then return now, nil, true end
-  local all = windows_at(way .. '|' .. site_in(lane), now)
-  local next = 0
+  local target = way .. '|' .. site_in(lane)
+  local all = windows_at(target, now)
+  local next = math.max(pace_opens(way, now), pace_opens(target, now))
   for _, window in ipairs(all) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
@@ -75,6 +77,8 @@ local function take_slot(lane, now)
     window.tat = math.max(now, window.tat) + window.t
     window.changed = true
   end
+  pace_takes(way, now)
+  pace_takes(target, now)
   if route_state(way).down > 0 then probing(way, now) end
   return 0, way
 end
@@ -83,8 +87,9 @@ end
 local function next_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens end
-  local next = 0
-  for _, window in ipairs(windows_at(way .. '|' .. site_in(lane), now)) do
+  local target = way .. '|' .. site_in(lane)
+  local next = math.max(pace_opens(way, now), pace_opens(target, now))
+  for _, window in ipairs(windows_at(target, now)) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   return math.ceil(next)
