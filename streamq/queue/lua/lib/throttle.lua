@@ -9,8 +9,9 @@
 -- UP       Only where the pace was used up. Below the one that was refused quickly, to just under it; beyond it by a
 --          small step, and each that holds makes the next one sooner and larger, each that does not a later one: not
 --          before the time that the refusal has cost is `loss` of the time between.
--- NOISE    Six cuts in a row, and as much is refused as before, half of it or less: one bad server of several, and no
---          pace. It goes back to where the series began, and so many refusals are no news for a while.
+-- NOISE    Six cuts in a row to 60 % and less, and as much is refused as before, half of it or less: one bad server of
+--          several, it seems, and no pace. It goes back to where the series began; where no more is refused there, so
+--          many refusals are no news for a while, else it was the pace after all.
 -- OVER     It could take more than anybody has to send, or for `memory` it refused nothing and was not used up.
 -- A throttle of a site with the same words from three sites of a route is the route's; the sites are as before.
 -- needs: base route pace
@@ -21,6 +22,7 @@ local THAT = {
   enough = 10, -- outcomes that a cut is judged by
   series = 30000000, -- µs: cuts that are closer are one series
   levels = 6, -- cuts of a series that are looked at together
+  series_under = 0.6, -- of the pace that it began at: before, nothing is said about what slower ones change
   noise_most = 0.5, -- share of refusals; more than that is no noise
   noise_of = 50, -- outcomes by which it is judged whether it has grown
   under_top = 0.96, -- of the pace that was refused
@@ -57,7 +59,9 @@ function throttle.begin_pace(target, now, why)
 end
 
 -- Whether a series of cuts changed nothing: the share of refusals, where it is and stays below half; else nil.
-function throttle.noise_of(levels)
+function throttle.noise_of(state)
+  local levels = state.levels
+  if state.noise ~= 0 or #levels < THAT.levels or state.rate > THAT.series_under * state.start then return nil end
   local good, bad = {0, 0}, {0, 0}
   for at, level in ipairs(levels) do
     local half = at <= THAT.levels / 2 and 1 or 2
@@ -70,14 +74,23 @@ function throttle.noise_of(levels)
 end
 
 function throttle.is_noise(state, now)
-  if now >= state.deaf then state.noise = 0 end
-  if state.noise == 0 then return false end
+  if now >= state.deaf then state.noise, state.trial = 0, nil end
+  if state.noise <= 0 then return false end
   local all = state.good + state.bad
   if state.good == 0 then return all < THAT.enough end
   if all < THAT.noise_of then return true end
-  local usual = state.bad / all <= 2 * state.noise + 0.01
-  if usual then state.good, state.bad = state.good / 2, state.bad / 2 end -- what is long ago hides nothing new
+  local usual = state.bad / all <= state.noise + 3 * math.sqrt(state.noise * (1 - state.noise) / all) + 0.01
+  if usual then -- what is long ago hides nothing new
+    state.good, state.bad, state.trial = state.good / 2, state.bad / 2, nil
+  end
   return usual
+end
+
+-- It goes as quickly as before all those cuts: where they changed nothing, that changes nothing either.
+function throttle.try_noise(state, share, now)
+  state.noise, state.deaf, state.trial, state.levels = share, now + adapt().noise, true, {}
+  state.next = now + state.wait
+  set_pace(state, math.max(state.rate, state.start), now)
 end
 
 -- True where it turned out that cuts do not help.
@@ -89,13 +102,15 @@ function throttle.cut_pace(state, now)
   else
     state.levels, state.start = {}, state.rate
   end
-  local noise = state.noise == 0 and #state.levels == THAT.levels and throttle.noise_of(state.levels)
+  local noise = throttle.noise_of(state)
+  if state.trial then -- it did: so it was the pace. Back to where that was; no more of this for as long
+    state.noise, state.trial = -1, nil
+    set_pace(state, math.min(state.before, state.rate), now)
+  end
   state.cut, state.fell, state.before, state.good, state.bad = now, now, state.rate, 0, 0
   throttle.marked(state)
   if noise then
-    state.noise, state.deaf, state.levels = noise, now + rule.noise, {}
-    state.next = now + state.wait
-    set_pace(state, math.max(state.rate, state.start), now)
+    throttle.try_noise(state, noise, now)
     return true
   end
   local held = state.safe > 0 and state.safe < state.rate and state.safe * THAT.under_safe
