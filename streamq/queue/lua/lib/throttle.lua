@@ -1,7 +1,8 @@
 -- throttle: what replies make of a target's pace (pace). Steps are factors, down and up: nobody knows whether a site takes
 -- one mail a minute or a thousand a second.
--- DOWN     The first refusal of a mail that went at the present pace cuts it: to the last pace that held, else by the
---          factor `cut`; without one it begins at that much of what was taken of late. It rests a moment (`rest`).
+-- DOWN     The first refusal of a mail that went at the present pace cuts it: to the last pace that held, else, and in a
+--          series, by the factor `cut`; without one it begins at that much of what was taken of late. Where much less
+--          is sent than it allows, what is sent is what was refused. It rests a moment (`rest`).
 --          Mails that left before the cut say nothing new: `mark` is to them what TCP's recovery point is (RFC 6582).
 --          At least ENOUGH outcomes, or the cool-down, lie between two cuts of one series.
 -- RUN      Nothing but refusals since the cut: no slower pace mends that. It rests twice as long each time, with single
@@ -20,16 +21,17 @@
 local throttle = {}
 local THAT = {
   enough = 10, -- outcomes that a cut is judged by
-  series = 30000000, -- µs: cuts that are closer are one series
+  series = 30000000, -- µs: cuts that are closer, or by fewer than `mails_a_probe`, are one series
   levels = 6, -- cuts of a series that are looked at together
   series_under = 0.6, -- of the pace that it began at: before, nothing is said about what slower ones change
   noise_most = 0.5, -- share of refusals; more than that is no noise
-  noise_of = 50, -- outcomes by which it is judged whether it has grown
+  noise_of = 100, -- outcomes by which it is judged whether it has grown
   under_top = 0.96, -- of the pace that was refused
   under_safe = 0.97, -- of the one that held
   climb = 1.2, climb_every = 2000000, -- below the pace that was refused: this factor, each so many µs
   step_most = 0.5, wait_least = 5000000, -- beyond it
   used = 0.6, -- of the pace: then it is what limits
+  idle = 5000000, -- µs after which it can be told that the pace is not used
   spare = 1.5, quiet = 60000000, -- over: so many times the peak, and nothing refused for so many µs
   mails_a_probe = 100, -- at least, between two steps that may meet a refusal
   run_most = 20,
@@ -42,14 +44,18 @@ function throttle.rest(state, now, us) state.till = math.max(state.hint, now + m
 
 function throttle.marked(state) state.mark = tonumber(redis.call('GET', K.lease) or '0') end
 
+-- Mails per second, of late. Workers share a route evenly: each has as much to do with it as the next one.
+function throttle.took_by_all(target, why)
+  return why.took * math.max(1, redis.call('HLEN', K.grants(route_of(target))))
+end
+
 function throttle.begin_pace(target, now, why)
   local rule = adapt()
-  local workers = math.max(1, redis.call('HLEN', K.grants(route_of(target))))
-  local took = why.took * workers
+  local took = throttle.took_by_all(target, why)
   local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, mark = 0, good = 0, bad = 0,
     since = now, count = 0,
     peak = took, top = took, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
-    wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = took, noise = 0, deaf = 0,
+    wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = math.max(took, 1), noise = 0, deaf = 0,
     began = now, told = now, class = why.class, reply = why.reply, words = why.words}
   throttle.marked(state)
   throttle.rest(state, now, state.rest)
@@ -74,29 +80,35 @@ function throttle.noise_of(state)
 end
 
 function throttle.is_noise(state, now)
-  if now >= state.deaf then state.noise, state.trial = 0, nil end
+  if state.noise ~= 0 and now >= state.deaf then -- asked anew
+    state.noise, state.trial, state.levels, state.start = 0, nil, {}, state.rate
+  end
   if state.noise <= 0 then return false end
   local all = state.good + state.bad
   if state.good == 0 then return all < THAT.enough end
   if all < THAT.noise_of then return true end
-  local usual = state.bad / all <= state.noise + 3 * math.sqrt(state.noise * (1 - state.noise) / all) + 0.01
-  if usual then -- what is long ago hides nothing new
-    state.good, state.bad, state.trial = state.good / 2, state.bad / 2, nil
+  local share = state.bad / all
+  if share > state.noise + 3 * math.sqrt(state.noise * (1 - state.noise) / all) + 0.01 then return false end
+  state.good, state.bad = state.good / 2, state.bad / 2 -- what is long ago hides nothing new
+  if state.trial then -- so it may begin anew
+    state.noise = math.min(share, THAT.noise_most)
+    state.trial, state.step, state.wait, state.next = nil, THAT.step_most, THAT.wait_least, now
   end
-  return usual
+  return true
 end
 
 -- It goes as quickly as before all those cuts: where they changed nothing, that changes nothing either.
 function throttle.try_noise(state, share, now)
   state.noise, state.deaf, state.trial, state.levels = share, now + adapt().noise, true, {}
-  state.next = now + state.wait
+  state.next, state.top, state.safe = now + state.wait, 0, 0
   set_pace(state, math.max(state.rate, state.start), now)
 end
 
 -- True where it turned out that cuts do not help.
-function throttle.cut_pace(state, now)
+function throttle.cut_pace(state, now, used)
   local rule = adapt()
-  if now - state.cut < THAT.series then
+  local goes_on = now - state.cut < THAT.series or state.good + state.bad < THAT.mails_a_probe
+  if goes_on then
     state.levels[#state.levels + 1] = {state.good, state.bad}
     if #state.levels > THAT.levels then table.remove(state.levels, 1) end
   else
@@ -113,11 +125,12 @@ function throttle.cut_pace(state, now)
     throttle.try_noise(state, noise, now)
     return true
   end
-  local held = state.safe > 0 and state.safe < state.rate and state.safe * THAT.under_safe
+  local held = not goes_on and state.safe > 0 and state.safe < state.rate and state.safe * THAT.under_safe
   if not held then state.safe = 0 end
+  if used >= 1 and used < state.rate / 2 and now - state.since > THAT.idle then state.rate = used end
   state.top = state.rate
   state.step, state.patience = rule.step, math.min(state.patience * 1.5, rule.wait_most)
-  state.next = now + THAT.climb_every
+  state.next = now + (goes_on and THAT.series or THAT.climb_every)
   set_pace(state, math.max(held or state.rate * rule.cut, rule.floor), now)
   state.wait = math.max(state.patience, THAT.mails_a_probe / state.rate * 1e6)
   return false
@@ -142,7 +155,7 @@ function throttle.slowed(target, now, why)
       throttle.rest(state, now, state.rest * 2 ^ state.run)
       throttle.marked(state)
     elseif state.bad + state.good >= THAT.enough or now - state.cut >= adapt().cool_down then
-      if not throttle.cut_pace(state, now) then throttle.rest(state, now, state.rest) end
+      if not throttle.cut_pace(state, now, throttle.took_by_all(target, why)) then throttle.rest(state, now, state.rest) end
     end
   end
   if why.hint > 0 then
