@@ -331,7 +331,7 @@ async def test_without_another_refusal_it_is_forgotten_in_an_hour(paced: Mailroo
     await sent(paced, 1, lane=OTHER)
     assert await slowed(paced) == []
     assert await pace(paced) == {}
-    event = [each for each in await paced.events() if each.kind == "site.recovered"][0]
+    event = next(each for each in await paced.events() if each.kind == "site.recovered")
     assert (event.id, event.data["site"], event.data["rate"]) == (LANE, "example.net", 8.5)
     assert await paced.released() == [lease.entry]
 
