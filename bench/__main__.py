@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import campaign, compose, mails
+from bench import campaign, compose, limits, mails
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
@@ -48,6 +48,10 @@ def main() -> int:
     one = benches.add_parser("campaign", parents=[common], help="mails for many, a worker killed in the middle")
     one.add_argument("--recipients", type=int, default=200_000, help="of all entries (200000)")
     one.add_argument("--entries", type=int, default=200, help="that name them (200)")
+    one = benches.add_parser("limits", parents=[common], help="what a limit lets through, and how much of it is used")
+    one.add_argument("--scope", choices=limits.SCOPES, action="append", help="what has the limit (each)")
+    one.add_argument("--rule", action="append", help="the limit (20/100ms, 100/s, 300/5s)")
+    one.add_argument("--workers", type=int, action="append", help="processes (1, 4, 16)")
     asked = parser.parse_args()
     record: dict[str, Any] = {
         "bench": asked.name,
@@ -77,6 +81,12 @@ def main() -> int:
         record["results"] = asdict(sent)
         good = sent.good
         shown = campaign.table(sent)
+    elif asked.name == "limits":
+        rules, workers = asked.rule or limits.RULES, asked.workers or limits.WORKERS
+        held = asyncio.run(limits.limits(asked.scope or limits.SCOPES, rules, workers))
+        record["results"] = held
+        good = held["good"]
+        shown = limits.table(held)
     else:
         record["results"] = asyncio.run(heart(asked.only, asked.rounds))
     text = json.dumps(record, indent=2, default=str)

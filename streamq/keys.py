@@ -48,7 +48,8 @@ TABLE = (
     ),
     Key("pauses", "pauses", "hash", "routes that are closed → why and until when; no field for one that is open"),
     Key("grants", "grants:<route>", "hash", "consumer → its share of the route's connections; expires when idle"),
-    Key("limits", "limits", "hash", "limits as set: `<route>|<site>` → windows"),
+    Key("limits", "limits", "hash", "limits that hold: `*`, `<route>`, `<route>|<site>` → windows, transactions"),
+    Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
     Key("clock", "clock", "string", "largest time seen, in µs; expires when idle"),
@@ -105,6 +106,9 @@ class Keys:
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
+
+    def layer(self, name: str) -> str:
+        return f"{self.prefix}limits:{name}"
 
     def leader(self, role: str) -> str:
         return f"{self.prefix}leader:{role}"

@@ -26,6 +26,7 @@ class Lease:
     entry: str
     token: int
     consumer: str
+    left: int = 0  # µs: when it got its slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Mailroom:
         assert entry in await self.read(consumer)
         found = await self.admit(entry, consumer=consumer, lane=lane)
         assert found.statuses[0][0] == "go", found
-        return Lease(entry, found.token, consumer)
+        return Lease(entry, found.token, consumer, self.now * 1000)
 
     async def parked(self, priority: str = "normal", *, lane: str = LANE, **fields: Any) -> str:
         """A new mail in its lane, for a minute if it is the first one there."""
@@ -170,7 +171,7 @@ class Mailroom:
         }
         made = usual[op] | arg
         event = kind or (f"email.{kinds[op]}" if op in kinds else "")
-        return SettleRow(op, lease.entry, lease.token, lane, lease.entry, event, tail, why(**made))
+        return SettleRow(op, lease.entry, lease.token, lane, lease.entry, event, tail, why(**made), "", lease.left)
 
     async def release(self, consumer: str = "w1", room: int = 100, bell: Sequence[str] = ()) -> Released:
         return await self.scripts.release(consumer, room, bell)
@@ -180,7 +181,7 @@ class Mailroom:
 
     async def taken(self, consumer: str = "w1", room: int = 100) -> list[tuple[Lease, Leased]]:
         found = await self.release(consumer, room)
-        return [(Lease(each.entry, found.token, consumer), each) for each in found.leases]
+        return [(Lease(each.entry, found.token, consumer, self.now * 1000), each) for each in found.leases]
 
     async def silent(self, entry: str, consumer: str, ms: int = 60_000) -> None:
         """Its lease's heartbeat stopped so long ago (real time: the server knows no other for that)."""

@@ -14,11 +14,12 @@ import typer
 from streamq.cli.app import Json, app, settings
 from streamq.cli.terminal import clip, console, emit, shown_ms
 from streamq.errors import SettingsError
+from streamq.limits.rulebook import Rulebook
 from streamq.settings.values import cut
 from streamq.smtp.hints import hint_ms
 from streamq.smtp.judge import plain_text
 from streamq.smtp.letter import Action, Scope, Stage
-from streamq.smtp.replies import Replies, Verdict, load_replies
+from streamq.smtp.replies import Replies, Verdict
 
 LONGEST_LINE = 100_000  # characters: RFC 5321, 4.5.3.1.5 has 512, and more stops nobody
 LINE = re.compile(r"([2-5]\d\d)(?:([- ])(.*))?", re.ASCII | re.DOTALL)
@@ -95,7 +96,7 @@ def reply(
         raise SettingsError('no reply: streamq reply "450 4.2.1 try later", or one a line on standard input')
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="backslashreplace")  # a log may hold anything
-    rules = load_replies(settings().replies)
+    rules = Rulebook.read(settings()).replies
     given = ((f"TEXT {at}", text) for at, text in enumerate(texts, 1)) if texts else _read(sys.stdin)
     answers = _answers(given, rules, Stage(stage), first, None if mx else site.strip())
     if json:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -41,7 +43,8 @@ def worker(
     in_hand: Annotated[int | None, typer.Option(help="mails a process holds at once", metavar="N")] = None,
     parent: Parent = None,
 ) -> None:
-    """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now."""
+    """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now.
+    SIGHUP: read limits, provider rules and reply tables again."""
     from streamq.smtp.access import check_routes
     from streamq.worker.processes import follow_parent, run_processes
 
@@ -58,7 +61,8 @@ def worker(
         )
     check_routes(known.ways)
     if processes == 1:
-        code = uvloop.run(_worker(known, child=parent is not None))
+        reread = partial(settings, relay=relay, in_hand=in_hand)
+        code = uvloop.run(_worker(known, reread, child=parent is not None))
     else:
         asked = {
             "STREAMQ_CONFIG": given.get("config"),
@@ -73,12 +77,14 @@ def worker(
         raise typer.Exit(code)
 
 
-async def _worker(known: Settings, *, child: bool) -> int:
+async def _worker(known: Settings, reread: Callable[[], Settings], *, child: bool) -> int:
     from streamq.server import redis_cli_line
     from streamq.worker import Worker
+    from streamq.worker.processes import has_terminal
 
+    in_terminal = has_terminal()
     async with url_of(known) as url:
-        one = Worker(known, url)
+        one = Worker(known, url, reread=reread)
         loop = asyncio.get_running_loop()
         asked = 0
 
@@ -92,6 +98,9 @@ async def _worker(known: Settings, *, child: bool) -> int:
         # a group: SIGTERM twice is once there, and the parent says "now" by SIGINT.
         loop.add_signal_handler(signal.SIGTERM, lambda: stop(hurry=asked > 0 and not child))
         loop.add_signal_handler(signal.SIGINT, lambda: stop(hurry=asked > 0 or child))
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: stop(hurry=False) if in_terminal and not has_terminal() else one.reload()
+        )
         streams = " ".join(f"'{{{known.queue}}}:{name}'" for name in known.priorities)
         routes = ", ".join(f"{name} {way.shown}" for name, way in known.ways.items())
         print(f"queue     {safe(redis_cli_line(url))}", flush=True)

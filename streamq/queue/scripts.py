@@ -17,6 +17,7 @@ from streamq.queue.script import Caller
 __all__ = [
     "AdmitRow",
     "Admitted",
+    "Bound",
     "ChildRow",
     "Expanded",
     "Grant",
@@ -32,6 +33,9 @@ __all__ = [
     "SettleRow",
     "Settled",
     "Sifted",
+    "Status",
+    "Turn",
+    "TurnRow",
     "why",
 ]
 
@@ -66,6 +70,7 @@ class SettleRow(NamedTuple):
     tail: bytes
     arg: bytes = b""
     way: str = ""
+    left: int = 0
 
 
 class ChildRow(NamedTuple):
@@ -106,15 +111,53 @@ class Opened:
     priorities: tuple[str, ...]
 
 
+class Bound(NamedTuple):
+    """What bounds reading, at `now_us`: the first free slot is, or was, at `opens_us`; one comes each `step_us` (0:
+    nothing bounds it), `most` are free at once."""
+
+    now_us: int
+    opens_us: int
+    step_us: int
+    most: int
+
+
+class Status(NamedTuple):
+    """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
+    slot there, which begins with how long it lasts in µs; "" where nothing limits it."""
+
+    status: str
+    notes: bytes
+    way: str
+    slot: str
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`statuses` in the order of the rows: (status, notes as JSON or b"", the route that it goes, "" for none)."""
+    """`statuses` in the order of the rows."""
 
     now_us: int
     closed_us: int
     token: int
     next_us: int
-    statuses: list[tuple[str, bytes, str]]
+    bound: Bound
+    statuses: list[Status]
+
+
+class TurnRow(NamedTuple):
+    """A leased mail that asks for a slot. See turn.lua."""
+
+    entry: str
+    token: int
+    lane: str
+    slot: str = ""
+
+
+class Turn(NamedTuple):
+    """`way` and `slot` as in `Status`, where it goes."""
+
+    status: str
+    way: str
+    slot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +176,7 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """`marks`: of sites and routes that slowed of late, the last lease that was given before: what left under it left
-    at the old pace."""
+    """`marks`: sites and routes that slowed of late, and when (µs): what got its slot before left at the old pace."""
 
     now_us: int
     next_us: int
@@ -153,11 +195,13 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once; "": it is admitted first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot`; "": it is admitted
+    first."""
 
     entry: str
     notes: bytes
     way: str = ""
+    slot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +261,18 @@ class Scripts:
     async def admit(self, consumer: str, rows: Sequence[AdmitRow], routes: str = "") -> Admitted:
         """`routes`: those that this worker knows, see admit.lua; "" for any."""
         reply = await self.caller.call("admit", (self.now, consumer, self.window_ms, routes), rows)
-        now, closed, token, coming, *flat = reply
+        now, closed, token, coming, opens, step, most, *flat = reply
+        rest = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
+        statuses = [Status(status.decode(), notes, way.decode(), slot.decode()) for status, notes, way, slot in rest]
+        bound = Bound(int(now), int(opens), int(step), int(most))
+        return Admitted(int(now), int(closed), token, int(coming), bound, statuses)
+
+    async def turn(self, consumer: str, rows: Sequence[TurnRow], routes: str = "") -> tuple[Bound, list[Turn]]:
+        """`routes` as in `admit`. No row: only what bounds reading by now."""
+        now, opens, step, most, *flat = await self.caller.call("turn", (self.now, consumer, routes), rows)
         rest = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        statuses = [(status.decode(), notes, way.decode()) for status, notes, way in rest]
-        return Admitted(int(now), int(closed), token, int(coming), statuses)
+        turns = [Turn(status.decode(), way.decode(), slot.decode()) for status, way, slot in rest]
+        return Bound(int(now), int(opens), int(step), int(most)), turns
 
     async def sift(
         self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
@@ -263,8 +315,8 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, way.decode())
-            for entry, way, notes in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            Leased(entry.decode(), notes, way.decode(), slot.decode())
+            for entry, way, notes, slot in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
 
@@ -303,6 +355,12 @@ class Scripts:
         """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
         return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
+
+    async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
+        """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and
+        whether lanes are left that `look` goes on with."""
+        changed, left = await self.caller.call("limits", (self.now, verb, layer), (rows or {}).items())
+        return changed, bool(left)
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))

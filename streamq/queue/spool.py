@@ -19,7 +19,7 @@ from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
 from streamq.queue.templates import Templates
-from streamq.settings import Settings, Window
+from streamq.settings import Settings
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
@@ -232,7 +232,7 @@ class Spool:
         found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return found.get("run_id", "")
 
-    # -- limits ----------------------------------------------------------------------------------
+    # -- settings ----------------------------------------------------------------------------------
 
     async def publish_reports(self) -> None:
         """Whether senders are told of what bounces: scripts ask before they end a mail that no worker has in hand. A
@@ -253,27 +253,6 @@ class Spool:
                 await command(self.redis, "HSET", self.keys.meta, "adapt", wanted)
             else:
                 await command(self.redis, "HDEL", self.keys.meta, "adapt")
-
-    async def publish_limits(self) -> None:
-        """What the settings' file says of sites becomes the queue's limits, for all workers: they must be the
-        same everywhere. Settings that say nothing of sites change nothing."""
-        if self.settings.sites is None:
-            return
-        limits = {f"*|{site}": windows_text(limit.rate) for site, limit in self.settings.sites.items()}
-        flat = await command(self.redis, "HGETALL", self.keys.limits)
-        if dict(zip(flat[::2], flat[1::2], strict=True)) == {n.encode(): t.encode() for n, t in limits.items()}:
-            return
-        sets = [("HSET", self.keys.limits, name, text) for name, text in limits.items()]
-        await pipelined(self.redis, [("DEL", self.keys.limits), *sets], atomic=True)
-        for name in self.priorities:  # what waited for the old limits is looked at anew
-            lanes = await command(self.redis, "ZRANGE", self.keys.due(name), 0, -1)
-            if lanes:
-                await pipelined(self.redis, [("ZADD", self.keys.due(name), "XX", 0, lane) for lane in lanes])
-
-
-def windows_text(windows: Iterable[Window]) -> str:
-    """`50:1000000,60000:3600000000`: mails and microseconds, as lib/limit.lua reads them."""
-    return ",".join(f"{window.count}:{window.window_ms * 1000}" for window in windows)
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

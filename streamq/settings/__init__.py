@@ -3,7 +3,7 @@
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.load import load_settings
 from streamq.settings.route import BEARER_MECHANISMS, RouteSettings
-from streamq.settings.settings import LimitSettings, Settings
+from streamq.settings.settings import LimitSettings, Settings, SiteSettings
 from streamq.settings.token import TokenSettings
 from streamq.settings.values import UNITS_MS, Window, duration_ms, window
 
@@ -14,6 +14,7 @@ __all__ = [
     "LimitSettings",
     "RouteSettings",
     "Settings",
+    "SiteSettings",
     "TokenSettings",
     "Window",
     "duration_ms",

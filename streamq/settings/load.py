@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError as SourceError
 
 from streamq.errors import SettingsError
+from streamq.settings.places import Path as KeyPath
+from streamq.settings.places import line_of, lines_of
 from streamq.settings.settings import Settings
 from streamq.settings.values import cut, redis_url
 
@@ -26,12 +28,12 @@ def load_settings(config: str | Path | None = None, **flags: Any) -> Settings:
     """Read all sources; `flags` that are None are absent. Raises `SettingsError`: one line that names each wrong
     setting as it was given (flag, variable, place in the file), and its value where that is no secret."""
     path = config or os.environ.get("STREAMQ_CONFIG")
-    file = _read_file(Path(path)) if path else {}
+    file, text = _read_file(Path(path)) if path else ({}, "")
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings(**{"toml_values": file, **given})
     except ValidationError as wrong:
-        raise SettingsError(_worded(wrong, path, given)) from None
+        raise SettingsError(_worded(wrong, path, given, lines_of(text))) from None
     except SourceError as wrong:  # a variable whose value should be JSON; the text names the field
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(wrong)), "?")
         raise SettingsError(f"STREAMQ_{field.upper()}: not JSON") from None
@@ -44,24 +46,30 @@ def load_settings(config: str | Path | None = None, **flags: Any) -> Settings:
     return settings
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
+def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
+    """What it says, and its text."""
     try:
-        found = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        found = tomllib.loads(text)
     except OSError as wrong:
         raise SettingsError(f"{path}: {wrong.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise SettingsError(f"{path}: {wrong}") from None
     if "toml_values" in found:  # our own word for the file, see `settings_customise_sources`
         raise SettingsError(f"{path}: toml_values: no such setting")
-    return found
+    return found, text
 
 
-def _worded(wrong: ValidationError, path: str | Path | None, given: Mapping[str, Any]) -> str:
-    """One part per mistake: where, what, which value."""
+def _worded(
+    wrong: ValidationError, path: str | Path | None, given: Mapping[str, Any], lines: Mapping[KeyPath, int]
+) -> str:
+    """One part per mistake: where, what, which value; of the file the line, too."""
     parts = []
     for error in wrong.errors(include_url=False):
+        place = _place(error["loc"], path, given)
         text = error["msg"].removeprefix("Value error, ").replace("Extra inputs are not permitted", "no such setting")
-        parts.append(": ".join(filter(None, (_place(error["loc"], path, given), text + _value(error)))))
+        line = line_of(lines, error["loc"]) if place.startswith(f"{path}: ") else 0
+        parts.append(": ".join(filter(None, (place, text + _value(error)))) + (f" (line {line})" if line else ""))
     return "; ".join(parts)
 
 

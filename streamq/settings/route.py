@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from streamq.settings.token import TokenSettings
-from streamq.settings.values import Addresses, ByPriority, Duration, Names, Pins, RelayUrl, cut
+from streamq.settings.values import Addresses, ByPriority, Duration, Names, Pins, RelayUrl, Windows, cut
 
 __all__ = ["BEARER_MECHANISMS", "PASSWORD_MECHANISMS", "RouteSettings"]
 
@@ -31,7 +31,7 @@ class RouteSettings(BaseModel):
     ours, by priority (`*`: each that is not named), None: URGENT_MS for the most urgent one. Files are read when a
     courier is made (`streamq.smtp.access`), so that who only looks at a queue needs none of them. `weight` is its
     share of the mails that nothing sends elsewhere, 0: only where the others are closed; a `reserved` one gets only
-    what names it. `connections` are over all workers.
+    what names it. `connections` and `rate` (every window holds at once) are over all workers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +39,7 @@ class RouteSettings(BaseModel):
     weight: int = Field(1, ge=0, le=10_000)
     reserved: bool = False
     connections: int = Field(20, ge=1, le=1000)
+    rate: Windows = ()
     mails_per_connection: int = Field(100, ge=1)
     pipelining: Literal["off", "transaction", "overlap"] = "transaction"
     chunking: bool = False

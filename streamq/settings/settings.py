@@ -26,7 +26,7 @@ from streamq.settings.values import (
     duration_ms,
 )
 
-__all__ = ["LimitSettings", "Settings"]
+__all__ = ["LimitSettings", "Settings", "SiteSettings"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SITE = re.compile(r"[^A-Z\s|]{1,255}")
@@ -36,10 +36,18 @@ TAKEN = frozenset(key.shape.partition(":")[0] for key in TABLE if not key.shape.
 
 
 class LimitSettings(BaseModel):
-    """Limits of the queue, of a site. Every window holds at once."""
+    """Limits of the queue. Every window holds at once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rate: Windows = ()
+
+
+class SiteSettings(LimitSettings):
+    """Limits of a site. What is not set here comes of where it is set less specifically; an empty rate, and 0
+    `connections`, are no limit. Through a relay `connections` are transactions at once, over all workers; mails per
+    connection are a matter of the route: the relay's connections are not the site's."""
+
+    connections: int | None = Field(None, ge=0, le=100_000)
 
 
 class Settings(BaseSettings):
@@ -77,7 +85,10 @@ class Settings(BaseSettings):
     routes: dict[str, RouteSettings] = Field(default_factory=dict)
     groups: dict[str, Names] = Field(default_factory=dict)
     choice: tuple[ChoiceSettings, ...] = ()
-    sites: dict[str, LimitSettings] | None = None
+    limits: LimitSettings = LimitSettings()
+    sites: dict[str, SiteSettings] | None = None
+    providers: Literal["off", "relays", "all"] | None = None
+    provider_rules: str | None = None
     adapt: AdaptSettings = AdaptSettings()
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -38,14 +38,23 @@ from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
 from streamq.smtp.transaction import Mark, Transaction
 
-__all__ = ["Courier", "Done", "Mark", "RouteState"]
+__all__ = ["Again", "Courier", "Done", "Mark", "RouteState"]
 
 Done = Callable[[Letter, Report], None]
+Again = Callable[[Letter], Awaitable[bool]]
 
 LETTERS_PER_LINE = 4
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 # About this mail's own time, or ours: nothing is known of the route
 SAYS_NOTHING = frozenset({"interrupted", "slow"})
+
+
+async def _is_fresh(letter: Letter) -> bool:
+    return True
+
+
+def _is_late(letter: Letter) -> bool:
+    return letter.fresh_until < asyncio.get_running_loop().time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,9 @@ class Courier:
     """One route. `run` works until `stop` or `close`; it raises only what `done`, `mark`, `on_state` raise.
 
     `mark(connection number, letter)` is awaited before the first byte of the body (and after the 354, where there
-    is one): False ends the transaction with ABANDON. `priorities` are the names of letters' priorities, from 0 on.
-    `rand` gives numbers in [0, 1).
+    is one): False ends the transaction with ABANDON. `again(letter)` is awaited before a MAIL that is later than
+    `fresh_until`: False takes the letter from the courier. `priorities` are the names of letters' priorities, from 0
+    on. `rand` gives numbers in [0, 1).
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class Courier:
         done: Done,
         mark: Mark | None = None,
         *,
+        again: Again = _is_fresh,
         rules: Replies | None = None,
         on_state: Callable[[RouteState], None] | None = None,
         priorities: Sequence[str] = ("high", "normal", "low"),
@@ -91,6 +102,7 @@ class Courier:
         self._outbox = outbox
         self._done = done
         self._mark = mark
+        self._again = again
         self._rules = rules or default_replies()
         self._on_state = on_state
         self._limits = route.transaction_seconds(priorities)
@@ -118,6 +130,10 @@ class Courier:
     def connections(self) -> int:
         """Open now, those being opened included."""
         return len(self._lines)
+
+    def know(self, rules: Replies) -> None:
+        """What replies mean from now on. Connections that are open keep theirs."""
+        self._rules = rules
 
     @property
     def up(self) -> bool:
@@ -250,6 +266,12 @@ class Courier:
                     if not await self._rest(link):
                         break
                     continue
+                if (
+                    letter is not transaction.ahead
+                    and _is_late(letter)
+                    and not await self._ask_again(letter, transaction)
+                ):
+                    continue
                 report: Report | None = None
                 try:
                     report = await transaction.run(letter)
@@ -267,6 +289,14 @@ class Courier:
                 self._done(left, transaction.turned_back())
         self._outbox.pass_on()
 
+    async def _ask_again(self, letter: Letter, transaction: Transaction) -> bool:
+        """It waited here for longer than its slot lasts. False: it is no longer ours."""
+        try:
+            return await self._again(letter)
+        except BaseException:
+            self._done(letter, transaction.turned_back())
+            raise
+
     def _goes_on(self, link: Connection, epoch: int) -> bool:
         """One more mail over this connection."""
         at_work = self._fit(link) and epoch == self._epoch and not self._stopping.is_set()
@@ -275,7 +305,7 @@ class Courier:
     def _take_ahead(self, link: Connection, epoch: int, fits: Callable[[Letter], bool]) -> Letter | None:
         """The next letter, to be sent behind the body of the last; nothing goes behind a connection's last mail."""
         first = self._outbox.first
-        if first is None or not self._goes_on(link, epoch) or not fits(first):
+        if first is None or not self._goes_on(link, epoch) or not fits(first) or _is_late(first):
             return None
         return self._outbox.get_nowait()
 

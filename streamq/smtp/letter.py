@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from streamq.mail.dsn import Dsn
 
@@ -56,7 +57,8 @@ class Letter:
 
     `content` is a whole RFC 5322 message: every line ends with CRLF, the last one too; no bare CR or LF; not
     dot-stuffed. `envelope_from` is "" for the null sender; addresses carry A-label domains. `patience` is how often
-    this mail was under way before and not sent: its time limit doubles with each.
+    this mail was under way before and not sent: its time limit doubles with each. `fresh_until`: loop time; a MAIL that
+    would go out later asks again first (`Again` of the courier).
     """
 
     envelope_from: str
@@ -69,6 +71,7 @@ class Letter:
     dsn: Dsn | None = None
     require_tls: bool = False  # RFC 8689
     patience: int = 0
+    fresh_until: float = inf
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Letters that wait in this process for a connection.
 
-By priority (0 first), then by order of arrival. The courier's connections take from here; a connection that
-has nothing to do enlists a future, and the last one that enlisted is woken first, so that in quiet times the
-others grow old and close.
+By priority (0 first), of one priority those first whose slot runs out, then by order of arrival. The courier's
+connections take from here; a connection that has nothing to do enlists a future, and the last one that enlisted is
+woken first, so that in quiet times the others grow old and close.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from itertools import count
+from math import inf
 
 from streamq.smtp.letter import Letter
 
@@ -28,7 +29,7 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Letter]] = []
+        self._heap: list[tuple[int, bool, int, Letter]] = []
         self._arrivals = count()
         self._resting: list[asyncio.Future[None]] = []
         self._short_of_hands: Callable[[], object] | None = None
@@ -45,17 +46,17 @@ class Outbox:
     def put(self, letter: Letter) -> None:
         if self._closed:
             raise OutboxClosed
-        heapq.heappush(self._heap, (letter.priority, next(self._arrivals), letter))
+        heapq.heappush(self._heap, (letter.priority, letter.fresh_until == inf, next(self._arrivals), letter))
         if not self._wake_one() and self._short_of_hands is not None:
             self._short_of_hands()
 
     @property
     def first(self) -> Letter | None:
         """What `get_nowait` would give."""
-        return self._heap[0][2] if self._heap else None
+        return self._heap[0][3] if self._heap else None
 
     def get_nowait(self) -> Letter | None:
-        return heapq.heappop(self._heap)[2] if self._heap else None
+        return heapq.heappop(self._heap)[3] if self._heap else None
 
     async def get(self) -> Letter:
         while (letter := self.get_nowait()) is None:
@@ -75,18 +76,13 @@ class Outbox:
 
     def drain(self) -> list[Letter]:
         """All that nobody took, the most urgent first."""
-        letters = [letter for _, _, letter in sorted(self._heap)]
+        letters = [letter for *_, letter in sorted(self._heap)]
         self._heap.clear()
         return letters
 
-    def withdraw(self, fits: Callable[[Letter], bool]) -> list[Letter]:
-        """Those that `fits` and nobody took, the most urgent first; the others stay as they are."""
-        found = sorted(each for each in self._heap if fits(each[2]))
-        if found:
-            taken = {arrival for _, arrival, _ in found}
-            self._heap = [each for each in self._heap if each[1] not in taken]
-            heapq.heapify(self._heap)
-        return [letter for _, _, letter in found]
+    def waiting(self) -> list[Letter]:
+        """All that nobody took, in no order."""
+        return [letter for *_, letter in self._heap]
 
     def close(self) -> None:
         self._closed = True

@@ -15,7 +15,7 @@ __all__ = ["most_ways"]
 MOST_WAYS = 20_000  # from one place of the text
 MOST_REPEATS = 100
 ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|[^\\()|]", re.DOTALL)
-REPEAT = re.compile(r"([*+?]|\{\d*,?\d*\})([?+]?)")
+REPEAT = re.compile(r"([*+?]|\{(?!\})\d*,?\d*\})([?+]?)")  # {} is no repeat
 GROUP = re.compile(r"\(\?(?:[:=!]|<[=!]|P<\w+>)")
 
 

@@ -113,11 +113,12 @@ def default_replies() -> Replies:
     return Replies(_own_entries())
 
 
-def load_replies(path: str | Path | None) -> Replies:
-    """A user's own table, asked first, and the package's behind it; without a path the latter alone. Raises
-    `SettingsError` that names the file, the entry, the key and the value."""
+def load_replies(path: str | Path | None, more: Iterable[Entry] = ()) -> Replies:
+    """A user's own table, asked first; `more` entries; and the package's behind them. Without a path the latter alone.
+    Raises `SettingsError` that names the file, the entry, the key and the value."""
+    more = tuple(more)
     if path is None:
-        return default_replies()
+        return Replies((*more, *_own_entries())) if more else default_replies()
     try:
         with Path(path).open("rb") as file:
             raw = file.read(LARGEST_TABLE + 1)
@@ -128,4 +129,4 @@ def load_replies(path: str | Path | None) -> Replies:
         raise SettingsError(f"replies: {path}: {wrong.strerror}") from None
     except UnicodeDecodeError as wrong:
         raise SettingsError(f"{path}: not UTF-8: {wrong.reason}") from None
-    return Replies((*read_entries(text, str(path), sourced=False), *_own_entries()))
+    return Replies((*read_entries(text, str(path), sourced=False), *more, *_own_entries()))

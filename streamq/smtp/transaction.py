@@ -142,7 +142,8 @@ class Transaction:
 
     def _goes_at_once(self, letter: Letter) -> bool:
         """One piece, since a body for a refused recipient is written in vain; no RSET before it."""
-        return len(letter.content) <= PIECE and not self.link.dirty and self._unhurried(letter)
+        small = len(letter.content) <= PIECE and not self.link.dirty and self._unhurried(letter)
+        return small and letter.fresh_until == FOREVER  # nor the time that the mark takes before MAIL
 
     # -- the envelope ----------------------------------------------------------------------------------------
 

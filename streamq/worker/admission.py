@@ -11,7 +11,7 @@ import orjson
 
 from streamq.mail import Mail
 from streamq.queue.reports import Reports
-from streamq.queue.scripts import BATCH, AdmitRow, Leased, SettleRow
+from streamq.queue.scripts import BATCH, AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.outbox import Outbox
 from streamq.worker.expander import Expander, Expansion
@@ -19,11 +19,13 @@ from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, ending
+from streamq.worker.turns import Turns
 
 __all__ = ["Admission", "ways_of"]
 
 PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
+GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 
@@ -47,6 +49,7 @@ class Admission:
         outboxes: Mapping[str, Outbox],
         expander: Expander,
         next_due: Callable[[int, int], None],
+        turns: Turns,
         listed: Callable[[], str] = str,
     ) -> None:
         self.spool = spool
@@ -57,6 +60,7 @@ class Admission:
         self.outboxes = outboxes
         self.expander = expander
         self.next_due = next_due
+        self.turns = turns
         self.listed = listed
         self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
@@ -92,16 +96,16 @@ class Admission:
         judged = [self.intake.judge(entry) if entry.entry in whole else self._look(entry, now) for entry in entries]
         rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
-        admitted = await self.link.call(lambda: self.spool.scripts.admit(self.consumer, rows, self.listed()))
+        admitted, asked_at = await self.link.call(lambda: self._ask(rows))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
         ended: list[tuple[SettleRow, int]] = []
-        for entry, claim, (row, mail), (status, notes, way) in zip(
+        for entry, claim, (row, mail), (status, notes, way, slot) in zip(
             entries, claims, judged, admitted.statuses, strict=True
         ):
-            if status == "go":
+            if status in GOING:
                 self._closed.pop(row.lane, None)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
@@ -109,7 +113,7 @@ class Admission:
                     weight = sum(map(len, entry.fields.values()))
                     self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail, weight=weight))
                 elif mail is not None:
-                    self.deliver(row, mail, admitted.token, notes, way)
+                    self.deliver(row, mail, admitted.token, notes, way, slot, asked_at)
                 else:
                     again.append(entry)
                 continue
@@ -129,6 +133,13 @@ class Admission:
         if again:
             parked += await self._admit(again)
         return parked
+
+    async def _ask(self, rows: Sequence[AdmitRow]) -> tuple[Admitted, float]:
+        """What the script says, and the loop time from which its slots run."""
+        asked_at = asyncio.get_running_loop().time()
+        admitted = await self.spool.scripts.admit(self.consumer, rows, self.listed())
+        self.turns.gate.hear(admitted.bound)
+        return admitted, asked_at
 
     def _ended(self, row: AdmitRow, mail: Mail | None, status: str, token: int, notes: bytes) -> SettleRow:
         """A mail that is leased only to end, and its sender to be told."""
@@ -150,8 +161,20 @@ class Admission:
                 self._closed.clear()
         return self.intake.judge(entry)
 
-    def deliver(self, row: AdmitRow, mail: Mail, token: int, notes: bytes, way: str, *, unhashed: bool = False) -> None:
-        """Into the outbox of the route that gave it a slot. `unhashed`: it may have been parked unlooked-at."""
+    def deliver(
+        self,
+        row: AdmitRow,
+        mail: Mail,
+        token: int,
+        notes: bytes,
+        way: str,
+        slot: str,
+        since: float,
+        *,
+        unhashed: bool = False,
+    ) -> None:
+        """Into the outbox of the route that gave it a slot; without a route it waits for one. `since`: loop time from
+        which the slot runs. `unhashed`: it may have been parked unlooked-at."""
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         stays = known.get("stays")
         bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
@@ -176,19 +199,23 @@ class Admission:
             notes=known,
             unhashed=unhashed,
         )
+        delivery.hold_slot(slot, since)
         self.hand.add(delivery)
-        self.outboxes[way].put(delivery)
+        if way:
+            self.outboxes[way].put(delivery)
+        else:
+            self.turns.wait(delivery)
 
-    async def take_back(self, leases: Sequence[Leased], token: int) -> None:
+    async def take_back(self, leases: Sequence[Leased], token: int, since: float = 0.0) -> None:
         """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
-        one, or where the settings send it elsewhere by now, it is admitted."""
+        one, or where the settings send it elsewhere by now, it is admitted. `since`: loop time from which slots run."""
         for start in range(0, len(leases), PAGE):
             if not await self.hand.lighter():
                 self._leave(lease.entry for lease in leases[start:])
                 return
-            await self._take_page(leases[start : start + PAGE], token)
+            await self._take_page(leases[start : start + PAGE], token, since)
 
-    async def _take_page(self, leases: Sequence[Leased], token: int) -> None:
+    async def _take_page(self, leases: Sequence[Leased], token: int, since: float) -> None:
         found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
         unslotted: list[Entry] = []
         for lease, entry in zip(leases, found, strict=True):
@@ -197,7 +224,7 @@ class Admission:
                 continue
             row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
             if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
-                self.deliver(row, mail, token, lease.notes, lease.way, unhashed=True)
+                self.deliver(row, mail, token, lease.notes, lease.way, lease.slot, since, unhashed=True)
             else:
                 unslotted.append(entry)
         if unslotted:

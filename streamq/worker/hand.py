@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol
 
 from streamq.mail import Mail
@@ -27,7 +28,8 @@ class Held(Protocol):
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery(Letter):
     """A letter with its lease. `way` is the route that it goes, one of its lane's; `mark` is what the mark before the
-    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet."""
+    dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet. `slot`: the mark of
+    the slot that it has, "" where nothing limits it."""
 
     entry: str
     token: int
@@ -40,6 +42,17 @@ class Delivery(Letter):
     mark: str = ""
     lost: bool = False
     unhashed: bool = False
+    slot: str = ""
+
+    def hold_slot(self, slot: str, since: float) -> None:
+        """A slot whose time began at `since` (loop time), or earlier by the server's clock."""
+        self.slot = slot
+        self.fresh_until = since + int(slot.partition(" ")[0]) / 1e6 if slot else inf
+
+    @property
+    def left_us(self) -> int:
+        """When it got its slot, by the server's clock; 0 where nothing limits it."""
+        return int(self.slot.split(" ", 2)[1]) if self.slot else 0
 
     @property
     def weight(self) -> int:

@@ -13,6 +13,7 @@ from streamq.mail import able
 from streamq.mail.template import split_name
 from streamq.queue.connection import command
 from streamq.queue.letters import trim_dead
+from streamq.queue.limits import look_anew
 from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import Leased, SettleRow, why
 from streamq.queue.spool import Spool
@@ -201,8 +202,10 @@ class Keeper:
         return need.removeprefix(ROUTE) in self.intake.ways.names if need.startswith(ROUTE) else able(need)
 
     async def _trim(self) -> bool:
-        """Consumers that are gone; dead letters that are too old or too many bytes: True where more have to go."""
+        """What others left half done; consumers that are gone; dead letters that are too old or too many bytes: True
+        where more have to go."""
         await self.link.call(self.spool.publish_reports)
+        await self.link.call(look_anew, self.spool)
         await self.link.call(lambda: self.spool.scripts.reap(max(60_000, self.lease_ms * 3)))
         gone, more = await self.link.call(
             trim_dead, self.spool, self.settings.dead_age, self.settings.dead_bytes, TRIM_STEPS

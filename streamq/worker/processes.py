@@ -1,4 +1,8 @@
-"""Several worker processes under one parent, which starts one again that died and passes signals on."""
+"""Several worker processes under one parent, which starts one again that died and passes signals on.
+
+SIGHUP means "read your files again", but for one case: who was started in a terminal and finds it gone was hung up on,
+and ends in order.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import os
 import signal
 import sys
 
-__all__ = ["follow_parent", "run_processes"]
+__all__ = ["follow_parent", "has_terminal", "run_processes"]
 
 PR_SET_PDEATHSIG = 1
 CALM_SECONDS = 10.0  # a process that lived for so long had no trouble starting
@@ -24,6 +28,11 @@ def follow_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it was gone before we asked
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def has_terminal() -> bool:
+    """Whether people started it and are there still: standard input is a terminal that nobody has closed."""
+    return os.isatty(0)
 
 
 def run_processes(arguments: list[str], environment: dict[str, str], many: int) -> int:
@@ -41,11 +50,13 @@ class _Parent:
         self.stopping = asyncio.Event()
         self.running: set[asyncio.subprocess.Process] = set()
         self.born = 0
+        self.in_terminal = has_terminal()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         codes = await asyncio.gather(*(self._keep() for _ in range(self.many)))
         return max(codes)
 
@@ -56,6 +67,14 @@ class _Parent:
         for process in self.running:
             if process.returncode is None:
                 process.send_signal(number)
+
+    def _reload(self) -> None:
+        if self.in_terminal and not has_terminal():
+            return self._stop()
+        for process in self.running:
+            if process.returncode is None:
+                process.send_signal(signal.SIGHUP)
+        return None
 
     async def _keep(self) -> int:
         """One of the processes, and its successors."""
@@ -83,7 +102,13 @@ class _Parent:
     async def _one(self) -> int:
         try:
             # A session of its own: Ctrl-C reaches the parent alone, which then says SIGTERM once.
-            process = await asyncio.create_subprocess_exec(*self.command, env=self.environment, start_new_session=True)
+            # One that has only begun reads its files anyway: until it listens to SIGHUP, it must not die of it.
+            process = await asyncio.create_subprocess_exec(
+                *self.command,
+                env=self.environment,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+            )
         except OSError as wrong:  # no process, no memory: for a while
             log.error("no worker could be started: %s", wrong)
             return 1

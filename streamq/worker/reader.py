@@ -12,10 +12,12 @@ from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.link import AWAY, Link
 from streamq.worker.sifter import Sifter
+from streamq.worker.turns import Turns
 
 __all__ = ["Reader", "Shares"]
 
 BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that it lives
+LIMITED_MS = 100  # while something is in the hand that may have to wait for a slot
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
@@ -32,8 +34,9 @@ class Shares:
         self._backlog = dict.fromkeys(self.priorities, False)
         self._saved = dict.fromkeys(self.priorities[1:], 0.0)
 
-    def split(self, room: int) -> list[tuple[str, int]]:
-        """(priority, how many), highest first; their sum is `room`, which is at least 1."""
+    def split(self, room: int, *, probing: bool = False) -> list[tuple[str, int]]:
+        """(priority, how many), highest first; their sum is `room`, which is at least 1. `probing`: one more of each
+        that is more urgent than what is known to wait."""
         shares = dict.fromkeys(self.priorities, 0)
         left = room
         for name in self._saved:
@@ -42,10 +45,16 @@ class Shares:
             shares[name] = min(int(self._saved[name] + ROUNDING), left)
             self._saved[name] -= shares[name]
             left -= shares[name]
-        if not self._backlog[self.priorities[0]]:  # something may have come that is urgent
+        if not self._backlog[self.priorities[0]] and not probing:  # something may have come that is urgent
             shares[self.priorities[0]] = min(left, max(1, int(room * LEAST)))
             left -= shares[self.priorities[0]]
-        shares[next((name for name in self.priorities if self._backlog[name]), self.priorities[0])] += left
+        holder = next((at for at, name in enumerate(self.priorities) if self._backlog[name]), len(self.priorities) - 1)
+        if probing:
+            for name in self.priorities[:holder]:
+                shares[name] = max(1, shares[name])
+            shares[self.priorities[holder]] += left
+        else:
+            shares[next((name for name in self.priorities if self._backlog[name]), self.priorities[0])] += left
         return [(name, many) for name, many in shares.items() if many > 0]
 
     def used(self, asked: Sequence[tuple[str, int]], got: dict[str, int]) -> None:
@@ -62,6 +71,7 @@ class Reader:
         hand: Hand,
         consumer: str,
         admission: Admission,
+        turns: Turns,
         sifter: Sifter,
         rang: Callable[[list[str]], None],
     ) -> None:
@@ -70,6 +80,8 @@ class Reader:
         self.hand = hand
         self.consumer = consumer
         self.admission = admission
+        self.turns = turns
+        self.gate = turns.gate
         self.sifter = sifter
         self.rang = rang
         self.stopping = False
@@ -78,26 +90,49 @@ class Reader:
         self._mean = 4096.0
         self._waiting_mean = 0.0
         self._ask_at = 0.0
+        self._overtaken = 0.0  # how often, in tenths, what waits for a slot was overtaken
 
     async def run(self) -> None:
         shares = Shares(self.spool.priorities)
         await self.link.call(self.spool.touch, self.consumer)
         while not self.stopping:
-            if not self.hand.room:
+            if not self.hand.room and not self.turns:
                 await self.hand.changed()
-                continue
-            if await self._closed():
-                continue
-            mean = await self._mean_bytes()
-            room = max(1, min(self.hand.room, int(READ_BYTES / mean)))
-            asked = shares.split(room)
-            entries, parked = await self._read(asked, mean)
-            got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
-            shares.used(asked, got + parked)
-            if entries:
-                await self._admit(entries)
-            elif not parked and not self.stopping:  # it looks at all of them, and returns at once if there is any
-                await self._wait(max(1, room // len(self.spool.priorities)))
+            elif not await self._closed() and await self._open():
+                await self._once(shares)
+
+    async def _once(self, shares: Shares) -> None:
+        """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a
+        slot only what is more urgent is read, and goes first, nine times out of ten."""
+        mean = await self._mean_bytes()
+        room = min(self.gate.free(), self.hand.room, max(1, int(READ_BYTES / mean)))
+        if self.turns:
+            self._overtaken += LEAST
+            if self._overtaken >= 1:
+                self._overtaken = 0.0
+                await self.turns.serve(1)
+        if self.turns:
+            asked = [(name, room) for name in self.spool.priorities[: self.turns.urgency] if room]
+        else:
+            asked = shares.split(max(1, room), probing=self.gate.limited)
+        entries, parked = await self._read(asked, mean)
+        got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
+        shares.used(asked, got + parked)
+        if entries:
+            await self._admit(entries)
+        if self.turns:
+            await self.turns.serve(self.gate.free())
+        elif not entries and not parked and not self.stopping:  # looks at all, and returns at once if there is any
+            await self._wait(max(1, room // len(self.spool.priorities)))
+
+    async def _open(self) -> bool:
+        """False: the queue's own limit, or the only route's, lets nothing go yet."""
+        if self.gate.free():
+            return True
+        self.reopened.clear()
+        if not await self.gate.opened(self.reopened):
+            await self.turns.look()
+        return False
 
     async def _read(self, asked: Sequence[tuple[str, int]], mean: float) -> tuple[list[Entry], Counter[str]]:
         """What came, and how many of each priority went to their lanes unseen."""
@@ -113,7 +148,8 @@ class Reader:
     async def _wait(self, many: int) -> None:
         self._blocked = True
         try:
-            reading = await self.link.call(lambda: self.spool.wait(self.consumer, many, BLOCK_MS))
+            block_ms = LIMITED_MS if self.gate.limited and len(self.hand) else BLOCK_MS
+            reading = await self.link.call(lambda: self.spool.wait(self.consumer, many, block_ms))
         finally:
             self._blocked = False
         if reading.bell:

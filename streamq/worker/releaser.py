@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from streamq.queue.scripts import Released
 from streamq.queue.spool import Spool
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
@@ -88,13 +89,19 @@ class Releaser:
         assert self.admission is not None
         bell, self._bell = self._bell, []
         room = self.hand.room
-        released = await self.link.call(lambda: self.spool.scripts.release(self.consumer, room, bell, self.listed()))
+        released, asked_at = await self.link.call(lambda: self._ask(room, bell))
         if released.leases:
             new = self.hand.claim((lease.entry for lease in released.leases), released.token)
-            await self.admission.take_back([lease for lease in released.leases if lease.entry in new], released.token)
+            fresh = [lease for lease in released.leases if lease.entry in new]
+            await self.admission.take_back(fresh, released.token, asked_at)
         if not released.left:
             self.next_due(released.next_us, released.now_us)
         elif self.hand.room:  # one script takes a hundred
             self.now()
             return False
         return released.left
+
+    async def _ask(self, room: int, bell: list[str]) -> tuple[Released, float]:
+        """What the script says, and the loop time from which its slots run."""
+        asked_at = asyncio.get_running_loop().time()
+        return await self.spool.scripts.release(self.consumer, room, bell, self.listed()), asked_at

@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from streamq.errors import SettingsError
@@ -20,21 +20,24 @@ from streamq.settings import Settings
 from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Courier, Mark
 from streamq.smtp.outbox import Outbox
-from streamq.smtp.replies import load_replies
+from streamq.smtp.replies import Replies
 from streamq.worker.admission import Admission
 from streamq.worker.allowances import Allowances
 from streamq.worker.expander import Expander
+from streamq.worker.gate import Gate
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Intake
 from streamq.worker.keeper import Keeper
 from streamq.worker.link import AWAY, Link
 from streamq.worker.marker import Marker
 from streamq.worker.outcome import Outcomes
+from streamq.worker.publisher import Publisher
 from streamq.worker.reader import Reader
 from streamq.worker.recall import Recall
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
 from streamq.worker.sifter import Sifter
+from streamq.worker.turns import Turns
 from streamq.worker.ways import Ways
 
 __all__ = ["Worker", "consumer_name"]
@@ -55,7 +58,14 @@ class Worker:
     route, with a wrong reply table, or where a file that a route names is missing or wrong; redis-py's errors where
     the server cannot be reached at the start."""
 
-    def __init__(self, settings: Settings, url: str, *, chance: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        *,
+        chance: random.Random | None = None,
+        reread: Callable[[], Settings] | None = None,
+    ) -> None:
         if not settings.ways:
             raise SettingsError(
                 "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port (to try: `streamq sink` is a mail "
@@ -64,7 +74,7 @@ class Worker:
         check_routes(settings.ways)
         self.settings = settings
         self.url = url
-        self.rules = load_replies(settings.replies)
+        self.publisher = Publisher(settings, reread)
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
         self.ready = asyncio.Event()
@@ -75,7 +85,7 @@ class Worker:
     async def run(self) -> None:
         self.spool = await Spool.connect(self.settings, self.url, self.consumer)
         try:
-            await self.spool.publish_limits()
+            await self.publisher.publish(self.spool)
             await self.spool.publish_reports()
             await self.spool.publish_adapt()
             self._run_id = await self.spool.run_id()
@@ -89,13 +99,18 @@ class Worker:
         if now:
             self._now.set()
 
+    def reload(self) -> None:
+        """Read the settings' files again: limits, provider rules, what replies mean."""
+        self.publisher.reload()
+
     @property
     def settled(self) -> dict[str, int]:
         """How many attempts ended how, since the start."""
         return self.settler.settled
 
     def _build(self) -> None:
-        ways = self.settings.ways
+        ways = self.publisher.book.routes()
+        self.publisher.known = self._know
         self.hand = Hand(self.settings.in_hand)
         self.link = Link(self._recover)
         self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
@@ -105,6 +120,17 @@ class Worker:
         outcomes = Outcomes(self.settings, self.chance)
         self.allowances = Allowances(self.spool, self.link, self.consumer, self._reopened, self._hand_back)
         listed = self.allowances.listed
+        self.gate = Gate()
+        self.turns = Turns(
+            self.spool,
+            self.link,
+            self.hand,
+            self.consumer,
+            self.gate,
+            self.outboxes,
+            lambda delivery: self.settler.put(outcomes.handed_back(delivery), delivery),
+            listed,
+        )
         self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer, listed)
         self.expander = Expander(self.spool, self.link, self.hand, self.consumer)
         self.admission = Admission(
@@ -116,6 +142,7 @@ class Worker:
             self.outboxes,
             self.expander,
             self.releaser.next_due,
+            self.turns,
             listed,
         )
         self.releaser.admission = self.admission
@@ -130,12 +157,12 @@ class Worker:
             lambda: self.reader.reopened.set(),
             self.allowances.alone,
             self.allowances.broken,
-            Recall(self.outboxes, self._back),
+            Recall(self.outboxes),
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
         self.reader = Reader(
-            self.spool, self.link, self.hand, self.consumer, self.admission, sifter, self.releaser.rang
+            self.spool, self.link, self.hand, self.consumer, self.admission, self.turns, sifter, self.releaser.rang
         )
         self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
         self.keeper = Keeper(
@@ -156,7 +183,8 @@ class Worker:
                 self.outboxes[name],
                 self.settler.done,
                 self._marks(name),
-                rules=self.rules,
+                again=self.turns.again,
+                rules=self.publisher.book.replies,
                 priorities=self.spool.priorities,
                 on_state=self.allowances.state,
                 short=self.allowances.short,
@@ -164,6 +192,10 @@ class Worker:
             for name, way in ways.items()
         ]
         self.allowances.couriers = {courier.name: courier for courier in self.couriers}
+
+    def _know(self, replies: Replies) -> None:
+        for courier in self.couriers:
+            courier.know(replies)
 
     def _marks(self, route: str) -> Mark:
         return lambda connection, letter: self.marker.mark(f"{route}.{connection}", letter)
@@ -178,9 +210,11 @@ class Worker:
         roles: dict[str, Coroutine[object, object, None]] = {
             "settler": self.settler.run(),
             "marker": self.marker.run(),
+            "turns": self.turns.run(),
             "expander": self.expander.run(),
             "heartbeat": self.keeper.beat(),
             "adopter": self._adopt(),
+            "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
         }
@@ -254,6 +288,8 @@ class Worker:
         await self.spool.scripts.reap(2**53, self.consumer)
 
     def _hand_back(self, route: str | None = None) -> None:
+        for delivery in self.turns.drain() if route is None else []:
+            self.settler.put(self.outcomes.handed_back(delivery), delivery)
         for name in self.outboxes if route is None else [route]:
             for letter in self.outboxes[name].drain():
                 assert isinstance(letter, Delivery)
@@ -269,6 +305,7 @@ class Worker:
         await self.spool.publish_reports()
         await self.spool.publish_adapt()
         if run_id != self._run_id:
+            await self.publisher.publish(self.spool)
             again = await self.settler.replay()
             if again:
                 log.warning("the server had lost %d settled mails: settled again", again)

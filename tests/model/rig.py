@@ -21,8 +21,9 @@ from predictions import End
 from streamq.keys import GROUP
 from streamq.queue.check import CheckReport, Wrong, check
 from streamq.queue.connection import Part, command, connect, pipelined
+from streamq.queue.limits import windows_text
 from streamq.queue.scripts import AdmitRow, MarkRow, SettleRow, why
-from streamq.queue.spool import Spool, windows_text
+from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
 
 __all__ = ["IDS", "Rig", "settle_row"]
@@ -126,7 +127,7 @@ class Rig:
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
         reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
-        for entry, (said, notes, _) in zip(entries, reply.statuses, strict=True):
+        for entry, (said, notes, *_) in zip(entries, reply.statuses, strict=True):
             if said == "go":
                 assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
                 worker.take(entry, reply.token, ready=True)

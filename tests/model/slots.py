@@ -1,6 +1,6 @@
 """Slots of the model: DESIGN 5's strict limit in exact numbers, and a plain log that judges it.
 
-τ ≤ W/20 (and ≤ 2 s), T = (W+τ)/N; admit iff now ≥ TAT − τ, then TAT = max(now, TAT) + T.
+τ = W/30 (and ≤ 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff now ≥ TAT − τ, then TAT = max(now, TAT) + T.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class Slots:
     def skip(self, lane: str, now: int) -> None:
         """A slot that is lost: its mail was deleted."""
         for window in self.windows(lane):
-            step = (window.window_ms * 1000 + _slack(window)) / window.count
+            tau = int(_slack(window))
+            step = Fraction(window.window_ms * 1000 + tau + tau // 2) / window.count
             self.tat[lane, window] = max(Fraction(now), self.tat.get((lane, window), Fraction(0))) + step
 
 
 def _slack(window: Window) -> Fraction:
-    return Fraction(min(window.window_ms * 1000 // 20, 2_000_000))
+    return Fraction(min(window.window_ms * 1000 // 30, 2_000_000))

@@ -79,7 +79,7 @@ class Campaign:
         while us < end:
             await self._settle(us)
             found = await self.room.release("w1", LINES - len(self._under_way))
-            self._send(us, [Lease(each.entry, found.token, "w1") for each in found.leases])
+            self._send(us, [Lease(each.entry, found.token, "w1", us) for each in found.leases])
             coming = [end, found.next_us or end, self._under_way[0][0] if self._under_way else end]
             us = min(each for each in (*coming, end) if each > us)
             self.room.to(us / 1000)

@@ -48,7 +48,7 @@ local function takes(us)
   return not boxed
 end
 
-local flight, head, took, first, token = {}, 1, {}, 1, 100
+local flight, head, took, first = {}, 1, {}, 1
 local rows = {}
 for at = 1, math.ceil(seconds * 1e6 / SPAN) do rows[at] = {taken = 0, refused = 0, least = 1e9, most = 0, recovered = 0} end
 local function row() return rows[math.min(#rows, math.floor((now - start) / SPAN) + 1)] end
@@ -56,12 +56,12 @@ local function row() return rows[math.min(#rows, math.floor((now - start) / SPAN
 local function hear(sent)
   if sent.ok then
     took[#took + 1] = now
-    if throttle.went_well(target, now, 1, sent.token) then row().recovered = 1 end
+    if throttle.went_well(target, now, 1, sent.at - rtt) then row().recovered = 1 end
     return
   end
   while took[first] and took[first] < now - 5e6 do first = first + 1 end
   local many = #took - first + 1
-  throttle.slowed(target, now, {token = sent.token, class = 'site_rate', reply = '421 no', words = '', hint = 0,
+  throttle.slowed(target, now, {left = sent.at - rtt, class = 'site_rate', reply = '421 no', words = '', hint = 0,
     took = many > 0 and many / math.max(1, (now - took[first]) / 1e6) or 0})
 end
 
@@ -72,13 +72,11 @@ while now < stop do
     head = head + 1
   end
   if pace_opens(target, now) == 0 and now >= busy and #flight - head + 1 < lines then
-    token = token + 1
-    redis.call('SET', K.lease, token)
     pace_takes(target, now)
     local ok = takes(now + rtt / 2)
     local seen = row()
     if ok then seen.taken = seen.taken + 1 else seen.refused = seen.refused + 1 end
-    flight[#flight + 1] = {at = now + rtt, token = token, ok = ok}
+    flight[#flight + 1] = {at = now + rtt, ok = ok}
     busy = now + 1e6 / capacity
   end
   local state, seen = pace_at(target), row()

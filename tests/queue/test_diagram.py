@@ -34,7 +34,7 @@ class Arrow:
 
 async def slots_used_up(room: Mailroom, entry: str) -> None:
     await room.do("HSET", room.keys.limits, "*|*", "1:60000000")
-    await room.do("HSET", room.keys.limit("main|example.net"), "60000000", f"{(room.now + 60_000) * 1000}:62000000")
+    await room.do("HSET", room.keys.limit("main|example.net"), "60000000", f"{(room.now + 60_000) * 1000}:63000000")
 
 
 async def silence(room: Mailroom, entry: str) -> None:
@@ -220,9 +220,11 @@ NO_ARROW = {
     "heartbeat": "a lease stays a lease",
     "mark": "says before the dot that it goes out",
     "grant": "connections, not mails",
+    "turn": "slots; a lease stays a lease",
     "pause": "closes a route, or opens it; its mails stay where they are",
     "leader": "which process sweeps",
     "template": "what mails are built of, no mail",
+    "limits": "limits, not mails",
     "reap": "consumers, not mails",
     "find": "looks up an id",
     "seek": "looks for an id that nobody has looked up yet",

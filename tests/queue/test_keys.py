@@ -20,6 +20,7 @@ PARTS = {
     "role": "keeper",
     "generation": "3",
     "route": "main",
+    "layer": "operator",
 }
 PARTS["sender"] = "0f" * 10
 PARTS["entry"] = "11700000000000-1"
@@ -49,6 +50,7 @@ def test_python_s_names_are_the_table_s() -> None:
         "leader": "keeper",
         "lane": "7",
         "grants": "main",
+        "layer": "operator",
     }
     for key in TABLE:
         if "<" not in key.shape:

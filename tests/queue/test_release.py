@@ -9,6 +9,8 @@ import pytest
 from conftest import MakeSpool
 from mailroom import LANE, Mailroom
 
+from streamq.queue.limits import set_limits, settings_layer
+
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 
 
@@ -93,7 +95,7 @@ async def test_next_is_the_soonest_of_schedule_and_lanes(room: Mailroom) -> None
     first, second = await room.add(), await room.add()
     await room.read()
     await room.admit(first, second)
-    assert (await room.release()).next_us == (room.now + 5000) * 1000
+    assert (await room.release()).next_us == (room.now + 5000) * 1000 + 83_333  # W + σ
     await room.scheduled(after=3000)
     assert (await room.release()).next_us == (room.now + 3000) * 1000
     assert (await room.release()).token == 0  # nothing was leased
@@ -169,10 +171,10 @@ async def test_a_changed_limit_scales_what_is_owed(room: Mailroom) -> None:
     await limit(room, "10:10000000")
     room.tick(1000)
     await room.do("ZADD", room.keys.due("normal"), 0, LANE)  # as whoever changes a limit does it
-    # T was 10.5 s, of which 9.5 are left; it is 1.05 s now, so 0.95 are left, less τ.
+    # T was 10.5 s, of which 9.5 are left; it is 1.05 s now, so 0.95 are left, less τ, a third of a second.
     found = await room.release()
-    assert (found.leases, found.next_us) == ([], (room.now + 450) * 1000)
-    room.tick(450)
+    assert (found.leases, found.next_us) == ([], (room.now + 616) * 1000 + 667)
+    room.tick(617)
     assert await room.released() == [second]
 
 
@@ -193,7 +195,7 @@ async def test_ids_of_any_length_are_parked(room: Mailroom) -> None:
 
 async def test_limits_most_specific_first(make_spool: MakeSpool) -> None:
     room = Mailroom(await make_spool(sites={"*": {"rate": "2/s"}, "example.net": {"rate": "3/s"}}))
-    await room.spool.publish_limits()
+    await set_limits(room.spool, "settings", settings_layer(room.spool.settings) or {}, whole=True)
     await limit(room, "1:1000000", "slow|example.net")
     await limit(room, "", "free|*")
     waits = {}
@@ -203,9 +205,9 @@ async def test_limits_most_specific_first(make_spool: MakeSpool) -> None:
         found = await room.admit(*entries, lane=lane)
         waits[lane] = found.next_us and found.next_us // 1000 - room.now
     assert waits == {
-        "main|example.net": 300,  # (W + τ) / N − τ
-        "main|example.org": 475,
-        "slow|example.net": 1000,
+        "main|example.net": 316,  # (W + τ + σ) / N − τ
+        "main|example.org": 491,
+        "slow|example.net": 1016,
         "free|example.org": 0,
     }
 
@@ -283,7 +285,7 @@ async def test_a_slower_clock_turns_no_time_back(room: Mailroom) -> None:
     await room.read()
     room.tick(-59_000)
     found = await room.admit(second)
-    assert (found.statuses[0][0], found.now_us, found.next_us) == ("parked", ahead, ahead + 1_000_000)
+    assert (found.statuses[0][0], found.now_us, found.next_us) == ("parked", ahead, ahead + 1_016_666)
     assert (await room.release()).now_us == ahead, "nor does the second call"
     room.tick(-600_000)
     assert (await room.release()).now_us == room.now * 1000

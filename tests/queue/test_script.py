@@ -16,12 +16,13 @@ from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import link
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow
+from streamq.queue.scripts import AdmitRow, ChildRow, GrantRow, MarkRow, ResettleRow, Scripts, SettleRow, TurnRow
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,
     "settle": SettleRow,
     "mark": MarkRow,
+    "turn": TurnRow,
     "resettle": ResettleRow,
     "grant": GrantRow,
     "expand": ChildRow,
@@ -32,12 +33,14 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "admit": lambda stubs: stubs.admit("w1", [AdmitRow("send", "11-1")]),
     "settle": lambda stubs: stubs.settle("w1", [SettleRow("sent", "11-1", 1, "", "", "", b"")]),
     "mark": lambda stubs: stubs.mark("w1", [MarkRow("main.1", "11-1", 1)]),
+    "turn": lambda stubs: stubs.turn("w1", [TurnRow("11-1", 16, "main|example.net")]),
     "release": lambda stubs: stubs.release("w1", 1, ["1-1"]),
     "heartbeat": lambda stubs: stubs.heartbeat("w1", [("11-1", 1)]),
     "reclaim": lambda stubs: stubs.reclaim("w1", idle_ms=1, room=1, most=1),
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 0)]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
+    "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),
@@ -319,6 +322,15 @@ def test_a_function_that_nothing_mentions_stays_behind() -> None:
     assert "local function b()" in linked
     assert "local function c(" not in linked
     assert linked.endswith("\nreturn b() -- c is but a word here\n")
+
+
+def test_numbers_stand_where_they_are_used() -> None:
+    linked = link(
+        ["local MOST, LEAST = 100, 0.5 -- mails\nlocal function a() return MOST * LEAST end\n"], "return a() + MOST\n"
+    )
+    assert "local MOST" not in linked
+    assert "return 100 * 0.5 end" in linked
+    assert linked.endswith("return a() + 100\n")
 
 
 def test_what_runs_when_a_part_is_loaded_stays_and_keeps_what_it_calls() -> None:

@@ -19,7 +19,7 @@ SLOW = "main|slow.example"
 async def slow(room: Mailroom) -> None:
     """slow.example takes one mail a minute, and the next one in a minute."""
     await room.do("HSET", room.keys.limits, "*|slow.example", "1:60000000")
-    await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{(START + 62_000) * 1000}:62000000")
+    await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{(START + 62_000) * 1000}:63000000")
 
 
 async def sift(room: Mailroom, p: int = 1, *, consumer: str = "w1", room_for: int = 100, **known: Any) -> Sifted:
@@ -53,7 +53,7 @@ async def test_lane_comes_out_in_order_and_within_its_limit(room: Mailroom) -> N
     assert await room.released() == []
     room.tick(1)
     assert await room.released() == entries[:1]
-    room.tick(62_000)
+    room.tick(63_000)
     assert await room.released() == entries[1:2]
 
 
@@ -88,7 +88,7 @@ async def test_the_soonest_visit_of_all_lanes_is_told(room: Mailroom) -> None:
     for n in (5, 1, 4, 2, 6, 3):
         await room.do("HSET", room.keys.limits, f"*|s{n}.example", "1:60000000")
         tat = (START + n * 10_000) * 1000
-        await room.do("HSET", room.keys.limit(f"main|s{n}.example"), "60000000", f"{tat}:62000000")
+        await room.do("HSET", room.keys.limit(f"main|s{n}.example"), "60000000", f"{tat}:63000000")
         await room.add(to=f"bob@s{n}.example")
     found = await sift(room)
     assert (found.parked, found.next_us) == (6, (START + 8_000) * 1000)
@@ -170,7 +170,7 @@ async def test_what_only_intake_can_judge_is_not_parked(room: Mailroom, fields: 
     """All lanes are closed: what parks here was glanced at."""
     await room.do("HSET", room.keys.limits, "*|*", "1:60000000")
     for site in ("slow.example", "slow..example", "-slow.example", "slow-.example", "slow", "[192.0.2.1]"):
-        await room.do("HSET", room.keys.limit(f"main|{site}"), "60000000", f"{(START + 90_000) * 1000}:62000000")
+        await room.do("HSET", room.keys.limit(f"main|{site}"), "60000000", f"{(START + 90_000) * 1000}:63000000")
     entry = await room.add(**fields)
     found = await sift(room, max_bytes=1000)
     assert [name for name, _ in found.taken] == [entry]
@@ -290,7 +290,7 @@ async def test_traceparent_and_empty_fields_make_no_other_content(room: Mailroom
 
 async def turn(room: Mailroom) -> Lease:
     """The lane's next mail, with its slot."""
-    room.tick(62_000)
+    room.tick(63_000)
     [(lease, leased)] = await room.taken()
     assert leased.way == "main"
     return lease
@@ -479,7 +479,7 @@ async def test_ids_that_somebody_gave_keep_every_digit(room: Mailroom) -> None:
     assert await room.scripts.find([(None, id_) for id_ in ODD]) == entries
     released = []
     for _ in ODD:
-        room.tick(62_000)
+        room.tick(63_000)
         released += await room.released()
     assert set(released) == set(entries)
     known = {"lane": SLOW, "deadline": 10**18}

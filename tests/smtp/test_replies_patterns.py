@@ -110,6 +110,7 @@ def test_a_pattern_that_could_is_refused(pattern: str, says: str) -> None:
         ("[^]*]?", 2),
         (r"[\]*]?", 2),
         ("a{}", 1),
+        ("a{}?", 2),
         ("a{x}", 1),
         ("(?:a|b)(?=c)(?!d)(?<=e)(?<!f)(?P<g>h)", 1),
     ],

@@ -12,8 +12,10 @@
 --   why        for dead and hold: JSON {reason, class}
 --   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
 -- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
---   the next due thing this call made, 0 none), then per row: status, notes (JSON or ''), way (the route that it goes)
+--   the next due thing this call made, 0 none), opens, step, most (what bounds reading: lib/limit, `gate`), then per row:
+--   status, notes (JSON or ''), way (the route that it goes), slot (its mark: lib/limit, `advance`)
 --   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost,
+--     wait: leased, without a slot, since the queue or the only route has none: `turn` gives it one,
 --     bouncing or expiring: leased, to end so with a report that the caller brings (settle, dead)
 -- EVENTS: email.superseded email.rejected email.held email.duplicate email.expired email.cancelled email.bounced; a late email.relayed
 
@@ -27,7 +29,7 @@ local out = {}
 local go = {} -- stream → ids that become leases; all of a stream in one XCLAIM
 local lanes = {}
 local passed = false -- something may go that this worker does not take
-local LEASED = {go = true, bouncing = true, expiring = true}
+local LEASED = {go = true, wait = true, bouncing = true, expiring = true}
 local rows_of = {} -- stream .. id → its entry and where its status stands
 know_routes(ARGV[4])
 gather()
@@ -213,7 +215,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     return 'go', ''
   end
   -- A newcomer never overtakes its own lane; a better priority than all that is parked there may.
-  local wait, way, others = 0, nil, false
+  local wait, way, slot = 0, nil, nil
   lane = bound(lane, notes)
   lanes[lane] = true
   local queue = queue_of(lane)
@@ -221,13 +223,16 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     queue.slot = queue.slot or next_slot(lane, now)
     wait = math.max(queue.slot, queue.visit, now)
   else
-    wait, way, others = take_slot(lane, now)
+    wait, way, slot = take_slot(lane, now)
   end
   if wait == 0 then
     listed(go, stream, id)
-    return 'go', way
+    return 'go', way, slot
+  elseif stops_reading(way) then
+    listed(go, stream, id)
+    return 'wait'
   end
-  passed = passed or others
+  passed = passed or way == 'others'
   leave(stream, id)
   park(entry, lane, wait, p, id)
   if not queue.urgency or p < queue.urgency then queue.urgency, queue.visit = p, wait end
@@ -237,20 +242,21 @@ end
 
 for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, collapse in each() do
   local p, id, stream = split(entry)
-  local status, way
+  local status, way, slot
   if not held_token(stream, id, consumer) then
     status = 'lost'
   elseif known(p, id) and place(entry) then
     leave(stream, id)
     status = 'elsewhere'
   else
-    status, way = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
+    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
       producer, tail, why, collapse)
   end
   out[#out + 1] = status
   if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry} end
   out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
   out[#out + 1] = way or ''
+  out[#out + 1] = slot or ''
 end
 
 -- Of the worker's routes, or, where it did not say, of these mails': nothing is read while all are closed.
@@ -281,5 +287,6 @@ closed = all_closed()
 if passed and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
 keep_limits(now)
+local opens, step, most = gate(now)
 keep_paces(now)
-return {text(now), text(closed), token, text(next), unpack(out)}
+return {text(now), text(closed), token, text(next), text(opens), text(step), text(most), unpack(out)}

@@ -7,7 +7,7 @@
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
 --   then per lease: entry, way (the route on which it has its slot; '' for one of the schedule, which has none), notes
---   (JSON or '')
+--   (JSON or ''), slot (its mark: lib/limit, `advance`)
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)
@@ -26,10 +26,11 @@ local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked
 local out, taken, left = {}, 0, 0
 local barred = false
 local passed, others = {}, 0 -- priority → lane → true: due, and for other workers
-local any_passed = false
+local any_passed, routes_next = false, nil -- routes_next: µs at which a route has a slot again
 local token = 0
+local shut -- µs: until then nothing goes, for the queue's own limit or the only route's
 
-local function lease(entry, way)
+local function lease(entry, way, slot)
   if token == 0 then token = new_token() end
   local _, id, stream = split(entry)
   if not take(stream, id, consumer, token) then return vanish(entry, stream, id) end
@@ -37,6 +38,7 @@ local function lease(entry, way)
   out[#out + 1] = entry
   out[#out + 1] = way
   out[#out + 1] = has(K.notes) and redis.call('HGET', K.notes, entry) or ''
+  out[#out + 1] = slot
 end
 
 -- The newest of its key, and it goes now: the next one of that key is the first of others.
@@ -56,7 +58,7 @@ local function release_schedule(most)
       barred = true
     elseif unschedule(entry) then
       if has(K.collapse) then wait_over(entry) end
-      lease(entry, '')
+      lease(entry, '', '')
     end
   end
 end
@@ -68,8 +70,8 @@ local function more_scheduled()
   end
 end
 
--- As many of this lane and priority as slots and room allow; µs of the lane's next slot, nil where it is empty; true
--- where that slot is another worker's.
+-- As many of this lane and priority as slots and room allow; µs of the lane's next slot, nil where it is empty; and
+-- 'others' where that slot is another worker's, 'route' where it is its route that has none.
 local function release_lane(lane, p)
   while true do
     local members = lane_range(lane, p, math.max(1, math.min(room - taken, 100)))
@@ -79,11 +81,16 @@ local function release_lane(lane, p)
         left = 1
         return now
       end
-      local next, way, theirs = take_slot(lane, now)
-      if next > 0 then return next, theirs end
+      local next, way, slot = take_slot(lane, now)
+      if next > 0 and stops_reading(way) then
+        shut = next
+        return next
+      elseif next > 0 then
+        return next, (way == 'others' or way == 'route') and way
+      end
       local entry = unpadded(member)
       if not unpark(entry) then return now + ASTRAY end -- its parts do not agree: for `check --repair`
-      lease(entry, way)
+      lease(entry, way, slot)
     end
   end
 end
@@ -107,12 +114,14 @@ local function visit_lanes(name, p)
   local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, LANES_A_CALL)
   local before_ = others
   for _, lane in ipairs(in_turn(rows)) do
-    local next, theirs = release_lane(lane, p)
+    local next, of = release_lane(lane, p)
+    if shut then return true end -- the lanes stay due
     -- A slot that one priority used is gone for the others of the lane, too.
-    if theirs then
+    if of then
       passed[name] = passed[name] or {}
       passed[name][lane] = true
-      any_passed = true
+      any_passed = any_passed or of == 'others'
+      if of == 'route' then routes_next = math.min(routes_next or next, next) end
       others = others + 1
     elseif next then
       for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), lane) end
@@ -134,18 +143,27 @@ local function release_lanes()
       for _ = 1, PAGES do
         if visit_lanes(name, p) then break end
       end
-      if left == 1 then return end
+      if left == 1 or shut then return end
     end
   end
 end
 
+-- What is taken from the schedule asks for its slot afterwards: no more than there are.
+local opens, step = gate(now)
+local free = free_now(now)
+local capped = free and free < room
+if capped then
+  room = free
+  if free == 0 then shut = opens end
+end
 -- Half each, and what one of them leaves to the other: a million retries of one moment hold up no lane. (Of an
 -- odd room the larger half goes to either, by turns.)
 local half = math.floor((room + now % 2) / 2)
 if half > 0 then release_schedule(half) end
-release_lanes()
-if taken < room then release_schedule(room - taken) end
-more_scheduled()
+if not shut then release_lanes() end
+if not shut and taken < room then release_schedule(room - taken) end
+if capped and taken >= room and not shut then shut, left = now + step * taken, 0 end
+if not shut then more_scheduled() end
 keep_limits(now)
 keep_paces(now)
 
@@ -167,6 +185,8 @@ for _, name in ipairs(NAMES) do
 end
 if barred and next > 0 then next = math.max(next, now + RETRY) end
 if any_passed then sooner(now + OTHERS_TURN) end
+if routes_next then sooner(routes_next) end
+if shut and next > 0 then next = math.max(next, shut) end
 -- Woken by the bell, and not for this worker: it does not ring for itself again, but at its next look.
 if (left == 1 or any_passed and ARGV[4] == '') and redis.call('XLEN', K.bell) == 0 then
   redis.call('XADD', K.bell, '*', 'due', '1')

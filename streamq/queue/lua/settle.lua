@@ -3,7 +3,7 @@
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry grants held holds lane lease limit
 --   limits meta notes parked pauses reports schedule seen stream throttled
 -- ARGV: now consumer window
--- EACH: op entry token lane id kind tail arg way
+-- EACH: op entry token lane id kind tail arg way left
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
 --                                                                 hash: of its content, if it was parked unlooked-at}
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
@@ -23,9 +23,10 @@
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
 --   lane       '' where it does not matter      way  the route it went; '' for its lane's first
+--   left       µs at which it got its slot, 0 where nothing limited it
 --   kind       the event's type, '' for none; tail its inner JSON
--- RETURNS: now, next (µs of the next due thing that this call made, 0 none), marks ('' or JSON: target → token; of the
---   targets of these rows, up to which lease mails left before it slowed), then per row a status:
+-- RETURNS: now, next (µs of the next due thing that this call made, 0 none), marks ('' or JSON: of the targets of
+--   these rows those that slowed after some of them left, and when, in µs), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
 --   parked (dead was asked for, and the breaker holds the route)
 --   bouncing expiring (nothing was done but that an attempt was counted: it is to end so, and its sender to be told;
@@ -193,7 +194,7 @@ function op_of.defer(mail)
   return 'ok'
 end
 
-local marks = {} -- target → up to which lease mails left before it slowed
+local marks = {} -- target → when it slowed
 
 local function say_pace(kind, target, mail, known)
   known.route, known.site = route_of(target), site_in(target)
@@ -214,7 +215,7 @@ end
 -- an hour. A mail that met this too often goes on the schedule, or it would be the one probe of its lane for ever.
 function op_of.throttled(mail)
   local why = why_of(mail)
-  why.token = tonumber(mail.token)
+  why.left = tonumber(mail.left)
   local notes = remember(mail, why, 'throttled')
   if adapt() then slow(mail, why) end
   local status = ended(mail, why)
@@ -236,12 +237,12 @@ end
 
 -- The pace of its site and its route did it no harm.
 local function keeps_pace(mail)
-  local token = tonumber(mail.token)
+  local left = tonumber(mail.left)
   for _, target in ipairs({mail.way, mail.way .. '|' .. site_in(mail.lane)}) do
-    local told, again = throttle.went_well(target, now, 1, token)
+    local told, again = throttle.went_well(target, now, 1, left)
     if told then say_pace('site.recovered', target, mail, told) end
     local state = pace_at(target)
-    if state and token <= state.mark then marks[target] = state.mark end
+    if state and left <= state.mark then marks[target] = state.mark end
     if again and target == mail.way then
       wake(mail.way, now)
     elseif again then
@@ -274,7 +275,7 @@ function op_of.park(mail)
     note(mail.entry, notes)
   end
   leave(mail.stream, mail.id)
-  park(mail.entry, mail.lane, math.max(till, next_slot(mail.lane, now)))
+  park(mail.entry, mail.lane, math.max(till, (next_slot(mail.lane, now))))
   sooner(math.max(till, now))
   return status
 end
@@ -320,11 +321,11 @@ for target, state in pairs(throttle.let_paces(now)) do
   event('site.recovered', target, '', target .. '.' .. text(now), now,
     json({route = route_of(target), site = site_in(target), rate = state.rate, class = state.class}):sub(2, -2))
 end
-for op, entry, token, lane, producer, kind, tail, arg, way in each() do
+for op, entry, token, lane, producer, kind, tail, arg, way, left in each() do
   local p, id, stream = split(entry)
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
-      arg = arg, event_id = entry .. '.' .. token, op = op, token = token, way = way ~= '' and way or route_of(lane)}
+      arg = arg, event_id = entry .. '.' .. token, op = op, token = token, left = left, way = way ~= '' and way or route_of(lane)}
     local refused = op == 'defer' and why_of(mail).down -- judged, and no good word about the route
     local said = op == 'dead' and why_of(mail).text
     if spoke[op] and not refused and lane ~= '' then

@@ -43,9 +43,9 @@ end
 -- µs at which the lane may be visited; nil where it is open: admission takes its slots.
 local function wait_of(lane)
   local queue = queue_of(lane)
-  local slot = next_slot(lane, now)
+  local slot, scope = next_slot(lane, now)
   if queue.urgency and queue.urgency <= p then return math.max(slot, queue.visit, now) end
-  return slot > now and slot or nil
+  return slot > now and not (scope == 'queue' or scope == 'route') and slot or nil
 end
 
 -- A domain's lane, where its mails may park; false where only admission can tell. Labels are of letters, digits and

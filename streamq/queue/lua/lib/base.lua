@@ -50,6 +50,11 @@ end
 
 local function has_now(key) there[key] = true end
 
+-- Its time to live, where that is longer than what it has. (PEXPIRE GT came with Redis 7.)
+local function outlast(key, ms)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, text(ms)) end
+end
+
 -- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
 local DASH = string.byte('-')
 local function id_parts(id)

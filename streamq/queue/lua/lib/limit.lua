@@ -1,114 +1,227 @@
--- limit: strict windows per route and site, and who takes a slot of which way.
--- Shortened-tolerance GCRA, one number a window: τ = W/20 (at most 2 s), T = (W+τ)/N; admit iff now ≥ TAT − τ,
--- then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ, so the next is at t₀ + W or later:
--- never more than N in any window, of any phase. Usual GCRA with burst N lets nearly 2 N through.
--- How fast a route or a site takes mail, as its replies taught it (pace), is asked and counted with them.
+-- limit: strict windows of the whole queue, of a route, of a route and site; and who takes a slot of which way.
+-- Shortened-tolerance GCRA, one number a window: τ = W/30 (at most 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff
+-- now ≥ TAT − τ, then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ + σ, so the next is at
+-- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W, of
+-- any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
+-- GIVEN BACK  Without a slot that was not used TAT would be T less, if each admission since then was T or more ahead of
+--   its TAT: then what it was would have been T less, too. So a window keeps since when that is so, and by how much at
+--   the least (`spare`), of which each slot given back takes T. Where nobody was admitted since, it always goes.
+-- A pace that replies taught (pace) is one more window of its target, whose number adapts.
 -- needs: base route pace
 
-local windows_of = {} -- '<route>|<site>' → list of {n, w, tau, t, tat}
+local WHOLE = '*' -- the queue, as a target
+local windows_of = {} -- target ('*', route, '<route>|<site>') → list of {w, tau, slack, t, tat}
 local NONE = {}
-local FEW = 100 -- rules that are read at once; of more each lane's are asked for
+local FEW = 100 -- rules that are read at once; of more each target's are asked for
 local rules_set -- name → windows; false where there are many
-local function rules_for(lane, route, site)
+local few_set = {} -- of many rules: those of the queue and of routes that were asked for
+
+local function no_rules()
   if rules_set == nil then
     local many = redis.call('HLEN', K.limits)
     rules_set = many <= FEW and (many > 0 and info(redis.call('HGETALL', K.limits)) or NONE)
   end
-  if rules_set == NONE then return nil end
-  if rules_set then
-    return rules_set[lane] or rules_set['*|' .. site] or rules_set[route .. '|*'] or rules_set['*|*']
-  end
-  local rules = redis.call('HMGET', K.limits, lane, '*|' .. site, route .. '|*', '*|*')
-  return rules[1] or rules[2] or rules[3] or rules[4]
+  return rules_set == NONE
 end
 
--- '50:1000000,60000:3600000000' (mails : µs) as `limits` holds it, most specific first
-local function windows(lane)
-  local found = windows_of[lane]
-  if found then return found end
-  found = {}
-  windows_of[lane] = found
-  local route, site = lane:match('^([^|]*)|(.*)$')
-  local rule = rules_for(lane, route, site)
-  if not rule or rule == '' then return found end
-  local names = {}
-  for n, w in rule:gmatch('(%d+):(%d+)') do
-    n, w = tonumber(n), tonumber(w)
-    local tau = math.min(math.floor(w / 20), 2000000)
-    found[#found + 1] = {w = w, tau = tau, t = (w + tau) / n}
-    names[#names + 1] = text(w)
+-- Nothing limits anybody: neither settings nor what replies taught.
+local function no_limits() return no_rules() and not has(K.throttled) end
+
+-- '50:1000000,60000:3600000000' (mails : µs) as `limits` holds it; of a site the most specific.
+local function rule_of(target)
+  local route, site = target:match('^([^|]*)|(.*)$')
+  if not site then
+    if rules_set then return rules_set[target] end
+    if few_set[target] == nil then few_set[target] = redis.call('HGET', K.limits, target) end
+    return few_set[target]
   end
-  local states = redis.call('HMGET', K.limit(lane), unpack(names))
-  for at, window in ipairs(found) do
-    local tat, t = (states[at] or ''):match('^(%d+):([%d.]+)$')
-    window.tat = tonumber(tat or 0)
-    window.before = tonumber(t or window.t)
+  if rules_set then
+    return rules_set[target] or rules_set['*|' .. site] or rules_set[route .. '|*'] or rules_set['*|*']
   end
-  return found
+  local rules = redis.call('HMGET', K.limits, target, '*|' .. site, route .. '|*', '*|*')
+  return rules[1] or rules[2] or rules[3] or rules[4]
 end
 
 -- Its windows; a changed limit keeps its history.
 local function windows_at(target, now)
-  local all = windows(target)
-  for _, window in ipairs(all) do
-    if window.before ~= window.t then
-      window.tat = now + math.max(window.tat - now, 0) * window.t / window.before
-      window.before = window.t
-      window.changed = true
+  local found = windows_of[target]
+  if found then return found end
+  if no_rules() then return NONE end
+  found = {}
+  windows_of[target] = found
+  local names = {}
+  for n, w in (rule_of(target) or ''):gmatch('(%d+):(%d+)') do
+    n, w = tonumber(n), tonumber(w)
+    local tau = math.min(math.floor(w / 30), 2000000)
+    local slack = math.floor(tau / 2)
+    found[#found + 1] = {w = w, tau = tau, slack = slack, t = (w + tau + slack) / n}
+    names[#names + 1] = text(w)
+  end
+  if #names == 0 then return found end
+  local states = redis.call('HMGET', K.limit(target), unpack(names))
+  for at, window in ipairs(found) do
+    local tat, t, since, spare = (states[at] or ''):match('^(%d+):([%d.]+):?(%d*):?(%d*)$')
+    window.tat, window.since, window.spare = tonumber(tat or 0), tonumber(since or 0) or now, tonumber(spare or 0) or 0
+    if t and tonumber(t) ~= window.t then
+      window.tat = now + math.max(window.tat - now, 0) * window.t / tonumber(t)
+      window.since, window.spare, window.changed = now, 0, true
     end
   end
-  return all
+  return found
 end
 
--- 0 and the way: a slot of it was taken. Else: µs at which the next one comes, and nothing was taken; true where it is
--- another worker that may take it now.
-local function take_slot(lane, now)
-  local way, opens = open_way(lane, now)
-  if not way then return opens end
-  if mine and mine[way] == false then return now, nil, true end
-  local target = way .. '|' .. site_in(lane)
-  local all = windows_at(target, now)
-  local next = math.max(pace_opens(way, now), pace_opens(target, now))
-  for _, window in ipairs(all) do
-    if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
-  end
-  if next > 0 then return math.ceil(next) end
-  for _, window in ipairs(all) do
-    window.tat = math.max(now, window.tat) + window.t
-    window.changed = true
-  end
-  pace_takes(way, now)
-  pace_takes(target, now)
-  if route_state(way).down > 0 then probing(way, now) end
-  return 0, way
-end
-
--- Without taking: 0, or µs at which a slot comes.
-local function next_slot(lane, now)
-  local way, opens = open_way(lane, now)
-  if not way then return opens end
-  local target = way .. '|' .. site_in(lane)
-  local next = math.max(pace_opens(way, now), pace_opens(target, now))
+-- 0, or µs at which it has its next slot.
+local function wait_at(target, now)
+  local next = 0
   for _, window in ipairs(windows_at(target, now)) do
     if now < window.tat - window.tau then next = math.max(next, window.tat - window.tau) end
   end
   return math.ceil(next)
 end
 
+-- 0, or µs of the next slot of this way to a site; and what it waits for: 'site', 'route', 'queue'.
+local function wait_for(way, site, now)
+  if no_limits() then return 0 end
+  local target = way .. '|' .. site
+  local at_site = math.max(wait_at(target, now), pace_opens(target, now))
+  local at_route, at_queue = math.max(wait_at(way, now), pace_opens(way, now)), wait_at(WHOLE, now)
+  local next = math.max(at_site, at_route, at_queue)
+  if at_site > 0 then return next, 'site' end
+  return next, at_route > at_queue and 'route' or 'queue'
+end
+
+local ROUNDED = 2 -- µs: TATs are kept as whole numbers
+
+local function advance_window(window, now)
+  local ahead = window.tat - now - ROUNDED
+  if ahead < window.t then
+    window.since, window.spare = now, window.tau
+  else
+    window.spare = math.min(window.spare, ahead)
+  end
+  window.tat = math.max(now, window.tat) + window.t
+  window.changed = true
+end
+
+-- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', W 0 for a pace; '' where nothing limits it.
+local function advance(way, site, now)
+  if no_limits() then return '' end
+  local marks, slack = {}, nil
+  for _, target in ipairs({WHOLE, way, way .. '|' .. site}) do
+    if pace_takes(target, now) then
+      slack = math.min(slack or PACE.slack, PACE.slack)
+      marks[#marks + 1] = target .. ' 0 0'
+    end
+    for _, window in ipairs(windows_at(target, now)) do
+      advance_window(window, now)
+      slack = math.min(slack or window.slack, window.slack)
+      marks[#marks + 1] = target .. ' ' .. text(window.w) .. ' ' .. text(math.ceil(window.tat))
+    end
+  end
+  return slack and text(slack) .. ' ' .. text(now) .. ' ' .. table.concat(marks, ';') or ''
+end
+
+-- A slot of a mail that did not go: free again, or lost. Of a batch the last first.
+local function give_back_to(window, taken, tat, now)
+  if math.abs(window.tat - tat) <= ROUNDED then
+    window.tat = math.max(window.tat, tat) - window.t
+  elseif window.since <= taken and window.spare >= window.t then
+    window.tat, window.spare = window.tat - window.t, window.spare - window.t
+  else
+    window.since, window.spare = now, window.tau
+  end
+  window.changed = true
+end
+
+local function give_back(slot, now)
+  if slot == '' or no_limits() then return end
+  local taken, marks = slot:match('^%d+ (%d+) (.*)$')
+  for target, w, tat in marks:gmatch('([^ ;]+) (%d+) (%d+)') do
+    if w == '0' then pace_back(target, tonumber(taken)) end
+    for _, window in ipairs(windows_at(target, now)) do
+      if window.w == tonumber(w) then give_back_to(window, tonumber(taken), tonumber(tat), now) end
+    end
+  end
+end
+
+-- A slot was taken: 0, its way, its mark. Else nothing was: µs at which the next one comes, and what it waits for: 'site',
+-- 'route', 'queue'; 'closed': no way is open; 'others': it is another worker that may take it now.
+local function take_slot(lane, now)
+  local way, opens = open_way(lane, now)
+  if not way then return opens, 'closed' end
+  if mine and mine[way] == false then return now, 'others' end
+  local site = site_in(lane)
+  local next, scope = wait_for(way, site, now)
+  if next > 0 then return next, scope end
+  local slot = advance(way, site, now)
+  if route_state(way).down > 0 then probing(way, now) end
+  return 0, way, slot
+end
+
+-- Without taking: 0, or µs at which a slot comes, and what it waits for.
+local function next_slot(lane, now)
+  local way, opens = open_way(lane, now)
+  if not way then return opens, 'closed' end
+  return wait_for(way, site_in(lane), now)
+end
+
+-- The only route that this worker uses; nil where it uses several, or did not say.
+local function only_route()
+  local only
+  for route, used in pairs(mine or {}) do
+    if used and only then return nil end
+    if used then only = route end
+  end
+  return only
+end
+
+-- A mail that waits for the queue, or for the only route there is, does not park: nothing behind it could go either,
+-- so reading stops, and the order of priorities stays in the streams.
+local function stops_reading(scope) return scope == 'queue' or (scope == 'route' and only_route() ~= nil) end
+
+-- What bounds reading: µs at which the binding window had, or has, its first free slot, µs from one slot to the next,
+-- how many there are at once at most. 0, 0, 0: nothing does.
+local function gate(now)
+  if no_limits() then return 0, 0, 0 end
+  local opens, step, most
+  local function bound(from, t, tau)
+    local free = math.floor((now - from) / t)
+    if not opens or free < math.floor((now - opens) / step) then
+      opens, step, most = from, t, math.floor(tau / t) + 1
+    end
+  end
+  for _, target in ipairs({WHOLE, only_route()}) do
+    for _, window in ipairs(windows_at(target, now)) do
+      bound(math.max(window.tat, now) - window.tau, window.t, window.tau)
+    end
+    local state = pace_at(target)
+    if state then bound(math.max(state.till, math.max(state.tat, now) - PACE.tau), pace_step(state), PACE.tau) end
+  end
+  return math.ceil(opens or 0), math.ceil(step or 0), most or 0
+end
+
+-- Slots that the gate has now; nil: no limit.
+local function free_now(now)
+  local opens, step, most = gate(now)
+  if step == 0 then return nil end
+  return opens > now and 0 or math.min(most, math.floor((now - opens) / step) + 1)
+end
+
 -- Once, at a script's end.
 local function keep_limits(now)
-  for lane, all in pairs(windows_of) do
+  for target, all in pairs(windows_of) do
     local fields, last = {}, 0
     for _, window in ipairs(all) do
       if window.changed then
         fields[#fields + 1] = text(window.w)
-        fields[#fields + 1] = text(math.ceil(window.tat)) .. ':' .. string.format('%.17g', window.t)
+        fields[#fields + 1] = table.concat({text(math.ceil(window.tat)), string.format('%.17g', window.t),
+          text(window.since), text(math.floor(window.spare))}, ':')
         last = math.max(last, window.tat + window.w)
       end
     end
     if #fields > 0 then
-      redis.call('HSET', K.limit(lane), unpack(fields))
-      redis.call('PEXPIRE', K.limit(lane), text(math.ceil((last - now) / 1000) + 1000))
+      redis.call('HSET', K.limit(target), unpack(fields))
+      outlast(K.limit(target), math.ceil((last - now) / 1000) + 1000)
     end
   end
 end

@@ -100,6 +100,6 @@ local function keep_records()
     elseif record.turned then
       redis.call('HDEL', K.limit(route), 'ring', 'texts')
     end
-    if record.noted or record.turned then redis.call('PEXPIRE', K.limit(route), RECORD_LASTS) end
+    if record.noted or record.turned then outlast(K.limit(route), RECORD_LASTS) end
   end
 end

@@ -3,7 +3,7 @@
 -- What a reply changes in it is decided in throttle. This part keeps it, and asks it before a mail goes.
 --   rate    mails per second          tat    as of a window (limit): when the next one fits
 --   till    nothing goes before       run    refusals in a row with nothing taken between; above 0 a probe goes alone
---   mark    no lease up to this one went at this pace
+--   mark    µs: what got its slot by then did not go at this pace
 --   good, bad    outcomes since the last cut       count, since   all of them since the pace last changed, and when
 --   peak    the most per second that was ever taken
 --   top, safe   the pace at which it refused; one that held (the last), 0 none     before: the pace of before the cut
@@ -21,8 +21,8 @@
 
 -- A pace is kept by the second. Evenly, so that no window of a server's sees more than 2 % above it, or one mail.
 local PACE = {
-  w = 1000000, tau = 20000, few = 100, -- µs; targets that are known from one look
-  times = {'tat', 'till', 'hint', 'since', 'cut', 'last', 'next', 'wait', 'patience', 'rest', 'fell', 'deaf', 'began',
+  w = 1000000, tau = 20000, slack = 500000, few = 100, -- µs: MAIL goes no later than slack; targets in one look
+  times = {'tat', 'till', 'hint', 'mark', 'since', 'cut', 'last', 'next', 'wait', 'patience', 'rest', 'fell', 'deaf', 'began',
     'told'},
 }
 
@@ -71,13 +71,25 @@ local function pace_opens(target, now)
   return opens > now and math.ceil(opens) or 0
 end
 
--- A mail goes. While it answers with refusals alone that one is a probe, and the next goes after it was judged, or
+-- µs from one mail to the next.
+local function pace_step(state) return (PACE.w + PACE.tau) / state.rate end
+
+-- A mail goes; true where there is a pace. While it answers with refusals alone that one is a probe, and the next goes after it was judged, or
 -- after twice the time (its worker died).
 local function pace_takes(target, now)
   local state = pace_at(target)
-  if not state then return end
-  state.tat = math.max(now, state.tat) + (PACE.w + PACE.tau) / state.rate
+  if not state then return false end
+  state.tat = math.max(now, state.tat) + pace_step(state)
   if state.run > 0 then state.till = now + math.min(2 * state.rest * 2 ^ state.run, adapt().rest_most) end
+  pace.changed[target] = true
+  return true
+end
+
+-- A mail that did not go, of a slot that was taken then.
+local function pace_back(target, taken)
+  local state = pace_at(target)
+  if not state or taken <= state.mark then return end
+  state.tat = state.tat - pace_step(state)
   pace.changed[target] = true
 end
 
@@ -95,21 +107,19 @@ end
 -- µs until which it is of interest.
 local function pace_lasts(state) return math.max(state.till, state.last, state.next) + adapt().memory end
 
--- Once, at a script's end, behind those that keep other fields of `limit:<target>` and let it expire earlier.
+-- Once, at a script's end.
 local function keep_paces(now)
-  for target, state in pairs(pace.of) do
+  for target in pairs(pace.changed) do
+    local state = pace.of[target]
     if state then
       local lasts = pace_lasts(state)
-      if pace.changed[target] then
-        local kept = {}
-        for name, value in pairs(state) do kept[name] = value end
-        for _, name in ipairs(PACE.times) do kept[name] = text(state[name]) end
-        redis.call('HSET', K.limit(target), 'pace', cjson.encode(kept))
-        redis.call('ZADD', K.throttled, text(lasts), target)
-      end
-      local left = math.ceil((lasts - now) / 1000)
-      if redis.call('PTTL', K.limit(target)) < left then redis.call('PEXPIRE', K.limit(target), text(left)) end
-    elseif pace.changed[target] then
+      local kept = {}
+      for name, value in pairs(state) do kept[name] = value end
+      for _, name in ipairs(PACE.times) do kept[name] = text(state[name]) end
+      redis.call('HSET', K.limit(target), 'pace', cjson.encode(kept))
+      redis.call('ZADD', K.throttled, text(lasts), target)
+      outlast(K.limit(target), math.ceil((lasts - now) / 1000))
+    else
       redis.call('HDEL', K.limit(target), 'pace')
       redis.call('ZREM', K.throttled, target)
     end

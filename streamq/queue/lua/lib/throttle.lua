@@ -42,8 +42,6 @@ local THAT = {
 -- Nothing goes for so long; longer where it said so.
 function throttle.rest(state, now, us) state.till = math.max(state.hint, now + math.min(us, adapt().rest_most)) end
 
-function throttle.marked(state) state.mark = tonumber(redis.call('GET', K.lease) or '0') end
-
 -- Mails per second, of late. Workers share a route evenly: each has as much to do with it as the next one.
 function throttle.took_by_all(target, why)
   return why.took * math.max(1, redis.call('HLEN', K.grants(route_of(target))))
@@ -52,12 +50,11 @@ end
 function throttle.begin_pace(target, now, why)
   local rule = adapt()
   local took = throttle.took_by_all(target, why)
-  local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, mark = 0, good = 0, bad = 0,
+  local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, mark = now, good = 0, bad = 0,
     since = now, count = 0,
     peak = took, top = took, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
     wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = math.max(took, 1), noise = 0, deaf = 0,
     began = now, told = now, class = why.class, reply = why.reply, words = why.words}
-  throttle.marked(state)
   throttle.rest(state, now, state.rest)
   pace.of[target] = state
   has_now(K.throttled)
@@ -119,8 +116,7 @@ function throttle.cut_pace(state, now, used)
     state.noise, state.trial = -1, nil
     set_pace(state, math.min(state.before, state.rate), now)
   end
-  state.cut, state.fell, state.before, state.good, state.bad = now, now, state.rate, 0, 0
-  throttle.marked(state)
+  state.cut, state.fell, state.mark, state.before, state.good, state.bad = now, now, now, state.rate, 0, 0
   if noise then
     throttle.try_noise(state, noise, now)
     return true
@@ -136,7 +132,7 @@ function throttle.cut_pace(state, now, used)
   return false
 end
 
--- A mail was refused for the target's pace. why: {token, class, reply, words, hint (ms), took (mails per second that
+-- A mail was refused for the target's pace. why: {left (µs: when it got its slot), class, reply, words, hint (ms), took (mails per second that
 -- this worker brought there of late)}. What is to be said of it, or nil.
 function throttle.slowed(target, now, why)
   local state = pace_at(target)
@@ -144,7 +140,7 @@ function throttle.slowed(target, now, why)
   local closed = state and state.till or 0
   if first then
     state = throttle.begin_pace(target, now, why)
-  elseif why.token > state.mark then
+  elseif why.left > state.mark then
     state.bad, state.count, state.last = state.bad + 1, state.count + 1, now
     state.class, state.reply = why.class, why.reply
     if throttle.is_noise(state, now) then
@@ -153,7 +149,7 @@ function throttle.slowed(target, now, why)
       state.run = math.min(state.run + 1, THAT.run_most)
       if state.run == 2 then set_pace(state, math.max(state.rate / 2, adapt().floor), now) end
       throttle.rest(state, now, state.rest * 2 ^ state.run)
-      throttle.marked(state)
+      state.mark = now
     elseif state.bad + state.good >= THAT.enough or now - state.cut >= adapt().cool_down then
       if not throttle.cut_pace(state, now, throttle.took_by_all(target, why)) then throttle.rest(state, now, state.rest) end
     end
@@ -192,11 +188,11 @@ function throttle.step_up(state, now)
   state.next = now + state.wait
 end
 
--- So many mails of that lease were judged otherwise. What is to be said where that ends it; the second: its lanes are
+-- So many mails that left then were judged otherwise. What is to be said where that ends it; the second: its lanes are
 -- due.
-function throttle.went_well(target, now, how_many, token)
+function throttle.went_well(target, now, how_many, left)
   local state = pace_at(target)
-  if not state or token <= state.mark then return nil, false end
+  if not state or left <= state.mark then return nil, false end
   pace.changed[target] = true
   local again = state.run > 0
   if state.good == 0 then -- no more than this share of the time may go as this went
@@ -239,7 +235,7 @@ function throttle.target_of(way, site, now, why)
   local state = pace_at(way)
   if state and state.words == why.words then return way, {} end
   state = pace_at(target)
-  if rule.sites == 0 or state and why.token <= state.mark then return target, {} end
+  if rule.sites == 0 or state and why.left <= state.mark then return target, {} end
   local found = redis.call('HGET', K.limit(way), 'throttles')
   local kept, same = {{target, text(now), why.words}}, {target}
   for _, each in ipairs(found and cjson.decode(found) or {}) do
@@ -250,8 +246,7 @@ function throttle.target_of(way, site, now, why)
   end
   local promoted = #same >= rule.sites
   redis.call('HSET', K.limit(way), 'throttles', promoted and '[]' or cjson.encode(kept))
-  local left = math.ceil(rule.cool_down / 1000)
-  if redis.call('PTTL', K.limit(way)) < left then redis.call('PEXPIRE', K.limit(way), text(left)) end
+  outlast(K.limit(way), math.ceil(rule.cool_down / 1000))
   if not promoted then return target, {} end
   for _, each in ipairs(same) do throttle.undo_pace(each, now) end
   return way, same

@@ -1,0 +1,1 @@
+"""Limits: what is known of providers (rules as data)."""
