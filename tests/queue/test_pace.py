@@ -229,6 +229,38 @@ async def test_its_age_ends_it_and_so_does_an_operator(paced: Mailroom) -> None:
     assert await slowed(paced) == [LANE]  # what the receiver said holds all the same
 
 
+async def test_who_is_turned_away_after_a_throttle_does_not_go_on_knocking(paced: Mailroom) -> None:
+    """A penalty box at the greeting, whose time doubles with each knock: caught up with by waits that quadruple."""
+    known: dict[str, Any] = {"down": True, "class": "temporary", "reply": "421 4.7.0 Blocked"}
+    leases = [await paced.lease() for _ in range(4)]
+    await paced.settled("throttled", leases[0], scope="route", took_way=40.0)
+    for lease in leases[1:]:
+        await paced.settled("park", lease, **known)
+    waits = []
+    for _ in range(3):
+        since = paced.now
+        lease = await next_one(paced)
+        waits.append(paced.now - since)
+        assert await paced.settled("park", lease, **known) == "ok"
+    assert waits == [65_000, 260_000, 1_040_000]
+
+
+async def test_a_route_that_goes_down_for_another_reason_is_probed_as_ever(paced: Mailroom) -> None:
+    leases = [await paced.lease() for _ in range(2)]
+    await paced.settled("throttled", leases[0], scope="route", took_way=40.0)
+    await paced.settled("park", leases[1], down=True, lonely=True, **{"class": "unreachable", "reply": ""})
+    since = paced.now
+    lease = await next_one(paced)
+    assert paced.now - since == 1000
+    paced.tick(120_000)
+    await paced.settled("sent", lease)
+    paced.tick(60_000)
+    await paced.settled("park", await next_one(paced), down=True, **{"class": "tls", "reply": "454 no"})
+    since = paced.now
+    await next_one(paced)
+    assert paced.now - since == 1000
+
+
 # -- whose ---------------------------------------------------------------------------------------------------
 
 

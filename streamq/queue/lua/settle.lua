@@ -256,6 +256,7 @@ function op_of.park(mail)
   local why = why_of(mail)
   local status = 'ok'
   local till = now
+  if why.down and not why.lonely then why.hint = math.max(why.hint or 0, throttle.boxed(mail.way, now)) end
   if not why.down then
     till = now + (why.wait or 0) * 1000
   elseif why.lonely and works_for_others(mail.way, consumer, now) then

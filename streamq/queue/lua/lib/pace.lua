@@ -12,6 +12,7 @@
 --   rest    µs of the pause that mended it            fell   µs when the last cut was made, and what it cost begins
 --   hint    µs before which it asked for nothing
 --   levels, start      of a series of cuts: what was taken and refused at each of its paces; the pace that it began at
+--   boxed   it was turned away before MAIL soon after a refusal
 --   noise, deaf        share of refusals that no pace changes, -1: it was found not to be one; µs until which that is
 --             believed; trial: it is being tried out
 --   began, class, reply, words, told   what is said of it

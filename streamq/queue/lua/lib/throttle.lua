@@ -36,6 +36,7 @@ local THAT = {
   mails_a_probe = 100, -- at least, between two steps that may meet a refusal
   run_most = 20,
   rest_learnt = 300000000, -- µs
+  box = 65000, -- ms
   promoted = 20, -- throttles of sites that a route remembers
 }
 
@@ -214,6 +215,16 @@ function throttle.went_well(target, now, how_many, left)
     state.since, state.count, state.next = now, 0, now + THAT.climb_every
   end
   return nil, again
+end
+
+-- ms until the next look at a route that turns us away before MAIL. Where it had just refused mail for its pace, that is
+-- a box for those who go on, and each knock may double its time: so a minute first, and four times as long each time.
+function throttle.boxed(way, now)
+  local state, down = pace_at(way), route_state(way).down
+  if not state then return 0 end
+  if down == 0 then state.boxed = now - state.last <= THAT.quiet or nil end
+  pace.changed[way] = true
+  return state.boxed and THAT.box * 4 ^ math.min(math.max(down - 1, 0), 4) or 0
 end
 
 -- As if this site's last cut had not been.
