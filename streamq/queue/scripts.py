@@ -22,6 +22,7 @@ __all__ = [
     "Expanded",
     "Grant",
     "GrantRow",
+    "LaneSaid",
     "Leased",
     "MarkRow",
     "Moved",
@@ -223,20 +224,40 @@ class Reclaimed:
 
 
 class GrantRow(NamedTuple):
-    """What a worker asks of one route: connections it has use for, and has. See grant.lua."""
+    """What a worker asks of one route, and what it has seen of it. See grant.lua."""
 
     route: str
     most: int
+    mails: int
     want: int
     open: int
+    works: int = 0
+    refused: int = 0
+    worked: int = 0
+    bore: int = 0
+    full: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does."""
+    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does; `elsewhere`:
+    connections of other workers that stand; `mails`: so many over a connection; `careful`: open them one by one."""
 
     allowance: int
     closed_us: int
+    elsewhere: int
+    mails: int
+    careful: bool
+
+
+class LaneSaid(NamedTuple):
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; then the windows of the queue,
+    of the way, of way and site."""
+
+    way: str
+    queue: str
+    route: str
+    site: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,14 +368,29 @@ class Scripts:
     async def grant(self, consumer: str, ttl_ms: int, rows: Sequence[GrantRow]) -> tuple[int, list[Grant]]:
         """Now, in µs, and what each row may have for `ttl_ms`; 0 gives all back."""
         now, *flat = await self.caller.call("grant", (self.now, consumer, ttl_ms), rows)
-        return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
+        grants = [flat[at : at + 5] for at in range(0, len(flat), 5)]
+        return int(now), [
+            Grant(many, int(closed), elsewhere, mails, bool(careful))
+            for many, closed, elsewhere, mails, careful in grants
+        ]
 
     async def pause(
-        self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
+        self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
     ) -> list[str]:
-        """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
+        """`pause` or `resume` routes, or sites (`main|example.net`, `*|example.net`); `till_us` 0: until somebody
+        resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
-        return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
+        return [status.decode() for status in await self.caller.call("pause", head, [(target,) for target in targets])]
+
+    async def gauge(self, lanes: Sequence[str]) -> tuple[int, list[LaneSaid]]:
+        """Now, in µs, and of each lane what limits it: see gauge.lua. Chunks go in one round trip."""
+        chunks = [[(lane,) for lane in lanes[at : at + BATCH]] for at in range(0, len(lanes), BATCH)]
+        replies = await self.caller.pipeline("gauge", [((self.now,), chunk) for chunk in chunks])
+        rows: list[LaneSaid] = []
+        for _, *flat in replies:
+            words = [part.decode() for part in flat]
+            rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
+        return max((int(reply[0]) for reply in replies), default=0), rows
 
     async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
         """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and

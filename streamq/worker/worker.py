@@ -87,7 +87,6 @@ class Worker:
         try:
             await self.publisher.publish(self.spool)
             await self.spool.publish_reports()
-            await self.spool.publish_adapt()
             self._run_id = await self.spool.run_id()
             await self._work()
         finally:
@@ -303,7 +302,6 @@ class Worker:
         run_id = await self.spool.run_id()
         await self.spool.open()
         await self.spool.publish_reports()
-        await self.spool.publish_adapt()
         if run_id != self._run_id:
             await self.publisher.publish(self.spool)
             again = await self.settler.replay()

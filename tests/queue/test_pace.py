@@ -10,7 +10,8 @@ from campaign import Campaign, per_second
 from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
 
-from streamq.settings.adapt import AdaptSettings
+from streamq.queue.gauge import gauges
+from streamq.settings import AdaptSettings
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 OTHER = "main|example.org"
@@ -95,7 +96,7 @@ async def test_a_site_that_never_took_a_mail_begins_with_one_a_second(paced: Mai
 
 
 async def test_what_each_worker_took_is_a_share_of_what_all_did(paced: Mailroom) -> None:
-    await paced.do("HSET", paced.keys.grants("main"), "w1", "1 1 9", "w2", "1 1 9", "w3", "1 1 9")
+    await paced.do("HSET", paced.keys.grants("main"), "w1", "1 1 9", "w2", "1 1 9", "w3", "1 1 9", "*", "x")
     await refused(paced, took=10.0)
     assert (await pace(paced))["top"] == 30
 
@@ -401,6 +402,16 @@ async def test_a_healthy_queue_pays_next_to_nothing(paced: Mailroom) -> None:
     await paced.settled("sent", lease)
     assert not asked & {"cmdstat_zrange", "cmdstat_pttl", "cmdstat_zscore"}
     assert await paced.do("EXISTS", paced.keys.throttled) == 0
+
+
+async def test_whoever_looks_sees_it_as_one_more_window(paced: Mailroom) -> None:
+    await refused(paced, took=40.0, hint=60_000)
+    [gauge] = await gauges(paced.spool, [LANE])
+    assert gauge.rate == pytest.approx(34 / 1.02)
+    assert gauge.at_us(1) == (paced.now + 60_000) * 1000
+    binding = gauge.binding()
+    assert binding is not None
+    assert binding.target == LANE
 
 
 # -- off -----------------------------------------------------------------------------------------------------

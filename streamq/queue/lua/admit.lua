@@ -268,7 +268,7 @@ local function all_closed()
     soonest = math.min(soonest or till, till)
   end
   for lane in pairs(mine and {} or lanes) do
-    local way, opens = open_way(lane, now)
+    local way, opens = open_way(lane:match('^[^|]*|'), now) -- of a site that is closed alone others go on
     if way then return 0 end
     soonest = math.min(soonest or opens, opens)
   end

@@ -45,7 +45,8 @@ function throttle.rest(state, now, us) state.till = math.max(state.hint, now + m
 
 -- Mails per second, of late. Workers share a route evenly: each has as much to do with it as the next one.
 function throttle.took_by_all(target, why)
-  return why.took * math.max(1, redis.call('HLEN', K.grants(route_of(target))))
+  local key = K.grants(route_of(target))
+  return why.took * math.max(1, redis.call('HLEN', key) - redis.call('HEXISTS', key, '*'))
 end
 
 function throttle.begin_pace(target, now, why)
