@@ -11,6 +11,7 @@ from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
 
 from streamq.queue.gauge import gauges
+from streamq.queue.scripts import TurnRow
 from streamq.settings import AdaptSettings
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -138,6 +139,22 @@ async def test_a_refusal_at_the_new_pace_cuts_it_once_there_is_enough_to_judge(p
     paced.tick(100)
     await refused(paced)
     assert round((await pace(paced))["rate"], 3) == 34 * 0.85
+
+
+async def test_a_slot_that_ran_out_before_its_mail_is_given_back(paced: Mailroom) -> None:
+    await paced.moved("cancel", (await refused(paced, took=1.0)).entry)
+    paced.tick(1000)
+    entry = await paced.add()
+    await paced.read()
+    found = await paced.admit(entry)
+    [status] = found.statuses
+    assert status.slot.startswith("500000 ")  # MAIL within half a second
+    paced.tick(600)
+    _, [turn] = await paced.scripts.turn("w1", [TurnRow(entry, found.token, LANE, status.slot)], "")
+    assert turn.status == "go"  # else the next one came in 0.4 s
+    paced.tick(100)
+    _, [turn] = await paced.scripts.turn("w1", [TurnRow(entry, found.token, LANE, "")], "")
+    assert turn.status == "park"
 
 
 async def test_nothing_but_refusals_rest_twice_as_long_with_single_probes(paced: Mailroom) -> None:
