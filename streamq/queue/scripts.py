@@ -95,12 +95,15 @@ class MarkRow(NamedTuple):
 
 
 class ResettleRow(NamedTuple):
+    """A final outcome once more. `seen`: digest of a child that was sent, which may be made again. See resettle.lua."""
+
     entry: str
     id: str
     kind: str
     tail: bytes
     why: bytes
     event_id: str
+    seen: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

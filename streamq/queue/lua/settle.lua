@@ -1,5 +1,5 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index notes seen event letter dead report route pace throttle limit outcome
+-- needs: base lease index child notes seen event letter dead report route pace throttle limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry grants held holds lane lease limit
 --   limits meta notes parked pauses reports schedule seen stream throttled
 -- ARGV: now consumer window
@@ -113,7 +113,7 @@ end
 function carried_out(mail)
   local asked = intent_of(mail.entry)
   if not asked then return nil end
-  if asked == 'bounce' and is_awaited(fields_of(mail.stream, mail.id)) then return 'bouncing' end
+  if asked == 'bounce' and is_awaited(fields_of(mail.stream, mail.id), mail.entry) then return 'bouncing' end
   drop_intent(mail.entry)
   mail.tail = with(mail.tail, '"asked":"' .. asked .. '"')
   if asked == 'hold' then
@@ -126,7 +126,7 @@ function carried_out(mail)
     return 'bounced'
   end
   local fields = fields_of(mail.stream, mail.id)
-  local map = known_of(fields or {})
+  local map = known_of(fields or {}, mail.entry)
   disown(map, mail.entry, now, window)
   remove(mail.entry, mail.stream, mail.id, map.parent)
   count('total:cancelled', 1)
@@ -156,7 +156,7 @@ end
 local function ended(mail, why)
   local asked = carried_out(mail)
   if asked or now_ms < why.deadline then return asked end
-  if is_awaited(fields_of(mail.stream, mail.id)) then return 'expiring' end
+  if is_awaited(fields_of(mail.stream, mail.id), mail.entry) then return 'expiring' end
   mail.kind, mail.arg = 'email.expired', json({reason = 'too old: its time was over at ' .. text(why.deadline),
     class = 'expired', reply = why.reply})
   op_of.dead(mail)
