@@ -262,8 +262,8 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, colla
     leave(stream, id)
     status = 'elsewhere'
   else
-    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
-      producer, tail, why, collapse)
+    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline),
+      tonumber(expires), ident, producer, tail, why, collapse)
   end
   out[#out + 1] = status
   if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
