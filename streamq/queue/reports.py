@@ -10,6 +10,7 @@ KNOWN      A worker that ends a mail brings its report at once. Where only the s
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from streamq.queue.connection import pipelined
 from streamq.queue.scripts import SettleRow
 from streamq.queue.spool import Entry, Spool, time_ms
 from streamq.queue.walk import notes_from
-from streamq.settings import Settings
+from streamq.settings import Settings, Window
 
 __all__ = ["NOBODY", "Reports", "delay_is_told", "failure_is_told", "fetch_reports", "is_due"]
 
@@ -71,7 +72,7 @@ class Reports:
         self.author = parse_list(settings.report_from)[0] if settings.report_from else None
 
     def made(self, mail: Mail, content: bytes, notice: Notice, entry: str, now_ms: int) -> bytes:
-        """JSON for a script: to whom, how many of them in which window, the fields of its XADD."""
+        """JSON for a script: to whom, how many of them in which window, and of all, the fields of its XADD."""
         raw = compose_report(
             mail,
             content,
@@ -90,8 +91,12 @@ class Reports:
             fields += ["sensitive", "1"]
         if mail.require_tls:  # RFC 8689, 5: what tells of such a mail is protected as that mail was
             fields += ["require_tls", "1"]
-        rate = self.settings.report_rate
-        return orjson.dumps({"to": mail.bounce_to, "most": rate.count, "window": rate.window_ms, "fields": fields})
+        cap, whole = self._cap(self.settings.report_rate), self._cap(self.settings.report_rate_all)
+        return orjson.dumps({"to": mail.bounce_to, **cap, "all": whole, "fields": fields})
+
+    @staticmethod
+    def _cap(rate: Window) -> dict[str, int]:
+        return {"most": rate.count, "window": rate.window_ms}
 
     def filled(self, row: SettleRow, mail: Mail, content: bytes, now_ms: int) -> SettleRow:
         """The row with its report, where one is due. Not before it is sent: rows are kept for ten seconds."""
@@ -125,6 +130,7 @@ class Reports:
                 max_bytes=self.settings.max_mail_bytes,
                 parent=entry.parent,
                 template=self.template,
+                recipients=entry.recipients,
             )
         except MailError:
             return NOBODY
@@ -151,5 +157,7 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
         notes = await pipelined(spool.redis, [("HGET", spool.keys.notes, entry) for entry in page])
         for entry, known in zip(found, notes, strict=True):
             if entry is not None:
-                made[entry.entry] = reports.of_entry(entry, notes_from(known), klass, time.time_ns() // 1_000_000)
+                await entry.read_recipients()
+                told = entry, notes_from(known), klass, time.time_ns() // 1_000_000
+                made[entry.entry] = await asyncio.to_thread(reports.of_entry, *told)
     return made

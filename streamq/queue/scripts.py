@@ -7,7 +7,7 @@ Times: `_ms` since the epoch in milliseconds, `_us` in microseconds, both by the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,6 +22,7 @@ __all__ = [
     "Expanded",
     "Grant",
     "GrantRow",
+    "LaneSaid",
     "Leased",
     "MarkRow",
     "Moved",
@@ -71,6 +72,7 @@ class SettleRow(NamedTuple):
     tail: bytes
     arg: bytes = b""
     way: str = ""
+    left: int = 0
 
 
 class ChildRow(NamedTuple):
@@ -94,12 +96,15 @@ class MarkRow(NamedTuple):
 
 
 class ResettleRow(NamedTuple):
+    """A final outcome once more. `seen`: digest of a child that was sent, which may be made again. See resettle.lua."""
+
     entry: str
     id: str
     kind: str
     tail: bytes
     why: bytes
     event_id: str
+    seen: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +185,12 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
+    """`marks`: sites and routes that slowed of late, and when (µs): what got its slot before left at the old pace."""
+
     now_us: int
     next_us: int
     statuses: list[str]
+    marks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,20 +241,40 @@ class RenewRow(NamedTuple):
 
 
 class GrantRow(NamedTuple):
-    """What a worker asks of one route: connections it has use for, and has. See grant.lua."""
+    """What a worker asks of one route, and what it has seen of it. See grant.lua."""
 
     route: str
     most: int
+    mails: int
     want: int
     open: int
+    works: int = 0
+    refused: int = 0
+    worked: int = 0
+    bore: int = 0
+    full: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does."""
+    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does; `elsewhere`:
+    connections of other workers that stand; `mails`: so many over a connection; `careful`: open them one by one."""
 
     allowance: int
     closed_us: int
+    elsewhere: int
+    mails: int
+    careful: bool
+
+
+class LaneSaid(NamedTuple):
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; then the windows of the queue,
+    of the way, of way and site."""
+
+    way: str
+    queue: str
+    route: str
+    site: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +334,9 @@ class Scripts:
         return Sifted(int(now), int(closed), int(coming), visited, parked, bool(large), taken)
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
-        now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
-        return Settled(int(now), int(coming), [status.decode() for status in flat])
+        now, coming, marks, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
+        known: dict[str, int] = orjson.loads(marks) if marks else {}
+        return Settled(int(now), int(coming), [status.decode() for status in flat], known)
 
     async def expand(
         self,
@@ -368,7 +397,11 @@ class Scripts:
     async def grant(self, consumer: str, ttl_ms: int, rows: Sequence[GrantRow]) -> tuple[int, list[Grant]]:
         """Now, in µs, and what each row may have for `ttl_ms`; 0 gives all back."""
         now, *flat = await self.caller.call("grant", (self.now, consumer, ttl_ms), rows)
-        return int(now), [Grant(many, int(closed)) for many, closed in zip(flat[::2], flat[1::2], strict=True)]
+        grants = [flat[at : at + 5] for at in range(0, len(flat), 5)]
+        return int(now), [
+            Grant(many, int(closed), elsewhere, mails, bool(careful))
+            for many, closed, elsewhere, mails, careful in grants
+        ]
 
     async def renew(self, consumer: str, rows: Sequence[RenewRow]) -> int:
         """How many of those count. Chunks go in one round trip."""
@@ -376,11 +409,22 @@ class Scripts:
         return sum(await self.caller.pipeline("renew", [((self.now, consumer), chunk) for chunk in chunks]))
 
     async def pause(
-        self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
+        self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
     ) -> list[str]:
-        """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
+        """`pause` or `resume` routes, or sites (`main|example.net`, `*|example.net`); `till_us` 0: until somebody
+        resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
-        return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
+        return [status.decode() for status in await self.caller.call("pause", head, [(target,) for target in targets])]
+
+    async def gauge(self, lanes: Sequence[str]) -> tuple[int, list[LaneSaid]]:
+        """Now, in µs, and of each lane what limits it: see gauge.lua. Chunks go in one round trip."""
+        chunks = [[(lane,) for lane in lanes[at : at + BATCH]] for at in range(0, len(lanes), BATCH)]
+        replies = await self.caller.pipeline("gauge", [((self.now,), chunk) for chunk in chunks])
+        rows: list[LaneSaid] = []
+        for _, *flat in replies:
+            words = [part.decode() for part in flat]
+            rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
+        return max((int(reply[0]) for reply in replies), default=0), rows
 
     async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
         """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and

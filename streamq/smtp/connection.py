@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 
 from streamq.errors import StreamqError
-from streamq.smtp.letter import Stage
+from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.smtp.protocol import Wire
 from streamq.smtp.words import one_line
 
@@ -22,7 +22,8 @@ CUT = 500  # characters of a reply that are kept
 
 
 class NotConnected(StreamqError):
-    """No connection came about; never leaves smtp/. `code` 0: no reply; `again`: another one is worth a try now."""
+    """No connection came about; never leaves smtp/. `code` 0: no reply; `again`: another one is worth a try now;
+    `hung_up`: the server closed it, or refused it, before a word."""
 
     def __init__(
         self, stage: Stage, klass: str, said: str, *, code: int = 0, enhanced: str = "", hint_ms: int = 0
@@ -37,10 +38,26 @@ class NotConnected(StreamqError):
         self.peer = ""
         self.tls = ""
         self.again = False
+        self.hung_up = False
 
     def reword(self, said: str) -> None:
         self.said = one_line(said)[:CUT]
         self.args = (f"{self.stage}: {self.klass}: {self.said}",)
+
+    def report(self) -> Report:
+        """Of the letters for whose sake it was tried."""
+        return Report(
+            action=Action.PARK,
+            stage=self.stage,
+            scope=Scope.ROUTE,
+            klass=self.klass,
+            code=self.code,
+            enhanced=self.enhanced,
+            reply=self.said,
+            peer=self.peer,
+            tls=self.tls,
+            hint_ms=self.hint_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True)

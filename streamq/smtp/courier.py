@@ -4,10 +4,11 @@ LINES    Up to `connections` tasks, each with one connection and a number 0 .. n
          as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
          `connection_lifetime`, or when the token that opened it is no longer the route's.
 OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
-         mail on this route, one line only: a route that is down is not met by twenty connections.
+         mail on this route, one line only: a route that is down is not met by twenty connections. How many
+         at a time, and when not: smtp/opening.py.
 SHARE    `allow` says how many lines there may be; it may change at any time. Those that are too many close with QUIT
          after the letter that they have. `wanted` is how many there is work for; `short` is called when that is more
-         than may be.
+         than may be, or when there is news that should not wait.
 DOWN     A connection that fails before MAIL, or that the server gives up in its first transaction, or a reply
          about our account (scope route, park) takes the route down, if no other line has proved that it
          works. Then every letter in the outbox, and every one that comes, is reported PARK with scope ROUTE
@@ -15,7 +16,8 @@ DOWN     A connection that fails before MAIL, or that the server gives up in its
          60 s, less jitter) the next letter makes one attempt. No timer probes by itself: whoever holds the
          mails decides by handing out one.
 THINNING If another line works, a failed opening only holds back further ones for the same growing time: a
-         server that takes five connections and refuses the sixth is not down.
+         server that takes five connections and refuses the sixth is not down. That it was refused is news for
+         all workers (`news`), also where only their lines work.
 AHEAD    With `overlap` a line may have two letters under way: it finishes both, or reports both.
 DONE     `done` is called exactly once for each letter that was taken, also when a line is cancelled or the
          mark raises. What nobody took stays in the outbox for `drain`.
@@ -26,25 +28,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from streamq.settings import RouteSettings
 from streamq.smtp.access import Access
 from streamq.smtp.connection import Connection, NotConnected
 from streamq.smtp.handshake import connect
-from streamq.smtp.letter import Action, Letter, Report, Scope, Stage
+from streamq.smtp.letter import Action, Letter, Report, RouteState, Scope
+from streamq.smtp.opening import CROWDED, ENOUGH, News, Opening, backoff, turned_away
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
 from streamq.smtp.transaction import Mark, Transaction
 
-__all__ = ["Again", "Courier", "Done", "Mark", "RouteState"]
+__all__ = ["Again", "Connect", "Courier", "Done", "Mark", "RouteState"]
 
 Done = Callable[[Letter, Report], None]
 Again = Callable[[Letter], Awaitable[bool]]
+Connect = Callable[[Access, int, Replies], Awaitable[Connection]]
 
 LETTERS_PER_LINE = 4
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 # About this mail's own time, or ours: nothing is known of the route
 SAYS_NOTHING = frozenset({"interrupted", "slow"})
 
@@ -57,29 +60,13 @@ def _is_late(letter: Letter) -> bool:
     return letter.fresh_until < asyncio.get_running_loop().time()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteState:
-    """What became of the route: called on going down, on each probe that failed, and on coming up.
-
-    `stage`, `klass`, `code`, `reply`: why it is down. `probe_in_ms`: letters before that are parked unseen.
-    """
-
-    name: str
-    up: bool
-    stage: Stage | None = None
-    klass: str = ""
-    code: int = 0
-    reply: str = ""
-    probe_in_ms: int = 0
-
-
 class Courier:
     """One route. `run` works until `stop` or `close`; it raises only what `done`, `mark`, `on_state` raise.
 
     `mark(connection number, letter)` is awaited before the first byte of the body (and after the 354, where there
     is one): False ends the transaction with ABANDON. `again(letter)` is awaited before a MAIL that is later than
     `fresh_until`: False takes the letter from the courier. `priorities` are the names of letters' priorities, from 0
-    on. `rand` gives numbers in [0, 1).
+    on. `rand` gives numbers in [0, 1); `opener` opens a connection, or raises `NotConnected`.
     """
 
     def __init__(
@@ -96,6 +83,7 @@ class Courier:
         priorities: Sequence[str] = ("high", "normal", "low"),
         short: Callable[[], object] = lambda: None,
         rand: Callable[[], float] = random.random,
+        opener: Connect | None = None,
     ) -> None:
         self.name = name
         self.route = route
@@ -107,10 +95,10 @@ class Courier:
         self._on_state = on_state
         self._limits = route.transaction_seconds(priorities)
         self._short = short
-        self._allowance = route.connections
-        self._may_open = True
         self._leaving: set[int] = set()  # lines that close since there are too many
         self._rand = rand
+        self._lot = Opening(route.connections, route.mails_per_connection, rand)
+        self._opener = opener or connect
         self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}
@@ -120,8 +108,6 @@ class Courier:
         self._failure: Report | None = None  # why the route is down; a pattern for what it parks
         self._failures = 0
         self._probe_at = 0.0
-        self._holds = 0
-        self._hold_until = 0.0
         self._epoch = 0  # lines of an older one saw the route before it went down
         self._refusing = False
         self._stopping = asyncio.Event()
@@ -134,6 +120,11 @@ class Courier:
     def know(self, rules: Replies) -> None:
         """What replies mean from now on. Connections that are open keep theirs."""
         self._rules = rules
+
+    @property
+    def standing(self) -> int:
+        """Lines whose server has greeted us, and that we are logged in to."""
+        return len(self._lines) - len(self._opening)
 
     @property
     def up(self) -> bool:
@@ -160,10 +151,22 @@ class Courier:
             return max(at_work, min(waiting, 1))
         return min(self.route.connections, at_work + -(-waiting // LETTERS_PER_LINE))
 
-    def allow(self, most: int, *, opening: bool = True) -> None:
-        """So many lines at once from now on; without `opening` those that there are go on, and none is opened."""
-        self._allowance = most
-        self._may_open = opening
+    @property
+    def held(self) -> bool:
+        """It has no line and opens none for now: the server turned it away, and takes other workers'."""
+        return not self._lines and self._lot.elsewhere > 0 and self._lot.held
+
+    def news(self) -> News:
+        """What all workers should know of the route; each is told once."""
+        return self._lot.news(self.standing)
+
+    def allow(
+        self, most: int, *, opening: bool = True, mails: int | None = None, elsewhere: int = 0, careful: bool = False
+    ) -> None:
+        """So many lines at once from now on; without `opening` those that there are go on, and none is opened.
+        `mails`: so many over one connection; None: as before. `elsewhere`: lines of other workers that stand.
+        `careful`: the server has refused some."""
+        self._lot.allow(most, opening=opening, mails=mails, elsewhere=elsewhere, careful=careful)
         if len(self._lines) - len(self._leaving) > most:
             self._outbox.wake_all()  # who rests looks, and leaves
         self._consider()
@@ -171,7 +174,7 @@ class Courier:
     def look_again(self) -> None:
         """Somebody says that the route is well: the next letter finds out, whatever the time."""
         self._probe_at = 0.0
-        self._hold_until = 0.0
+        self._lot.release()
 
     async def run(self) -> None:
         if self._group is not None:
@@ -219,15 +222,12 @@ class Courier:
         if self._failure is not None and now < self._probe_at:
             self._refuse_soon()
             return
-        if not self._may_open:
-            return
-        open_now = len(self._lines)
-        if self._proven and now < self._hold_until:
+        if (self._proven or self._lot.elsewhere) and self._lot.held:
             return
         wanted = 1 if not self._route_proven else self.wanted
-        if wanted > self._allowance:
+        if wanted > self._lot.allowance:
             self._short()
-        for _ in range(min(wanted, self._allowance) - open_now):
+        for _ in range(self._lot.more(wanted, len(self._lines), len(self._opening))):
             number = next(number for number in range(self.route.connections) if number not in self._lines)
             self._opening.add(number)
             self._lines[number] = group.create_task(self._line(number, self._epoch), name=f"{self.name}-{number}")
@@ -235,11 +235,13 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
-                link = await connect(self._access, number, self._rules)
+                link = await self._opener(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)
             else:
                 self._opening.discard(number)
+                self._lot.stands(self.standing)
+                asyncio.get_running_loop().call_soon(self._consider)  # there may be more
                 await self._keep(link, epoch)
         except BaseException:  # the group ends: nothing may be opened any more
             self._stopping.set()
@@ -254,6 +256,8 @@ class Courier:
         try:
             await self._work(link, epoch)
         finally:
+            if link.usable and link.mails >= self._lot.mails:
+                self._lot.was_full()
             self._proven.discard(link.number)
             await link.quit()
 
@@ -313,7 +317,7 @@ class Courier:
         """Whether the connection may have another mail."""
         return (
             link.usable
-            and link.mails < self.route.mails_per_connection
+            and link.mails < self._lot.mails
             and self._life_left(link) > 0
             and self._access.holds(link.serial)
         )
@@ -323,7 +327,7 @@ class Courier:
 
     def _is_surplus(self, number: int) -> bool:
         """Whether it is one too many; then it leaves."""
-        if number not in self._leaving and len(self._lines) - len(self._leaving) > self._allowance:
+        if number not in self._leaving and len(self._lines) - len(self._leaving) > self._lot.allowance:
             self._leaving.add(number)
         return number in self._leaving
 
@@ -347,10 +351,12 @@ class Courier:
             return False
         if report.action is Action.PARK:
             if report.scope is Scope.SESSION:
+                if report.klass == ENOUGH and link.mails > 1:
+                    self._lot.bore(link.mails - 1)
+                    self._short()
                 if link.mails != 1:
                     return False  # a kept connection ended: nothing is known of the route
-                if self._proven - {link.number}:
-                    self._hold_back()
+                if self._stays_up(report.klass == CROWDED, self._proven - {link.number}, self.standing - 1):
                     return False
                 report.scope = Scope.ROUTE
             return report.scope is Scope.ROUTE
@@ -360,7 +366,7 @@ class Courier:
 
     def _come_up(self, number: int) -> None:
         self._proven.add(number)
-        self._holds = 0
+        self._lot.proved()
         self._failures = 0
         self._route_proven = True
         if self._failure is not None:
@@ -372,31 +378,24 @@ class Courier:
     def _opening_failed(self, failure: NotConnected, epoch: int) -> None:
         if epoch != self._epoch:
             return
-        if self._proven:
-            self._hold_back()
+        if self._stays_up(turned_away(failure), self._proven, self.standing):
             return
-        self._go_down(
-            Report(
-                action=Action.PARK,
-                stage=failure.stage,
-                scope=Scope.ROUTE,
-                klass=failure.klass,
-                code=failure.code,
-                enhanced=failure.enhanced,
-                reply=failure.said,
-                peer=failure.peer,
-                tls=failure.tls,
-                hint_ms=failure.hint_ms,
-            )
-        )
+        self._go_down(failure.report())
         self._spread_word()
 
-    def _hold_back(self) -> None:
-        self._hold_until = asyncio.get_running_loop().time() + self._wait(self._holds)
-        self._holds += 1
+    def _stays_up(self, refused: bool, proven: set[int], stand: int) -> bool:
+        """Whether a connection that came to nothing is no more than that, since others work: those of `proven`, or
+        where it was `refused` those of other workers."""
+        if refused and (proven or self._lot.elsewhere):
+            self._lot.refused(stand)
+            self._short()
+            return True
+        if proven:
+            self._lot.hold()
+        return bool(proven)
 
     def _go_down(self, failure: Report) -> None:
-        wait = self._wait(self._failures)
+        wait = backoff(self._failures, self._rand())
         self._failures += 1
         self._failure = failure
         self._route_proven = False
@@ -428,8 +427,3 @@ class Courier:
         left_ms = max(0, round((self._probe_at - asyncio.get_running_loop().time()) * 1000))
         while (letter := self._outbox.get_nowait()) is not None:
             self._done(letter, replace(failure, hint_ms=left_ms, duration_ms=0, tried=False))
-
-    def _wait(self, before: int) -> float:
-        """Seconds after the n-th failure: 1 doubling to 60, less a quarter to a half: the queue's own doubling is
-        never shorter, so the letter that it sends to find out is not turned away here."""
-        return float(min(FIRST_WAIT * 2 ** min(before, 10), LONGEST_WAIT)) * (0.75 - self._rand() / 4)

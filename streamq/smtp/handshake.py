@@ -113,11 +113,16 @@ class Handshake:
         except (SMTPException, OSError) as lost:
             if (wrong := _tls_in(lost)) is not None:
                 raise NotConnected(Stage.STARTTLS, "tls", _tls_words(wrong)) from lost
-            raise NotConnected(self.stage, "disconnected", str(lost)) from lost
+            failure = NotConnected(self.stage, "disconnected", str(lost))
+            failure.hung_up = self.stage is Stage.GREETING or self._not_secured_yet()
+            raise failure from lost
         except ValueError as wrong:  # ssl: a name that no certificate can have
             raise NotConnected(self.stage, "settings", str(wrong)) from wrong
         self.done = True
         return Connection(number, self.wire, offer, self.peer, self.tls, verified=self.verified, serial=self.serial)
+
+    def _not_secured_yet(self) -> bool:
+        return self.stage is Stage.STARTTLS and self.route.implicit_tls
 
     async def clean_up(self) -> None:
         if self.done:

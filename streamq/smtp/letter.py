@@ -12,7 +12,7 @@ from math import inf
 
 from streamq.mail.dsn import Dsn
 
-__all__ = ["Action", "Letter", "Report", "Scope", "Stage"]
+__all__ = ["Action", "Letter", "Report", "RouteState", "Scope", "Stage"]
 
 
 class Stage(StrEnum):
@@ -92,3 +92,19 @@ class Report:
     hint_ms: int = 0  # not before that: the server's own "try again in", or the courier's next probe; 0: no hint
     about_recipient: bool = False  # the words were about this recipient: no sign that anything is wrong with the route
     tried: bool = True  # False: parked unseen, since the route is down; the rest tells why it is
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """What became of the route: called on going down, on each probe that failed, and on coming up.
+
+    `stage`, `klass`, `code`, `reply`: why it is down. `probe_in_ms`: letters before that are parked unseen.
+    """
+
+    name: str
+    up: bool
+    stage: Stage | None = None
+    klass: str = ""
+    code: int = 0
+    reply: str = ""
+    probe_in_ms: int = 0

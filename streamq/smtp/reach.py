@@ -176,7 +176,9 @@ def _unreachable(failures: dict[Target, OSError], silent: list[Target]) -> NotCo
     said = [f"{target.shown}: {_words(wrong)}" for target, wrong in failures.items()]
     said += [f"{target.shown}: no answer" for target in silent]
     ours = not silent and all(isinstance(wrong, SourceFailed) for wrong in failures.values())
-    return NotConnected(Stage.CONNECT, "settings" if ours else "unreachable", "; ".join(said)[:CUT])
+    failure = NotConnected(Stage.CONNECT, "settings" if ours else "unreachable", "; ".join(said)[:CUT])
+    failure.hung_up = bool(failures) and not silent and all(isinstance(w, ConnectionError) for w in failures.values())
+    return failure
 
 
 def _words(wrong: OSError) -> str:

@@ -3,6 +3,9 @@
 SHARES   Connections of a route are counted over all workers: each holds a lease of some (grant.lua), which it renews
          once a second, or at once when a courier has work for more. No mail waits for that but the first of a burst
          that is larger than the share. A lease that cannot be renewed opens nothing any more; what is open goes on.
+         A worker that has none and had to leave mails to others asks for one.
+LEARNT   With it goes what the couriers saw: how many connections stand, how many were turned away, how many mails one
+         bore. What that means over all workers comes back: so many connections, so many mails on each.
 USE      A route is not used while others have all its connections, or while it fails here and works for others: then
          this process leaves its mails to them (`listed`), and finds out for itself later.
 NEWS     The renewal says which routes are closed. One that opens again is tried at once: the reader goes on, the
@@ -23,8 +26,8 @@ from streamq.worker.link import Link
 __all__ = ["Allowances"]
 
 RENEW_SECONDS = 1.0
-LEASE_SECONDS = 4.0
-AGAIN_SECONDS = (0.05, 0.25)  # between two renewals for want of connections: after one that brought some, or none
+LEASE_SECONDS = 3.0  # of a worker that is gone: with the next renewal of another, and its opening, within five
+AGAIN_SECONDS = (0.01, 0.25)  # between two renewals for want of connections: after one that brought some, or none
 STUCK = 2  # renewals without a connection, and letters wait: others have them all
 ALERTS = frozenset({"authentication", "quota", "tls", "settings"})  # no waiting mends these: a person must know
 log = logging.getLogger("streamq.route")
@@ -53,6 +56,7 @@ class Allowances:
         self._alone: set[str] = set()
         self._broken: set[str] = set()
         self._stuck: dict[str, int] = {}
+        self._passed: set[str] = set()  # routes of which a mail may have been left to others, for want of a connection
         self._short = asyncio.Event()
         self._lapse: asyncio.TimerHandle | None = None
 
@@ -65,7 +69,12 @@ class Allowances:
             if self.couriers[name].closed_for > 0:
                 return False
             self._alone.discard(name)
-        return self.allowed.get(name, 0) > 0
+        if self.couriers[name].held:
+            return False
+        if self.allowed.get(name, 0) > 0:
+            return True
+        self._passed.add(name)
+        return False
 
     # -- what others tell --------------------------------------------------------------------------
 
@@ -110,10 +119,8 @@ class Allowances:
         """Renew, and hear which routes are closed. One round trip."""
         self._short.clear()
         loop = asyncio.get_running_loop()
-        rows = [
-            GrantRow(name, courier.route.connections, courier.wanted, courier.connections)
-            for name, courier in self.couriers.items()
-        ]
+        rows = [self._row(name) for name in self.couriers]
+        self._passed.clear()
 
         async def grant() -> tuple[float, list[Grant]]:
             asked_at = loop.time()  # of the call that came through: its lease is not older than that
@@ -127,10 +134,28 @@ class Allowances:
         for row, granted in zip(rows, grants, strict=True):
             opened |= self._hear(row.route, granted.closed_us > 0)
             self.allowed[row.route] = granted.allowance
-            self.couriers[row.route].allow(granted.allowance)
+            courier = self.couriers[row.route]
+            courier.allow(granted.allowance, mails=granted.mails, elsewhere=granted.elsewhere, careful=granted.careful)
+            self._tell(row, granted)
             self._unstick(row.route)
         if opened:
             self.reopened()
+
+    def _row(self, name: str) -> GrantRow:
+        courier = self.couriers[name]
+        want = max(courier.wanted, int(name in self._passed))
+        route = courier.route
+        return GrantRow(name, route.connections, route.mails_per_connection, want, courier.connections, *courier.news())
+
+    def _tell(self, row: GrantRow, granted: Grant) -> None:
+        """An operator will want to know why there are fewer."""
+        if row.refused:
+            log.warning(
+                "route %s turned %d connections away while %d of all workers stood",
+                row.route, row.refused, row.worked + granted.elsewhere,
+            )  # fmt: skip
+        if row.bore:
+            log.warning("route %s takes %d mails over a connection", row.route, granted.mails)
 
     def _hear(self, name: str, closed: bool) -> bool:
         """True where it has opened."""
@@ -146,7 +171,8 @@ class Allowances:
 
     def _unstick(self, name: str) -> None:
         courier = self.couriers[name]
-        waits = self.allowed[name] == 0 and courier.connections == 0 and courier.waiting > 0
+        none = self.allowed[name] == 0 or courier.held
+        waits = none and courier.connections == 0 and courier.waiting > 0
         self._stuck[name] = self._stuck.get(name, 0) + 1 if waits else 0
         if self._stuck[name] > STUCK:
             self.hand_back(name)
@@ -159,7 +185,7 @@ class Allowances:
 
     async def leave(self) -> None:
         """Give all back."""
-        rows = [GrantRow(name, 0, 0, 0) for name in self.couriers]
+        rows = [GrantRow(name, 0, 0, 0, 0) for name in self.couriers]
         await self.spool.scripts.grant(self.consumer, 0, rows)
 
     def stop(self) -> None:

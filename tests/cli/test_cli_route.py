@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> str:
 
 
 async def test_ls(queue: Mailroom, config: str) -> None:
-    await queue.scripts.grant("w1", 4000, [GrantRow("main", 20, 3, 0)])
+    await queue.scripts.grant("w1", 4000, [GrantRow("main", 20, 100, 3, 20, 20)])
     await queue.parked(lane="main>bulk|example.net")
     said = await streamq("--config", config, "route", "ls")
     assert (said.code, said.err) == (0, "")

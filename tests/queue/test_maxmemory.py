@@ -62,7 +62,7 @@ async def test_routes_close_open_and_share_their_connections(room: Full) -> None
     await room.full()
     assert await room.settled("park", lease, down=True) == "ok"
     assert await room.scripts.pause("pause", ["other"], reason="full") == ["paused"]
-    _, [granted] = await room.scripts.grant("w1", 4000, [GrantRow("main", 20, 20, 0)])
+    _, [granted] = await room.scripts.grant("w1", 4000, [GrantRow("main", 20, 100, 20, 20, 20)])
     assert (granted.allowance, granted.closed_us) == (20, (room.now + 1000) * 1000)
     assert await room.scripts.pause("resume", ["main", "other"]) == ["resumed", "resumed"]
     assert await room.released() == [lease.entry]

@@ -195,7 +195,9 @@ async def test_a_reply_about_our_account_takes_the_route_down(reply: str, klass:
 
 
 @on_both_loops
-async def test_a_server_that_takes_two_connections_is_not_down() -> None:
+async def test_a_server_that_takes_two_connections_is_not_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.smtp.opening.FIRST_WAIT", 3600)
+    monkeypatch.setattr("streamq.smtp.opening.LONGEST_WAIT", 3600)
     busy = asyncio.Event()
     release = asyncio.Event()
 

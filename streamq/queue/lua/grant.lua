@@ -2,24 +2,35 @@
 -- worker that is gone is free when it runs out. The sum of all grants is never more than the route has.
 -- SHARES   Each gets what it wants up to a level that is the same for all; what nobody wants is lent out evenly, so
 --          that a burst waits for nobody; it goes back at the next renewal after somebody wants it.
+-- LEARNT   How many there are is what the server was seen to take (lib/learnt.lua), at most what is configured. Workers
+--          tell what they saw: connections that stand, that were refused, mails that one bore.
 -- A pause whose time is over ends here: every worker calls each second.
--- needs: base event route
--- KEYS: {streamq}: absent clock due events grants meta pauses stream
+-- needs: base event route site learnt
+-- KEYS: {streamq}: absent clock due ends events grants limits meta parked pauses stream
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
--- EACH: route most want open
---   most   connections of the route, over all workers      want  how many it has use for
---   open   how many it has open
--- RETURNS: now, then per row: allowance, closed (µs until which the route takes nothing, 0 if open)
--- EVENTS: route.resumed
+-- EACH: route most mails want open works refused worked bore full
+--   most     connections of the route, over all workers    want  how many it has use for
+--   mails    of a connection, at most                      open  how many it has open, or is opening
+--   works    of those, that stand
+--   refused  connections that were not let in since it last called
+--   worked   the most of its own that stood when that was
+--   bore     mails after which the server would take no more, 0 if it did not say so since
+--   full     connections that have since had as many as they may
+-- RETURNS: now, then per row: allowance, closed (µs until which the route takes nothing, 0 if open), elsewhere
+--   (connections of other workers that stand), mails (of a connection from now on), careful (1: it was refused some: they
+--   are opened one by one)
+-- EVENTS: route.resumed site.resumed
 
 local now, consumer, ttl = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local out = {text(now)}
 
--- How many the `at`-th of `names` gets.
-local function share_of(consumer_, names, wants, most)
+-- How many it gets of `most`. Of those that want the same who has some comes last, where more is left: else a route of
+-- few connections would wander.
+local function share_of(consumer_, names, wants, has, most)
   table.sort(names, function(a, b)
     if wants[a] ~= wants[b] then return wants[a] < wants[b] end
+    if has[a] ~= has[b] then return has[b] end
     return a < b
   end)
   local left, mine_ = most, 0
@@ -35,32 +46,45 @@ local function share_of(consumer_, names, wants, most)
   return mine_
 end
 
-local function grant(route, most, want, open)
+local function grant(route, most, mails, want, open, works, refused, worked, bore, full)
   local key = K.grants(route)
   if ttl == 0 then
     redis.call('HDEL', key, consumer)
-    return 0
+    return 0, 0, mails, 0
   end
-  local wants, names, taken, had = {[consumer] = want}, {consumer}, 0, 0
+  local wants, names, has, taken, had, elsewhere = {[consumer] = want}, {consumer}, {}, 0, 0, 0
+  local packed
   local flat = redis.call('HGETALL', key)
   for at = 1, #flat, 2 do
     local name = flat[at]
-    local granted, wanted, till = flat[at + 1]:match('^(%d+) (%d+) (%d+)$')
-    if tonumber(till) <= now then
+    local granted, wanted, till, stand = flat[at + 1]:match('^(%d+) (%d+) (%d+) (%d+)$')
+    if name == LEARNT then
+      packed = flat[at + 1]
+    elseif tonumber(till) <= now then
       redis.call('HDEL', key, name)
-    elseif name == consumer then
-      had = tonumber(granted)
     else
-      names[#names + 1] = name
-      wants[name] = tonumber(wanted)
-      taken = taken + tonumber(granted)
+      has[name] = tonumber(granted) > 0
+      if name == consumer then
+        had = tonumber(granted)
+      else
+        names[#names + 1] = name
+        wants[name] = tonumber(wanted)
+        taken = taken + tonumber(granted)
+        elsewhere = elsewhere + tonumber(stand)
+      end
     end
   end
-  local allowed = math.max(0, math.min(share_of(consumer, names, wants, most), most - taken))
+  has[consumer] = had > 0
+  local known = learnt_from(packed)
+  learn_connections(known, now, most, works + elsewhere, refused, worked + elsewhere)
+  local each_bears = learn_mails(known, now, mails, bore, full)
+  local packs = learnt_packed(known)
+  if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end
+  local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, known.cap), known.cap - taken))
   local kept = math.max(allowed, math.min(open, had)) -- until it has closed them
-  redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000))
-  redis.call('PEXPIRE', key, ttl * 2)
-  return allowed
+  redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000) .. ' ' .. works)
+  redis.call('PEXPIRE', key, math.max(LEARNT_LASTS, ttl * 2))
+  return allowed, elsewhere, each_bears, known.cut and 1 or 0
 end
 
 local function end_of_pause(route)
@@ -73,10 +97,32 @@ local function end_of_pause(route)
   wake(route, now)
 end
 
-for route, most, want, open in each() do
+local function end_of_sites_pause(target)
+  local since = open_site(target, now)
+  if not since then return end
+  event('site.resumed', site_in(target), '', target .. '.' .. text(since), now, json({route = target:match('^[^|]*'),
+    site = site_in(target), class = 'operator', reason = 'its time is over'}):sub(2, -2))
+end
+
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', K.ends, '-inf', text(now), 'LIMIT', 0, 100)) do
+  end_of_sites_pause(target)
+end
+
+-- What an operator set stands over the workers' settings.
+local function most_of(route, most)
+  local set = (redis.call('HGET', K.limits, route) or ''):match(';c(%d+)')
+  return tonumber(set or most)
+end
+
+for route, most, mails, want, open, works, refused, worked, bore, full in each() do
   end_of_pause(route)
   local till = closed_until(route, now)
-  out[#out + 1] = grant(route, tonumber(most), tonumber(want), tonumber(open))
+  local allowed, elsewhere, each_bears, careful = grant(route, most_of(route, most), tonumber(mails), tonumber(want),
+    tonumber(open), tonumber(works), tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full))
+  out[#out + 1] = allowed
   out[#out + 1] = till > now and text(till) or '0'
+  out[#out + 1] = elsewhere
+  out[#out + 1] = each_bears
+  out[#out + 1] = careful
 end
 return out

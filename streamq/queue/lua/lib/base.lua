@@ -60,9 +60,10 @@ local function outlast(key, ms)
 end
 
 -- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
-local DASH = string.byte('-')
+local byte, sub = string.byte, string.sub -- a method of a string is looked for in two tables, each time
+local DASH = byte('-')
 local function id_parts(id)
-  if id:byte(14) == DASH and id:byte(1) ~= 48 then return id:sub(1, 13), id:sub(15) end -- any id of our time
+  if byte(id, 14) == DASH and byte(id) ~= 48 then return sub(id, 1, 13), sub(id, 15) end -- any id of our time
   local ms, seq = id:match('^0*(%d+)-0*(%d+)$')
   return ms, seq
 end

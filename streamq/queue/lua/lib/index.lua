@@ -29,7 +29,10 @@ local function lane_in(member) return member:match('^(.*)|') end
 
 local function bucket_base(ms) return tonumber(ms:sub(-9)) * 31 end
 
-local function bucket_at(base, seq) return (base + math.floor(tonumber(seq:sub(-9)) / NEIGHBOURS)) % BUCKETS end
+local function bucket_at(base, seq)
+  local number = tonumber(#seq > 9 and sub(seq, -9) or seq)
+  return (base + (number - number % NEIGHBOURS) / NEIGHBOURS) % BUCKETS
+end
 
 local function bucket(id)
   local ms, seq = id_parts(id)
@@ -82,7 +85,7 @@ local function park_all(lane, rows, next, p)
   -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.
   local digit, command, last = text(p), {'ZADD', K.parked}, 2
   local head = lane .. '|' .. digit
-  local neighbours, at = {}, nil
+  local neighbours, filled, at = {}, 0, nil
   local ms_now, head_now, base -- of a burst's time
   for row = 1, #rows, 3 do
     local ms, seq = rows[row + 1], rows[row + 2]
@@ -93,10 +96,11 @@ local function park_all(lane, rows, next, p)
     local here = bucket_at(base, seq)
     if here ~= at then
       if at then redis.call(unpack(neighbours)) end
-      at, neighbours = here, {'HSET', K.lane(here)}
+      at, neighbours, filled = here, {'HSET', K.lane(here)}, 2
     end
-    neighbours[#neighbours + 1] = digit .. rows[row]
-    neighbours[#neighbours + 1] = lane
+    neighbours[filled + 1] = digit .. rows[row]
+    neighbours[filled + 2] = lane
+    filled = filled + 2
   end
   redis.call(unpack(neighbours))
   redis.call(unpack(command))

@@ -1,0 +1,81 @@
+-- learnt: what the server of a route takes, as it showed over all workers: connections at once, and mails on each. In
+-- the field LEARNT of `grants:<route>`, since only grant.lua asks, and asks for all of that hash at each call.
+-- UNKNOWN  `cap`, the connections that workers may have together, begins with one and grows by a quarter, one at
+--          least, whenever as many stand: a server that takes 5 of 20 refuses the sixth, one that takes 20 has them
+--          after twelve rounds.
+-- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY with
+--          each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
+--          sooner, down to NEXT_TRY, and twice as large, up to a quarter; workers open those one by one, and stop
+--          at the first that is refused. Where all that are configured stand nothing is left to learn.
+--          Longer than LAST_TRY, and a limit that doubles would not be used within five minutes; tries closer than
+--          FIRST_TRY, and a server that counts offences a minute would see three.
+-- MAILS    The number that the server named by ending a session. After MAILS_FIRST, doubling to MAILS_LAST with each
+--          time that it does so again, a quarter more is tried, if connections bore as many as they may.
+-- needs: base
+
+local LEARNT = '*' -- no consumer is called so
+local LEARNT_LASTS = 3600000 -- ms without any worker
+local RUN = 5000000 -- µs, all of these
+local FIRST_TRY, LAST_TRY, NEXT_TRY = 60000000, 240000000, 5000000
+local MAILS_FIRST, MAILS_LAST = 3600000000, 86400000000
+
+local TIMES = {'cut', 'next', 'wait', 'soon', 'mails_cut', 'mails_next', 'mails_wait'}
+
+local function quarter(number) return math.max(1, math.floor(number / 4)) end
+
+-- cap; after a refusal cut (when), next (try), wait (before it, as it was), step, tried (one was since), soon (between the
+-- last two); mails where they are known, and mails_cut, mails_next, mails_wait
+local function learnt_from(packed)
+  local known = packed and cjson.decode(packed) or {cap = 1}
+  for _, name in ipairs(TIMES) do known[name] = tonumber(known[name]) end
+  return known
+end
+
+local function learnt_packed(known)
+  local kept = {cap = known.cap, step = known.step, tried = known.tried, mails = known.mails}
+  for _, name in ipairs(TIMES) do kept[name] = known[name] and text(known[name]) end
+  return cjson.encode(kept)
+end
+
+-- works: connections that stand, of all workers. refused: how many were not let in since the last word, when so many
+-- `worked`.
+local function learn_connections(known, now, most, works, refused, worked)
+  known.cap = math.min(known.cap, most)
+  if refused > 0 then
+    known.cap = math.max(1, math.min(known.cap, worked))
+    if not known.cut or now - known.cut >= RUN then
+      known.wait = math.min(math.max(FIRST_TRY, (known.wait or 0) * 2), LAST_TRY)
+    end
+    known.cut, known.next, known.step, known.soon, known.tried = now, now + known.wait, 1, nil, nil
+  elseif works >= most then
+    known.cap = most
+    known.cut, known.next, known.wait, known.step, known.soon, known.tried = nil, nil, nil, nil, nil, nil
+  elseif not known.cut then
+    known.cap = math.max(known.cap, works)
+    if works >= known.cap then known.cap = math.min(most, known.cap + quarter(known.cap)) end
+  elseif works >= known.cap and now >= known.next then
+    if known.tried then known.wait = 0 end -- the last try was no vain one
+    known.cap = math.min(most, known.cap + known.step)
+    known.soon = math.max(NEXT_TRY, math.floor((known.soon or 8 * NEXT_TRY) / 2))
+    known.step, known.next = math.min(known.step * 2, quarter(known.cap)), now + known.soon
+    known.tried = true
+  end
+end
+
+-- bore: mails after which the server would take no more, 0 where it did not say so; full: connections that have had as
+-- many as they may
+local function learn_mails(known, now, most, bore, full)
+  if bore > 0 then
+    local again = known.mails_cut and now - known.mails_cut < RUN
+    known.mails = again and math.min(known.mails, bore) or bore
+    if not again then known.mails_wait = math.min(math.max(MAILS_FIRST, (known.mails_wait or 0) * 2), MAILS_LAST) end
+    known.mails_cut, known.mails_next = now, now + known.mails_wait
+  elseif known.mails and full > 0 and now >= known.mails_next then
+    known.mails = known.mails + quarter(known.mails)
+    known.mails_next = now + MAILS_FIRST
+  end
+  if known.mails and known.mails >= most then
+    known.mails, known.mails_cut, known.mails_next, known.mails_wait = nil, nil, nil, nil
+  end
+  return known.mails or most
+end
