@@ -41,7 +41,18 @@ TABLE = (
     Key("collapse", "collapse", "hash", "digest of (tenant, recipient, `collapse_key`) → the entry that waits for it"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
-    Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
+    Key(
+        "limit",
+        "limit:<what>",
+        "hash",
+        "state of a limit, and a pace that was learnt; of a route also its last outcomes; expires when idle",
+    ),
+    Key(
+        "throttled",
+        "throttled",
+        "zset",
+        "routes and sites with a pace that was learnt, by the µs at which it is forgotten",
+    ),
     Key("pauses", "pauses", "hash", "routes and sites that are closed → why and until when; no field for an open one"),
     Key("ends", "ends", "zset", "pauses of sites by their end, in µs"),
     Key(

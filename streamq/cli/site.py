@@ -87,6 +87,7 @@ def _shown(view: SiteView) -> dict[str, object]:
         "parked": view.parked,
         "next_ms": view.next_ms,
         "drained_ms": view.drained_ms,
+        "in_use": view.in_use,
         "rate": view.gauge.rate if view.gauge else None,
         "throttled": [known for each in (view.gauge.gauges if view.gauge else ()) if (known := throttle_json(each))],
         "closed": [asdict(each) for each in view.closed],
@@ -171,6 +172,8 @@ def _print_site(view: SiteView, now: int) -> None:
         at = f", at {rate_words(rate)}" if rate and view.drained_ms else ""
         lines.append(("drained", drained + at))
         lines.append(("lanes", ", ".join(view.lanes)))
+    if view.rule.connections is not None and view.route != "*":
+        lines.append(("at once", f"{view.in_use} of {view.rule.connections} under way"))
     for each in view.closed:
         since = shown_ms(max(0, now - each.since_ms))
         lines.append(("closed", f"since {since}: {why_words(each, 'site' if each.site else f'route {each.route}')}"))

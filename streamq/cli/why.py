@@ -123,6 +123,8 @@ def _waits(found: Why) -> str:
             return _closed(found)
         case "throttle":
             return throttle_words(found.by) if found.by is not None else ""
+        case "at_once":
+            return f"for a transaction to its site to end: {rule_words(found.rule)}, all under way"
         case "turn":
             return "for its turn: nothing limits it, the next worker with room takes it"
     whose = {"queue": "the whole queue", "route": "the route", "site": "its site there"}[found.waits_for]

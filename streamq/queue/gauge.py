@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from streamq.queue.connection import command, pipelined
+from streamq.queue.lanes import site_in
 from streamq.queue.limits import LAYERS
 from streamq.queue.routes import Closure, closures
 from streamq.queue.scripts import BATCH, LaneSaid
 from streamq.queue.spool import Spool
 from streamq.settings import Window
 
-__all__ = ["Gauge", "LaneGauge", "Meter", "Pace", "Rule", "fields_of", "gauges", "rules_of"]
+__all__ = ["Gauge", "LaneGauge", "Meter", "Pace", "Rule", "fields_of", "gauges", "in_use", "rules_of"]
 
 WINDOW = re.compile(r"(\d+):(\d+)")
 MANY = 10 * BATCH  # fields a command
@@ -181,20 +182,27 @@ async def gauges(spool: Spool, lanes: Sequence[str]) -> list[LaneGauge]:
 
 def _targets(lane: str, said: LaneSaid) -> tuple[str, str, str]:
     way = said.way or lane.partition("|")[0].partition(">")[0]
-    return "*", way, f"{way}|{lane.partition('|')[2]}"
+    return "*", way, f"{way}|{site_in(lane)}"
 
 
 def _gauge(
     lane: str, now_us: int, said: LaneSaid, empty: Sequence[Gauge], shut: Mapping[tuple[str, str], list[Closure]]
 ) -> LaneGauge:
-    ways, _, site = lane.partition("|")
-    names = ways.split(">")
+    site = site_in(lane)
+    names = lane.partition("|")[0].split(">")
     way = said.way or names[0]
     texts = (said.queue, said.route, said.site)
     found = tuple(replace(gauge, meters=_meters(text)) for gauge, text in zip(empty, texts, strict=True))
     closed = [each for name in names for key in ((name, ""), (name, site)) for each in shut.get(key, ())]
     closed += shut.get(("*", site), ())
     return LaneGauge(lane, now_us, way, bool(said.way), found, closed)
+
+
+async def in_use(spool: Spool, targets: Sequence[str], now_us: int) -> list[int]:
+    """Transactions that are under way at each target, by leases that have not run out."""
+    return await pipelined(
+        spool.redis, [("ZCOUNT", spool.keys.slots(target), f"({now_us}", "+inf") for target in targets]
+    )
 
 
 async def _paces(spool: Spool, targets: Iterable[str]) -> dict[str, Pace]:

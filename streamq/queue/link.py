@@ -16,7 +16,7 @@ __all__ = ["link"]
 # On one line, or up to an `end` that stands at its beginning.
 FUNCTION = re.compile(r"^local function (\w+)\((?:[^\n]*\bend(?: --[^\n]*)?$|.*?^end$)", re.M | re.S)
 WORD = re.compile(r"[A-Za-z_]\w*")
-LITERAL = r"(?:\d+|'[^'\\\n]*')"
+LITERAL = r"(?:\d+(?:\.\d+)?|'[^'\\\n]*')"
 NAME = r"[A-Z][A-Z_]*"
 # Of one line, at the top; `local FIRST, MOST = 1, 60 -- µs`
 CONSTANTS = re.compile(rf"^local ({NAME}(?:, {NAME})*) = ({LITERAL}(?:, {LITERAL})*) *(?:--[^\n]*)?\n", re.M)

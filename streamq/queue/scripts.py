@@ -7,7 +7,7 @@ Times: `_ms` since the epoch in milliseconds, `_us` in microseconds, both by the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -72,6 +72,7 @@ class SettleRow(NamedTuple):
     tail: bytes
     arg: bytes = b""
     way: str = ""
+    left: int = 0
 
 
 class ChildRow(NamedTuple):
@@ -184,9 +185,12 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
+    """`marks`: sites and routes that slowed of late, and when (µs): what got its slot before left at the old pace."""
+
     now_us: int
     next_us: int
     statuses: list[str]
+    marks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +334,9 @@ class Scripts:
         return Sifted(int(now), int(closed), int(coming), visited, parked, bool(large), taken)
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
-        now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
-        return Settled(int(now), int(coming), [status.decode() for status in flat])
+        now, coming, marks, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
+        known: dict[str, int] = orjson.loads(marks) if marks else {}
+        return Settled(int(now), int(coming), [status.decode() for status in flat], known)
 
     async def expand(
         self,

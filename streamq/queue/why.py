@@ -14,7 +14,7 @@ import orjson
 
 from streamq.keys import GROUP
 from streamq.queue.connection import command, pipelined
-from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, rules_of
+from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
 from streamq.queue.look import age_ms, now_ms, show
 from streamq.queue.spool import Spool, time_ms
@@ -31,7 +31,8 @@ EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail i
 class Why:
     """`waits_for`: `read` (nobody has read it), `rule` (an operator's, carried out when it is read), `delivery` (a
     worker has it), `send_at`, `retry`, `collapse`, `held`, `closed` (all its ways are), `queue`, `route`, `site` (a
-    limit of these), `throttle` (the pace that replies taught), `turn` (nothing: a worker with room takes it).
+    rate of these), `throttle` (the pace that replies taught), `at_once` (its site's transactions), `turn` (nothing: a
+    worker with room takes it).
 
     `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
     counted. `since_ms`: for how long that is known to be so, None where nobody knows. `next_ms`: until the first of
@@ -100,6 +101,11 @@ async def _parked(spool: Spool, found: Why) -> None:
         found.since_ms = max(0, found.now_ms - found.by.pace.since_ms)
     if found.by is not None:
         found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
+    if found.waits_for == "turn":
+        target = f"{gauge.way}|{found.site}"
+        rule = (await rules_of(spool, [target]))[target]
+        if rule.connections is not None and (await in_use(spool, [target], gauge.now_us))[0] >= rule.connections:
+            found.waits_for, found.rule = "at_once", rule
     first, mine = gauge.at_us(1), gauge.at_us(nth)
     opens = gauge.opens_us
     found.next_ms = _left(first if first is not None else opens, gauge)

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from streamq.keys import TABLE
 from streamq.mail.address import parse_list
+from streamq.settings.adapt import AdaptSettings
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.route import RouteSettings
 from streamq.settings.values import (
@@ -90,6 +91,7 @@ class Settings(BaseSettings):
     sites: dict[str, SiteSettings] | None = None
     providers: Literal["off", "relays", "all"] | None = None
     provider_rules: str | None = None
+    adapt: AdaptSettings = AdaptSettings()
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:

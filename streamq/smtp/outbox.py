@@ -80,6 +80,10 @@ class Outbox:
         self._heap.clear()
         return letters
 
+    def waiting(self) -> list[Letter]:
+        """All that nobody took, in no order."""
+        return [letter for *_, letter in self._heap]
+
     def close(self) -> None:
         self._closed = True
         self.wake_all()

@@ -95,6 +95,7 @@ class Admission:
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
+        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         judged = []
         for entry in entries:
             if entry.is_long:
@@ -102,7 +103,6 @@ class Admission:
             else:
                 judged.append(self.intake.judge(entry) if entry.entry in whole else self._look(entry, now))
         rows = [row for row, _ in judged]
-        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted, asked_at = await self.link.call(lambda: self._ask(rows))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us

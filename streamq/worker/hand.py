@@ -52,6 +52,11 @@ class Delivery(Letter):
         self.fresh_until = since + int(slot.partition(" ")[0]) / 1e6 if slot else inf
 
     @property
+    def left_us(self) -> int:
+        """When it got its slot, by the server's clock; 0 where nothing limits it."""
+        return int(self.slot.split(" ", 2)[1]) if self.slot else 0
+
+    @property
     def weight(self) -> int:
         return len(self.content)
 

@@ -1,7 +1,7 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index child notes seen event letter dead report route slots shares limit
--- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
---   limits meta notes parked pauses schedule seen shared slots stream turns
+-- needs: base lease index child notes seen event letter dead report route slots shares pace limit
+-- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease
+--   limit limits meta notes parked pauses schedule seen shared slots stream throttled turns
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why collapse
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
@@ -304,4 +304,5 @@ keep_turns()
 keep_limits(now)
 if keep_slots(now) then sooner(now) end
 local opens, step, most = gate(now)
+keep_paces(now)
 return {text(now), text(closed), token, text(next), text(opens), text(step), text(most), unpack(out)}

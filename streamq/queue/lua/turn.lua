@@ -1,7 +1,7 @@
 -- turn: leased mails that have no slot yet, or whose slot ran out before their MAIL, ask for one. Nothing moves here:
 -- what is to wait elsewhere its worker settles (`park`).
--- needs: base lease child notes route slots limit
--- KEYS: {streamq}: absent clock due holds limit limits meta pauses slots stream
+-- needs: base lease child notes route slots pace limit
+-- KEYS: {streamq}: absent clock due holds limit limits meta pauses slots stream throttled
 -- ARGV: now consumer routes
 -- EACH: entry token lane slot way
 --   slot       the mark of the one that it had, '' for none: given back, where that goes
@@ -37,5 +37,6 @@ for entry, token, lane, _, had in each() do
 end
 keep_limits(now)
 keep_slots(now)
+keep_paces(now)
 local opens, step, most = gate(now)
 return {text(now), text(opens), text(step), text(most), unpack(out)}

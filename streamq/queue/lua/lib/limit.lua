@@ -1,13 +1,14 @@
--- limit: strict windows of the whole queue, of a route, of a route and site; transactions at once to a site (lib/slots);
--- and who takes a slot of which way.
+-- limit: strict windows of the whole queue, of a route, of a route and site; transactions at once to a site
+-- (lib/slots); and who takes a slot of which way.
 -- Shortened-tolerance GCRA, one number a window: τ = W/30 (at most 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff
 -- now ≥ TAT − τ, then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ + σ, so the next is at
--- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W, of
--- any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
+-- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W,
+-- of any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
 -- GIVEN BACK  Without a slot that was not used TAT would be T less, if each admission since then was T or more ahead of
 --   its TAT: then what it was would have been T less, too. So a window keeps since when that is so, and by how much at
 --   the least (`spare`), of which each slot given back takes T. Where nobody was admitted since, it always goes.
--- needs: base route slots
+-- A pace that replies taught (pace) is one more window of its target, whose number adapts.
+-- needs: base route slots pace
 
 local WHOLE = '*' -- the queue, as a target
 local windows_of = {} -- target ('*', route, '<route>|<site>') → list of {w, tau, slack, t, tat}
@@ -23,6 +24,9 @@ local function no_rules()
   end
   return rules_set == NONE
 end
+
+-- Nothing limits anybody: neither settings nor what replies taught.
+local function no_limits() return no_rules() and not has(K.throttled) end
 
 -- '50:1000000,60000:3600000000' (mails : µs) as `limits` holds it; of a site the most specific.
 local function rule_of(target)
@@ -83,8 +87,10 @@ end
 
 -- 0, or µs of the next slot of this way to a site; and what it waits for: 'site', 'route', 'queue'.
 local function wait_for(way, site, now)
-  if no_rules() then return 0 end
-  local at_site, at_route, at_queue = wait_at(way .. '|' .. site, now), wait_at(way, now), wait_at(WHOLE, now)
+  if no_limits() then return 0 end
+  local target = way .. '|' .. site
+  local at_site = math.max(wait_at(target, now), pace_opens(target, now))
+  local at_route, at_queue = math.max(wait_at(way, now), pace_opens(way, now)), wait_at(WHOLE, now)
   local next = math.max(at_site, at_route, at_queue)
   if at_site > 0 then return next, 'site' end
   return next, at_route > at_queue and 'route' or 'queue'
@@ -103,11 +109,15 @@ local function advance_window(window, now)
   window.changed = true
 end
 
--- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', '' where nothing limits it.
+-- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', W 0 for a pace; '' where nothing limits it.
 local function advance(way, site, now)
-  if no_rules() then return '' end
+  if no_limits() then return '' end
   local marks, slack = {}, nil
   for _, target in ipairs({WHOLE, way, way .. '|' .. site}) do
+    if pace_takes(target, now) then
+      slack = math.min(slack or PACE.slack, PACE.slack)
+      marks[#marks + 1] = target .. ' 0 0'
+    end
     for _, window in ipairs(windows_at(target, now)) do
       advance_window(window, now)
       slack = math.min(slack or window.slack, window.slack)
@@ -130,9 +140,10 @@ local function give_back_to(window, taken, tat, now)
 end
 
 local function give_back(slot, now)
-  if slot == '' or no_rules() then return end
+  if slot == '' or no_limits() then return end
   local taken, marks = slot:match('^%d+ (%d+) (.*)$')
   for target, w, tat in marks:gmatch('([^ ;]+) (%d+) (%d+)') do
+    if w == '0' then pace_back(target, tonumber(taken)) end
     for _, window in ipairs(windows_at(target, now)) do
       if window.w == tonumber(w) then give_back_to(window, tonumber(taken), tonumber(tat), now) end
     end
@@ -148,8 +159,9 @@ local function at_once_free(lane, way, site, now, consumer, entry)
   return free, true
 end
 
--- A slot was taken: 0, its way ('<way>|<site>' where transactions at once are counted there), its mark. Else nothing was: µs at which the next one comes, and what it waits for: 'site',
--- 'route', 'queue'; 'closed': no way is open; 'others': it is another worker that may take it now.
+-- A slot was taken: 0, its way ('<way>|<site>' where transactions at once are counted there), its mark. Else nothing
+-- was: µs at which the next one comes, and what it waits for: 'site', 'route', 'queue'; 'closed': no way is open;
+-- 'others': it is another worker that may take it now.
 local function take_slot(lane, now, consumer, entry)
   local way, opens = open_way(lane, now)
   if not way then return opens, 'closed' end
@@ -194,16 +206,20 @@ local function stops_reading(scope) return scope == 'queue' or (scope == 'route'
 -- What bounds reading: µs at which the binding window had, or has, its first free slot, µs from one slot to the next,
 -- how many there are at once at most. 0, 0, 0: nothing does.
 local function gate(now)
-  if no_rules() then return 0, 0, 0 end
+  if no_limits() then return 0, 0, 0 end
   local opens, step, most
+  local function bound(from, t, tau)
+    local free = math.floor((now - from) / t)
+    if not opens or free < math.floor((now - opens) / step) then
+      opens, step, most = from, t, math.floor(tau / t) + 1
+    end
+  end
   for _, target in ipairs({WHOLE, only_route()}) do
     for _, window in ipairs(windows_at(target, now)) do
-      local from = math.max(window.tat, now) - window.tau
-      local free = math.floor((now - from) / window.t)
-      if not opens or free < math.floor((now - opens) / step) then
-        opens, step, most = from, window.t, math.floor(window.tau / window.t) + 1
-      end
+      bound(math.max(window.tat, now) - window.tau, window.t, window.tau)
     end
+    local state = pace_at(target)
+    if state then bound(math.max(state.till, math.max(state.tat, now) - PACE.tau), pace_step(state), PACE.tau) end
   end
   return math.ceil(opens or 0), math.ceil(step or 0), most or 0
 end
