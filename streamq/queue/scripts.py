@@ -29,6 +29,7 @@ __all__ = [
     "Opened",
     "Reclaimed",
     "Released",
+    "RenewRow",
     "ResettleRow",
     "Scripts",
     "SettleRow",
@@ -127,12 +128,14 @@ class Bound(NamedTuple):
 
 class Status(NamedTuple):
     """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
-    slot there, which begins with how long it lasts in µs; "" where nothing limits it."""
+    slot there, which begins with how long it lasts in µs; "" where nothing limits it. `target`: the `<route>|<site>`
+    where it is one of so many transactions at once, "" where nobody counts them."""
 
     status: str
     notes: bytes
     way: str
     slot: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +151,22 @@ class Admitted:
 
 
 class TurnRow(NamedTuple):
-    """A leased mail that asks for a slot. See turn.lua."""
+    """A leased mail that asks for a slot. `way`: its `target`, as in `Status`. See turn.lua."""
 
     entry: str
     token: int
     lane: str
     slot: str = ""
+    way: str = ""
 
 
 class Turn(NamedTuple):
-    """`way` and `slot` as in `Status`, where it goes."""
+    """`way`, `slot` and `target` as in `Status`, where it goes."""
 
     status: str
     way: str
     slot: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +204,14 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot`; "": it is admitted
-    first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot` and `target`; "":
+    it is admitted first."""
 
     entry: str
     notes: bytes
     way: str = ""
     slot: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +230,14 @@ class Reclaimed:
     token: int
     cursor: str
     leases: list[tuple[str, bytes, bool]]
+
+
+class RenewRow(NamedTuple):
+    """A mail that is one of so many transactions at once at `target`. See renew.lua."""
+
+    entry: str
+    token: int
+    target: str
 
 
 class GrantRow(NamedTuple):
@@ -270,6 +284,15 @@ class Moved:
     statuses: list[str]
 
 
+def route_of(way: bytes) -> str:
+    """Of what a script says: `<route>` or `<route>|<site>`."""
+    return way.partition(b"|")[0].decode()
+
+
+def target_of(way: bytes) -> str:
+    return way.decode() if b"|" in way else ""
+
+
 class Scripts:
     """The scripts of one queue. `window_ms`: how long a producer's id is known."""
 
@@ -287,7 +310,10 @@ class Scripts:
         reply = await self.caller.call("admit", (self.now, consumer, self.window_ms, routes), rows)
         now, closed, token, coming, opens, step, most, *flat = reply
         rest = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-        statuses = [Status(status.decode(), notes, way.decode(), slot.decode()) for status, notes, way, slot in rest]
+        statuses = [
+            Status(status.decode(), notes, route_of(way), slot.decode(), target_of(way))
+            for status, notes, way, slot in rest
+        ]
         bound = Bound(int(now), int(opens), int(step), int(most))
         return Admitted(int(now), int(closed), token, int(coming), bound, statuses)
 
@@ -295,7 +321,7 @@ class Scripts:
         """`routes` as in `admit`. No row: only what bounds reading by now."""
         now, opens, step, most, *flat = await self.caller.call("turn", (self.now, consumer, routes), rows)
         rest = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        turns = [Turn(status.decode(), way.decode(), slot.decode()) for status, way, slot in rest]
+        turns = [Turn(status.decode(), route_of(way), slot.decode(), target_of(way)) for status, way, slot in rest]
         return Bound(int(now), int(opens), int(step), int(most)), turns
 
     async def sift(
@@ -339,7 +365,7 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, way.decode(), slot.decode())
+            Leased(entry.decode(), notes, route_of(way), slot.decode(), target_of(way))
             for entry, way, notes, slot in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
@@ -376,6 +402,11 @@ class Scripts:
             Grant(many, int(closed), elsewhere, mails, bool(careful))
             for many, closed, elsewhere, mails, careful in grants
         ]
+
+    async def renew(self, consumer: str, rows: Sequence[RenewRow]) -> int:
+        """How many of those count. Chunks go in one round trip."""
+        chunks = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+        return sum(await self.caller.pipeline("renew", [((self.now, consumer), chunk) for chunk in chunks]))
 
     async def pause(
         self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
@@ -448,12 +479,12 @@ class Scripts:
         return made
 
     async def expire(
-        self, ages_ms: Sequence[int], lane_from: int = 0, reports: Mapping[str, bytes] | None = None
-    ) -> tuple[int, int, list[str]]:
+        self, ages_ms: Sequence[int], lane_from: str = "", reports: Mapping[str, bytes] | None = None
+    ) -> tuple[int, str, list[str]]:
         """How many ended, where among the lanes the sweep goes on, and the entries that wait for their reports."""
         head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)
-        ended, rank, *due = await self.caller.call("expire", head, (reports or {}).items())
-        return ended, rank, [entry.decode() for entry in due]
+        ended, at, *due = await self.caller.call("expire", head, (reports or {}).items())
+        return ended, at.decode(), [entry.decode() for entry in due]
 
     async def resettle(self, rows: Sequence[ResettleRow]) -> int:
         again: int = await self.caller.call("resettle", (self.now, self.window_ms), rows)

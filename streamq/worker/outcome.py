@@ -183,8 +183,9 @@ class Outcomes:
 
     def _made(self, delivery: Delivery, op: str, kind: str, tail: bytes, arg: bytes = b"") -> SettleRow:
         name = delivery.mail.id or delivery.entry
+        way = delivery.target or delivery.way
         return SettleRow(
-            op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg, delivery.way, delivery.left_us
+            op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg, way, delivery.left_us
         )
 
     def _abandoned(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow | None:

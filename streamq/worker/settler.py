@@ -137,9 +137,9 @@ class Settler:
             name = row.op if status == "ok" else status
             self.settled[name] = self.settled.get(name, 0) + 1
             if status == ALONE:
-                self.alone(row.way)
+                self.alone(delivery.way)
             if status == BROKEN:
-                self.broken(row.way)
+                self.broken(delivery.way)
             if status == "ok" and row.op in FINAL:
                 mail = delivery.mail
                 self._ring.append(_Final(now, row, _seen(row, mail), zlib.crc32(delivery.content), mail.size))

@@ -226,6 +226,7 @@ class Worker:
             "turns": self.turns.run(),
             "expander": self.expander.run(),
             "heartbeat": self.keeper.beat(),
+            "at once": self.keeper.renew(),
             "adopter": self._adopt(),
             "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),

@@ -1,5 +1,5 @@
 -- gauge: what limits lanes now, by the same words by which mails are admitted. Takes no slot.
--- needs: base route pace limit
+-- needs: base route pace slots limit
 -- KEYS: {streamq}: absent clock limit limits meta pauses stream throttled
 -- ARGV: now
 -- EACH: lane

@@ -1,7 +1,7 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index child notes seen event letter dead report route pace throttle limit outcome
+-- needs: base lease index child notes seen event letter dead report route pace throttle slots limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry grants held holds lane lease limit
---   limits meta notes parked pauses reports schedule seen stream throttled
+--   limits meta notes parked pauses reports schedule seen shared slots stream throttled turns
 -- ARGV: now consumer window
 -- EACH: op entry token lane id kind tail arg way left
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
@@ -22,7 +22,8 @@
 --                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
---   lane       '' where it does not matter      way  the route it went; '' for its lane's first
+--   lane       '' where it does not matter      way  the route it went; '' for its lane's first; '<route>|<site>' where it
+--     has a slot, which is left whatever becomes of the row
 --   left       µs at which it got its slot, 0 where nothing limited it
 --   kind       the event's type, '' for none; tail its inner JSON
 -- RETURNS: now, next (µs of the next due thing that this call made, 0 none), marks ('' or JSON: of the targets of
@@ -324,6 +325,10 @@ for target, state in pairs(throttle.let_paces(now)) do
 end
 for op, entry, token, lane, producer, kind, tail, arg, way, left in each() do
   local p, id, stream = split(entry)
+  if site_in(way) then
+    slot_left(way, consumer, entry)
+    way = route_of(way)
+  end
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
       arg = arg, event_id = entry .. '.' .. token, op = op, token = token, left = left, way = way ~= '' and way or route_of(lane)}
@@ -362,4 +367,5 @@ end
 flush()
 keep_records()
 keep_paces(now)
+if keep_slots(now) then sooner(now) end
 return {text(now), text(next), _G.next(marks) and json(marks) or '', unpack(out)}

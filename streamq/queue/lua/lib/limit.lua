@@ -1,4 +1,5 @@
--- limit: strict windows of the whole queue, of a route, of a route and site; and who takes a slot of which way.
+-- limit: strict windows of the whole queue, of a route, of a route and site; transactions at once to a site (lib/slots);
+-- and who takes a slot of which way.
 -- Shortened-tolerance GCRA, one number a window: τ = W/30 (at most 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff
 -- now ≥ TAT − τ, then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ + σ, so the next is at
 -- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W, of
@@ -7,7 +8,7 @@
 --   its TAT: then what it was would have been T less, too. So a window keeps since when that is so, and by how much at
 --   the least (`spare`), of which each slot given back takes T. Where nobody was admitted since, it always goes.
 -- A pace that replies taught (pace) is one more window of its target, whose number adapts.
--- needs: base route pace
+-- needs: base route pace slots
 
 local WHOLE = '*' -- the queue, as a target
 local windows_of = {} -- target ('*', route, '<route>|<site>') → list of {w, tau, slack, t, tat}
@@ -42,7 +43,10 @@ local function rule_of(target)
   return rules[1] or rules[2] or rules[3] or rules[4]
 end
 
--- Its windows; a changed limit keeps its history.
+-- ';c5' behind the windows of a rule: so many transactions at once
+local function most_at_once(rule) return tonumber(rule:match(';c(%d+)')) end
+
+-- Its windows; a changed limit keeps its history. `most` beside them: transactions at once.
 local function windows_at(target, now)
   local found = windows_of[target]
   if found then return found end
@@ -50,7 +54,9 @@ local function windows_at(target, now)
   found = {}
   windows_of[target] = found
   local names = {}
-  for n, w in (rule_of(target) or ''):gmatch('(%d+):(%d+)') do
+  local rule = rule_of(target) or ''
+  found.most = most_at_once(rule)
+  for n, w in rule:gmatch('(%d+):(%d+)') do
     n, w = tonumber(n), tonumber(w)
     local tau = math.min(math.floor(w / 30), 2000000)
     local slack = math.floor(tau / 2)
@@ -144,25 +150,42 @@ local function give_back(slot, now)
   end
 end
 
--- A slot was taken: 0, its way, its mark. Else nothing was: µs at which the next one comes, and what it waits for: 'site',
+-- Transactions at once: true, or µs of the next look. A lane that waits is told when one ends.
+local function at_once_free(lane, way, site, now, consumer, entry)
+  local most = not no_rules() and windows_at(way .. '|' .. site, now).most
+  if not most then return true end
+  local free = slot_free(way, site, most, now, consumer, entry)
+  if free ~= true then slot_waits(way, site, lane) end
+  return free, true
+end
+
+-- A slot was taken: 0, its way ('<way>|<site>' where transactions at once are counted there), its mark. Else nothing was: µs at which the next one comes, and what it waits for: 'site',
 -- 'route', 'queue'; 'closed': no way is open; 'others': it is another worker that may take it now.
-local function take_slot(lane, now)
+local function take_slot(lane, now, consumer, entry)
   local way, opens = open_way(lane, now)
   if not way then return opens, 'closed' end
   if mine and mine[way] == false then return now, 'others' end
   local site = site_in(lane)
   local next, scope = wait_for(way, site, now)
   if next > 0 then return next, scope end
+  local free, counted = at_once_free(lane, way, site, now, consumer, entry)
+  if free ~= true then return free, 'site' end
+  if counted then slot_taken(way, site, consumer, entry, now) end
   local slot = advance(way, site, now)
   if route_state(way).down > 0 then probing(way, now) end
-  return 0, way, slot
+  return 0, counted and way .. '|' .. site or way, slot
 end
 
 -- Without taking: 0, or µs at which a slot comes, and what it waits for.
 local function next_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens, 'closed' end
-  return wait_for(way, site_in(lane), now)
+  local site = site_in(lane)
+  local next, scope = wait_for(way, site, now)
+  if next > 0 then return next, scope end
+  local free = at_once_free(lane, way, site, now)
+  if free ~= true then return free, 'site' end
+  return 0
 end
 
 -- The only route that this worker uses; nil where it uses several, or did not say.
