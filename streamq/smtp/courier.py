@@ -155,7 +155,7 @@ class Courier:
 
     def news(self) -> News:
         """What all workers should know of the route; each is told once."""
-        return self._lot.news(self.standing)
+        return self._lot.news(self.standing, lost=not self.up)
 
     def allow(
         self, most: int, *, opening: bool = True, mails: int | None = None, elsewhere: int = 0, careful: bool = False
@@ -375,15 +375,15 @@ class Courier:
     def _opening_failed(self, failure: NotConnected, epoch: int) -> None:
         if epoch != self._epoch:
             return
-        if self._stays_up(turned_away(failure), self._proven, self.standing):
+        if self._stays_up(turned_away(failure), self._proven, self.standing, spoke=failure.code > 0):
             return
         self._go_down(failure.report())
         self._spread_word()
 
-    def _stays_up(self, refused: bool, proven: set[int], stand: int) -> bool:
+    def _stays_up(self, refused: bool, proven: set[int], stand: int, *, spoke: bool = True) -> bool:
         """Whether a connection that came to nothing is no more than that, since others work: those of `proven`, or
-        where it was `refused` those of other workers."""
-        if refused and (proven or self._lot.elsewhere):
+        where the server `spoke` as it `refused` those of other workers. (Silence may be our own network's.)"""
+        if refused and (proven or (spoke and self._lot.elsewhere)):
             self._lot.refused(stand)
             self._short()
             return True
