@@ -28,7 +28,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from streamq.settings import RouteSettings
@@ -36,7 +35,8 @@ from streamq.smtp.access import Access
 from streamq.smtp.connection import Connection, NotConnected
 from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, RouteState, Scope
-from streamq.smtp.opening import CROWDED, ENOUGH, News, Opening, backoff, turned_away
+from streamq.smtp.opening import CROWDED, ENOUGH, News, Opening, turned_away
+from streamq.smtp.outage import Outage
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
 from streamq.smtp.transaction import Mark, Transaction
@@ -94,7 +94,6 @@ class Courier:
         self._limits = route.transaction_seconds(priorities)
         self._short = short
         self._leaving: set[int] = set()  # lines that close since there are too many
-        self._rand = rand
         self._lot = Opening(route.connections, route.mails_per_connection, rand)
         self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
@@ -102,9 +101,7 @@ class Courier:
         self._opening: set[int] = set()
         self._proven: set[int] = set()  # lines whose server has answered a mail
         self._route_proven = False
-        self._failure: Report | None = None  # why the route is down; a pattern for what it parks
-        self._failures = 0
-        self._probe_at = 0.0
+        self._outage = Outage(rand)
         self._epoch = 0  # lines of an older one saw the route before it went down
         self._refusing = False
         self._stopping = asyncio.Event()
@@ -125,7 +122,7 @@ class Courier:
 
     @property
     def up(self) -> bool:
-        return self._failure is None
+        return self._outage.failure is None
 
     @property
     def waiting(self) -> int:
@@ -135,9 +132,7 @@ class Courier:
     @property
     def closed_for(self) -> float:
         """Seconds until a letter may find out whether the route is up again; 0: now, or it is up."""
-        if self._failure is None:
-            return 0.0
-        return max(0.0, self._probe_at - asyncio.get_running_loop().time())
+        return self._outage.left
 
     @property
     def wanted(self) -> int:
@@ -170,7 +165,7 @@ class Courier:
 
     def look_again(self) -> None:
         """Somebody says that the route is well: the next letter finds out, whatever the time."""
-        self._probe_at = 0.0
+        self._outage.may_be_over()
         self._lot.release()
 
     async def run(self) -> None:
@@ -215,8 +210,7 @@ class Courier:
         waiting = len(self._outbox)
         if group is None or not waiting or self._stopping.is_set():
             return
-        now = asyncio.get_running_loop().time()
-        if self._failure is not None and now < self._probe_at:
+        if self._outage.left > 0:
             self._refuse_soon()
             return
         if (self._proven or self._lot.elsewhere) and self._lot.held:
@@ -364,12 +358,9 @@ class Courier:
     def _come_up(self, number: int) -> None:
         self._proven.add(number)
         self._lot.proved()
-        self._failures = 0
         self._route_proven = True
-        if self._failure is not None:
-            self._failure = None
-            if self._on_state is not None:
-                self._on_state(RouteState(self.name, True))
+        if self._outage.ends() and self._on_state is not None:
+            self._on_state(self._outage.state(self.name))
         asyncio.get_running_loop().call_soon(self._consider)  # after this line took its next letter
 
     def _opening_failed(self, failure: NotConnected, epoch: int) -> None:
@@ -392,23 +383,17 @@ class Courier:
         return bool(proven)
 
     def _go_down(self, failure: Report) -> None:
-        wait = backoff(self._failures, self._rand())
-        self._failures += 1
-        self._failure = failure
+        self._outage.goes_on(failure)
         self._route_proven = False
         self._proven.clear()
         self._epoch += 1
-        self._probe_at = asyncio.get_running_loop().time() + wait
-        failure.hint_ms = max(failure.hint_ms, round(wait * 1000))
 
     def _spread_word(self) -> None:
         """After `_go_down`: to the lines, which are of an older epoch now, to the letters, to the worker."""
         self._outbox.wake_all()
         self._refuse()
-        down, tell = self._failure, self._on_state
-        if down is not None and tell is not None:
-            wait_ms = round((self._probe_at - asyncio.get_running_loop().time()) * 1000)
-            tell(RouteState(self.name, False, down.stage, down.klass, down.code, down.reply, max(0, wait_ms)))
+        if not self.up and self._on_state is not None:
+            self._on_state(self._outage.state(self.name))
 
     def _refuse_soon(self) -> None:
         """Not inside `put`: whoever puts a letter does not expect its report before `put` returns."""
@@ -418,9 +403,7 @@ class Courier:
 
     def _refuse(self) -> None:
         self._refusing = False
-        failure = self._failure
-        if failure is None or self._stopping.is_set():
+        if self.up or self._stopping.is_set():
             return
-        left_ms = max(0, round((self._probe_at - asyncio.get_running_loop().time()) * 1000))
         while (letter := self._outbox.get_nowait()) is not None:
-            self._done(letter, replace(failure, hint_ms=left_ms, duration_ms=0, tried=False))
+            self._done(letter, self._outage.untried())

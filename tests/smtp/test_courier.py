@@ -48,7 +48,7 @@ async def until_down(at: Office, times: int) -> None:
 
 async def skip_the_wait(at: Office) -> None:
     """As if the time until the next probe were over."""
-    at.courier._probe_at = 0.0
+    at.courier.look_again()
 
 
 @on_both_loops
