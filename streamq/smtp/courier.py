@@ -4,8 +4,8 @@ LINES    Up to `connections` tasks, each with one connection and a number 0 .. n
          as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
          `connection_lifetime`, or when the token that opened it is no longer the route's.
 OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
-         mail on this route, one line only: a route that is down is not met by twenty connections. How many
-         at a time, and when not: smtp/opening.py.
+         mail on this route, one line only: a route that is down is not met by twenty connections. More of it, and
+         what is `news` for all workers, in opening.py.
 SHARE    `allow` says how many lines there may be; it may change at any time. Those that are too many close with QUIT
          after the letter that they have. `wanted` is how many there is work for; `short` is called when that is more
          than may be, or when there is news that should not wait.
@@ -15,9 +15,7 @@ DOWN     A connection that fails before MAIL, or that the server gives up in its
          and the class of the failure, with `hint_ms` until the next probe. After that time (1 s, doubling to
          60 s, less jitter) the next letter makes one attempt. No timer probes by itself: whoever holds the
          mails decides by handing out one.
-THINNING If another line works, a failed opening only holds back further ones for the same growing time: a
-         server that takes five connections and refuses the sixth is not down. That it was refused is news for
-         all workers (`news`), also where only their lines work.
+         If another line works, a failed opening only holds back further ones for the same growing time.
 AHEAD    With `overlap` a line may have two letters under way: it finishes both, or reports both.
 DONE     `done` is called exactly once for each letter that was taken, also when a line is cancelled or the
          mark raises. What nobody took stays in the outbox for `drain`.
@@ -53,10 +51,6 @@ SAYS_NOTHING = frozenset({"interrupted", "slow"})
 
 async def _is_fresh(letter: Letter) -> bool:
     return True
-
-
-def _is_late(letter: Letter) -> bool:
-    return letter.fresh_until < asyncio.get_running_loop().time()
 
 
 class Courier:
@@ -261,11 +255,7 @@ class Courier:
                     if not await self._rest(link):
                         break
                     continue
-                if (
-                    letter is not transaction.ahead
-                    and _is_late(letter)
-                    and not await self._ask_again(letter, transaction)
-                ):
+                if letter is not transaction.ahead and letter.late and not await self._ask_again(letter, transaction):
                     continue
                 report: Report | None = None
                 try:
@@ -300,7 +290,7 @@ class Courier:
     def _take_ahead(self, link: Connection, epoch: int, fits: Callable[[Letter], bool]) -> Letter | None:
         """The next letter, to be sent behind the body of the last; nothing goes behind a connection's last mail."""
         first = self._outbox.first
-        if first is None or not self._goes_on(link, epoch) or not fits(first) or _is_late(first):
+        if first is None or not self._goes_on(link, epoch) or not fits(first) or first.late:
             return None
         return self._outbox.get_nowait()
 
@@ -309,12 +299,9 @@ class Courier:
         return (
             link.usable
             and link.mails < self._lot.mails
-            and self._life_left(link) > 0
+            and link.life_left(self.route.connection_lifetime) > 0
             and self._access.holds(link.serial)
         )
-
-    def _life_left(self, link: Connection) -> float:
-        return link.since + self.route.connection_lifetime / 1000 - asyncio.get_running_loop().time()
 
     def _is_surplus(self, number: int) -> bool:
         """Whether it is one too many; then it leaves."""
@@ -326,7 +313,7 @@ class Courier:
         """Wait for a letter. False: the time is over, or the connection is."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.enlist(waiter)
-        link.wire.rest(waiter, min(self.route.idle / 1000, self._life_left(link)))
+        link.wire.rest(waiter, min(self.route.idle / 1000, link.life_left(self.route.connection_lifetime)))
         try:
             await waiter
             return bool(self._outbox) or not link.wire.expired
