@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import campaign, compose, limits, mails, scheduler
+from bench import campaign, compose, curves, limits, mails, scheduler
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
 from streamq.server import find_binary
 from streamq.settings import RouteSettings, load_settings
+from streamq.simulate.yardstick import CASES
 
 
 def _mails(text: str) -> int:
@@ -56,6 +57,9 @@ def main() -> int:
     one.add_argument("--mails", type=_mails, default=scheduler.MAILS, help=f"of the first case ({scheduler.MAILS})")
     one.add_argument("--case", choices=tuple(scheduler.CASES), action="append", help="the server (each)")
     one.add_argument("--client", choices=scheduler.CLIENTS, action="append", help="who sends (each)")
+    one = benches.add_parser("curves", parents=[common], help="the policy against known limits, in virtual time")
+    one.add_argument("--case", choices=list(CASES), action="append", default=[], help="of them (each)")
+    one.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw those of docs/limits.md there (docs/curves)")
     asked = parser.parse_args()
     record: dict[str, Any] = {
         "bench": asked.name,
@@ -80,6 +84,10 @@ def main() -> int:
         record["results"] = asdict(read)
         good = read.good
         shown = mails.table(read)
+    elif asked.name == "curves":
+        ran = curves.curves(load_settings(), asked.pictures, asked.case)
+        record["results"] = curves.plain(ran)
+        shown = curves.table(ran)
     elif asked.name == "campaign":
         sent = asyncio.run(campaign.campaign(asked.recipients, asked.entries))
         record["results"] = asdict(sent)

@@ -35,7 +35,8 @@ TABLE = (
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
     Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
-    Key("pauses", "pauses", "hash", "routes that are closed → why and until when; no field for one that is open"),
+    Key("pauses", "pauses", "hash", "routes and sites that are closed → why and until when; no field for an open one"),
+    Key("ends", "ends", "zset", "pauses of sites by their end, in µs"),
     Key(
         "grants",
         "grants:<route>",

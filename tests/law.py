@@ -199,12 +199,13 @@ async def _dangling(redis: Redis, keys: Keys, seen: Survey) -> None:
 
 async def _bodies(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> None:
     """What children share stays while one of them lives, or may still be made, and no longer."""
+    said: list[tuple[str, str]] = []  # entry, the one that it says it came of
+    for p, name in enumerate(names):
+        for id_, flat in await command(redis, "XRANGE", keys.stream(name), "-", "+"):
+            of = dict(zip(flat[::2], flat[1::2], strict=True)).get(b"@of")
+            if of is not None:
+                said.append((f"{p}{id_.decode()}", of.decode("utf-8", "backslashreplace")))
     children: Counter[str] = Counter()
-    for name in names:
-        for _, flat in await command(redis, "XRANGE", keys.stream(name), "-", "+"):
-            children.update(
-                value.decode() for field, value in zip(flat[::2], flat[1::2], strict=True) if field == b"@of"
-            )
     listed = set(_texts(await command(redis, "ZRANGE", keys.bodies, 0, -1)))
     found = set()
     for key in await _scan(redis, keys.prefix + "body:*"):
@@ -215,6 +216,7 @@ async def _bodies(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> N
                 seen.wrong.append(f"{key} is for ever and nobody's")
             continue
         found.add(parent)
+        children[parent] = sum(of == parent and _is_within(entry, parent, body) for entry, of in said)
         to_come = int(body["all"]) - int(body["made"]) if parent in seen.states else 0
         if int(body["left"]) != children[parent] + to_come:
             seen.wrong.append(f"{key} counts {body['left']}: {children[parent]} live, {to_come} to come")
@@ -222,9 +224,21 @@ async def _bodies(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> N
             seen.wrong.append(f"{key} will go by itself")
     if found != listed:
         seen.wrong.append(f"bodies {sorted(found)}, listed {sorted(listed)}")
-    orphans = children.keys() - found
+    orphans = {of for _, of in said} - found
     if orphans:
         seen.wrong.append(f"children of {sorted(orphans)} have no body")
+
+
+def _is_within(entry: str, parent: str, body: dict[str, str]) -> bool:
+    """Made by the script that makes children: a body notes the first and the last id of each chunk. What only says that
+    it is a child is none."""
+    ids = [
+        _ordered(f"{parent[0]}{id_}")
+        for name, value in body.items()
+        if name.startswith("ids:")
+        for id_ in value.split()
+    ]
+    return any(first <= _ordered(entry) <= last for first, last in zip(ids[::2], ids[1::2], strict=True))
 
 
 async def leaks(redis: Redis, *, drained: bool = False) -> list[str]:

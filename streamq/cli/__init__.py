@@ -16,7 +16,22 @@ def main() -> None:
     """Exit 0: done; 1: failed; 2: bad arguments or settings."""
     from redis.exceptions import RedisError
 
-    from streamq.cli import dead, demo, export, look, reply, route, rules, run, send, site, steer, template  # noqa: F401  (each adds its commands)
+    from streamq.cli import (  # noqa: F401  (each adds its commands)
+        dead,
+        demo,
+        export,
+        look,
+        reply,
+        route,
+        rules,
+        run,
+        send,
+        simulate,
+        site,
+        steer,
+        template,
+        why,
+    )
     from streamq.errors import SettingsError
 
     _fill_gaps()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -23,15 +22,13 @@ from redis.exceptions import RedisError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streamq.cli.app import app, given, run_async
+from streamq.cli.own import close_own
 from streamq.cli.terminal import clip, console, table
 from streamq.errors import ServerFailed, SettingsError
 from streamq.queue.check import check
 from streamq.queue.connection import command, pipelined
 from streamq.queue.look import consumers
 from streamq.queue.spool import Spool, time_ms
-from streamq.server import Server
-from streamq.server.lock import close_lock, open_lock, take_lock
-from streamq.server.place import open_place
 from streamq.settings import load_settings
 
 FINAL = {"email.relayed": "relayed", "email.bounced": "bounced", "email.rejected": "rejected"}
@@ -139,7 +136,7 @@ async def _demo(mails: int, processes: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="streamq-demo-", ignore_cleanup_errors=True) as folder:
         async with AsyncExitStack() as stack:
             server = await asyncio.to_thread(lambda: start(known, directory=Path(folder)))
-            stack.push_async_callback(asyncio.to_thread, _close, server, Path(folder))
+            stack.push_async_callback(asyncio.to_thread, close_own, server, Path(folder))
             console.print(f"redis     {server.version}, for as long as this runs:  {server.cli_line}", soft_wrap=True)
             port = await stack.enter_async_context(_sink(Path(folder)))
             console.print(f"sink      a mail server on 127.0.0.1:{port}: keeps nothing, counts everything")
@@ -161,14 +158,6 @@ async def _demo(mails: int, processes: int) -> bool:
             if not sound:
                 _print_log(log)
             return sound
-
-
-def _close(server: Server, folder: Path) -> None:
-    """Returns when it has ended: it writes to its folder until then."""
-    server.close()
-    keeper = open_lock(open_place(folder).keeper)
-    take_lock(keeper, fcntl.LOCK_EX, time.monotonic() + END_S)
-    close_lock(keeper)
 
 
 async def _readers(spool: Spool, many: int) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from streamq.cli.app import ID, Json, app, open_queue, run_async
 from streamq.cli.choice import Domain, Priority, Tag, Tenant, chosen, known_priority
-from streamq.cli.route import why_words
+from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.errors import SettingsError
 from streamq.queue.ambiguous import ambiguous
@@ -19,12 +19,15 @@ from streamq.queue.check import check as check_law
 from streamq.queue.look import Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
+from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, rules, select
 from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
+CLOSED_SHOWN = 20
+LANES_SHOWN, LANES_LOOKED = 3, 100  # of those that are due first
 WIDE = 110  # columns from which on a list has room for more than where a mail is and why
 
 
@@ -36,6 +39,7 @@ def status(json: Json = False) -> None:
         async with open_queue() as spool:
             now = await read_status(spool)
             standing = await rules(spool)
+            full, more = await fullest(spool, LANES_SHOWN, of=LANES_LOOKED) if now.sum("parked") else ([], 0)
             if json:
                 emit(
                     {
@@ -44,15 +48,16 @@ def status(json: Json = False) -> None:
                         "paused": now.paused,
                         "live": now.live,
                         "rules": standing,
+                        "lanes": [{**asdict(lane), "site": lane.site, "many": lane.many} for lane in full],
                     }
                 )
             else:
-                _print_status(spool.settings.queue, now, standing)
+                _print_status(spool.settings.queue, now, standing, lanes_words(full, more))
 
     run_async(run)
 
 
-def _print_status(queue: str, now: Status, standing: dict[str, str]) -> None:
+def _print_status(queue: str, now: Status, standing: dict[str, str], parked: str) -> None:
     console.print(f"queue {queue}", style="bold")
     rows = []
     for priority, states in now.depth.items():
@@ -67,8 +72,13 @@ def _print_status(queue: str, now: Status, standing: dict[str, str]) -> None:
     lines.append(("dead", f"{now.dead:,} dead letters; {now.events:,} events kept{due}"))
     ceiling = f" of {now.memory_max / 1e6:,.0f} MB" if now.memory_max else ""
     lines.append(("workers", f"{now.workers}; redis uses {now.memory / 1e6:,.1f} MB{ceiling}"))
+    if parked:
+        lines.insert(0, ("lanes", parked))
     _print_lines(lines)
-    yellow = [("closed", f"route {each.name}: {why_words(each)}") for each in now.closed]
+    names = [f"site {each.site}" if each.site else f"route {each.name}" for each in now.closed]
+    yellow = [("closed", f"{name}: {why_words(each)}") for name, each in zip(names, now.closed, strict=True)]
+    if len(yellow) > CLOSED_SHOWN:
+        yellow[CLOSED_SHOWN:] = [("closed", f"… and {len(yellow) - CLOSED_SHOWN:,} more: `streamq site ls`")]
     yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in standing.items()]
     _print_lines(yellow, "yellow")
     if now.memory_max and now.memory > 0.85 * now.memory_max:

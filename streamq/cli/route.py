@@ -1,7 +1,8 @@
-"""Routes: which there are, which are closed and why; pause, resume."""
+"""Routes: which there are, what limits them, which are closed and why; limit, pause, resume."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,10 +10,13 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
+from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
+from streamq.queue.gauge import rules_of
 from streamq.queue.look import now_ms
-from streamq.queue.routes import ClosedRoute, Learnt, RouteView, route_views
+from streamq.queue.routes import Closure, Learnt, RouteView, route_views
+from streamq.queue.sites import Lane, fullest
 from streamq.queue.spool import Spool
 from streamq.settings import duration_ms
 
@@ -20,6 +24,11 @@ route = typer.Typer(name="route", help="Routes: look, pause, resume.", no_args_i
 app.add_typer(route)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a route, as `[routes.NAME]` has it")]
+Reason = Annotated[str, typer.Option(help="why: for events and for whoever looks", metavar="TEXT")]
+Until = Annotated[
+    str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")
+]
+LANES_SHOWN = 10
 REASON_MOST = 300  # characters: it stands in events and in everybody's status
 
 
@@ -28,7 +37,7 @@ def _known(spool: Spool) -> list[str]:
     return list(spool.settings.ways) or ["relay"]
 
 
-async def _found(spool: Spool, name: str) -> RouteView:
+async def known_route(spool: Spool, name: str) -> RouteView:
     """Raises `NotFound` where neither these settings nor the queue know it."""
     view = next(each for each in await route_views(spool, [name]) if each.name == name)
     if name not in spool.settings.ways and not (view.shares or view.closed or view.parked):
@@ -38,15 +47,31 @@ async def _found(spool: Spool, name: str) -> RouteView:
     return view
 
 
-def why_words(closed: ClosedRoute) -> str:
-    """Why it is closed, and until when, in words."""
+def why_words(closed: Closure, what: str = "") -> str:
+    """Why it is closed, and until when, in words. `what` is closed, where that is not plain."""
     if closed.why == "operator":
-        till = "until `streamq route resume`" if closed.left_ms is None else f"for {shown_ms(closed.left_ms)}"
+        kind = "site" if closed.site else "route"
+        till = f"until `streamq {kind} resume`" if closed.left_ms is None else f"for {shown_ms(closed.left_ms)}"
         words = f"paused by an operator {till}" + (", its mails wait" if closed.hold else "")
+        if closed.site and closed.route != "*":
+            words = f"on {closed.route} {words}"
     else:
         of = f" of {closed.of}" if closed.of else ""
         words = f"{closed.why}{of}, probes in {shown_ms(closed.left_ms or 0)}"
+    if what and not closed.site:
+        words = f"{what}: {words}"
     return f"{words}: {closed.text}" if closed.text else words
+
+
+def lanes_words(lanes: Sequence[Lane], more: int) -> str:
+    """How many wait where, and until when."""
+    words = []
+    for lane in lanes:
+        gone = "" if lane.drained_ms is None else f", gone in {shown_ms(lane.drained_ms)}"
+        words.append(f"{lane.site} {lane.many:,}{gone if lane.open or gone else ', closed'}")
+    if more:
+        words.append(f"… and {more:,} more: `streamq site ls`")
+    return "; ".join(words)
 
 
 def learnt_words(learnt: Learnt) -> str:
@@ -72,18 +97,24 @@ def list_routes(json: Json = False) -> None:
         async with open_queue() as spool:
             views = await route_views(spool, _known(spool))
             if json:
-                emit([_shown(view) for view in views])
+                rules = await rules_of(spool, [view.name for view in views])
+                emit([{**_shown(view), "limit": rule_json(rules[view.name])} for view in views])
                 return
             ways = spool.settings.ways
+            rules = await rules_of(spool, [view.name for view in views])
+            limited = any(rules.values())
             rows = []
             for view in views:
                 way = ways.get(view.name)
                 weight = "–" if way is None else "reserved" if way.reserved else str(way.weight)
-                most = f"/{way.connections}" if way is not None else ""
+                set_ = rules[view.name].connections
+                most = f"/{set_ or way.connections}" if way is not None else f"/{set_}" if set_ else ""
                 known = learnt_words(view.learnt) if view.learnt is not None else ""
                 state = "; ".join(why_words(each) for each in view.closed) or "open" + (f", {known}" if known else "")
-                rows.append([view.name, weight, f"{view.connections}{most}", f"{view.parked:,}", clip(state, 200)])
-            columns = ("route", "weight", "connections", "parked", "state")
+                limit = [rule_words(rules[view.name]) if rules[view.name] else "–"] if limited else []
+                counts = [f"{view.connections}{most}", f"{view.parked:,}"]
+                rows.append([view.name, weight, *counts, *limit, clip(state, 200)])
+            columns = ("route", "weight", "connections", "parked", *(["limit"] if limited else []), "state")
             console.print(table(columns, rows, right=("weight", "connections", "parked"), firm=1), soft_wrap=True)
 
     run_async(run)
@@ -95,14 +126,21 @@ def show_route(name: Name, json: Json = False) -> None:
 
     async def run() -> None:
         async with open_queue() as spool:
-            view = await _found(spool, name)
+            view = await known_route(spool, name)
+            rule = (await rules_of(spool, [name]))[name]
+            full, more = await fullest(spool, LANES_SHOWN, route=name) if view.parked else ([], 0)
             if json:
-                emit(_shown(view))
+                lanes = [{**asdict(lane), "site": lane.site, "many": lane.many} for lane in full]
+                emit({**_shown(view), "limit": rule_json(rule), "lanes": lanes})
                 return
             now = await now_ms(spool)
             way = spool.settings.ways.get(name)
             lines = [("relay", way.shown)] if way is not None else []
             lines.append(("parked", f"{view.parked:,} mails whose first way it is"))
+            if rule:
+                lines.insert(-1, ("limit", rule_words(rule)))
+            if full:
+                lines.append(("lanes", lanes_words(full, more)))
             shares = ", ".join(f"{many} {who}" for who, many in sorted(view.shares.items()))
             lines.append(("shares", shares or "no worker has connections of it"))
             if view.learnt is not None:
@@ -121,18 +159,28 @@ def show_route(name: Name, json: Json = False) -> None:
     run_async(run)
 
 
-@route.command("pause")
-def pause_route(
+@route.command("limit")
+def limit_route(
     name: Name,
-    reason: Annotated[str, typer.Option(help="why: for events and for whoever looks", metavar="TEXT")] = "",
-    until: Annotated[
-        str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")
-    ] = None,
-    hold: Annotated[bool, typer.Option("--hold", help="its mails wait for it, though another way is open")] = False,
+    rates: Rates = None,
+    connections: Connections = None,
+    unset: Unset = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Nothing goes this way any more. What has another way goes there, the rest waits, without an attempt."""
+    """Set its limit, over what files say; for all workers, from the next mail on. What was used stays used."""
+    asked = asked_limit(rates, connections, unset)
+
+    async def run() -> None:
+        async with open_queue() as spool:
+            await known_route(spool, name)
+            await set_limit(spool, name, asked, name=name, dry_run=dry_run, json=json)
+
+    run_async(run)
+
+
+def pause_given(until: str | None, reason: str) -> int | None:
+    """For how long, in ms; None: until it is resumed. Raises `SettingsError` that names flag and value."""
     try:
         for_ms = None if until is None else duration_ms(until)
     except ValueError as wrong:
@@ -141,10 +189,24 @@ def pause_route(
         raise SettingsError("--for: no time at all (got '0')")
     if len(reason) > REASON_MOST:
         raise SettingsError(f"--reason: at most {REASON_MOST} characters (got {len(reason)})")
+    return for_ms
+
+
+@route.command("pause")
+def pause_route(
+    name: Name,
+    reason: Reason = "",
+    until: Until = None,
+    hold: Annotated[bool, typer.Option("--hold", help="its mails wait for it, though another way is open")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Nothing goes this way any more. What has another way goes there, the rest waits, without an attempt."""
+    for_ms = pause_given(until, reason)
 
     async def run() -> None:
         async with open_queue() as spool:
-            view = await _found(spool, name)
+            view = await known_route(spool, name)
             if not dry_run:
                 till_us = 0 if for_ms is None else (await now_ms(spool) + for_ms) * 1000
                 await spool.scripts.pause("pause", [name], till_us=till_us, hold=hold, reason=reason)
@@ -161,7 +223,7 @@ def resume_route(name: Name, dry_run: DryRun = False, json: Json = False) -> Non
 
     async def run() -> bool:
         async with open_queue() as spool:
-            view = await _found(spool, name)
+            view = await known_route(spool, name)
             status = "resumed" if view.closed else "open"
             if not dry_run:
                 [status] = await spool.scripts.pause("resume", [name])

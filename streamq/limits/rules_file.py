@@ -124,8 +124,16 @@ def check_rules(text: str, table: str, *, sourced: bool = False) -> tuple[Rules,
 def _mistakes(wrong: ValidationError, lines: Mapping[KeyPath, int]) -> Iterator[Mistake]:
     for error in wrong.errors(include_url=False):
         path, value = error["loc"], error["input"]
-        what = error["msg"].removeprefix("Value error, ").replace("Extra inputs are not permitted", "no such key")
         named = [part for part in path if isinstance(part, str)]
+        match error["type"]:
+            case "extra_forbidden":
+                what = "no such key"
+            case "missing":
+                what = "missing"
+            case "tuple_type" | "model_type":
+                what = f"tables: [[{'.'.join(named)}]]"
+            case _:
+                what = error["msg"].removeprefix("Value error, ")
         whole = error["type"] == "missing" or isinstance(value, dict | BaseModel)
         yield Mistake(line_of(lines, path), named[-1] if named else "", what, "" if whole else cut(value))
 

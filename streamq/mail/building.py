@@ -8,8 +8,9 @@ from streamq.errors import UnknownTemplate, UnsupportedFields
 from streamq.mail import rules
 from streamq.mail.mail import Several
 from streamq.mail.message import Message, read_message
+from streamq.mail.recipients import Recipients, read_recipients
 from streamq.mail.rules import Given
-from streamq.mail.several import copies, personal, shared_fields
+from streamq.mail.several import Child, copies, shared_fields
 from streamq.mail.template import PARTS, Template, installed, split_name
 from streamq.mail.values import json_object, wrong
 
@@ -20,19 +21,26 @@ NOBODY = b"nobody@recipients.invalid"  # stands where each of `recipients` will
 
 
 def build(
-    given: Given, find: Find, *, entry: str, at_ms: int, salt: bytes, max_bytes: int
+    given: Given,
+    find: Find,
+    *,
+    entry: str,
+    at_ms: int,
+    salt: bytes,
+    max_bytes: int,
+    recipients: Recipients | None = None,
 ) -> tuple[Message, Several | None]:
-    """The message; and, where it is not for one recipient, whom it is for. Raises MalformedMail, UnsupportedFields,
-    UnknownTemplate."""
+    """The message; and, where it is not for one recipient, whom it is for (`recipients`: where those were read
+    already). Raises MalformedMail, UnsupportedFields, UnknownTemplate."""
     template = _template(given, find, at_ms)
     if template is None and b"template" in given:  # what else is wrong comes first: that no template will mend
         probe = _filled(given, {part: "x" for part in PARTS if part.encode() not in given})
         if b"recipients" in given:
-            probe[personal(given)[0].name.encode()] = NOBODY
+            probe[_read(given, recipients)[0].name.encode()] = NOBODY
         read_message(probe, entry=entry, at_ms=at_ms, salt=salt)
         raise UnknownTemplate(given[b"template"].decode())
     if b"recipients" in given:
-        children = personal(given)
+        children = _read(given, recipients)
         if template is None and any(child.vars for child in children):
             raise wrong(b"recipients", "", "vars say nothing without template")
         shared = shared_fields(given)
@@ -48,6 +56,10 @@ def build(
     message = read_message(filled, entry=entry, at_ms=at_ms, salt=salt)
     children = copies(message.to)
     return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
+
+
+def _read(given: Given, recipients: Recipients | None) -> list[Child]:
+    return recipients.get() if recipients is not None else read_recipients(given)
 
 
 def _template(given: Given, find: Find, at_ms: int) -> Template | None:

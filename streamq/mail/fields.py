@@ -15,9 +15,10 @@ from streamq.mail.attachments import largest
 from streamq.mail.building import Find, build
 from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
 from streamq.mail.event import event_members, hashed_address, read_carried
-from streamq.mail.identity import collapse_digest, content_hash, digest
+from streamq.mail.identity import child_digest, collapse_digest, content_hash, digest
 from streamq.mail.mail import Mail
 from streamq.mail.message import COMPOSING
+from streamq.mail.recipients import Recipients
 from streamq.mail.rules import Given
 from streamq.mail.several import OF
 from streamq.mail.template import installed
@@ -58,21 +59,24 @@ def parse(
     max_bytes: int,
     pii: str = "full",
     parent: str = "",
+    nth: int = 0,
     template: Find = lambda name, at_ms: None,
+    recipients: Recipients | None = None,
 ) -> Mail:
     """Check an entry's fields; an empty value is no value.
 
     `at_ms` is the entry's time, from which `delay` and `ttl` count; `salt` is the queue's; `max_bytes` caps
     the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
-    are merged with what it shares) `parent` is the entry that it came of, `entry` the name by which its message is
-    stamped, `at_ms` its parent's time. `template` finds a stored one. Raises UnknownFields, MalformedMail,
-    UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
+    are merged with what it shares) `parent` is the entry that it came of, `nth` which of its children it is, from 1,
+    `entry` the name by which its message is stamped, `at_ms` its parent's time. `template` finds a stored one.
+    `recipients`: what came of reading that field, where that was done already, in steps. Raises
+    UnknownFields, MalformedMail, UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= BUILT or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
-        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, template)
+        return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, nth, template, recipients)
     except MalformedMail as found:
         # The reason goes into events and dead letters: it must not say there what they are not to hold
         if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
@@ -83,7 +87,7 @@ def parse(
 def _refuse_unknown(given: Given) -> None:
     """A later version's mail (`v`) waits for it under a name that says which (`v=2`); see `able`."""
     if OF in given:
-        raise wrong(OF, given[OF], "the body that it shares is gone")
+        raise wrong(OF, given[OF], "not one of the children of that mail, or what they share is gone")
     unknown = [name for name in given.keys() - BUILT if not name.startswith(IGNORED_PREFIX)]
     version = given.get(b"v", VERSION)
     if version.isdigit() and len(version) < 10 and int(version) > 1:
@@ -96,7 +100,16 @@ def _refuse_unknown(given: Given) -> None:
 
 
 def _mail(
-    given: Given, entry: str, at_ms: int, salt: bytes, max_bytes: int, hashed: bool, parent: str, template: Find
+    given: Given,
+    entry: str,
+    at_ms: int,
+    salt: bytes,
+    max_bytes: int,
+    hashed: bool,
+    parent: str,
+    nth: int,
+    template: Find,
+    recipients: Recipients | None,
 ) -> Mail:
     if sum(map(len, given.values())) > max_bytes:
         raise _too_large(given, max_bytes)
@@ -110,14 +123,16 @@ def _mail(
     dsn = read_dsn(given)
     require_tls = read_require_tls(given)
     carried = read_carried(given)
-    message, several = build(given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes)
-    envelope_from, recipients, source, stamped = message
+    message, several = build(
+        given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes, recipients=recipients
+    )
+    envelope_from, addressed, source, stamped = message
     if several is not None and parent:
-        raise wrong(b"to", recipients[1].spec if len(recipients) > 1 else "", "more than one address")
+        raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")
     size = source.size
     if size > max_bytes // 2 and len(source.content()) > max_bytes:  # a size may be half of the truth
         raise _too_large(given, max_bytes)
-    to = recipients[0]
+    to = addressed[0]
     rcpt = to.spec
     site = to.domain if to.domain.startswith("[") else to.domain.lower()
     shown = "" if several is not None else hashed_address(rcpt) if hashed else rcpt
@@ -135,7 +150,7 @@ def _mail(
         sensitive=sensitive,
         eight_bit=source.eight_bit,
         smtputf8=source.smtputf8 or not (rcpt.isascii() and envelope_from.isascii()),
-        digest=None if mail_id is None else digest(carried.tenant or "", mail_id),
+        digest=digest(carried.tenant or "", mail_id) if mail_id else child_digest(parent, nth) if parent else None,
         content_hash=b"" if mail_id is None else content_hash(given),
         event=event_members(carried, rcpt=shown, site=site, message_id=stamped, parent=parent),
         size=size,

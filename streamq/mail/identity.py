@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha1
 from zlib import crc32
 
-__all__ = ["collapse_digest", "content_hash", "digest"]
+__all__ = ["child_digest", "collapse_digest", "content_hash", "digest"]
 
 UNHASHED = frozenset({b"id", b"traceparent"})
 
@@ -14,6 +14,11 @@ UNHASHED = frozenset({b"id", b"traceparent"})
 def digest(tenant: str, mail_id: str) -> bytes:
     """10 bytes; neither text holds a NUL. SHA-1, as no attacker gains by a collision of their own two ids."""
     return sha1(f"{tenant}\0{mail_id}".encode(), usedforsecurity=False).digest()[:10]
+
+
+def child_digest(parent: str, nth: int) -> bytes:
+    """Of a child whose producer gave no id: by its place. No producer's id holds a NUL, so none has this digest."""
+    return digest("", f"\0{parent}#{nth}")
 
 
 def collapse_digest(tenant: str, rcpt: str, key: str) -> str:

@@ -39,7 +39,8 @@ class Mail:
 
     `envelope_from` is "" for the null sender. Addresses carry A-label domains. `site` is the recipient's
     domain in lower case, or its address literal as it stands. Moments are Unix ms; `send_at_ms` is None for
-    a moment that has passed. `digest` is 10 bytes of the idempotency key (tenant, id), None without an `id`;
+    a moment that has passed. `digest` is 10 bytes of the idempotency key (tenant, id), without an `id` None, or of its
+    place where it is a child;
     `content_hash` is 4 bytes over all fields but `id` and `traceparent`, b"" without an `id`. `event` is
     what the mail gives to the `data` of each of its events: JSON members without the outer braces. `size` is
     octets: exact for `raw`, about right for a composed mail. `eight_bit`: the content holds bytes above 127;

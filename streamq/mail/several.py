@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import orjson
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from streamq.mail.address import Address
 from streamq.mail.rules import MAX_KEY, Given
 from streamq.mail.values import wrong
 
-__all__ = ["NTH", "OF", "Child", "Shared", "copies", "merged", "personal", "shared_fields"]
+__all__ = [
+    "NTH",
+    "OF",
+    "Child",
+    "Shared",
+    "copies",
+    "kin",
+    "kinship",
+    "merged",
+    "read_chunks",
+    "shared_fields",
+]
 
 OF, NTH = b"@of", b"@n"
-MOST = 100_000  # of one entry: read at once, by one worker
-PERSONAL = frozenset({"to", "vars", "id", "metadata"})
+KIN = 500  # numbers whose chunks stand together, as lib/child.lua has it
+Id = tuple[int, int]  # of an entry in its stream
 JOINED = (b"vars", b"metadata")  # JSON objects: a child's members stand over the shared ones
 # What no child has: who the recipients are, and when the mail may go, which it has waited for
 NOT_SHARED = frozenset({b"recipients", b"envelope_to", b"bcc", b"send_at", b"delay"})
 ROOM = len("#100000")
+PARENT = re.compile(rb"\d{2,21}-\d{1,20}")
 OBJECT = re.compile(rb"\s*\{(.*)\}\s*", re.S)
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """One recipient: the field that names it and its value, and what else is its own, b"" for nothing."""
 
     name: str
@@ -42,64 +52,47 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the children of `parent` have in common. `personal`: each has a message of its own."""
+    """What the children of `parent` have in common. `personal`: each has a message of its own. `chunks`: the first and
+    the last id of those that were made together, by their numbers in `KIN`s, as far as they are known here; `size`:
+    octets of all fields."""
 
     parent: str
     fields: dict[bytes, bytes]
     personal: bool
+    chunks: dict[int, list[tuple[Id, Id]]] = field(default_factory=dict)
+    size: int = 0
+
+    def has(self, entry: str, nth: int) -> bool:
+        """Whether this entry came of that mail (lib/child.lua): its own `@of` proves nothing."""
+        ms, _, seq = entry[1:].partition("-")
+        own = (int(ms), int(seq))
+        made = self.chunks.get(kin(nth), ())
+        return entry[0] == self.parent[0] and any(first <= own <= last for first, last in made)
+
+
+def kin(nth: int) -> int:
+    """Which field of a body the ids of the nth child's chunk stand in."""
+    return (nth - 1) // KIN
+
+
+def kinship(fields: Mapping[bytes, bytes]) -> tuple[str, int] | None:
+    """The entry that an entry says it came of, and which of its children it says it is; None where that can't be."""
+    parent, nth = fields.get(OF, b""), fields.get(NTH, b"")
+    if not PARENT.fullmatch(parent) or not nth.isdigit() or len(nth) > len("1000000"):
+        return None
+    return parent.decode(), int(nth)
+
+
+def read_chunks(value: bytes) -> list[tuple[Id, Id]]:
+    """One field of a body: `first last first last …`, ids as in their stream."""
+    ids = [(int(ms), int(seq)) for ms, _, seq in (part.partition(b"-") for part in value.split())]
+    return list(zip(ids[::2], ids[1::2], strict=True))
 
 
 def copies(recipients: Sequence[Address]) -> list[Child]:
     """One child for each mailbox; twice the same mailbox is one recipient."""
     once = {(each.local, each.domain.lower()): each.spec for each in recipients}
     return [Child("envelope_to", spec.encode()) for spec in once.values()]
-
-
-def personal(given: Given) -> list[Child]:
-    """The field `recipients`: a JSON array of `{to, vars, id, metadata}`. Whether an address is one, or vars are
-    enough, is each child's own matter: one that is wrong must not keep a thousand from theirs. Raises MalformedMail."""
-    field, value = b"recipients", given[b"recipients"]
-    try:
-        found = orjson.loads(value)
-    except orjson.JSONDecodeError as broken:
-        raise wrong(field, value, f"not JSON: {broken}") from None
-    if not isinstance(found, list) or not found:
-        raise wrong(field, value, "not a JSON array with at least one recipient")
-    if len(found) > MOST:
-        raise wrong(field, "", f"{len(found)} recipients, more than {MOST}")
-    for other in (b"to", b"cc", b"bcc", b"envelope_to"):
-        if other in given:
-            raise wrong(other, given[other], "may not stand beside recipients, which names each one")
-    name = "envelope_to" if b"raw" in given else "to"
-    return [_child(name, at, one) for at, one in enumerate(found)]
-
-
-def _child(name: str, at: int, one: object) -> Child:
-    where = f"recipients[{at}]"
-    if not isinstance(one, dict):
-        raise wrong(b"recipients", orjson.dumps(one), f"{where} is not a JSON object")
-    if not one.keys() <= PERSONAL:
-        extra = min(one.keys() - PERSONAL)
-        raise wrong(b"recipients", extra, f"{where}: not one of {', '.join(sorted(PERSONAL))}")
-    to, mail_id = one.get("to"), one.get("id", "")
-    if not isinstance(to, str) or not to:
-        raise wrong(b"recipients", orjson.dumps(to), f"{where}.to: not a text with an address")
-    if not isinstance(mail_id, str):
-        raise wrong(b"recipients", orjson.dumps(mail_id), f"{where}.id: not a text")
-    parts = {}
-    for part in ("vars", "metadata"):
-        found = one.get(part, {})
-        if not isinstance(found, dict):
-            raise wrong(b"recipients", orjson.dumps(found), f"{where}.{part}: not a JSON object")
-        parts[part] = _dumped(found, f"{where}.{part}") if found else b""
-    return Child(name, to.encode(), parts["vars"], parts["metadata"], mail_id.encode())
-
-
-def _dumped(found: dict[str, object], where: str) -> bytes:
-    try:
-        return orjson.dumps(found)
-    except TypeError:  # orjson reads 1,024 levels and writes 254
-        raise wrong(b"recipients", "", f"{where}: nested too deep") from None
 
 
 def shared_fields(given: Given) -> dict[bytes, bytes]:

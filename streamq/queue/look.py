@@ -9,7 +9,7 @@ from typing import Any
 from streamq.errors import NotFound
 from streamq.keys import GROUP
 from streamq.queue.connection import Part, command, pipelined
-from streamq.queue.routes import ClosedRoute, closed_routes
+from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
@@ -35,12 +35,12 @@ class Status:
     workers: int
     memory: int
     memory_max: int
-    closed: list[ClosedRoute] = field(default_factory=list)
+    closed: list[Closure] = field(default_factory=list)
 
     @property
     def paused(self) -> dict[str, int]:
         """Routes → ms until they are tried, or open; not those whose pause has no end."""
-        return {each.name: each.left_ms for each in self.closed if each.left_ms}
+        return {each.name: each.left_ms for each in self.closed if each.left_ms and not each.site}
 
     def sum(self, state: str) -> int:
         return sum(states[state] for states in self.depth.values())
@@ -131,7 +131,7 @@ async def status(spool: Spool) -> Status:
         workers=sum(one.idle_ms < ALIVE_MS for one in _consumers(workers)),
         memory=int(memory.get("used_memory", 0)),
         memory_max=int(memory.get("maxmemory", 0)),
-        closed=closed_routes(replies[-1], now),
+        closed=closures(replies[-1], now),
     )
 
 

@@ -10,6 +10,7 @@ KNOWN      A worker that ends a mail brings its report at once. Where only the s
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,7 @@ class Reports:
                 max_bytes=self.settings.max_mail_bytes,
                 parent=entry.parent,
                 template=self.template,
+                recipients=entry.recipients,
             )
         except MailError:
             return NOBODY
@@ -151,5 +153,7 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
         notes = await pipelined(spool.redis, [("HGET", spool.keys.notes, entry) for entry in page])
         for entry, known in zip(found, notes, strict=True):
             if entry is not None:
-                made[entry.entry] = reports.of_entry(entry, notes_from(known), klass, time.time_ns() // 1_000_000)
+                await entry.read_recipients()
+                told = entry, notes_from(known), klass, time.time_ns() // 1_000_000
+                made[entry.entry] = await asyncio.to_thread(reports.of_entry, *told)
     return made

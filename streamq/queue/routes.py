@@ -1,4 +1,5 @@
-"""Looks at routes: which are closed and why, whose connections they are, how many mails are parked for them."""
+"""Looks at routes: which are closed and why, whose connections they are, how many mails are parked for them; and what
+closes sites."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import orjson
 from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool
 
-__all__ = ["ClosedRoute", "Learnt", "RouteView", "closed_routes", "route_views"]
+__all__ = ["Closure", "Learnt", "RouteView", "closures", "route_views"]
 
 OPERATOR = "operator"
 LEARNT = b"*"  # lib/learnt.lua: of `grants` the field that is no consumer's
@@ -19,11 +20,11 @@ NEVER_US = 9 * 10**15  # as lib/route.lua has it: a pause without an end
 
 
 @dataclass(frozen=True, slots=True)
-class ClosedRoute:
-    """Why nothing goes. `why`: `operator`, `breaker`, or the class of the failure; `of`: the class that tripped the
-    breaker; `text`: the operator's reason, or what the relay said; `left_ms`: until the next probe, or the end of an
-    operator's pause, None where that has none; `hold`: its mails wait though another way may be open; `probes`: how
-    many were in vain."""
+class Closure:
+    """Why nothing goes to `name`: a route, or `<route>|<site>`, `*|<site>`. `why`: `operator`, `breaker`, or the class
+    of the failure; `of`: the class that tripped the breaker; `text`: the operator's reason, or what the relay said;
+    `left_ms`: until the next probe, or the end of an operator's pause, None where that has none; `hold`: its mails wait
+    though another way may be open; `probes`: how many were in vain."""
 
     name: str
     why: str
@@ -33,6 +34,16 @@ class ClosedRoute:
     left_ms: int | None
     hold: bool = False
     probes: int = 0
+
+    @property
+    def route(self) -> str:
+        """`*` for all."""
+        return self.name.partition("|")[0]
+
+    @property
+    def site(self) -> str:
+        """ "" where it is all of the route."""
+        return self.name.partition("|")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class RouteView:
     name: str
     parked: int
     shares: dict[str, int]
-    closed: list[ClosedRoute] = field(default_factory=list)
+    closed: list[Closure] = field(default_factory=list)
     standing: int = 0
     learnt: Learnt | None = None
 
@@ -64,19 +75,20 @@ class RouteView:
         return sum(self.shares.values())
 
 
-def closed_routes(flat: list[Any], now_ms: int) -> list[ClosedRoute]:
-    """From `HGETALL {q}:pauses`. A route may be closed twice: it failed, and an operator paused it."""
-    found: list[ClosedRoute] = []
+def closures(flat: list[Any], now_ms: int) -> list[Closure]:
+    """From `HGETALL {q}:pauses`, of routes and of sites. A route may be closed twice: it failed, and an operator paused
+    it."""
+    found: list[Closure] = []
     for name, text in sorted(zip(flat[::2], flat[1::2], strict=True)):
-        found += _closed(name.decode(), orjson.loads(text), now_ms)
+        found += _closed(name.decode("utf-8", "replace"), orjson.loads(text), now_ms)
     return found
 
 
-def _closed(name: str, known: Mapping[str, Any], now_ms: int) -> Iterable[ClosedRoute]:
+def _closed(name: str, known: Mapping[str, Any], now_ms: int) -> Iterable[Closure]:
     asked = known.get("asked")
     if asked and int(asked["till"]) // 1000 > now_ms:
         till = int(asked["till"])
-        yield ClosedRoute(
+        yield Closure(
             name,
             OPERATOR,
             "",
@@ -87,7 +99,7 @@ def _closed(name: str, known: Mapping[str, Any], now_ms: int) -> Iterable[Closed
         )
     if known.get("down"):
         left = max(0, int(known["till"]) // 1000 - now_ms)
-        yield ClosedRoute(
+        yield Closure(
             name,
             known.get("class", ""),
             known.get("of", ""),
@@ -102,7 +114,8 @@ async def route_views(spool: Spool, names: Iterable[str] = ()) -> list[RouteView
     """Of these names, and of all that are closed; in that order, each once."""
     seconds, micros = await command(spool.redis, "TIME")
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    closed = closed_routes(await command(spool.redis, "HGETALL", spool.keys.pauses), now_ms)
+    every = closures(await command(spool.redis, "HGETALL", spool.keys.pauses), now_ms)
+    closed = [each for each in every if not each.site]
     all_names = list(dict.fromkeys([*names, *(each.name for each in closed)]))
     asked: list[tuple[str, ...]] = []
     for name in all_names:

@@ -78,8 +78,12 @@ class Caller:
         self.reopen: Callable[[], Awaitable[None]] | None = None
         self.calls: dict[str, int] = {}
 
+    def script(self, verb: str) -> Script:
+        """What is called by that name."""
+        return load(verb)
+
     async def call(self, verb: str, head: Sequence[Arg] = (), rows: Iterable[Sequence[Arg]] = ()) -> Any:
-        script = load(verb)
+        script = self.script(verb)
         evalsha = ("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows))
         self.calls[verb] = self.calls.get(verb, 0) + 1
         try:
@@ -99,7 +103,7 @@ class Caller:
     async def pipeline(self, verb: str, calls: Sequence[tuple[Sequence[Arg], Iterable[Sequence[Arg]]]]) -> list[Any]:
         """Several calls of one verb whose order does not matter, in one round trip. Those that a server
         without the script or the group refused, and only those, are repeated."""
-        script = load(verb)
+        script = self.script(verb)
         commands = [("EVALSHA", script.sha, 1, self.prefix, *script.arguments(head, rows)) for head, rows in calls]
         self.calls[verb] = self.calls.get(verb, 0) + len(commands)
         replies = await pipelined(self._redis, commands, raising=False)

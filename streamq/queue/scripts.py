@@ -22,6 +22,7 @@ __all__ = [
     "Expanded",
     "Grant",
     "GrantRow",
+    "LaneSaid",
     "Leased",
     "MarkRow",
     "Moved",
@@ -93,12 +94,15 @@ class MarkRow(NamedTuple):
 
 
 class ResettleRow(NamedTuple):
+    """A final outcome once more. `seen`: digest of a child that was sent, which may be made again. See resettle.lua."""
+
     entry: str
     id: str
     kind: str
     tail: bytes
     why: bytes
     event_id: str
+    seen: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,16 @@ class Grant:
     careful: bool
 
 
+class LaneSaid(NamedTuple):
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; then the windows of the queue,
+    of the way, of way and site."""
+
+    way: str
+    queue: str
+    route: str
+    site: str
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     now_us: int
@@ -360,11 +374,22 @@ class Scripts:
         ]
 
     async def pause(
-        self, verb: str, routes: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
+        self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
     ) -> list[str]:
-        """`pause` or `resume` routes; `till_us` 0: until somebody resumes them."""
+        """`pause` or `resume` routes, or sites (`main|example.net`, `*|example.net`); `till_us` 0: until somebody
+        resumes them."""
         head = (self.now, verb, till_us, int(hold), reason)
-        return [status.decode() for status in await self.caller.call("pause", head, [(route,) for route in routes])]
+        return [status.decode() for status in await self.caller.call("pause", head, [(target,) for target in targets])]
+
+    async def gauge(self, lanes: Sequence[str]) -> tuple[int, list[LaneSaid]]:
+        """Now, in µs, and of each lane what limits it: see gauge.lua. Chunks go in one round trip."""
+        chunks = [[(lane,) for lane in lanes[at : at + BATCH]] for at in range(0, len(lanes), BATCH)]
+        replies = await self.caller.pipeline("gauge", [((self.now,), chunk) for chunk in chunks])
+        rows: list[LaneSaid] = []
+        for _, *flat in replies:
+            words = [part.decode() for part in flat]
+            rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
+        return max((int(reply[0]) for reply in replies), default=0), rows
 
     async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
         """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and

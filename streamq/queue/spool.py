@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,17 +14,19 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
-from streamq.mail.several import NTH, OF, merged
+from streamq.mail.recipients import Recipients, read_in_steps
+from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
 from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
-from streamq.queue.scripts import Scripts
+from streamq.queue.scripts import Opened, Scripts
 from streamq.queue.templates import Templates
 from streamq.settings import Settings
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
 FORMAT = "2"
+LONG = 8192  # octets of a field with addresses
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
 
 
@@ -34,13 +37,41 @@ def time_ms(entry: str) -> int:
 
 @dataclass(slots=True)
 class Entry:
-    """An entry of the spool. Of the child of an expanded mail `fields` hold what it shares, too; `parent` is the entry
-    that it came of, `stamp` the name by which its message is stamped (Message-ID, boundaries)."""
+    """An entry of the spool. Of the child of an expanded mail that is complete `fields` hold what it shares, too;
+    `parent` is the entry that it came of, `nth` which of its children it is, `stamp` the name by which its message is
+    stamped (Message-ID, boundaries), `recipients` what came of reading many of them beforehand."""
 
     entry: str
     fields: dict[bytes, bytes]
     parent: str = ""
     stamp: str = ""
+    nth: int = 0
+    recipients: Recipients | None = None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it takes more than some milliseconds to read who gets it: 17,000 addresses take a third of a
+        second, a hundred thousand `recipients` half a one."""
+        fields = self.fields
+        return (
+            len(fields.get(b"to", b"")) > LONG
+            or len(fields.get(b"envelope_to", b"")) > LONG
+            or len(fields.get(b"recipients", b"")) > LONG
+            or len(fields.get(b"cc", b"")) > LONG
+            or len(fields.get(b"bcc", b"")) > LONG
+        )
+
+    async def read_recipients(self) -> None:
+        """In steps, between which the loop does other things."""
+        if len(self.fields.get(b"recipients", b"")) <= LONG or self.recipients is not None:
+            return
+        steps = read_in_steps({name: value for name, value in self.fields.items() if value})
+        while self.recipients is None:
+            try:
+                next(steps)
+            except StopIteration as done:
+                self.recipients = done.value
+            await asyncio.sleep(0)
 
 
 @dataclass(slots=True)
@@ -91,6 +122,9 @@ class Spool:
                 f"queue {self.settings.queue!r} has key format {opened.found}, this is format {FORMAT}: "
                 "use the version of streamq that made it, or another STREAMQ_QUEUE"
             )
+        self._know(opened)
+
+    def _know(self, opened: Opened) -> None:
         self.salt = opened.salt
         self.priorities = opened.priorities
         self._digit = {self.keys.stream(name).encode(): p for p, name in enumerate(self.priorities)}
@@ -125,7 +159,6 @@ class Spool:
                 raise reply
             else:
                 self._add(reading, reply)
-        await self.complete(reading.entries)
         return reading
 
     async def wait(self, consumer: str, many: int, block_ms: int) -> Reading:
@@ -145,28 +178,22 @@ class Spool:
                 raise
         else:
             self._add(reading, reply)
-            await self.complete(reading.entries)
         return reading
 
-    async def complete(self, entries: Iterable[Entry | None]) -> None:
-        """Children get what they share, and the templates of all are known. A child whose body is gone stays as it is:
-        no mail, and intake says why."""
-        there = [entry for entry in entries if entry is not None]
-        children = [entry for entry in there if OF in entry.fields]
+    async def complete(self, entries: Sequence[Entry], most: int = 0) -> list[Entry]:
+        """The first of these, ready to be judged: children with what they share (as new entries: those given stay
+        small), and the templates of all are known. As many as weigh `most` bytes together, one at
+        least; 0: all. A child whose body is gone, or that is none, stays as it is: no mail, and intake says why."""
+        children = [(entry.entry, entry.fields) for entry in entries if OF in entry.fields]
+        weights = await self.bodies.weights(children) if children else {}
+        if most:
+            entries = _first(entries, weights, most)
+            children = [(entry.entry, entry.fields) for entry in entries if OF in entry.fields]
         if children:
-            await self._join(children)
-        await self.templates.know(entry.fields for entry in there)
-
-    async def _join(self, children: Sequence[Entry]) -> None:
-        bodies = await self.bodies.of(child.fields for child in children)
-        for child in children:
-            shared = bodies.get(child.fields[OF].decode("utf-8", "replace"))
-            if shared is None or NTH not in child.fields:
-                continue
-            nth = child.fields[NTH].decode("utf-8", "replace")
-            child.parent = shared.parent
-            child.stamp = f"{shared.parent}#{nth}" if shared.personal else shared.parent
-            child.fields = merged(child.fields, shared)
+            bodies = await self.bodies.of(children, weights)
+            entries = [_joined(entry, *bodies[entry.entry]) if entry.entry in bodies else entry for entry in entries]
+        await self.templates.know(entry.fields for entry in entries)
+        return list(entries)
 
     def _add(self, reading: Reading, reply: Any) -> None:
         for stream, rows in reply or ():
@@ -196,14 +223,18 @@ class Spool:
                 await command(self.redis, "CLIENT", "UNBLOCK", client["id"])
 
     async def fetch(self, entries: Sequence[str]) -> list[Entry | None]:
-        """Bodies of leased mails, in one round trip; None where the entry is gone."""
+        """Complete mails; None where the entry is gone."""
+        found = await self.raw(entries)
+        there = iter(await self.complete([entry for entry in found if entry is not None]))
+        return [None if entry is None else next(there) for entry in found]
+
+    async def raw(self, entries: Sequence[str]) -> list[Entry | None]:
+        """Entries as they stand in their streams, in one round trip; None where one is gone."""
         ranges = [("XRANGE", self.stream(entry), entry[1:], entry[1:]) for entry in entries]
         replies = await pipelined(self.redis, ranges)
-        found = [
+        return [
             Entry(entry, _fields(rows[0][1])) if rows else None for entry, rows in zip(entries, replies, strict=True)
         ]
-        await self.complete(found)
-        return found
 
     async def mean_bytes(self) -> float:
         """Of a mail, where they are largest: by the streams' memory, which the server samples. Children weigh what they
@@ -242,6 +273,21 @@ class Spool:
             return
         with contextlib.suppress(OutOfMemoryError):
             await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
+
+
+def _first(entries: Sequence[Entry], weights: Mapping[str, int], most: int) -> Sequence[Entry]:
+    size = 0
+    for at, entry in enumerate(entries):
+        said = kinship(entry.fields)
+        size += sum(map(len, entry.fields.values())) + (weights.get(said[0], 0) if said is not None else 0)
+        if at and size > most:
+            return entries[:at]
+    return entries
+
+
+def _joined(child: Entry, shared: Shared, nth: int) -> Entry:
+    stamp = f"{shared.parent}#{nth}" if shared.personal else shared.parent
+    return Entry(child.entry, merged(child.fields, shared), shared.parent, stamp, nth)
 
 
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:

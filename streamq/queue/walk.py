@@ -8,7 +8,7 @@ where it is (pages by rank would, whenever one in front of them leaves).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -53,8 +53,8 @@ class Pages:
     """How many mails to ask for at once. Bodies travel, and a hundred of 25 MB would be one reply of 2.5 GB: a
     page is no more than twice the last one, and what `PAGE_BYTES` holds of the last one's mails."""
 
-    def __init__(self) -> None:
-        self.many = FIRST_PAGE
+    def __init__(self, many: int = FIRST_PAGE) -> None:
+        self.many = many
 
     def saw(self, sizes: Sequence[int]) -> None:
         mean = max(1, sum(sizes) // max(1, len(sizes)))
@@ -114,8 +114,7 @@ async def _unread(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
         many = pages.many
         rows = await command(spool.redis, "XRANGE", stream, f"({last}", "+", "COUNT", many)
         found = [Entry(f"{p}{id_.decode()}", dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in rows]
-        await spool.complete(found)
-        for entry in found:
+        async for entry in _each_complete(spool, found):
             yield MailView(entry.entry, name, "waiting", entry.fields)
         if len(rows) < many:
             return
@@ -204,14 +203,20 @@ async def filled(
         part = views[at : at + pages.many]
         at += len(part)
         names = [view.entry for view in part]
-        bodies: list[Entry | None] = await spool.fetch(names)
+        there = [entry for entry in await spool.raw(names) if entry is not None]
         notes = await command(spool.redis, "HMGET", spool.keys.notes, *names) if noted else [None] * len(part)
-        for view, body, note in zip(part, bodies, notes, strict=True):
-            if body is not None:
-                view.fields = body.fields
-                if noted:
-                    view.notes = notes_from(note)
-                yield view
-        sizes = [sum(map(len, body.fields.values())) for body in bodies if body is not None]
-        if sizes:
-            pages.saw(sizes)
+        known = {view.entry: (view, note) for view, note in zip(part, notes, strict=True)}
+        async for entry in _each_complete(spool, there):
+            view, note = known[entry.entry]
+            yield replace(view, fields=entry.fields, notes=notes_from(note) if noted else view.notes)
+        if there:
+            pages.saw([sum(map(len, entry.fields.values())) for entry in there])
+
+
+async def _each_complete(spool: Spool, entries: Sequence[Entry]) -> AsyncIterator[Entry]:
+    """Children with what they share: not all of a page at once, where those are large."""
+    at = 0
+    while at < len(entries):
+        for entry in await spool.complete(entries[at:], PAGE_BYTES):
+            yield entry
+            at += 1

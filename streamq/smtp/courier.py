@@ -39,10 +39,11 @@ from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
 from streamq.smtp.transaction import Mark, Transaction
 
-__all__ = ["Again", "Courier", "Done", "Mark", "RouteState"]
+__all__ = ["Again", "Connect", "Courier", "Done", "Mark", "RouteState"]
 
 Done = Callable[[Letter, Report], None]
 Again = Callable[[Letter], Awaitable[bool]]
+Connect = Callable[[Access, int, Replies], Awaitable[Connection]]
 
 LETTERS_PER_LINE = 4
 # About this mail's own time, or ours: nothing is known of the route
@@ -59,7 +60,7 @@ class Courier:
     `mark(connection number, letter)` is awaited before the first byte of the body (and after the 354, where there
     is one): False ends the transaction with ABANDON. `again(letter)` is awaited before a MAIL that is later than
     `fresh_until`: False takes the letter from the courier. `priorities` are the names of letters' priorities, from 0
-    on. `rand` gives numbers in [0, 1).
+    on. `rand` gives numbers in [0, 1); `opener` opens a connection, or raises `NotConnected`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Courier:
         priorities: Sequence[str] = ("high", "normal", "low"),
         short: Callable[[], object] = lambda: None,
         rand: Callable[[], float] = random.random,
+        opener: Connect | None = None,
     ) -> None:
         self.name = name
         self.route = route
@@ -89,6 +91,7 @@ class Courier:
         self._short = short
         self._leaving: set[int] = set()  # lines that close since there are too many
         self._lot = Opening(route.connections, route.mails_per_connection, rand)
+        self._opener = opener or connect
         self._access = Access(route, name)
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[int, asyncio.Task[None]] = {}
@@ -220,7 +223,7 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
-                link = await connect(self._access, number, self._rules)
+                link = await self._opener(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)
             else:

@@ -13,6 +13,7 @@ from streamq.mail import Mail
 from streamq.queue.reports import Reports
 from streamq.queue.scripts import BATCH, AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
+from streamq.queue.walk import Pages
 from streamq.smtp.outbox import Outbox
 from streamq.worker.expander import Expander, Expansion
 from streamq.worker.hand import Delivery, Hand
@@ -23,7 +24,7 @@ from streamq.worker.turns import Turns
 
 __all__ = ["Admission", "ways_of"]
 
-PAGE = 10  # bodies of mails taken back that are fetched at a time: of 25 MB each they are 250
+PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
 CLOSED_SECONDS = 1.0
@@ -65,26 +66,26 @@ class Admission:
         self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
         self.now_us = 0
+        self._pages = Pages(1)
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
     async def admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         """Through the limits: to an outbox, or wherever the script says. The entries of those that parked. For those in
         `whole` no glance will do: it was their turn, and a glance would park them again and again."""
-        part: list[Entry] = []
         parked: list[str] = []
-        size = 0
-        for at, entry in enumerate(entries):
-            size += sum(map(len, entry.fields.values()))
-            if part and (len(part) == BATCH or size > BURIED_BYTES):
-                parked += await self._admit(part, whole)
-                part, size = [], 0
-                if not await self.hand.lighter():  # a hundred children of 25 MB are read as a hundred small entries
-                    self._leave(other.entry for other in entries[at:])
-                    return parked
-            part.append(entry)
-        if part:
+        at = 0
+        while at < len(entries):
+            if at and not await self.hand.lighter():  # a hundred children of 25 MB are read as a hundred small entries
+                self._leave(other.entry for other in entries[at:])
+                return parked
+            part = await self._complete(entries[at : at + BATCH])
             parked += await self._admit(part, whole)
+            at += len(part)
         return parked
+
+    async def _complete(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The first of these, as many as one script may bury."""
+        return await self.link.call(lambda: self.spool.complete(entries, BURIED_BYTES))
 
     def _leave(self, entries: Iterable[str]) -> None:
         """This process ends first: whoever reclaims them has them."""
@@ -93,7 +94,12 @@ class Admission:
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
-        judged = [self.intake.judge(entry) if entry.entry in whole else self._look(entry, now) for entry in entries]
+        judged = []
+        for entry in entries:
+            if entry.is_long:
+                judged.append(await self._judge_long(entry))
+            else:
+                judged.append(self.intake.judge(entry) if entry.entry in whole else self._look(entry, now))
         rows = [row for row, _ in judged]
         claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted, asked_at = await self.link.call(lambda: self._ask(rows))
@@ -151,6 +157,12 @@ class Admission:
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
         return end if mail is None else self.reports.filled(end, mail, mail.content(), time.time_ns() // 1_000_000)
 
+    async def _judge_long(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
+        """Heartbeats and SMTP go on meanwhile: `recipients` are read in steps, since a parser of JSON keeps even other
+        threads waiting; the rest in a thread, which hands over every few milliseconds."""
+        await entry.read_recipients()
+        return await asyncio.to_thread(self.intake.judge, entry)
+
     def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
         if self._closed:
@@ -207,28 +219,49 @@ class Admission:
             self.turns.wait(delivery)
 
     async def take_back(self, leases: Sequence[Leased], token: int, since: float = 0.0) -> None:
-        """Leases that an index or a reclaim gave, ten bodies at a time. With a slot on a route it goes at once; without
-        one, or where the settings send it elsewhere by now, it is admitted. `since`: loop time from which slots run."""
-        for start in range(0, len(leases), PAGE):
-            if not await self.hand.lighter():
-                self._leave(lease.entry for lease in leases[start:])
+        """Leases that an index or a reclaim gave, some bodies at a time. With a slot on a route one goes at once;
+        without it, or where the settings send it elsewhere by now, it is admitted. `since`: loop time from which slots
+        run."""
+        at = 0
+        while at < len(leases):
+            page = leases[at : at + min(PAGE, self._pages.many)]
+            if not await self.hand.lighter() or not await self._take_page(page, token, since):
+                self._leave(lease.entry for lease in leases[at:] if lease.entry in self.hand.pending)
                 return
-            await self._take_page(leases[start : start + PAGE], token, since)
+            at += len(page)
 
-    async def _take_page(self, leases: Sequence[Leased], token: int, since: float) -> None:
-        found = await self.link.call(self.spool.fetch, [lease.entry for lease in leases])
+    async def _take_page(self, leases: Sequence[Leased], token: int, since: float) -> bool:
+        """False where this process ends before all of them are taken. A message is composed when there is room for it:
+        children of one body are small until then."""
+        found = await self.link.call(self.spool.raw, [lease.entry for lease in leases])
+        known = {lease.entry: lease for lease in leases}
+        there = [entry for entry in found if entry is not None]
+        for gone in known.keys() - {entry.entry for entry in there}:
+            await self._vanished(gone, token)
+        if there:
+            self._pages.saw([sum(map(len, entry.fields.values())) for entry in there])
         unslotted: list[Entry] = []
-        for lease, entry in zip(leases, found, strict=True):
-            if entry is None:
-                await self._vanished(lease.entry, token)
-                continue
-            row, mail = self.intake.judge(entry) if lease.way in self.outboxes else (None, None)
-            if row is not None and mail is not None and (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
-                self.deliver(row, mail, token, lease.notes, lease.way, lease.slot, since, unhashed=True)
-            else:
-                unslotted.append(entry)
+        slotted = [entry for entry in there if known[entry.entry].way in self.outboxes]
+        at = 0
+        while at < len(slotted):
+            if not await self.hand.lighter():
+                return False
+            for entry in await self._complete(slotted[at:]):
+                if not await self._take(entry, known[entry.entry], token, since):
+                    unslotted.append(slotted[at])
+                at += 1
+        unslotted += [entry for entry in there if known[entry.entry].way not in self.outboxes]
         if unslotted:
             await self.admit(unslotted, {lease.entry for lease in leases if lease.way})
+        return True
+
+    async def _take(self, entry: Entry, lease: Leased, token: int, since: float) -> bool:
+        """On the way on which it has its slot; False where it has to be admitted."""
+        row, mail = await self._judge_long(entry) if entry.is_long else self.intake.judge(entry)
+        if mail is None or not (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
+            return False
+        self.deliver(row, mail, token, lease.notes, lease.way, lease.slot, since, unhashed=True)
+        return True
 
     async def _vanished(self, entry: str, token: int) -> None:
         row = SettleRow("gone", entry, token, "", entry, "", b"")

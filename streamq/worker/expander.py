@@ -122,7 +122,7 @@ class Expander:
 def chunk(children: Sequence[Child], start: int) -> Iterator[ChildRow]:
     """The next ones, as many as one call should make."""
     size = 0
-    for child in itertools.islice(children, start, start + CHUNK):
+    for child in children[start : start + CHUNK]:
         own = len(child.value) + len(child.vars) + len(child.metadata) + len(child.id)
         if size and size + own > CHUNK_BYTES:
             return

@@ -48,6 +48,8 @@ class Intake:
                 max_bytes=self.settings.max_mail_bytes,
                 pii=self.settings.pii,
                 parent=entry.parent,
+                nth=entry.nth,
+                recipients=entry.recipients,
                 template=self.template,
             )
         except UnknownFields as unknown:

@@ -143,7 +143,8 @@ class Keeper:
         settled: set[str] = set()
         if ambiguous:
             rows: list[SettleRow] = []
-            for entry in await self.link.call(lambda: self.spool.fetch(ambiguous)):
+            for name in ambiguous:  # few, and each may be 25 MB
+                [entry] = await self.link.call(self.spool.fetch, [name])
                 mail = self.intake.judge(entry)[1] if entry is not None else None
                 if entry is None or mail is None:
                     continue

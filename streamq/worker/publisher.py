@@ -71,6 +71,8 @@ class Publisher:
         """None where there is a mistake."""
         try:
             book = Rulebook.read(self._reread())
+            if not book.settings.ways:  # at the start this is one, too; and so ends a file that is half written
+                raise SettingsError("no route")
         except SettingsError as wrong:
             log.error("read again, and nothing changed: %s", wrong)
             return None

@@ -102,8 +102,8 @@ class Reader:
                 await self._once(shares)
 
     async def _once(self, shares: Shares) -> None:
-        """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a slot
-        only what is more urgent is read, and goes first, nine times out of ten."""
+        """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a
+        slot only what is more urgent is read, and goes first, nine times out of ten."""
         mean = await self._mean_bytes()
         room = min(self.gate.free(), self.hand.room, max(1, int(READ_BYTES / mean)))
         if self.turns:

@@ -36,6 +36,7 @@ class _Final:
 
     at: float
     row: SettleRow
+    seen: bytes
     content: int
     size: int
 
@@ -134,7 +135,8 @@ class Settler:
             if status == BROKEN:
                 self.broken(row.way)
             if status == "ok" and row.op in FINAL:
-                self._ring.append(_Final(now, row, zlib.crc32(delivery.content), delivery.mail.size))
+                mail = delivery.mail
+                self._ring.append(_Final(now, row, _seen(row, mail), zlib.crc32(delivery.content), mail.size))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
         if any(row.op in JUDGED for row in rows):
@@ -162,9 +164,9 @@ class Settler:
                 if entry is not None and (mail := self._same(entry, final.content)) is not None
             ]
             rows += [
-                ResettleRow(final.row.entry, final.row.id, final.row.kind, final.row.tail, b"", "")
+                ResettleRow(final.row.entry, final.row.id, final.row.kind, final.row.tail, b"", "", final.seen)
                 for final, entry in zip(part, found, strict=True)
-                if entry is None and _is_named_child(final.row)
+                if entry is None and final.seen
             ]
             if rows:
                 again += await self.spool.scripts.resettle(rows)
@@ -175,9 +177,9 @@ class Settler:
         return mail if mail is not None and zlib.crc32(mail.content()) == content else None
 
 
-def _is_named_child(row: SettleRow) -> bool:
-    """A child that was sent, with an id: it may be made again, under another entry (resettle.lua)."""
-    return row.op == "sent" and row.id != row.entry and row.tail.startswith(b'"parent"')
+def _seen(row: SettleRow, mail: Mail) -> bytes:
+    """What a child that was sent is known by: it may be made again, under another entry (resettle.lua)."""
+    return mail.digest or b"" if row.op == "sent" and row.tail.startswith(b'"parent"') else b""
 
 
 def _parts(finals: Iterable[_Final]) -> Iterator[list[_Final]]:

@@ -73,5 +73,4 @@ class Sifter:
         if found.large:  # the mean tells little where a few are large
             self._rests_until[name] = asyncio.get_running_loop().time() + REST_SECONDS
         taken = [Entry(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in found.taken]
-        await self.link.call(self.spool.complete, taken)
         return taken, found.parked

@@ -18,7 +18,8 @@ from streamq.queue.scripts import Leased
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
 from streamq.smtp.access import check_routes
-from streamq.smtp.courier import Courier, Mark
+from streamq.smtp.courier import Connect, Courier, Mark
+from streamq.smtp.handshake import connect
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies
 from streamq.worker.admission import Admission
@@ -53,9 +54,9 @@ def consumer_name() -> str:
 
 
 class Worker:
-    """Delivers until `stop`; `run` returns when everything is handed back. Raises `SettingsError` without a
-    route, with a wrong reply table, or where a file that a route names is missing or wrong; redis-py's errors where
-    the server cannot be reached at the start."""
+    """Delivers until `stop`; `run` returns when everything is handed back. `chance` decides every jitter. Raises
+    `SettingsError` without a route, with a wrong reply table, or where a file that a route names is missing or wrong;
+    redis-py's errors where the server cannot be reached at the start."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Worker:
         self._run_id = ""
 
     async def run(self) -> None:
-        self.spool = await Spool.connect(self.settings, self.url, self.consumer)
+        self.spool = await self._open_spool()
         try:
             await self.publisher.publish(self.spool)
             await self.spool.publish_reports()
@@ -90,6 +91,13 @@ class Worker:
             await self._work()
         finally:
             await self.spool.close()
+
+    async def _open_spool(self) -> Spool:
+        return await Spool.connect(self.settings, self.url, self.consumer)
+
+    def _opener(self, route: str) -> Connect:
+        """What opens its connections."""
+        return connect
 
     def stop(self, *, now: bool = False) -> None:
         """Stop reading, finish what is in SMTP up to the grace time, hand back the rest; `now`: no grace."""
@@ -185,6 +193,8 @@ class Worker:
                 priorities=self.spool.priorities,
                 on_state=self.allowances.state,
                 short=self.allowances.short,
+                rand=self.chance.random,
+                opener=self._opener(name),
             )
             for name, way in ways.items()
         ]
@@ -201,6 +211,10 @@ class Worker:
         self.reader.reopened.set()
         self.releaser.now()
 
+    def _takers(self) -> dict[str, Coroutine[object, object, None]]:
+        """What takes mails, the reader first: these end when the worker is to stop, before all others."""
+        return {"reader": self.reader.run(), "releaser": self.releaser.run(), "keeper": self.keeper.lead()}
+
     async def _work(self) -> None:
         self._build()
         await self.allowances.ask()  # before anything is read: what nobody may send stays in its stream
@@ -216,11 +230,7 @@ class Worker:
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
         }
         tasks = [asyncio.create_task(role, name=name) for name, role in roles.items()]
-        takers = [
-            asyncio.create_task(self.reader.run(), name="reader"),
-            asyncio.create_task(self.releaser.run(), name="releaser"),
-            asyncio.create_task(self.keeper.lead(), name="keeper"),
-        ]
+        takers = [asyncio.create_task(role, name=name) for name, role in self._takers().items()]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         self.ready.set()
         try:
@@ -299,6 +309,7 @@ class Worker:
         await self.spool.publish_reports()
         if run_id != self._run_id:
             await self.publisher.publish(self.spool)
+            self.spool.bodies.forget()
             again = await self.settler.replay()
             if again:
                 log.warning("the server had lost %d settled mails: settled again", again)

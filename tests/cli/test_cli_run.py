@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -122,6 +123,62 @@ async def test_processes_are_started_again_and_end_in_order(server_url: str, mak
         assert f"worker {pid} ended with -9".encode() in err
         assert (await workers(spool)).keys() <= {victim}
         await spool.scripts.reap(0)
+
+
+async def test_sighup_reads_the_files_again(server_url: str, make_spool: Any, tmp_path: Path) -> None:
+    spool = await make_spool()
+    config = tmp_path / "streamq.toml"
+
+    def write(rate: str) -> None:
+        config.write_text(f"[routes.main]\nurl = 'smtp://127.0.0.1:9'\n[sites.'*']\nrate = '{rate}'\n")
+
+    async def holds(text: bytes) -> bool:
+        return bool(await command(spool.redis, "HGET", spool.keys.limits, "*|*") == text)
+
+    write("5/s")
+    words = ("worker", "--processes", "2")
+    async with running(*words, REDIS_URL=server_url, CONFIG=str(config)) as process:
+        await until(lambda: _many(workers(spool), 2))
+        before = await workers(spool)
+        assert await holds(b"5:1000000")
+        write("fast")
+        process.send_signal(signal.SIGHUP)
+        for _ in range(2):  # each of them says what is wrong, and goes on
+            while b"not a rate" not in (said := await process.stderr.readline()):
+                assert said
+            assert f"{config}: sites.*.rate: ".encode() in said
+            assert said.endswith(b"'fast' (line 4)\n")
+        assert await holds(b"5:1000000")
+        write("7/s")
+        process.send_signal(signal.SIGHUP)
+        await until(lambda: holds(b"7:1000000"))
+        assert await workers(spool) == before
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert process.returncode == 0
+
+
+async def test_a_worker_whose_terminal_is_closed_ends_in_order(server_url: str, make_spool: Any) -> None:
+    """There SIGHUP says that nobody is left, not that files are to be read."""
+    spool = await make_spool()
+    ours, theirs = os.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    relay = {"STREAMQ_REDIS_URL": server_url, "STREAMQ_RELAY": "smtp://127.0.0.1:9"}
+    process = await program("worker", environment=relay, stdin=theirs, preexec_fn=take_terminal)
+    os.close(theirs)
+    try:
+        await until(lambda: _many(workers(spool), 1))
+        os.close(ours)
+        _, err = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0
+    assert b"stopped: nothing was done" in err
 
 
 async def _many(found: Awaitable[dict[str, int]], many: int) -> bool:

@@ -1,12 +1,23 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamq.mail.identity import content_hash, digest
+from streamq.errors import MalformedMail
+from streamq.mail.identity import child_digest, content_hash, digest
+from streamq.mail.rules import key
 
 
 def test_the_key_is_tenant_and_id() -> None:
     assert len(digest("", "a")) == 10
     assert len({digest("", "ab"), digest("a", "b"), digest("ab", ""), digest("", "b")}) == 4
+
+
+def test_a_child_without_an_id_is_known_by_its_place_and_no_producer_s_id_is_that() -> None:
+    assert len({child_digest("11-1", 2), child_digest("11-12", 2), child_digest("11-1", 3)}) == 3
+    assert child_digest("11-1", 2) not in {digest("", "11-1#2"), digest("11-1", "2"), digest("11-1#2", "")}
+    for control in ("\0", "\x1f"):
+        with pytest.raises(MalformedMail, match="control"):
+            key({b"id": f"{control}11-1#2".encode()}, b"id")
 
 
 def test_content_is_all_but_id_and_traceparent() -> None:

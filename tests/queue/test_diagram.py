@@ -229,6 +229,7 @@ NO_ARROW = {
     "find": "looks up an id",
     "seek": "looks for an id that nobody has looked up yet",
     "check": "looks, changes nothing",
+    "gauge": "looks at limits, takes nothing",
 }
 
 

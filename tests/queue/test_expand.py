@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from conftest import MakeSpool
+from family import FIELDS, TO, end, expand, expanded, parent, tail_of
 from mailroom import Lease, Mailroom, ident
 from redis.exceptions import ResponseError
 
@@ -15,57 +14,6 @@ from streamq.queue.scripts import ChildRow, Expanded, ResettleRow
 from streamq.worker.link import is_full
 
 pytestmark = [pytest.mark.usefixtures("any_server_url")]
-FIELDS = {b"from": b"shop@example.com", b"subject": b"Hi", b"text": b"Hello", b"id": b"a1", b"tenant": b"acme"}
-TO = [f"bob{n}@example.net" for n in range(1, 6)]
-
-
-async def parent(room: Mailroom, consumer: str = "w1", **known: str) -> Lease:
-    """A mail with five recipients, leased to be expanded."""
-    entry = await room.add(id="a1", tenant="acme", to=",".join(TO), text="Hello", **known)
-    await room.read(consumer)
-    found = await room.admit(entry, consumer=consumer, kind="expand", lane="", id="a1", seen=ident("a1", "acme"))
-    assert found.statuses == [("go", b"", "", "")]
-    return Lease(entry, found.token, consumer)
-
-
-async def expand(
-    room: Mailroom, lease: Lease, to: Sequence[str] = TO, start: int = 0, many: int = 5, *, verb: str = "more"
-) -> Expanded:
-    rows = [ChildRow("envelope_to", address.encode()) for address in to[start : start + many]]
-    return await room.scripts.expand(
-        lease.consumer,
-        lease.entry,
-        lease.token,
-        "a1",
-        b'"tag":1',
-        rows,
-        verb=verb,
-        upload="up",
-        all_=len(to),
-        start=start,
-    )
-
-
-async def expanded(room: Mailroom, lease: Lease, many: int = 5) -> list[str]:
-    """With `many` of its children made."""
-    await room.spool.bodies.upload("up", FIELDS, False)
-    return (await expand(room, lease, many=many)).children
-
-
-async def tail_of(room: Mailroom, child: str) -> bytes:
-    [entry] = await room.spool.fetch([child])
-    assert entry is not None
-    return b'"parent":"%b"' % entry.parent.encode()
-
-
-async def end(room: Mailroom, op: str, child: str) -> str:
-    await room.read()
-    tail = await tail_of(room, child)
-    found = await room.admit(child, tail=tail)
-    assert found.statuses[0][0] == "go"
-    kept = {"class": "policy"} if op == "dead" else {}  # a class that keeps bodies
-    row = room.end(op, Lease(child, found.token, "w1"), tail=tail, **kept)
-    return (await room.scripts.settle("w1", [row])).statuses[0]
 
 
 async def test_children_are_mails_of_their_own_and_share_the_rest(room: Mailroom) -> None:
@@ -189,20 +137,38 @@ async def test_who_has_his_mail_gets_no_other_by_a_requeue(
         await room.moved("cancel", each)
 
 
-async def test_a_child_that_was_sent_is_a_duplicate_when_a_failover_has_it_made_again(room: Mailroom) -> None:
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_child_that_was_sent_is_a_duplicate_when_a_failover_has_it_made_again(
+    room: Mailroom, named: bool
+) -> None:
     """The server lost its last second: the parent is there as before, its children and their ids never were."""
     lost = f"1{room.now - 900}-1"
-    row = ResettleRow(lost, "a1#1", "email.relayed", b'"parent":"1%d-1","tenant":"acme"' % room.now, b"", "")
-    assert await room.scripts.resettle([row]) == 0
+    tail, seen = b'"parent":"1%d-1"' % room.now, ident("a1#1", "acme")[: 10 + 4 * named]
+    assert await room.scripts.resettle([ResettleRow(lost, "", "email.relayed", tail, b"", "", seen[:10])]) == 0
     lease = await parent(room)
     first, *others = await expanded(room, lease)
     await room.read()
-    tail = await tail_of(room, first)
-    assert await room.admitted(first, id="a1#1", seen=ident("a1#1", "acme"), tail=tail) == ["duplicate"]
+    assert await room.admitted(first, seen=seen, tail=await tail_of(room, first)) == ["duplicate"]
     assert (await room.events())[-1].data["of"] == lost
     for child in others:
         assert await end(room, "sent", child) == "ok"
     assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
+
+
+async def test_a_child_without_an_id_is_looked_up_and_not_noted(room: Mailroom) -> None:
+    """A million of them would be 30 MB."""
+    lease = await parent(room)
+    children = await expanded(room, lease)
+    await room.read()
+    tail = await tail_of(room, children[0])
+    found = await room.admit(*(room.row(each, seen=b"0123456789", tail=tail) for each in children))
+    assert [status for status, *_ in found.statuses] == ["go"] * 5
+    assert await room.scripts.find([("acme", "a1")]) == [lease.entry]
+    [bucket] = await room.do("KEYS", f"{room.keys.prefix}seen:*")
+    assert await room.do("HLEN", bucket) == 1
+    for child in children:
+        row = room.end("sent", Lease(child, found.token, "w1"), tail=tail)
+        assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])

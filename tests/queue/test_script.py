@@ -40,6 +40,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "adopt": lambda stubs: stubs.adopt("w1", ["11-1"]),
     "grant": lambda stubs: stubs.grant("w1", 1, [GrantRow("main", 1, 1, 1, 0)]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
+    "gauge": lambda stubs: stubs.gauge(["main|x.de"]),
     "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),
@@ -128,7 +129,7 @@ def test_the_events_are_those_of_the_header(verb: str) -> None:
     said = text.said("EVENTS")
     assert said is not None
     body = text.text[len(text.header) :]
-    for kind in set(re.findall(r"'((?:email|route)\.\w+)'", body)):
+    for kind in set(re.findall(r"'((?:email|route|site)\.\w+)'", body)):
         assert kind in said, kind
     assert ("event" in calls(text.code)) == (said != "none")
 

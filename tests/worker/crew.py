@@ -35,7 +35,10 @@ class Crew:
 
     async def worker(self, **settings: Any) -> Worker:
         """One more, started; it is stopped in order at the end."""
-        worker = self.new_worker(**settings)
+        return await self.started(self.new_worker(**settings))
+
+    async def started(self, worker: Worker) -> Worker:
+        """That one, started; it is stopped in order at the end."""
         task = asyncio.create_task(worker.run())
         ready = asyncio.create_task(worker.ready.wait())
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)

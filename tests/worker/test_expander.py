@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from email import message_from_bytes
 from email.policy import default
 
 import orjson
 import pytest
 from crew import Crew, crew
+from family import expand, parent
+from mailroom import Lease, Mailroom
 
+from streamq.mail import Mail
 from streamq.mail.several import Child
+from streamq.queue import walk
 from streamq.queue.check import check
 from streamq.queue.connection import command
+from streamq.queue.scripts import AdmitRow
+from streamq.queue.spool import Entry, Spool
 from streamq.worker import admission, expander, hand
 from streamq.worker.expander import chunk
 from streamq.worker.hand import Hand, Held
+from streamq.worker.intake import Intake
 
 
 def by_recipient(c: Crew) -> dict[str, bytes]:
@@ -132,7 +141,56 @@ async def test_large_children_come_into_the_hand_as_it_empties(
         await c.until("email.relayed", many=60)
         assert by_recipient(c).keys() == set(to)
         await nothing_left(c)
-    assert 400_000 < most < 700_000  # and not 60 times 55,000
+    assert 100_000 < most < 700_000  # and not 60 times 55,000
+
+
+@pytest.mark.parametrize("kind", ["children", "mails"])
+async def test_what_is_taken_back_comes_into_the_hand_as_it_empties(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A release gives up to a hundred at once."""
+    monkeypatch.setattr(hand, "HAND_BYTES", 400_000)
+    monkeypatch.setattr(admission, "BURIED_BYTES", 100_000)
+    monkeypatch.setattr(walk, "PAGE_BYTES", 200_000)
+    most, pages = 0, []
+    add, raw = Hand.add, Spool.raw
+
+    def weighed(self: Hand, delivery: Held) -> None:
+        nonlocal most
+        add(self, delivery)
+        most = max(most, self.bytes)
+
+    async def counted(self: Spool, entries: Sequence[str]) -> list[Entry | None]:
+        pages.append(len(entries))
+        return await raw(self, entries)
+
+    monkeypatch.setattr(Hand, "add", weighed)
+    text = "Hello you\n" * 8_000
+    async with crew(server_url) as c:
+        room = Mailroom(c.spool)
+        fields = {"from": "shop@example.com", "subject": "Hi", "text": text}
+        to = [f"r{n}@x.example" for n in range(30)]
+        if kind == "children":
+            lease = await parent(room)
+            await c.spool.bodies.upload("up", {name.encode(): value.encode() for name, value in fields.items()}, False)
+            entries = (await expand(room, lease, to, many=30)).children
+        else:
+            entries = [await room.add(to=each, **fields) for each in to]
+        await room.read()
+        tail = [b"" if kind == "mails" else b'"parent":"%b"' % lease.entry.encode()] * 30
+        rows = [room.row(each, lane="relay|x.example", tail=said) for each, said in zip(entries, tail, strict=True)]
+        token = (await room.admit(*rows)).token
+        for each in entries:
+            assert await room.settled("park", Lease(each, token, "w1"), lane="relay|x.example") == "ok"
+        c.spool.scripts.now = ""
+        monkeypatch.setattr(Spool, "raw", counted)
+        await c.worker()
+        await c.until("email.relayed", many=30)
+        assert by_recipient(c).keys() == set(to)
+        await nothing_left(c)
+    assert 100_000 < most < 600_000
+    assert pages[0] == 1
+    assert max(pages) == (10 if kind == "children" else 2)  # bytes of what is fetched
 
 
 async def test_another_worker_makes_the_rest(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,3 +230,28 @@ def test_a_call_makes_so_many_and_so_many_bytes() -> None:
     assert len(list(chunk([Child("to", b"a@x.example")] * 700, 0))) == 500
     assert len(list(chunk([Child("to", b"x", b"y" * 1_000_000)] * 2, 0))) == 1  # one always
     assert list(chunk(children, 700)) == []
+
+
+@pytest.mark.parametrize("name", ["to", "recipients"])
+async def test_many_recipients_are_read_while_others_go_on(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A judgement of many takes its time in a thread; what it reads of JSON was read in steps before."""
+    judged: list[tuple[bool, bool]] = []
+    judge = Intake.judge
+
+    def noted(self: Intake, entry: Entry) -> tuple[AdmitRow, Mail | None]:
+        if entry.is_long and not entry.parent:
+            judged.append((threading.current_thread() is threading.main_thread(), entry.recipients is not None))
+        return judge(self, entry)
+
+    monkeypatch.setattr(Intake, "judge", noted)
+    to = [f"r{n}@x.example" for n in range(600)]
+    given = orjson.dumps(to) if name == "to" else orjson.dumps([{"to": each} for each in to])
+    async with crew(server_url) as c:
+        await c.worker()
+        await c.add(**({"to": given} if name == "to" else {"to": "", "recipients": given}))
+        await c.until("email.relayed", many=600)
+        assert by_recipient(c).keys() == set(to)
+        await nothing_left(c)
+    assert judged == [(False, name == "recipients")]

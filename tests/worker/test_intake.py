@@ -169,7 +169,10 @@ def test_a_child_s_age_counts_from_when_it_was_made() -> None:
 
 def test_a_child_without_its_body_is_dead() -> None:
     row = judged(Entry(NAME, {b"@of": b"11-1", b"@n": b"1", b"envelope_to": b"bob@example.net"}))
-    assert (row.kind, why(row)["reason"]) == ("dead", "@of: the body that it shares is gone: '11-1'")
+    assert (row.kind, why(row)["reason"]) == (
+        "dead",
+        "@of: not one of the children of that mail, or what they share is gone: '11-1'",
+    )
 
 
 def test_an_unknown_route_is_held() -> None:

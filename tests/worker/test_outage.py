@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 from conftest import examine
 from crew import Crew, crew
@@ -103,11 +104,20 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
     assert await _left(server) == []
 
 
-async def test_a_server_that_lost_an_expansion_sends_nothing_twice(own_server: OwnServer) -> None:
+FIFTY = [f"r{number}@x.example" for number in range(50)]
+MANY = {
+    "named": {"id": "m", "to": ",".join(FIFTY)},
+    "nameless": {"to": ",".join(FIFTY)},
+    "each": {"to": "", "recipients": orjson.dumps([{"to": each} for each in FIFTY]).decode()},
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+async def test_a_server_that_lost_an_expansion_sends_nothing_twice(own_server: OwnServer, kind: str) -> None:
     """Its children are made again, as other entries."""
     server = own_server(*ALWAYS)
     async with crew(server.url) as c:
-        await c.add(id="m", to=",".join(f"r{number}@x.example" for number in range(50)))
+        await c.add(**MANY[kind])
         async with _forgotten(server):
             await c.worker()
             await c.until("email.relayed", many=50)

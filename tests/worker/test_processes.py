@@ -26,6 +26,11 @@ def told(number, _):
     if number == signal.SIGINT or MODE != "deaf":
         os._exit(CODE)
 MODE, CODE = sys.argv[2], int(sys.argv[3])
+def heard(number, _):
+    wire.sendall(b"told %d %d\\n" % (os.getpid(), number))
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    os._exit(1)  # it could die of one before it listens
+signal.signal(signal.SIGHUP, heard)
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, told)
 wire.sendall(b"up %d\\n" % os.getpid())
@@ -96,6 +101,7 @@ async def family(folder: Path, many: int, mode: str = "waits", code: int = 0) ->
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(processes, "has_terminal", lambda: False)
 
 
 async def test_all_are_told_once_and_end_in_order(tmp_path: Path) -> None:
@@ -113,6 +119,25 @@ async def test_signals_reach_the_parent_and_are_passed_on(tmp_path: Path) -> Non
         await f.up()
         os.kill(os.getpid(), signal.SIGTERM)
         assert (await f.told())[1] == signal.SIGTERM
+        assert await f.task == 0
+
+
+async def test_all_are_told_to_read_again_and_go_on(tmp_path: Path) -> None:
+    async with family(tmp_path, 2) as f:
+        pids = {await f.up() for _ in range(2)}
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert {await f.told() for _ in range(2)} == {(pid, signal.SIGHUP) for pid in pids}
+        f.parent._stop()
+        assert {await f.told() for _ in range(2)} == {(pid, signal.SIGTERM) for pid in pids}
+        assert await f.task == 0
+
+
+async def test_who_is_hung_up_on_ends_in_order(tmp_path: Path) -> None:
+    async with family(tmp_path, 1) as f:
+        f.parent.in_terminal = True  # and standard input is none now
+        pid = await f.up()
+        f.parent._reload()
+        assert await f.told() == (pid, signal.SIGTERM)
         assert await f.task == 0
 
 

@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index notes seen event letter dead report route limit
+-- needs: base lease index child notes seen event letter dead report route limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
 --   limits meta notes parked pauses schedule seen stream
 -- ARGV: now consumer window routes
@@ -7,7 +7,8 @@
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
---   seen       '' or 10 bytes digest and 4 bytes content hash
+--   seen       '' or 10 bytes digest and 4 bytes content hash; of a child without an id the digest alone, which only
+--     a replay notes (resettle)
 --   id         the producer's id or the entry      tail  inner JSON for events
 --   why        for dead and hold: JSON {reason, class}
 --   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
@@ -103,8 +104,8 @@ local function collapsed(key, till, entry, id, tail, notes)
     local fields = fields_of(stream, other)
     unschedule(waits)
     if fields then
-      local said, producer = tail_from(fields)
-      remove(waits, stream, other, known_of(fields).parent)
+      local said, producer = tail_from(fields, waits)
+      remove(waits, stream, other, known_of(fields, waits).parent)
       count('total:superseded', 1)
       event('email.superseded', producer ~= '' and producer or waits, waits, event_id(waits), now,
         with(said, '"by":"' .. entry .. '"'))
@@ -135,8 +136,14 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   end
   if ident ~= '' then
     local digest, hash = ident:sub(1, 10), ident:sub(11)
-    local owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
-    if owner and owner ~= entry and same_content(owner, owner_hash, hash, digest, stream, id, now, window) then
+    local owner, owner_hash
+    if hash == '' then
+      owner = seen(digest, now, window)
+    else
+      owner, owner_hash = see(digest, hash .. pack_entry(entry), now, window)
+    end
+    if owner and owner ~= entry and
+      (hash == '' or same_content(owner, owner_hash, hash, digest, stream, id, now, window)) then
       remove(entry, stream, id, parent_in(tail))
       count('total:duplicate', 1)
       event('email.duplicate', producer, entry, event_id(entry), now, with(tail, '"of":"' .. owner .. '"'))
@@ -166,7 +173,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     count('total:cancelled', 1)
     event('email.cancelled', producer, entry, event_id(entry), now, tail)
     return 'cancelled'
-  elseif asked == 'bounce' and is_awaited(fields_of(stream, id)) then
+  elseif asked == 'bounce' and is_awaited(fields_of(stream, id), entry) then
     redis.call('HSET', K.holds, 'intent:' .. entry, 'bounce') -- a rule by its id is none any more
     listed(go, stream, id)
     return 'bouncing'
@@ -185,7 +192,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.held', producer, entry, event_id(entry), now, said)
     return 'held'
   end
-  if now_ms >= deadline and is_awaited(fields_of(stream, id)) then
+  if now_ms >= deadline and is_awaited(fields_of(stream, id), entry) then
     listed(go, stream, id)
     return 'expiring'
   elseif now_ms >= deadline then
@@ -268,7 +275,7 @@ local function all_closed()
     soonest = math.min(soonest or till, till)
   end
   for lane in pairs(mine and {} or lanes) do
-    local way, opens = open_way(lane, now)
+    local way, opens = open_way(lane:match('^[^|]*|'), now) -- of a site that is closed alone others go on
     if way then return 0 end
     soonest = math.min(soonest or opens, opens)
   end

@@ -1,7 +1,7 @@
 -- adopt: held mails that waited for a version that knows their fields become this consumer's leases. (On the
 -- schedule an older version could take them, and hold them again.)
--- needs: base lease index notes
--- KEYS: {streamq}: absent collapse counts expiry held holds lease meta notes stream
+-- needs: base lease index child notes
+-- KEYS: {streamq}: absent bodies body collapse counts expiry held holds lease meta notes stream
 -- ARGV: consumer
 -- EACH: entry
 -- RETURNS: token, then per lease: entry, notes (JSON or '')

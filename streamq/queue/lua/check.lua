@@ -1,5 +1,5 @@
 -- check: visits a chunk of the spool, or of an index, and says where everything stands. Changes nothing.
--- needs: base lease index classify
+-- needs: base lease index classify child
 -- KEYS: {streamq}: bodies body counts due held lane meta parked schedule stream
 -- ARGV: what p from many
 --   what   stream (of priority p), schedule, held, parked, lease (PEL of priority p), totals, children (in the stream
@@ -68,9 +68,7 @@ end
 local function visit_children()
   local found = behind(K.stream(NAMES[p + 1]), from, '+', many)
   for _, row in ipairs(found) do
-    for at = 1, #row[2], 2 do
-      if row[2][at] == '@of' then out[#out + 1] = row[2][at + 1] end
-    end
+    out[#out + 1] = parent_of(p .. row[1], info(row[2]))
   end
   if #found == many then out[1] = found[#found][1] end
 end

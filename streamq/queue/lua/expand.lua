@@ -1,7 +1,7 @@
 -- expand: a mail of several recipients becomes one mail each, a chunk a call, in their order: the children are entries
 -- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended. With the last child
 -- the mail itself ends. Memory that is full stops it before it changes anything.
--- needs: base lease index notes seen event letter dead
+-- needs: base lease index child notes seen event letter dead
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
 --   stream
 -- ARGV: now consumer window verb entry token id tail upload all from
@@ -54,7 +54,7 @@ if asked == 'hold' or (not asked and verb ~= 'more') then
   drop_intent(entry)
   return held('asked for', 'operator')
 elseif asked == 'cancel' then
-  disown(known_of(fields_of(stream, id) or {}), entry, now, window)
+  disown(known_of(fields_of(stream, id) or {}, entry), entry, now, window)
   remove(entry, stream, id)
   return stop('cancelled')
 elseif asked == 'bounce' then
@@ -78,6 +78,7 @@ if counted ~= all then -- the worker before this one was of a version that finds
 end
 
 local digit, out, refused = tostring(p), {'ok', 0}, false
+local chunks = {} -- ids:<k> → the first and the last id of this chunk
 for name, value, vars, metadata, child in each() do
   made = made + 1
   local command = {'XADD', stream, '*', '@of', entry, '@n', tostring(made), name, value}
@@ -92,8 +93,14 @@ for name, value, vars, metadata, child in each() do
     break
   end
   out[#out + 1] = digit .. id_
+  local field = kin_field(made)
+  chunks[field] = {chunks[field] and chunks[field][1] or id_, id_}
 end
 redis.call('HSET', key, 'made', made)
+for field, ids in pairs(chunks) do
+  local others = redis.call('HGET', key, field)
+  redis.call('HSET', key, field, (others and others .. ' ' or '') .. ids[1] .. ' ' .. ids[2])
+end
 if refused then
   leave(stream, id)
   local stopped = held('its stream takes no more entries', 'stream')

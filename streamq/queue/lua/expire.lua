@@ -1,6 +1,6 @@
 -- expire: ends mails whose time is over, wherever they stand, without scanning: the index of own deadlines, the
 -- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
--- needs: base lease index notes seen event letter dead report
+-- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
 --   parked reports schedule seen stream
 -- ARGV: now window ages lane_from
@@ -28,14 +28,14 @@ local function finish(entry, from, reason)
   local fields = fields_of(stream, id)
   for _, value in ipairs(fields or {}) do bytes = bytes + #value end
   local report = brought[entry]
-  if not report and is_awaited(fields) then
+  if not report and is_awaited(fields, entry) then
     due[#due + 1] = entry
     return
   end
   if from then displace(entry, from) end
   if fields then
     if token == 0 then token = new_token() end
-    local tail, producer = tail_from(fields)
+    local tail, producer = tail_from(fields, entry)
     if producer == '' then producer = entry end
     if not sent_late(entry, stream, id, producer, entry .. '.' .. token, now) then
       bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)

@@ -5,8 +5,8 @@
 -- LEARNT   How many there are is what the server was seen to take (lib/learnt.lua), at most what is configured. Workers
 --          tell what they saw: connections that stand, that were refused, mails that one bore.
 -- A pause whose time is over ends here: every worker calls each second.
--- needs: base event route learnt
--- KEYS: {streamq}: absent clock due events grants meta pauses stream
+-- needs: base event route site learnt
+-- KEYS: {streamq}: absent clock due ends events grants limits meta parked pauses stream
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
 -- EACH: route most mails want open works lost refused worked bore full
@@ -18,9 +18,9 @@
 --   bore     mails after which the server would take no more, 0 if it did not say so since
 --   full     connections that have since had as many as they may
 -- RETURNS: now, then per row: allowance, closed (µs until which the route takes nothing, 0 if open), elsewhere
---   (connections of other workers that stand), mails (of a connection from now on), careful (1: it was refused some: they
---   are opened one by one)
--- EVENTS: route.resumed
+--   (connections of other workers that stand), mails (of a connection from now on), careful (1: some were refused:
+--   they are opened one by one)
+-- EVENTS: route.resumed site.resumed
 
 local now, consumer, ttl = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local out = {text(now)}
@@ -97,11 +97,28 @@ local function end_of_pause(route)
   wake(route, now)
 end
 
+local function end_of_sites_pause(target)
+  local since = open_site(target, now)
+  if not since then return end
+  event('site.resumed', site_in(target), '', target .. '.' .. text(since), now, json({route = target:match('^[^|]*'),
+    site = site_in(target), class = 'operator', reason = 'its time is over'}):sub(2, -2))
+end
+
+for _, target in ipairs(redis.call('ZRANGEBYSCORE', K.ends, '-inf', text(now), 'LIMIT', 0, 100)) do
+  end_of_sites_pause(target)
+end
+
+-- What an operator set stands over the workers' settings.
+local function most_of(route, most)
+  local set = (redis.call('HGET', K.limits, route) or ''):match(';c(%d+)')
+  return tonumber(set or most)
+end
+
 for route, most, mails, want, open, works, lost, refused, worked, bore, full in each() do
   end_of_pause(route)
   local till = closed_until(route, now)
-  local allowed, elsewhere, each_bears, careful = grant(route, tonumber(most), tonumber(mails), tonumber(want), tonumber(open),
-    tonumber(works), lost == '1', tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full))
+  local allowed, elsewhere, each_bears, careful = grant(route, most_of(route, most), tonumber(mails), tonumber(want),
+    tonumber(open), tonumber(works), lost == '1', tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full))
   out[#out + 1] = allowed
   out[#out + 1] = till > now and text(till) or '0'
   out[#out + 1] = elsewhere

@@ -1,6 +1,6 @@
 -- heartbeat: renews leases that are still this consumer's. (A bare XCLAIM would take them back from a new owner.)
--- needs: base lease notes
--- KEYS: {streamq}: collapse counts expiry holds meta notes stream
+-- needs: base lease child notes
+-- KEYS: {streamq}: bodies body collapse counts expiry holds meta notes stream
 -- ARGV: consumer
 -- EACH: entry token
 -- RETURNS: the entries that are lost, or whose entry somebody deleted

@@ -1,6 +1,6 @@
 -- mark: these mails' dots go out now. One field per connection, overwritten by its next mail: if their consumer
 -- dies, what its dots name is ambiguous.
--- needs: base lease notes
+-- needs: base lease child notes
 -- KEYS: {streamq}: absent dots meta notes stream
 -- ARGV: consumer
 -- EACH: connection entry token before

@@ -1,5 +1,5 @@
 -- move: an operator's verbs on live mail.
--- needs: base lease index notes seen event letter dead report
+-- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
 --   parked reports schedule seen stream
 -- ARGV: now verb window at
@@ -84,14 +84,14 @@ local function finish(mail, kind, reason)
     if verb ~= 'expire' then redis.call('HSET', K.holds, 'intent:' .. mail.entry, verb) end
     return verb == 'expire' and 'leased' or 'intended'
   end
-  if reason and mail.report == '' and is_awaited(mail.fields) then return 'report' end
+  if reason and mail.report == '' and is_awaited(mail.fields, mail.entry) then return 'report' end
   displace(mail.entry, mail.state)
   if sent_late(mail.entry, mail.stream, mail.id, mail.producer, mail.event_id, now) then return 'relayed' end
   if reason then
     bury(mail.entry, mail.stream, mail.id, reason, now, window)
     if mail.report:sub(1, 1) == '{' then mail.tail = with(mail.tail, tell(cjson.decode(mail.report), now)) end
   else
-    local map = known_of(mail.fields)
+    local map = known_of(mail.fields, mail.entry)
     disown(map, mail.entry, now, window)
     remove(mail.entry, mail.stream, mail.id, map.parent)
   end
@@ -112,7 +112,7 @@ for entry, report in each() do
   if not fields then
     out[#out + 1] = 'missing'
   else
-    local tail, producer = tail_from(fields)
+    local tail, producer = tail_from(fields, entry)
     tail = with(tail, '"class":"operator"')
     out[#out + 1] = verb_of[verb]({entry = entry, p = p, id = id, stream = stream, fields = fields,
       state = state_of(entry, stream, id), tail = tail, producer = producer ~= '' and producer or entry,

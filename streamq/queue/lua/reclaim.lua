@@ -1,5 +1,5 @@
 -- reclaim: leases whose heartbeat stopped become this consumer's; a mail that killed too many is dead.
--- needs: base lease index notes seen event letter dead
+-- needs: base lease index child notes seen event letter dead
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead dots events expiry held holds lane lease meta
 --   notes parked schedule seen stream
 -- ARGV: now consumer window idle room most cursor suspects
@@ -51,7 +51,7 @@ local function reclaim(p, stream, id, who)
   if ambiguous or (notes.reclaims or 0) >= most then -- only here: a body of 25 MB is not read for nothing
     local fields = fields_of(stream, id)
     if not fields then return vanish(entry, stream, id) end
-    tail, producer = tail_from(fields)
+    tail, producer = tail_from(fields, entry)
   end
   notes.reclaims = (notes.reclaims or 0) + 1
   count('reclaimed', 1)

@@ -1,8 +1,8 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
--- needs: base lease index notes route limit
--- KEYS: {streamq}: absent bell clock collapse counts due expiry held holds lane lease limit limits meta notes parked
---   pauses schedule stream
+-- needs: base lease index child notes route limit
+-- KEYS: {streamq}: absent bell bodies body clock collapse counts due expiry held holds lane lease limit limits meta
+--   notes parked pauses schedule stream
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),

@@ -1,5 +1,5 @@
 -- repair: mends what check found, if it is still so. Nothing is dropped that a stream still holds.
--- needs: base lease index notes classify
+-- needs: base lease index child notes classify
 -- KEYS: {streamq}: absent bodies body clock collapse counts due expiry held holds lane meta notes parked schedule
 --   stream
 -- ARGV: now

@@ -1,5 +1,5 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index notes seen event letter dead report route limit outcome
+-- needs: base lease index child notes seen event letter dead report route limit outcome
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
 --   meta notes parked pauses reports schedule seen stream
 -- ARGV: now consumer window
@@ -108,7 +108,7 @@ end
 function carried_out(mail)
   local asked = intent_of(mail.entry)
   if not asked then return nil end
-  if asked == 'bounce' and is_awaited(fields_of(mail.stream, mail.id)) then return 'bouncing' end
+  if asked == 'bounce' and is_awaited(fields_of(mail.stream, mail.id), mail.entry) then return 'bouncing' end
   drop_intent(mail.entry)
   mail.tail = with(mail.tail, '"asked":"' .. asked .. '"')
   if asked == 'hold' then
@@ -121,7 +121,7 @@ function carried_out(mail)
     return 'bounced'
   end
   local fields = fields_of(mail.stream, mail.id)
-  local map = known_of(fields or {})
+  local map = known_of(fields or {}, mail.entry)
   disown(map, mail.entry, now, window)
   remove(mail.entry, mail.stream, mail.id, map.parent)
   count('total:cancelled', 1)
@@ -151,7 +151,7 @@ function op_of.defer(mail)
   local asked = carried_out(mail)
   if asked then return asked end
   if now_ms >= why.deadline then
-    if is_awaited(fields_of(mail.stream, mail.id)) then return 'expiring' end
+    if is_awaited(fields_of(mail.stream, mail.id), mail.entry) then return 'expiring' end
     mail.kind, mail.arg = 'email.expired', json({reason = 'too old: its time was over at ' .. text(why.deadline),
       class = 'expired', reply = why.reply})
     op_of.dead(mail)

@@ -2,7 +2,7 @@
 -- without leaving the server; all others become this consumer's, as XREADGROUP would have made them. No slot is
 -- taken here. A mail that was read before, that a rule is for, whose id is known already, that is large and has one, or
 -- whose time is over is left to admission.
--- needs: base lease index notes seen route limit
+-- needs: base lease index child notes seen route limit
 -- KEYS: {streamq}: absent clock counts due held holds lane limit limits meta parked pauses seen stream
 -- ARGV: now consumer window p route room most max_age max_bytes
 --   p          digit of the priority                    route      of every plain mail

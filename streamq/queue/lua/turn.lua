@@ -1,6 +1,6 @@
 -- turn: leased mails that have no slot yet, or whose slot ran out before their MAIL, ask for one. Nothing moves here:
 -- what is to wait elsewhere its worker settles (`park`).
--- needs: base lease notes route limit
+-- needs: base lease child notes route limit
 -- KEYS: {streamq}: absent clock holds limit limits meta pauses stream
 -- ARGV: now consumer routes
 -- EACH: entry token lane slot

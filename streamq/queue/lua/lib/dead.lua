@@ -1,5 +1,5 @@
 -- dead: ends of mails. Every mail leaves its stream through one of these.
--- needs: base lease notes seen event letter
+-- needs: base lease notes seen event letter child
 
 -- Classes of mails that no mending on our side could send, so that their bodies would be kept for nothing. What was
 -- refused for its text, its sender or our reputation may be requeued; so may what was malformed, with other fields.
@@ -16,22 +16,18 @@ end
 local function parent_in(tail) return tail:match('^"parent":"(%d+%-%d+)"') end
 
 -- Out of PEL and stream; what hangs on it goes too. The index is the caller's. parent: whose body it shares, or nil.
--- Of a mail that ends before all its children are made, the others that there might have been let go of the body.
 local function remove(entry, stream, id, parent)
   leave(stream, id)
   delete(stream, id)
   forget(entry)
   if parent then let_body(parent, 1) end
-  if has(K.bodies) and redis.call('ZSCORE', K.bodies, entry) then
-    local known = redis.call('HMGET', K.body(entry), 'all', 'made')
-    let_body(entry, tonumber(known[1] or 0) - tonumber(known[2] or 0))
-  end
+  let_rest(entry)
 end
 
 -- Fields by name; of a child also the ids that it has by its parent, and which that is.
-local function known_of(fields)
+local function known_of(fields, entry)
   local map = info(fields)
-  map.parent = (map['@of'] or ''):match('^%d+%-%d+$')
+  map.parent = map['@of'] and parent_of(entry, map)
   if map.parent then
     local shared = redis.call('HMGET', K.body(map.parent), '=id', '=tenant', '=traceparent')
     map['id'] = map['id'] or shared[1] and shared[1] .. '#' .. (map['@n'] or '')
@@ -95,7 +91,7 @@ local function bury(entry, stream, id, why, now, window)
     vanish(entry, stream, id)
     return false
   end
-  local map = known_of(fields)
+  local map = known_of(fields, entry)
   if map.parent then fields = whole(fields, map) end
   local letter = {}
   local sensitive = info(fields)['sensitive'] == '1'
@@ -147,8 +143,8 @@ end
 
 -- The event's tail and the producer's id from the entry alone, for ends that no worker sees. Nobody has checked
 -- these fields: what is too long is left out.
-local function tail_from(fields)
-  local map = known_of(fields)
+local function tail_from(fields, entry)
+  local map = known_of(fields, entry)
   local known = {map.parent and '"parent":"' .. map.parent .. '"'}
   for _, name in ipairs({'tenant', 'traceparent'}) do
     if (map[name] or '') ~= '' and #map[name] <= 256 and not map[name]:find('[^ -~]') then known[#known + 1] = json(name) .. ':' .. json(map[name]) end

@@ -3,8 +3,8 @@
 -- UNKNOWN  `cap`, the connections that workers may have together, begins with one and grows by a quarter, one at
 --          least, whenever as many stand: a server that takes 5 of 20 refuses the sixth, one that takes 20 has them
 --          after twelve rounds.
--- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY with
---          each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
+-- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY
+--          with each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
 --          sooner, down to NEXT_TRY, and twice as large, up to a quarter; workers open those one by one, and stop
 --          at the first that is refused. Where all that are configured stand nothing is left to learn.
 --          A server that refuses and then is down was on its way there (it stopped listening, its sessions ended one
@@ -27,9 +27,9 @@ local PLAIN = {'cap', 'step', 'tried', 'before', 'first', 'mails'}
 
 local function quarter(number) return math.max(1, math.floor(number / 4)) end
 
--- cap; after a refusal cut (when), next (try), wait (before it, as it was), step, tried (one was since), soon (between the
--- last two), before (the cap, were these cuts undone), first (nothing was refused before); mails where they are known, and
--- mails_cut, mails_next, mails_wait
+-- cap; after a refusal cut (when), next (try), wait (before it, as it was), step, tried (one was since), soon (between
+-- the last two), before (the cap, were these cuts undone), first (nothing was refused before); mails where they are
+-- known, and mails_cut, mails_next, mails_wait
 local function learnt_from(packed)
   local known = packed and cjson.decode(packed) or {cap = 1}
   for _, name in ipairs(TIMES) do known[name] = tonumber(known[name]) end

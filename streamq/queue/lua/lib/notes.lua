@@ -1,5 +1,5 @@
 -- notes: what must be remembered of a mail beside its entry; made when first needed, gone with the mail.
--- needs: base lease
+-- needs: base lease child
 
 
 local function notes_of(entry)
@@ -52,5 +52,8 @@ end
 local function vanish(entry, stream, id)
   leave(stream, id)
   forget(entry)
+  local parent = parent_of_gone(entry)
+  if parent then let_body(parent, 1) end
+  let_rest(entry)
   count('vanished', 1)
 end

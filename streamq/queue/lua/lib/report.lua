@@ -7,9 +7,9 @@
 
 -- Whether it was asked for, as far as the mail's fields can tell. (Where no worker has said that this queue sends
 -- reports: no.)
-local function is_awaited(fields)
+local function is_awaited(fields, entry)
   if not fields or redis.call('HGET', K.meta, 'reports') ~= '1' then return false end
-  local map = known_of(fields)
+  local map = known_of(fields, entry)
   local shared = map.parent and redis.call('HMGET', K.body(map.parent), '=envelope_from', '=dsn_notify') or {}
   local to, notify = map['envelope_from'] or shared[1] or '', map['dsn_notify'] or shared[2] or ''
   return to ~= '' and to ~= '<>' and (notify == '' or notify:find('failure', 1, true) ~= nil)

@@ -1,6 +1,7 @@
 -- route: whether a way out is open. Of one that is not, `pauses` says why: it failed, and its next probe has a time; or
--- an operator paused it. A lane begins with its ways, `main>backup|example.net`: its mails take the first that is open.
--- So what is parked when a route goes down needs no visit: the next slot of its lane is one of another way.
+-- an operator paused it, or a site there. A lane begins with its ways, `main>backup|example.net`: its mails take the
+-- first that is open. So what is parked when a route goes down needs no visit: the next slot of its lane is one of
+-- another way.
 -- needs: base
 
 local PROBE_FIRST, PROBE_MOST = 1000000, 60000000 -- µs
@@ -24,12 +25,25 @@ local function route_of(lane) return lane:match('^[^>|]*') end -- the first of i
 
 local function site_in(lane) return lane:match('|(.*)$') end
 
+local CLOSED_FEW = 100 -- fields of `pauses` that are read at once; of more each is asked for where it matters
+local closures -- field → JSON: all that there are; false where there are many
+local function closures_of(...)
+  if closures == nil then
+    local many = redis.call('HLEN', K.pauses)
+    closures = many <= CLOSED_FEW and (many > 0 and info(redis.call('HGETALL', K.pauses)) or {})
+  end
+  if not closures then return redis.call('HMGET', K.pauses, ...) end
+  local found = {}
+  for at, field in ipairs({...}) do found[at] = closures[field] or false end
+  return found
+end
+
 -- till: µs up to which nothing goes; down: probes that failed in a row, class: of what, mark: no lease up to this one
 -- was a probe; asked: {till, hold, reason}: an operator's pause
 local function route_state(route)
   local state = routes[route]
   if not state then
-    local found = redis.call('HGET', K.pauses, route)
+    local found = closures_of(route)[1]
     state = found and cjson.decode(found) or {}
     state.till, state.down, state.mark = tonumber(state.till or 0), state.down or 0, state.mark or 0
     if state.asked then state.asked.till = tonumber(state.asked.till) end
@@ -60,11 +74,29 @@ local function closed_until(route, now)
   return state.till, false
 end
 
--- The first of the lane's ways that is open; else nil, and the µs at which it may be looked at again.
+-- µs until which an operator closed that site, there or on all routes; 0 where it is open.
+local sites_closed = {} -- '<route>|<site>' → µs
+local function site_closed(way, site, now)
+  local target = way .. '|' .. site
+  local till = sites_closed[target]
+  if not till then
+    till = 0
+    for _, found in ipairs(closures_of(target, '*|' .. site)) do
+      if found then till = math.max(till, tonumber(cjson.decode(found).asked.till)) end
+    end
+    sites_closed[target] = till
+  end
+  return till > now and till or 0
+end
+
+-- The first of the lane's ways that is open, and where its site is; else nil, and the µs at which it may be looked at
+-- again.
 local function open_way(lane, now)
   local soonest = now + LOOK
+  local site = site_in(lane)
   for way in lane:match('^[^|]*'):gmatch('[^>]+') do
     local till, hold = closed_until(way, now)
+    if till <= now and site ~= '' then till = site_closed(way, site, now) end
     if till <= now then return way end
     soonest = math.min(soonest, till)
     if hold then break end

@@ -1,0 +1,177 @@
+"""Why: what a mail waits for, since when, until when, how many are ahead of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from streamq.cli.app import ID, Json, app, open_queue, run_async
+from streamq.cli.limit import rule_json, rule_words
+from streamq.cli.route import why_words
+from streamq.cli.site import rate_words, until_words
+from streamq.cli.terminal import clip, console, emit, shown_ms
+from streamq.errors import NotFound
+from streamq.queue.look import age_ms, locate
+from streamq.queue.spool import Spool
+from streamq.queue.why import Ended, Why, ended
+from streamq.queue.why import why as find_why
+
+DEAD = {"dead", "email.bounced", "email.expired", "email.rejected", "email.failed"}
+RULES = {"hold": "will be held", "cancel": "will be cancelled", "bounce": "will be bounced"}
+
+
+@app.command()
+def why(
+    id_: ID,
+    tenant: Annotated[str | None, typer.Option(help="whose id it is", metavar="TENANT")] = None,
+    json: Json = False,
+) -> None:
+    """Why a mail has not gone: which limit, since when, the next slot, how many are ahead, the last reply.
+
+    Exit 1 where it is not live: it says how it ended, as far as that is known.
+    """
+
+    async def run() -> bool:
+        async with open_queue() as spool:
+            names = [id_]
+            try:
+                names.append(await locate(spool, id_, tenant, deep=True))
+                found = await find_why(spool, names[-1])
+            except NotFound as gone:
+                end = await ended(spool, names)
+                if end is None:
+                    raise
+                _say_ended(id_, end, str(gone), json)
+                return False
+            if json:
+                emit(_plain(found))
+            else:
+                _print(found, spool)
+            return True
+
+    if not run_async(run):
+        raise typer.Exit(1)
+
+
+def _say_ended(id_: str, end: Ended, gone: str, json: bool) -> None:
+    if json:
+        emit({"id": id_, "state": "dead" if end.kind in DEAD else "ended", "event": end.kind, "data": end.data})
+        return
+    what = end.kind.removeprefix("email.")
+    if end.kind in DEAD:
+        console.print(f"{clip(id_, 300)} is dead ({what}): `streamq dead show` has it", style="bold", soft_wrap=True)
+    else:
+        console.print(f"{clip(id_, 300)} is not in the queue any more: {what}", style="bold", soft_wrap=True)
+    for label in ("class", "reason", "reply", "of", "by", "peer", "route"):
+        if end.data.get(label):
+            console.print(f"{label:<9} {clip(str(end.data[label]), 500)}", soft_wrap=True)
+
+
+def _plain(found: Why) -> dict[str, Any]:
+    view, gauge = found.view, found.gauge
+    known = {"entry": view.entry, "priority": view.priority, "state": view.state, "age_ms": age_ms(view, found.now_ms)}
+    known |= {"site": found.site, "lane": view.lane, "route": gauge.way if gauge else "", "waits_for": found.waits_for}
+    known |= {"words": _waits(found), "since_ms": found.since_ms, "next_ms": found.next_ms}
+    known |= {"expected_ms": found.expected_ms, "ahead": {"better": found.better, "older": found.older}}
+    known |= {"limit": rule_json(found.rule) if found.rule else None, "target": found.by.target if found.by else ""}
+    known |= {"closed": [asdict(each) for each in gauge.closed] if gauge else [], "standing": found.standing}
+    known |= {"intent": view.intent, "holder": view.holder, "past_dot": view.past_dot, "notes": view.notes}
+    return known
+
+
+def _print(found: Why, spool: Spool) -> None:
+    view = found.view
+    head = f"{view.entry}  {clip(view.priority, 64)}  {view.state}  {shown_ms(age_ms(view, found.now_ms))} old"
+    console.print(head, style="bold", soft_wrap=True)
+    to = clip(view.text("envelope_to") or view.text("to"), 200)
+    route = f", route {found.gauge.way}" if found.gauge is not None and view.state == "parked" else ""
+    lines = [("to", f"{to} (site {found.site}{route})" if found.site else to), ("waits", _waits(found))]
+    lines += _times(found)
+    if view.intent and found.waits_for != "rule":
+        lines.append(("asked for", f"{view.intent}, if this attempt does not send it"))
+    lines += _past(found)
+    for label, text in lines:
+        console.print(f"{label:<9} {clip(text, 600)}", soft_wrap=True)
+
+
+def _waits(found: Why) -> str:
+    """In one sentence."""
+    view, notes = found.view, found.view.notes
+    reason = str(notes.get("reason") or notes.get("class") or "")
+    match found.waits_for:
+        case "read":
+            return "to be read: no worker has come to it yet"
+        case "rule":
+            return f"to be read; then it {RULES.get(found.standing, found.standing)}, as an operator said"
+        case "delivery":
+            past = "; its final dot is out, the reply is awaited" if view.past_dot else ""
+            return f"in delivery by {view.holder}, heard of {shown_ms(view.idle_ms)} ago{past}"
+        case "send_at":
+            return "for its time (send_at, delay, or an operator's)"
+        case "retry":
+            return f"for its next attempt, after {notes.get('class') or 'a deferral'}"
+        case "collapse":
+            return "for newer mails of its collapse_key: the newest is sent"
+        case "held":
+            return f"held until `streamq unhold`: {reason}" if reason else "held until `streamq unhold`"
+        case "closed":
+            return _closed(found)
+        case "turn":
+            return "for its turn: nothing limits it, the next worker with room takes it"
+    whose = {"queue": "the whole queue", "route": "the route", "site": "its site there"}[found.waits_for]
+    return f"for the limit of {whose}: {rule_words(found.rule)}"
+
+
+def _closed(found: Why) -> str:
+    closed = found.gauge.closed if found.gauge is not None else []
+    return "; ".join(
+        why_words(each, f"route {each.route}") if not each.site else f"its site is {why_words(each)}" for each in closed
+    )
+
+
+def _times(found: Why) -> list[tuple[str, str]]:
+    lines = []
+    view = found.view
+    if found.since_ms is not None and found.waits_for not in {"read", "rule"}:
+        closed = found.waits_for == "closed"
+        what = "it was closed" if closed else "its last attempt" if view.notes.get("last") else "it came"
+        lines.append(("since", f"{what}, {shown_ms(found.since_ms)} ago"))
+    if found.older is not None:
+        lines.append(("ahead", _ahead(found)))
+    if view.state == "parked":
+        first = until_words(found.next_ms, none="not before it is opened", some="in ")
+        lines.append(("next", f"{first}, the first of its lane"))
+        rate = found.gauge.rate if found.gauge else None
+        at = f", at {rate_words(rate)}" if rate is not None and found.expected_ms else ""
+        lines.append(("expected", until_words(found.expected_ms, none="nobody can tell", some="in ") + at))
+    elif found.next_ms is not None:
+        late = "now, or as soon as a worker has room" if view.state == "scheduled" else "now"
+        lines.append(("next", f"in {shown_ms(found.next_ms)}" if found.next_ms else late))
+    return lines
+
+
+def _ahead(found: Why) -> str:
+    older = f"{found.older:,}{' or more' if found.more else ''}"
+    if found.better is None:
+        return f"{older} of its priority that nobody has read"
+    if not found.better and not found.older:
+        return "none: it is the first of its lane"
+    return f"{found.better:,} of better priority, {older} older ones of its own"
+
+
+def _past(found: Why) -> list[tuple[str, str]]:
+    """What was tried."""
+    notes = found.view.notes
+    lines = []
+    tried = [f"{notes['attempts']} attempts"] if notes.get("attempts") else []
+    tried += [f"{notes['throttled']} put off without one"] if notes.get("throttled") else []
+    tried += [f"{notes['reclaims']} times its worker died"] if notes.get("reclaims") else []
+    last = notes.get("last")
+    if isinstance(last, int | float):
+        tried.append(f"the last {shown_ms(max(0, found.now_ms - last))} ago")
+    lines.append(("tried", ", ".join(tried) or "not yet"))
+    if notes.get("reply"):
+        lines.append(("reply", f"{notes['reply']} ({notes.get('class', '')})"))
+    return lines

@@ -1,0 +1,235 @@
+"""Why a mail has not gone: what it waits for, since when, until when, and how many are ahead of it.
+
+One mail at a time, O(log) whatever is in the queue; only of a mail that nobody has read yet up to UNREAD_MOST before it
+are counted. What it finds may be over when it is read: a look takes several round trips, and the queue goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from streamq.keys import GROUP
+from streamq.queue.connection import command, pipelined
+from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, rules_of
+from streamq.queue.letters import dead_letters
+from streamq.queue.look import age_ms, now_ms, show
+from streamq.queue.spool import Spool, time_ms
+from streamq.queue.steer import id_rule, rules, site_of, tags_of
+from streamq.queue.walk import PAGE, MailView
+
+__all__ = ["Ended", "Why", "ended", "why"]
+
+UNREAD_MOST = 1000
+EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
+
+
+@dataclass(slots=True)
+class Why:
+    """`waits_for`: `read` (nobody has read it), `rule` (an operator's, carried out when it is read), `delivery` (a
+    worker has it), `send_at`, `retry`, `collapse`, `held`, `closed` (all its ways are), `queue`, `route`, `site` (a
+    limit of these), `turn` (nothing: a worker with room takes it).
+
+    `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
+    counted. `since_ms`: for how long that is known to be so, None where nobody knows. `next_ms`: until the first of
+    its lane may go, or it is due. `expected_ms`: until it may go itself at the rate in force. `rule`: the limit `by`
+    which it waits; `standing`: the verb of a `rule`."""
+
+    view: MailView
+    now_ms: int
+    site: str
+    waits_for: str
+    gauge: LaneGauge | None = None
+    by: Gauge | None = None
+    rule: Rule = field(default_factory=Rule)
+    better: int | None = None
+    older: int | None = None
+    more: bool = False
+    since_ms: int | None = None
+    next_ms: int | None = None
+    expected_ms: int | None = None
+    standing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event of a mail that is gone: its kind, and what stands in it; or its dead letter's reason."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+async def why(spool: Spool, entry: str) -> Why:
+    """Of a live mail. Raises `NotFound`."""
+    view = await show(spool, entry)
+    found = Why(view, await now_ms(spool), site_of(view), _WAITS.get(view.state, "turn"))
+    if view.state == "parked":
+        await _parked(spool, found)
+    elif view.state == "waiting":
+        await _unread(spool, found)
+    elif view.state == "scheduled":
+        _scheduled(found)
+    elif view.state == "leased":
+        view.past_dot = await _is_past_dot(spool, view)
+    return found
+
+
+_WAITS = {"waiting": "read", "leased": "delivery", "held": "held"}
+
+
+# -- parked ------------------------------------------------------------------------------------------------------
+
+
+async def _parked(spool: Spool, found: Why) -> None:
+    view = found.view
+    [gauge] = await gauges(spool, [view.lane])
+    found.gauge = gauge
+    found.better, found.older = await _ahead(spool, view)
+    nth = found.better + found.older + 1
+    found.by = gauge.binding(nth) if gauge.open else None
+    found.waits_for = "closed" if not gauge.open else _scope(found.by)
+    found.since_ms = max(0, found.now_ms - max(time_ms(view.entry), int(view.notes.get("last") or 0)))
+    if not gauge.open and gauge.closed:
+        found.since_ms = max(0, found.now_ms - max(each.since_ms for each in gauge.closed))
+    if found.by is not None:
+        found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
+    first, mine = gauge.at_us(1), gauge.at_us(nth)
+    opens = gauge.opens_us
+    found.next_ms = _left(first if first is not None else opens, gauge)
+    found.expected_ms = _left(mine, gauge)
+
+
+def _scope(by: Gauge | None) -> str:
+    if by is None:
+        return "turn"
+    return "queue" if by.target == "*" else "site" if "|" in by.target else "route"
+
+
+def _left(at_us: float | None, gauge: LaneGauge) -> int | None:
+    return None if at_us is None else max(0, round(at_us) - gauge.now_us) // 1000
+
+
+async def _ahead(spool: Spool, view: MailView) -> tuple[int, int]:
+    """Of better priority, and older ones of its own, in its lane."""
+    p = view.entry[0]
+    ms, seq = view.entry[1:].split("-")
+    lane = view.lane
+    member = f"{lane}|{p}{int(ms):013d}-{int(seq):020d}"
+    asked = [("ZLEXCOUNT", spool.keys.parked, f"[{lane}|0", f"({lane}|{p}")]
+    asked.append(("ZLEXCOUNT", spool.keys.parked, f"[{lane}|{p}", f"({member}"))
+    better, older = await pipelined(spool.redis, asked)
+    return better, older
+
+
+# -- not read yet ------------------------------------------------------------------------------------------------
+
+
+async def _unread(spool: Spool, found: Why) -> None:
+    view = found.view
+    found.standing = await _standing(spool, view, found.site)
+    if found.standing:
+        found.waits_for = "rule"
+    found.older, found.more = await _unread_before(spool, view)
+    ways = list(spool.settings.ways) or ["relay"]
+    [gauge] = await gauges(spool, [f"{'>'.join(ways)}|{found.site}"])
+    found.gauge = gauge
+    found.by = gauge.binding()
+    if found.by is not None and ("|" in found.by.target or (found.by.target != "*" and len(ways) > 1)):
+        found.by = None  # it would be read, and park
+    if not gauge.open and not any(each.site for each in gauge.closed):
+        found.waits_for = "closed"
+    elif found.by is not None:
+        found.waits_for = _scope(found.by)
+        found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
+        found.next_ms = _left(found.by.at_us(1, gauge.now_us), gauge)
+    found.since_ms = age_ms(view, found.now_ms)
+
+
+async def _standing(spool: Spool, view: MailView, site: str) -> str:
+    """The verb that a standing rule, or an intent, has for it; "" for none."""
+    if view.intent:
+        return view.intent
+    standing = await rules(spool)
+    names = ["all", f"priority:{view.priority}", f"domain:{site}", f"tenant:{view.text('tenant')}"]
+    names += [f"tag:{tag}" for tag in tags_of(view)]
+    if id_ := view.text("id"):
+        names.insert(0, id_rule(id_, view.text("tenant") or None))
+    return next((standing[name] for name in names if name in standing), "")
+
+
+async def _unread_before(spool: Spool, view: MailView) -> tuple[int, bool]:
+    """How many of its priority nobody has read, before it; up to UNREAD_MOST."""
+    p, stream = int(view.entry[0]), spool.stream(view.entry)
+    groups = [dict(zip(row[::2], row[1::2], strict=True)) for row in await command(spool.redis, "XINFO GROUPS", stream)]
+    last = next((each[b"last-delivered-id"].decode() for each in groups if each[b"name"] == GROUP.encode()), "0-0")
+    many = 0
+    for _ in range(UNREAD_MOST // PAGE):
+        reached, *rows = await spool.scripts.check("stream", p, last, PAGE)
+        for entry, state in zip(rows[::2], rows[1::2], strict=True):
+            if entry.decode() == view.entry:
+                return many, False
+            many += state == b"waiting"
+        last = reached.decode()
+        if not last:
+            return many, False
+    return many, True
+
+
+# -- elsewhere ---------------------------------------------------------------------------------------------------
+
+
+def _scheduled(found: Why) -> None:
+    view, notes = found.view, found.view.notes
+    found.waits_for = "collapse" if "collapse" in notes else "retry" if "last" in notes else "send_at"
+    found.next_ms = found.expected_ms = max(0, view.due_ms - found.now_ms)
+    since = int(notes.get("last") or time_ms(view.entry))
+    found.since_ms = max(0, found.now_ms - since)
+
+
+async def _is_past_dot(spool: Spool, view: MailView) -> bool:
+    """Whether its holder's dots name it: one field a connection."""
+    flat = await command(spool.redis, "HGETALL", spool.keys.dots)
+    for name, value in zip(flat[::2], flat[1::2], strict=True):
+        who = name.decode("utf-8", "replace").rpartition("/")[0]
+        if who == view.holder and view.entry in value.decode("utf-8", "replace").split(","):
+            return True
+    return False
+
+
+# -- gone --------------------------------------------------------------------------------------------------------
+
+
+async def ended(spool: Spool, names: Sequence[str]) -> Ended | None:
+    """What is known of a mail that is not live any more: the last event of any of these ids and entries, among the
+    newest 20,000; else its dead letter. None: nothing."""
+    wanted = {name.encode() for name in names}
+    marks = [b'"entry":' + orjson.dumps(name) for name in names]
+    last = "+"
+    for _ in range(EVENTS_PAGES):
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
+        for _, flat in rows:
+            said = dict(zip(flat[::2], flat[1::2], strict=True))
+            data = said.get(b"data", b"")
+            if said.get(b"id") in wanted or any(mark in data for mark in marks):
+                return Ended(said.get(b"type", b"").decode("utf-8", "replace"), _object(data))
+        if len(rows) < EVENTS_PAGE:
+            break
+        last = f"({rows[-1][0].decode()}"
+    found = None
+    async for letter in dead_letters(spool):
+        if letter.text("dead_entry") in names or letter.text("id") in names:
+            found = Ended("dead", {"class": letter.text("dead_class"), "reason": letter.text("dead_reason")})
+            at = letter.text("dead_at")
+            found.data["at"] = int(at) if at.isdecimal() and len(at) < 15 else 0
+    return found
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
