@@ -6,6 +6,7 @@ The courier knows nothing of Redis, leases or entries: a `Letter` is an envelope
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -72,6 +73,10 @@ class Letter:
     require_tls: bool = False  # RFC 8689
     patience: int = 0
     fresh_until: float = inf
+
+    @property
+    def late(self) -> bool:
+        return self.fresh_until < asyncio.get_running_loop().time()
 
 
 @dataclass(slots=True, kw_only=True)
