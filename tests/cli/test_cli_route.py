@@ -60,6 +60,7 @@ async def test_what_its_server_takes(queue: Mailroom, config: str) -> None:
     assert "learnt    5 stand, 5 may; its server takes 5 at once (refused " in shown
     assert " ago, tries one more in 5" in shown
     assert shown.rstrip().endswith("open")
+    assert "takes 30 mails over a connection" in shown
     listed = (await streamq("--config", config, "route", "ls")).out
     assert "open, takes 5 at once, 30 mails each" in listed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import orjson
 import pytest
 from mailroom import Mailroom
 
@@ -88,6 +89,7 @@ async def test_a_healthy_server_has_all_of_them_after_a_few_rounds(room: Mailroo
     scene = Scene(room, 100, 1)
     assert await scene.until(CONFIGURED) <= 13
     assert scene.refusals == []
+    assert not (await scene.renew(scene.clients[0])).careful
     # It is remembered: whoever comes next begins where this one was.
     [client] = scene.clients
     client.open = 0
@@ -114,6 +116,7 @@ async def test_two_tries_in_a_minute_at_most(room: Mailroom) -> None:
     scene = Scene(room, 5, 2)
     await scene.run(12 * MINUTE)
     assert len(scene.refusals) >= 4
+    assert (await scene.renew(scene.clients[0])).careful  # one by one
     third = zip(scene.refusals, scene.refusals[2:], strict=False)
     assert min(after - before for before, after in third) > MINUTE
 
@@ -136,6 +139,8 @@ async def test_a_doubled_limit_is_used_to_90_percent_within_five_minutes(
     await scene.run(MINUTE)
     assert scene.open >= 0.9 * after
     assert len(scene.refusals) <= 2  # one a worker
+    known = orjson.loads(await room.do("HGET", room.keys.grants("main"), "*"))
+    assert int(known["wait"]) <= MINUTE * 1000  # after a run of tries that were not in vain it is soon again
 
 
 async def test_a_halved_limit_is_cut_to_at_the_first_refusal(room: Mailroom) -> None:
@@ -166,6 +171,8 @@ async def test_never_above_what_is_configured_nor_below_one(room: Mailroom) -> N
     scene.limit = 100
     await scene.run(10 * MINUTE)
     assert scene.open == 2
+    [view] = await route_views(room.spool, ["main"])
+    assert view.learnt == Learnt(2)  # nothing is left to try
 
 
 async def down(scene: Scene, seconds: int = 1) -> None:

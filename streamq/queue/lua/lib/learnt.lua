@@ -76,7 +76,7 @@ local function learn_connections(known, now, most, works, refused, worked, lost)
     if works >= known.cap then known.cap = math.min(most, known.cap + quarter(known.cap)) end
   elseif works >= known.cap and now >= known.next then
     if known.tried then known.wait = 0 end -- the last try was no vain one
-    known.cap = math.min(most, known.cap + known.step)
+    known.cap = known.cap + known.step
     known.soon = math.max(NEXT_TRY, math.floor((known.soon or 8 * NEXT_TRY) / 2))
     known.step, known.next = math.min(known.step * 2, quarter(known.cap)), now + known.soon
     known.tried = true
