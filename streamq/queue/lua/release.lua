@@ -26,7 +26,7 @@ local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked
 local out, taken, left = {}, 0, 0
 local barred = false
 local passed, others = {}, 0 -- priority → road → true: due, and for other workers
-local any_passed, routes_next = false, nil -- routes_next: µs at which a route has a slot again
+local any_passed = false
 local token = 0
 local shut -- µs: until then nothing goes, for the queue's own limit or the only route's
 
@@ -155,30 +155,41 @@ local function in_turn(rows)
   return roads
 end
 
--- Up to a hundred roads, behind so many that are others'; false where there may be more behind them.
+-- A road is due at that µs, for each of its priorities.
+local function put_off(road, us)
+  for _, name in ipairs(NAMES) do redis.call('ZADD', K.due(name), 'XX', text(us), road) end
+end
+
+-- Up to a hundred roads, behind so many that are others'; false where there may be more behind them. Those of a route
+-- that is full are put off, in their order: left where they are, so many of them would hide other routes' for ever.
+-- Who had its last slot is behind the others, or it would have all that follow, too.
+local full = 0
 local function visit_roads(name, p)
   local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, ROADS_A_CALL)
-  local before_ = others
+  local before_ = others + full
   local roads = in_turn(rows)
   local waits = lower_ones(roads, p)
   for _, road in ipairs(roads) do
+    local had = taken
     local next, of = release_road(road, p, waits[road])
     if shut then return true end -- the roads stay due
     -- A slot that one priority used is gone for the others of the road, too.
-    if of then
+    if of == 'others' then
       passed[name] = passed[name] or {}
       passed[name][road] = true
-      any_passed = any_passed or of == 'others'
-      if of == 'route' then routes_next = math.min(routes_next or next, next) end
+      any_passed = true
       others = others + 1
+    elseif of == 'route' then
+      full = full + 1
+      put_off(road, next + full + (taken > had and PAGES * ROADS_A_CALL or 0))
     elseif next then
-      for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), road) end
+      put_off(road, math.max(next, now))
     else
       redis.call('ZREM', K.due(name), road)
     end
     if left == 1 then return true end
   end
-  return others - before_ < ROADS_A_CALL
+  return others + full - before_ < ROADS_A_CALL
 end
 
 local function release_roads()
@@ -235,7 +246,6 @@ for _, name in ipairs(NAMES) do
 end
 if barred and next > 0 then next = math.max(next, now + RETRY) end
 if any_passed then sooner(now + OTHERS_TURN) end
-if routes_next then sooner(routes_next) end
 if shut and next > 0 then next = math.max(next, shut) end
 -- Woken by the bell, and not for this worker: it does not ring for itself again, but at its next look.
 if (left == 1 or any_passed and ARGV[4] == '') and redis.call('XLEN', K.bell) == 0 then
