@@ -179,16 +179,18 @@ async def test_nothing_but_refusals_rest_twice_as_long_with_single_probes(paced:
     assert (await pace(paced))["rate"] == 17  # a slower pace mends nothing here: halved once
 
 
-async def test_one_that_is_taken_ends_the_run_and_its_rest_is_kept_in_mind(paced: Mailroom) -> None:
-    await refused(paced, took=40.0)
+@pytest.mark.parametrize("lane", [LANE, f"{LANE}/acme"])
+async def test_one_that_is_taken_ends_the_run_and_its_rest_is_kept_in_mind(paced: Mailroom, lane: str) -> None:
+    await refused(paced, lane, took=40.0)
     for _ in range(4):
-        await paced.settled("throttled", await next_one(paced))
+        await paced.settled("throttled", await next_one(paced), lane=lane)
     waiting = await paced.add()
     await paced.read()
-    assert await paced.admitted(waiting) == ["parked"]
+    assert await paced.admitted(waiting, lane=lane) == ["parked"]
     probe = await next_one(paced)
     assert int((await pace(paced))["till"]) > paced.now * 1000  # it goes alone
-    said = await paced.settle("sent", probe)
+    assert await paced.released() == []  # its road is due when the next probe is
+    said = await paced.settle("sent", probe, lane=lane)
     assert said.next_us == paced.now * 1000
     paced.tick(60)
     assert await paced.released() == [waiting]

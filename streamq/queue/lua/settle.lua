@@ -247,7 +247,7 @@ local function keeps_pace(mail)
     if again and target == mail.way then
       wake(mail.way, now)
     elseif again then
-      for _, name in ipairs(NAMES) do redis.call('ZADD', K.due(name), 'XX', 'LT', text(now), mail.lane) end
+      for _, name in ipairs(NAMES) do redis.call('ZADD', K.due(name), 'XX', 'LT', text(now), road_of(mail.lane)) end
     end
     if again then sooner(now) end
   end
