@@ -29,6 +29,11 @@ class Gate:
     def limited(self) -> bool:
         return self._bound.step_us > 0
 
+    @property
+    def now_ms(self) -> int:
+        """The server's time when it last spoke."""
+        return self._bound.now_us // 1000
+
     def hear(self, bound: Bound) -> None:
         """What a script said; an older word than the last one counts no more."""
         if bound.now_us < self._bound.now_us:

@@ -81,9 +81,13 @@ class Hand:
     @property
     def room(self) -> int:
         """How many more; none while what is here is large."""
+        return self.room_beside(0)
+
+    def room_beside(self, waiting: int) -> int:
+        """The same for what is more urgent than so many of these, that wait for a slot: they take no room from it."""
         if self.bytes >= HAND_BYTES:
             return 0
-        return max(0, self.size - len(self.deliveries) - len(self.pending))
+        return max(0, self.size - len(self) + waiting)
 
     def __contains__(self, entry: str) -> bool:
         return entry in self.deliveries or entry in self.pending

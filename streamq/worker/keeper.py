@@ -140,7 +140,7 @@ class Keeper:
         self._cursor = found.cursor
         if found.leases:
             log.warning("reclaimed %d mails of silent workers", len(found.leases))
-            new = self.hand.claim(entry for entry, _, _ in found.leases)
+            new = self.hand.claim((entry for entry, _, _ in found.leases), found.token)
             self._suspects |= {
                 entry for entry, notes, _ in found.leases if orjson.loads(notes).get("reclaims", 0) > SUSPECT
             }

@@ -164,6 +164,10 @@ class Outcomes:
         """Back to its lane, untried: shutdown."""
         return self._made(delivery, "park", "", b"", why(wait=0))
 
+    def overdue(self, delivery: Delivery) -> SettleRow:
+        """Its time is over, and nobody has tried it since it was leased."""
+        return self.ended(self.handed_back(delivery), delivery, EXPIRING)
+
     def tail(self, delivery: Delivery, report: Report, now_ms: int, *, judged: bool = False) -> bytes:
         """The event's inner JSON."""
         known: dict[str, object] = {

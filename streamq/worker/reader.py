@@ -105,7 +105,7 @@ class Reader:
         """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a
         slot only what is more urgent is read, and goes first, nine times out of ten."""
         mean = await self._mean_bytes()
-        room = min(self.gate.free(), self.hand.room, max(1, int(READ_BYTES / mean)))
+        room = min(self.gate.free(), self.hand.room_beside(len(self.turns)), max(1, int(READ_BYTES / mean)))
         if self.turns:
             self._overtaken += LEAST
             if self._overtaken >= 1:

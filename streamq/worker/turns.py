@@ -24,7 +24,8 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """One per process. `hand_back` settles a delivery back to its lane, untried; `listed` as admit.lua wants it."""
+    """One per process. `hand_back` settles a delivery back to its lane, untried; `expire` ends it, since its time is
+    over: nobody else looks at what waits here, which may be for hours. `listed` as admit.lua wants it."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Turns:
         gate: Gate,
         outboxes: Mapping[str, Outbox],
         hand_back: Callable[[Delivery], object],
+        expire: Callable[[Delivery], object],
         listed: Callable[[], str],
     ) -> None:
         self.spool = spool
@@ -44,8 +46,10 @@ class Turns:
         self.gate = gate
         self.outboxes = outboxes
         self.hand_back = hand_back
+        self.expire = expire
         self.listed = listed
-        self._waiting: list[tuple[int, str, Delivery]] = []  # a heap: urgency, entry
+        # A heap: urgency, entry, token (an entry comes again while its lost lease waits still)
+        self._waiting: list[tuple[int, str, int, Delivery]] = []
         self._asking: list[tuple[Delivery, asyncio.Future[bool]]] = []
         self._wake = asyncio.Event()
 
@@ -59,7 +63,7 @@ class Turns:
 
     def wait(self, delivery: Delivery) -> None:
         """It is leased, and has no slot."""
-        heapq.heappush(self._waiting, (delivery.priority, delivery.entry, delivery))
+        heapq.heappush(self._waiting, (delivery.priority, delivery.entry, delivery.token, delivery))
         self.hand.wake()
 
     def drain(self) -> list[Delivery]:
@@ -71,15 +75,30 @@ class Turns:
     async def serve(self, free: int) -> None:
         """So many of those that wait ask for their slots."""
         while free > 0 and self._waiting:
-            part = [heapq.heappop(self._waiting)[2] for _ in range(min(free, BATCH, len(self._waiting)))]
-            free -= len(part)
-            for delivery, said in zip(part, await self._ask(part), strict=True):
+            part = [heapq.heappop(self._waiting)[-1] for _ in range(min(free, BATCH, len(self._waiting)))]
+            try:
+                answers = await self._ask(part)
+            except BaseException:  # at the end of the grace time: `drain` is to find them
+                for delivery in part:
+                    self.wait(delivery)
+                raise
+            for delivery, said in zip(part, answers, strict=True):
                 if self._take(delivery, *said):
                     self.outboxes[delivery.way].put(delivery)
+            free = min(free - len(part), self.gate.free())  # it has heard of the limits since
 
     async def look(self) -> None:
-        """Only what the limits are by now."""
+        """Only what the limits are by now, and whose time is over."""
         await self._ask([])
+        over = [delivery for *_, delivery in self._waiting if self._is_over(delivery)]
+        if over:
+            self._waiting = [one for one in self._waiting if not self._is_over(one[-1])]
+            heapq.heapify(self._waiting)
+        for delivery in over:
+            self.expire(delivery)
+
+    def _is_over(self, delivery: Delivery) -> bool:
+        return delivery.deadline_ms <= self.gate.now_ms
 
     async def again(self, letter: Letter) -> bool:
         """A connection holds the letter, and its slot has run out. True: it has another one, for this route. False: it
@@ -117,8 +136,10 @@ class Turns:
         rows = [TurnRow(each.entry, each.token, each.lane, each.slot, each.target) for each in deliveries]
 
         async def turn() -> list[tuple[Turn, float]]:
+            nonlocal rows
             asked_at = loop.time()
-            bound, turns = await self.spool.scripts.turn(self.consumer, rows, self.listed())
+            asked, rows = rows, [row._replace(slot="") for row in rows]  # repeated, it gives no slot back twice
+            bound, turns = await self.spool.scripts.turn(self.consumer, asked, self.listed())
             self.gate.hear(bound)
             return [(one, asked_at) for one in turns]
 
@@ -127,15 +148,18 @@ class Turns:
     def _take(self, delivery: Delivery, turn: Turn, asked_at: float) -> bool:
         """True: it goes, by the way that it has now."""
         delivery.slot, delivery.target = "", turn.target
+        if turn.status == "lost":  # the same mail may be here under a new lease
+            self.hand.drop_lease(delivery.entry, delivery.token)
+            return False
         self.hand.counts(delivery.entry, delivery.token, turn.target)
-        if turn.status == "go":
+        if self._is_over(delivery):
+            self.expire(delivery)
+        elif turn.status == "go":
             delivery.way = turn.way
             delivery.hold_slot(turn.slot, asked_at)
             return True
-        if turn.status == "wait":
+        elif turn.status == "wait":
             self.wait(delivery)
-        elif turn.status == "park":
-            self.hand_back(delivery)
         else:
-            self.hand.drop_lease(delivery.entry, delivery.token)
+            self.hand_back(delivery)
         return False

@@ -136,6 +136,7 @@ class Worker:
             self.gate,
             self.outboxes,
             lambda delivery: self.settler.put(outcomes.handed_back(delivery), delivery),
+            lambda delivery: self.settler.put(outcomes.overdue(delivery), delivery),
             listed,
         )
         self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer, listed)
