@@ -151,7 +151,7 @@ class Admitted:
 
 
 class TurnRow(NamedTuple):
-    """A leased mail that asks for a slot. `way`: its `target`, as in `Status`. See turn.lua."""
+    """A leased mail that asks for a slot. `way`: its `target`, as in `Status`, or else its route. See turn.lua."""
 
     entry: str
     token: int

@@ -133,7 +133,7 @@ class Turns:
     async def _ask(self, deliveries: Sequence[Delivery]) -> list[tuple[Turn, float]]:
         """What the script says, and the loop time from which its slots run: that of the call that came through."""
         loop = asyncio.get_running_loop()
-        rows = [TurnRow(each.entry, each.token, each.lane, each.slot, each.target) for each in deliveries]
+        rows = [TurnRow(each.entry, each.token, each.lane, each.slot, each.target or each.way) for each in deliveries]
 
         async def turn() -> list[tuple[Turn, float]]:
             nonlocal rows

@@ -86,11 +86,12 @@ local function pace_takes(target, now)
   return true
 end
 
--- A mail that did not go, of a slot that was taken then.
+-- A mail that did not go, of a slot that was taken then. Of a probe: another one may go, and be it this mail.
 local function pace_back(target, taken)
   local state = pace_at(target)
   if not state or taken <= state.mark then return end
   state.tat = state.tat - pace_step(state)
+  if state.run > 0 then state.till = state.hint end
   pace.changed[target] = true
 end
 
