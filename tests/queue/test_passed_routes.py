@@ -56,3 +56,26 @@ async def test_roads_take_turns_at_a_wider_limit(room: Mailroom, limit: str, rou
         room.tick(1100)
     assert len(went) == 6
     assert len({entry.partition("-")[0] for entry in went[:3]}) == 3  # a lane's mails are of one ms
+
+
+async def test_roads_that_are_others_hide_nothing_for_ever(room: Mailroom) -> None:
+    """Of a route that this worker does not use now: it asks again a second later, and comes to what is behind them."""
+    await room.do("HSET", room.keys.limits, "slow", "1:1000000", "quick|example.net", "1:1000000")
+    for start in range(0, MANY, 100):
+        entries = [await room.add() for _ in range(100)]
+        await room.read()
+        rows = [room.row(entry, lane=f"slow|d{start + at}.example") for at, entry in enumerate(entries)]
+        await room.scripts.admit("w1", rows, ROUTES)
+    room.tick(2000)
+    first, second = await room.add(), await room.add()
+    await room.read()
+    rows = [room.row(entry, lane="quick|example.net") for entry in (first, second)]
+    await room.scripts.admit("w1", rows, ROUTES)
+    room.tick(1100)
+    ways: list[str] = []
+    for _ in range(4):
+        released = await room.scripts.release("w1", 100, (), "-slow,quick")
+        assert released.next_us >= (room.now + 1000) * 1000
+        ways += [lease.way for lease in released.leases]
+        room.tick(1000)
+    assert ways == ["quick"]

@@ -192,6 +192,25 @@ local function visit_roads(name, p)
   return others + full - before_ < ROADS_A_CALL
 end
 
+-- False where there may be more behind so many.
+local function visit_pages(name, p)
+  for _ = 1, PAGES do
+    if visit_roads(name, p) then return true end
+  end
+  return false
+end
+
+-- So many roads are others' that nobody looks at each of them: some of those behind, every second other ones.
+local hidden = {} -- priority → true
+local function visit_hidden(name, p)
+  hidden[name] = true
+  local many = redis.call('ZCOUNT', K.due(name), '-inf', text(now)) - others
+  local span = PAGES * ROADS_A_CALL
+  if many <= 0 then return end
+  others = others + math.floor(now / OTHERS_TURN) % math.ceil(many / span) * span
+  visit_pages(name, p)
+end
+
 local function release_roads()
   for at, name in ipairs(NAMES) do
     local p = at - 1
@@ -199,9 +218,7 @@ local function release_roads()
     if is_rereading(p, K.stream(name)) then
       barred = true
     else
-      for _ = 1, PAGES do
-        if visit_roads(name, p) then break end
-      end
+      if not visit_pages(name, p) and others >= PAGES * ROADS_A_CALL then visit_hidden(name, p) end
       if left == 1 or shut then return end
     end
   end
@@ -239,7 +256,8 @@ for _, name in ipairs(NAMES) do
   local rows = redis.call('ZRANGE', K.due(name), 0, many, 'WITHSCORES')
   for row = 1, #rows, 2 do
     if not theirs[rows[row]] then
-      sooner(tonumber(rows[row + 1]))
+      local due = tonumber(rows[row + 1])
+      sooner(hidden[name] and math.max(due, now + OTHERS_TURN) or due)
       break
     end
   end
