@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
@@ -10,6 +12,7 @@ from streamq.queue.scripts import Leased, Turn, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 ROUTES = "main,backup"
+FAILED: dict[str, Any] = {"down": True, "class": "unreachable", "hint": 0}
 
 
 async def again(room: Mailroom, lease: Leased, token: int, lane: str = LANE) -> Turn:
@@ -29,7 +32,7 @@ async def next_one(room: Mailroom) -> tuple[Leased, int]:
 
 async def down(room: Mailroom, lane: str = LANE) -> None:
     lease = await room.lease(lane=lane)
-    assert await room.settled("park", lease, lane=lane, down=True, **{"class": "unreachable", "hint": 0}) == "ok"
+    assert await room.settled("park", lease, lane=lane, **FAILED) == "ok"
 
 
 async def test_of_a_route_that_is_down(room: Mailroom) -> None:
@@ -45,7 +48,7 @@ async def test_of_a_route_that_is_down(room: Mailroom) -> None:
         assert (turn.status, turn.way) == ("go", "main")
         assert (await room.scripts.release("w1", 10, (), ROUTES)).leases == [], "it goes alone"
         lease = Lease(probe.entry, token, "w1", room.now * 1000)
-        assert await room.settled("park", lease, down=True, **{"class": "unreachable", "hint": 0}) == "ok"
+        assert await room.settled("park", lease, **FAILED) == "ok"
     assert (await room.do("HLEN", room.keys.pauses)) == 1
 
 
