@@ -11,7 +11,8 @@ ROUTES = "slow,quick"
 MANY = 1200  # more roads than one release looks at
 
 
-async def test_roads_of_a_full_route_hide_no_other_route_s(room: Mailroom) -> None:
+async def crowd(room: Mailroom) -> None:
+    """Many roads of the slow route are due, and behind them one of the quick one."""
     await room.do("HSET", room.keys.limits, "slow", "1:1000000", "quick|example.net", "1:1000000")
     for start in range(0, MANY, 100):
         entries = [await room.add() for _ in range(100)]
@@ -25,6 +26,10 @@ async def test_roads_of_a_full_route_hide_no_other_route_s(room: Mailroom) -> No
     found = await room.scripts.admit("w1", rows, ROUTES)
     assert [each.status for each in found.statuses] == ["go", "parked"]
     room.tick(1100)
+
+
+async def test_roads_of_a_full_route_hide_no_other_route_s(room: Mailroom) -> None:
+    await crowd(room)
     ways: list[str] = []
     for _ in range(MANY // 100):
         released = await room.scripts.release("w1", 100, (), ROUTES)
@@ -60,18 +65,7 @@ async def test_roads_take_turns_at_a_wider_limit(room: Mailroom, limit: str, rou
 
 async def test_roads_that_are_others_hide_nothing_for_ever(room: Mailroom) -> None:
     """Of a route that this worker does not use now: it asks again a second later, and comes to what is behind them."""
-    await room.do("HSET", room.keys.limits, "slow", "1:1000000", "quick|example.net", "1:1000000")
-    for start in range(0, MANY, 100):
-        entries = [await room.add() for _ in range(100)]
-        await room.read()
-        rows = [room.row(entry, lane=f"slow|d{start + at}.example") for at, entry in enumerate(entries)]
-        await room.scripts.admit("w1", rows, ROUTES)
-    room.tick(2000)
-    first, second = await room.add(), await room.add()
-    await room.read()
-    rows = [room.row(entry, lane="quick|example.net") for entry in (first, second)]
-    await room.scripts.admit("w1", rows, ROUTES)
-    room.tick(1100)
+    await crowd(room)
     ways: list[str] = []
     for _ in range(4):
         released = await room.scripts.release("w1", 100, (), "-slow,quick")
