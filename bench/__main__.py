@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import campaign, compose, curves, limits, mails
+from bench import campaign, compose, curves, limits, mails, scheduler
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
@@ -53,6 +53,10 @@ def main() -> int:
     one.add_argument("--scope", choices=limits.SCOPES, action="append", help="what has the limit (each)")
     one.add_argument("--rule", action="append", help="the limit (20/100ms, 100/s, 300/5s)")
     one.add_argument("--workers", type=int, action="append", help="processes (1, 4, 16)")
+    one = benches.add_parser("scheduler", parents=[common], help="a server that takes few connections, or a rate")
+    one.add_argument("--mails", type=_mails, default=scheduler.MAILS, help=f"of the first case ({scheduler.MAILS})")
+    one.add_argument("--case", choices=tuple(scheduler.CASES), action="append", help="the server (each)")
+    one.add_argument("--client", choices=scheduler.CLIENTS, action="append", help="who sends (each)")
     one = benches.add_parser("curves", parents=[common], help="the policy against known limits, in virtual time")
     one.add_argument("--case", choices=list(CASES), action="append", default=[], help="of them (each)")
     one.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw those of docs/limits.md there (docs/curves)")
@@ -95,6 +99,12 @@ def main() -> int:
         record["results"] = held
         good = held["good"]
         shown = limits.table(held)
+    elif asked.name == "scheduler":
+        cases, clients = asked.case or tuple(scheduler.CASES), asked.client or scheduler.CLIENTS
+        runs = asyncio.run(scheduler.scheduler(asked.mails, cases, clients))
+        record["results"] = scheduler.results(runs)
+        good = all(run.good for run in runs if run.client == "streamq")
+        shown = scheduler.table(runs)
     else:
         record["results"] = asyncio.run(heart(asked.only, asked.rounds))
     text = json.dumps(record, indent=2, default=str)

@@ -24,13 +24,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.exim import prepare_exim
-from bench.package import Missing, must_be_open
+from bench.package import Missing, Prepared, must_be_open
 from bench.postfix import prepare_postfix
 
 __all__ = ["KINDS", "QUEUE_ID", "SIZE", "Mta", "Stored", "mta"]
@@ -114,8 +114,9 @@ KINDS = {"postfix": prepare_postfix, "exim": prepare_exim}
 
 
 @contextmanager
-def mta(kind: str) -> Iterator[Mta]:
-    """A running one of `KINDS`; it and its folder are gone afterwards. Raises `Missing`, `RuntimeError`."""
+def mta(kind: str, prepare: Callable[[Path, int, int], Prepared] | None = None) -> Iterator[Mta]:
+    """A running one of `KINDS`, made ready by its own function or by `prepare`; it and its folder are gone afterwards.
+    Raises `Missing`, `RuntimeError`."""
     if sys.platform != "linux":
         raise Missing(f"{kind}: runs here on Linux only")
     if os.geteuid():
@@ -128,7 +129,7 @@ def mta(kind: str) -> Iterator[Mta]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]
-        ready = KINDS[kind](place, port, SIZE)
+        ready = (prepare or KINDS[kind])(place, port, SIZE)
         with (place / "out").open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(LEASH), *ready.command],

@@ -1,14 +1,17 @@
-"""A private Postfix: what its folder holds before it is started (bench/mta.py)."""
+"""A private Postfix: what its folder holds before it is started (bench/mta.py). One that stores all mail, or one that
+relays all of it to another server."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench.package import Missing, Names, Prepared, find_package
 
-__all__ = ["prepare_postfix"]
+__all__ = ["prepare_postfix", "relaying_to"]
 
 NOBODY = 65_534  # who delivers: not the user of Postfix's own files
 MAIN = """\
@@ -34,15 +37,6 @@ inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 local_header_rewrite_clients =
 smtputf8_enable = yes
-virtual_mailbox_domains = static:all
-virtual_mailbox_maps = regexp:{place}/etc/mailboxes
-virtual_mailbox_base = {place}
-virtual_mailbox_limit = 0
-virtual_uid_maps = static:{uid}
-virtual_gid_maps = static:{uid}
-smtpd_recipient_restrictions = check_recipient_access regexp:{place}/etc/recipients, reject_unauth_destination
-smtpd_sender_restrictions = check_sender_access regexp:{place}/etc/senders
-header_checks = regexp:{place}/etc/headers
 notify_classes =
 message_size_limit = {size}
 mailbox_size_limit = 0
@@ -54,6 +48,23 @@ smtpd_soft_error_limit = 1000000
 smtpd_hard_error_limit = 1000000
 smtpd_peername_lookup = no
 in_flow_delay = 0
+"""
+STORES = """\
+virtual_mailbox_domains = static:all
+virtual_mailbox_maps = regexp:{place}/etc/mailboxes
+virtual_mailbox_base = {place}
+virtual_mailbox_limit = 0
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{uid}
+smtpd_recipient_restrictions = check_recipient_access regexp:{place}/etc/recipients, reject_unauth_destination
+smtpd_sender_restrictions = check_sender_access regexp:{place}/etc/senders
+header_checks = regexp:{place}/etc/headers
+"""
+# As Debian has it, but for the number that is asked about
+RELAYS = """\
+relayhost = [127.0.0.1]:{to}
+smtpd_recipient_restrictions = permit_mynetworks, reject
+default_destination_concurrency_limit = {at_once}
 """
 MASTER = """\
 127.0.0.1:{port} inet n - n - - smtpd
@@ -75,11 +86,18 @@ virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
+smtp unix - - n - - smtp
 """
 
 
-def prepare_postfix(place: Path, port: int, size: int) -> Prepared:
-    """Make its folders and files below `place`; `size`: bytes of a mail at most. Raises `Missing`."""
+def relaying_to(port: int, at_once: int) -> Callable[[Path, int, int], Prepared]:
+    """`prepare_postfix` for one that relays to a server on loopback, over so many connections at once."""
+    return partial(prepare_postfix, does=RELAYS.format(to=port, at_once=at_once))
+
+
+def prepare_postfix(place: Path, port: int, size: int, does: str = STORES) -> Prepared:
+    """Make its folders and files below `place`; `size`: bytes of a mail at most; `does`: lines of its main.cf, what it
+    does with mail. Raises `Missing`."""
     package = find_package(("postfix",))
     names = Names("postfix", "postdrop", 62_101, 62_102)
     environment = package.environment(place, names)
@@ -100,7 +118,9 @@ def prepare_postfix(place: Path, port: int, size: int) -> Prepared:
         os.chown(folder, names.uid, names.gid)
         folder.chmod(mode)
     texts = {
-        "main.cf": MAIN.format(place=place, root=package.root if package.unpacked else "", uid=NOBODY, size=size),
+        "main.cf": (MAIN + does).format(
+            place=place, root=package.root if package.unpacked else "", uid=NOBODY, size=size
+        ),
         "master.cf": MASTER.format(port=port),
         "mailboxes": "!/^unknown@/ mail/\n",
         "recipients": "/^busy@/ 450 4.2.1 Mailbox busy, try again later\n",

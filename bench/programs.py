@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from streamq.queue.connection import pipelined
 from streamq.queue.spool import Spool
 from streamq.server import start
@@ -35,10 +37,24 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 300.0
 class SinkProcess:
     """A sink in a process of its own; its journal has a line per accepted mail, before its 250."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, journal: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, port: int, journal: Path, counters: Path) -> None:
         self.process = process
+        self.port = port
         self.url = f"smtp://127.0.0.1:{port}"
         self.journal = journal
+        self.counters = counters
+
+    async def counts(self) -> dict[str, Any]:
+        """All that it counted so far (`streamq sink --counters`)."""
+        self.counters.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+
+        async def written() -> bool:
+            return self.counters.exists()
+
+        await until(written, 30)
+        found: dict[str, Any] = orjson.loads(self.counters.read_bytes())
+        return found
 
     def accepted(self) -> list[tuple[int, str]]:
         """(Unix ns, recipient), in order."""
@@ -94,8 +110,8 @@ class Programs:
         self.sink_: SinkProcess | None = None
 
     async def sink(self, rules: str = "") -> SinkProcess:
-        journal = self.folder / "journal"
-        words = ["--port", "0", "--keep", "0", "--quiet", "--journal", str(journal)]
+        journal, counters = self.folder / "journal", self.folder / "counters"
+        words = ["--port", "0", "--keep", "0", "--quiet", "--journal", str(journal), "--counters", str(counters)]
         if rules:
             (self.folder / "rules.toml").write_text(rules)
             words += ["--rules", str(self.folder / "rules.toml")]
@@ -104,7 +120,7 @@ class Programs:
         )
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode()
-        self.sink_ = SinkProcess(process, int(line.rsplit(":", 1)[1]), journal)
+        self.sink_ = SinkProcess(process, int(line.rsplit(":", 1)[1]), journal, counters)
 
         async def end() -> None:
             if process.returncode is None:

@@ -249,6 +249,7 @@ class GrantRow(NamedTuple):
     want: int
     open: int
     works: int = 0
+    lost: int = 0
     refused: int = 0
     worked: int = 0
     bore: int = 0

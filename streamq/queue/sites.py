@@ -1,4 +1,4 @@
-"""Looks at sites: those with a limit of their own, a pause, or parked mails; what limits them, and until when.
+"""Looks at sites: those with a limit of their own, a pause, a pace, or parked mails; what limits them, and until when.
 
 A row is a target, `<route>|<site>`: what is parked for a site counts to the route that it takes now. `*` for the route:
 nothing is parked for it, and what is set holds for all routes.
@@ -176,11 +176,14 @@ async def site_views(spool: Spool, site: str | None = None, most: int = LANES_MO
         at, _, name = target.partition("|")
         if at != "*" or not any(view.site == name for view in views.values()):
             views.setdefault(target, SiteView(name, at, Rule(), dict.fromkeys(spool.priorities, 0)))
+    bare = [view for view in views.values() if view.gauge is None and view.route != "*"]
+    for view, gauge in zip(bare, await gauges(spool, [view.target for view in bare]), strict=True):
+        view.gauge = gauge
     rules = await rules_of(spool, views)
     for target, view in views.items():
         view.rule = rules[target]
         view.closed = [each for each in shut if each.site == view.site and _meets(each.route, view.route)]
-        if view.gauge is not None:
+        if view.gauge is not None and view.many:
             _tell(view, view.gauge)
     counted = [target for target, view in views.items() if view.rule.connections is not None and view.route != "*"]
     for target, many in zip(counted, await in_use(spool, counted, now_us) if counted else [], strict=True):
@@ -207,8 +210,10 @@ def _tell(view: SiteView, gauge: LaneGauge) -> None:
 
 
 async def _targets(spool: Spool, site: str | None, shut: Iterable[Closure]) -> list[str]:
-    """Of sites that have a limit of their own, or a pause."""
-    names = [name.decode("utf-8", "replace") for name in await command(spool.redis, "HKEYS", spool.keys.limits)]
+    """Of sites that have a limit of their own, a pause, or a pace (the first thousand of those)."""
+    slowed = await command(spool.redis, "ZRANGE", spool.keys.throttled, 0, PAGE - 1)
+    names = [name.decode("utf-8", "replace") for name in slowed]
+    names += [name.decode("utf-8", "replace") for name in await command(spool.redis, "HKEYS", spool.keys.limits)]
     found = [name for name in names if "|" in name and site in {None, name.partition("|")[2]}]
     return list(dict.fromkeys([*(each.name for each in shut), *found]))
 

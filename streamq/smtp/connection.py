@@ -110,6 +110,10 @@ class Connection:
         self.dirty = False  # the server still has a transaction open: RSET comes first
         self.ended = False  # 421, or we would rather not go on
 
+    def life_left(self, lifetime: int) -> float:
+        """Seconds, of a lifetime in ms."""
+        return self.since + lifetime / 1000 - asyncio.get_running_loop().time()
+
     @property
     def usable(self) -> bool:
         return not self.ended and not self.wire.fault

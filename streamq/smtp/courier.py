@@ -3,9 +3,10 @@
 LINES    Up to `connections` tasks, each with one connection and a number 0 .. n-1. A line takes letters for
          as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
          `connection_lifetime`, or when the token that opened it is no longer the route's.
-OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
-         mail on this route, one line only: a route that is down is not met by twenty connections. How many
-         at a time, and when not: smtp/opening.py.
+OPENING  One line for LETTERS_PER_LINE letters that wait (for each that is `counted`), beside those at work. Until a
+server has answered a
+         mail on this route, one line only: a route that is down is not met by twenty connections. More of it, and
+         what is `news` for all workers, in opening.py.
 SHARE    `allow` says how many lines there may be; it may change at any time. Those that are too many close with QUIT
          after the letter that they have. `wanted` is how many there is work for; `short` is called when that is more
          than may be, or when there is news that should not wait.
@@ -15,9 +16,7 @@ DOWN     A connection that fails before MAIL, or that the server gives up in its
          and the class of the failure, with `hint_ms` until the next probe. After that time (1 s, doubling to
          60 s, less jitter) the next letter makes one attempt. No timer probes by itself: whoever holds the
          mails decides by handing out one.
-THINNING If another line works, a failed opening only holds back further ones for the same growing time: a
-         server that takes five connections and refuses the sixth is not down. That it was refused is news for
-         all workers (`news`), also where only their lines work.
+         If another line works, a failed opening only holds back further ones for the same growing time.
 AHEAD    With `overlap` a line may have two letters under way: it finishes both, or reports both.
 DONE     `done` is called exactly once for each letter that was taken, also when a line is cancelled or the
          mark raises. What nobody took stays in the outbox for `drain`.
@@ -28,7 +27,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from streamq.settings import RouteSettings
@@ -36,7 +34,8 @@ from streamq.smtp.access import Access
 from streamq.smtp.connection import Connection, NotConnected
 from streamq.smtp.handshake import connect
 from streamq.smtp.letter import Action, Letter, Report, RouteState, Scope
-from streamq.smtp.opening import CROWDED, ENOUGH, News, Opening, backoff, turned_away
+from streamq.smtp.opening import CROWDED, ENOUGH, News, Opening, turned_away
+from streamq.smtp.outage import Outage
 from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies, default_replies
 from streamq.smtp.transaction import Mark, Transaction
@@ -54,10 +53,6 @@ SAYS_NOTHING = frozenset({"interrupted", "slow"})
 
 async def _is_fresh(letter: Letter) -> bool:
     return True
-
-
-def _is_late(letter: Letter) -> bool:
-    return letter.fresh_until < asyncio.get_running_loop().time()
 
 
 class Courier:
@@ -96,7 +91,6 @@ class Courier:
         self._limits = route.transaction_seconds(priorities)
         self._short = short
         self._leaving: set[int] = set()  # lines that close since there are too many
-        self._rand = rand
         self._lot = Opening(route.connections, route.mails_per_connection, rand)
         self._opener = opener or connect
         self._access = Access(route, name)
@@ -105,9 +99,7 @@ class Courier:
         self._opening: set[int] = set()
         self._proven: set[int] = set()  # lines whose server has answered a mail
         self._route_proven = False
-        self._failure: Report | None = None  # why the route is down; a pattern for what it parks
-        self._failures = 0
-        self._probe_at = 0.0
+        self._outage = Outage(rand)
         self._epoch = 0  # lines of an older one saw the route before it went down
         self._refusing = False
         self._stopping = asyncio.Event()
@@ -128,7 +120,7 @@ class Courier:
 
     @property
     def up(self) -> bool:
-        return self._failure is None
+        return self._outage.failure is None
 
     @property
     def waiting(self) -> int:
@@ -138,9 +130,7 @@ class Courier:
     @property
     def closed_for(self) -> float:
         """Seconds until a letter may find out whether the route is up again; 0: now, or it is up."""
-        if self._failure is None:
-            return 0.0
-        return max(0.0, self._probe_at - asyncio.get_running_loop().time())
+        return self._outage.left
 
     @property
     def wanted(self) -> int:
@@ -149,7 +139,8 @@ class Courier:
         waiting = len(self._outbox)
         if not self._route_proven:
             return max(at_work, min(waiting, 1))
-        return min(self.route.connections, at_work + -(-waiting // LETTERS_PER_LINE))
+        counted = self._outbox.counted
+        return min(self.route.connections, at_work + counted + -(-(waiting - counted) // LETTERS_PER_LINE))
 
     @property
     def held(self) -> bool:
@@ -158,7 +149,7 @@ class Courier:
 
     def news(self) -> News:
         """What all workers should know of the route; each is told once."""
-        return self._lot.news(self.standing)
+        return self._lot.news(self.standing, lost=not self.up)
 
     def allow(
         self, most: int, *, opening: bool = True, mails: int | None = None, elsewhere: int = 0, careful: bool = False
@@ -173,7 +164,7 @@ class Courier:
 
     def look_again(self) -> None:
         """Somebody says that the route is well: the next letter finds out, whatever the time."""
-        self._probe_at = 0.0
+        self._outage.may_be_over()
         self._lot.release()
 
     async def run(self) -> None:
@@ -218,8 +209,7 @@ class Courier:
         waiting = len(self._outbox)
         if group is None or not waiting or self._stopping.is_set():
             return
-        now = asyncio.get_running_loop().time()
-        if self._failure is not None and now < self._probe_at:
+        if self._outage.left > 0:
             self._refuse_soon()
             return
         if (self._proven or self._lot.elsewhere) and self._lot.held:
@@ -270,11 +260,7 @@ class Courier:
                     if not await self._rest(link):
                         break
                     continue
-                if (
-                    letter is not transaction.ahead
-                    and _is_late(letter)
-                    and not await self._ask_again(letter, transaction)
-                ):
+                if letter is not transaction.ahead and letter.late and not await self._ask_again(letter, transaction):
                     continue
                 report: Report | None = None
                 try:
@@ -309,7 +295,7 @@ class Courier:
     def _take_ahead(self, link: Connection, epoch: int, fits: Callable[[Letter], bool]) -> Letter | None:
         """The next letter, to be sent behind the body of the last; nothing goes behind a connection's last mail."""
         first = self._outbox.first
-        if first is None or not self._goes_on(link, epoch) or not fits(first) or _is_late(first):
+        if first is None or not self._goes_on(link, epoch) or not fits(first) or first.late:
             return None
         return self._outbox.get_nowait()
 
@@ -318,12 +304,9 @@ class Courier:
         return (
             link.usable
             and link.mails < self._lot.mails
-            and self._life_left(link) > 0
+            and link.life_left(self.route.connection_lifetime) > 0
             and self._access.holds(link.serial)
         )
-
-    def _life_left(self, link: Connection) -> float:
-        return link.since + self.route.connection_lifetime / 1000 - asyncio.get_running_loop().time()
 
     def _is_surplus(self, number: int) -> bool:
         """Whether it is one too many; then it leaves."""
@@ -335,7 +318,7 @@ class Courier:
         """Wait for a letter. False: the time is over, or the connection is."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.enlist(waiter)
-        link.wire.rest(waiter, min(self.route.idle / 1000, self._life_left(link)))
+        link.wire.rest(waiter, min(self.route.idle / 1000, link.life_left(self.route.connection_lifetime)))
         try:
             await waiter
             return bool(self._outbox) or not link.wire.expired
@@ -367,26 +350,23 @@ class Courier:
     def _come_up(self, number: int) -> None:
         self._proven.add(number)
         self._lot.proved()
-        self._failures = 0
         self._route_proven = True
-        if self._failure is not None:
-            self._failure = None
-            if self._on_state is not None:
-                self._on_state(RouteState(self.name, True))
+        if self._outage.ends() and self._on_state is not None:
+            self._on_state(self._outage.state(self.name))
         asyncio.get_running_loop().call_soon(self._consider)  # after this line took its next letter
 
     def _opening_failed(self, failure: NotConnected, epoch: int) -> None:
         if epoch != self._epoch:
             return
-        if self._stays_up(turned_away(failure), self._proven, self.standing):
+        if self._stays_up(turned_away(failure), self._proven, self.standing, spoke=failure.code > 0):
             return
         self._go_down(failure.report())
         self._spread_word()
 
-    def _stays_up(self, refused: bool, proven: set[int], stand: int) -> bool:
+    def _stays_up(self, refused: bool, proven: set[int], stand: int, *, spoke: bool = True) -> bool:
         """Whether a connection that came to nothing is no more than that, since others work: those of `proven`, or
-        where it was `refused` those of other workers."""
-        if refused and (proven or self._lot.elsewhere):
+        where the server `spoke` as it `refused` those of other workers. (Silence may be our own network's.)"""
+        if refused and (proven or (spoke and self._lot.elsewhere)):
             self._lot.refused(stand)
             self._short()
             return True
@@ -395,23 +375,17 @@ class Courier:
         return bool(proven)
 
     def _go_down(self, failure: Report) -> None:
-        wait = backoff(self._failures, self._rand())
-        self._failures += 1
-        self._failure = failure
+        self._outage.goes_on(failure)
         self._route_proven = False
         self._proven.clear()
         self._epoch += 1
-        self._probe_at = asyncio.get_running_loop().time() + wait
-        failure.hint_ms = max(failure.hint_ms, round(wait * 1000))
 
     def _spread_word(self) -> None:
         """After `_go_down`: to the lines, which are of an older epoch now, to the letters, to the worker."""
         self._outbox.wake_all()
         self._refuse()
-        down, tell = self._failure, self._on_state
-        if down is not None and tell is not None:
-            wait_ms = round((self._probe_at - asyncio.get_running_loop().time()) * 1000)
-            tell(RouteState(self.name, False, down.stage, down.klass, down.code, down.reply, max(0, wait_ms)))
+        if not self.up and self._on_state is not None:
+            self._on_state(self._outage.state(self.name))
 
     def _refuse_soon(self) -> None:
         """Not inside `put`: whoever puts a letter does not expect its report before `put` returns."""
@@ -421,9 +395,7 @@ class Courier:
 
     def _refuse(self) -> None:
         self._refusing = False
-        failure = self._failure
-        if failure is None or self._stopping.is_set():
+        if self.up or self._stopping.is_set():
             return
-        left_ms = max(0, round((self._probe_at - asyncio.get_running_loop().time()) * 1000))
         while (letter := self._outbox.get_nowait()) is not None:
-            self._done(letter, replace(failure, hint_ms=left_ms, duration_ms=0, tried=False))
+            self._done(letter, self._outage.untried())

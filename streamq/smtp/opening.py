@@ -27,11 +27,12 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 
 
 class News(NamedTuple):
-    """Since it was last asked for. `works`: lines that stand now; `refused`: connections that were turned away, and
-    `worked`: the most that stood then. `bore`: mails after which a server would take no more over a connection, the
-    fewest; 0: none said so. `full`: connections that have had as many as they may."""
+    """Since it was last asked for. `works`: lines that stand now; `lost`: the route is down. `refused`: connections
+    that were turned away, and `worked`: the most that stood then. `bore`: mails after which a server would take no
+    more over a connection, the fewest; 0: none said so. `full`: connections that have had as many as they may."""
 
     works: int
+    lost: int
     refused: int
     worked: int
     bore: int
@@ -123,9 +124,9 @@ class Opening:
         """A connection has had its number of mails."""
         self._full += 1
 
-    def news(self, stand: int) -> News:
-        """Takes them; `stand`: lines that stand now."""
-        told = News(stand, self._refused, self._worked, self._bore, self._full)
+    def news(self, stand: int, *, lost: bool) -> News:
+        """Takes them; `stand`: lines that stand now; `lost`: the route is down."""
+        told = News(stand, int(lost), self._refused, self._worked, self._bore, self._full)
         self._answering = self._refused > 0
         self._refused = self._worked = self._bore = self._full = 0
         return told

@@ -39,6 +39,11 @@ class Outbox:
         return len(self._heap)
 
     @property
+    def counted(self) -> int:
+        """How many of the letters are one of so many transactions at once somewhere."""
+        return sum(letter.counted for *_, letter in self._heap)
+
+    @property
     def resting(self) -> int:
         """How many takers wait for a letter."""
         return len(self._resting)

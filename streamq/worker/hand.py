@@ -49,6 +49,7 @@ class Delivery(Letter):
     def hold_slot(self, slot: str, since: float) -> None:
         """A slot whose time began at `since` (loop time), or earlier by the server's clock."""
         self.slot = slot
+        self.counted = bool(self.target)
         self.fresh_until = since + int(slot.partition(" ")[0]) / 1e6 if slot else inf
 
     @property

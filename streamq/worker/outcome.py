@@ -29,8 +29,9 @@ IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 SLOW = "slow"  # the mail's own time was over
 PACES = frozenset({"site_rate", "route_rate"})  # about our pace, and nothing about this mail: no attempt
 # Throttles after which a mail stands at the front of its lane again. The next time it goes on the schedule, and each
-# time for longer: it may be this mail alone that is refused so, and every probe would be this mail.
-THROTTLED_MOST = 3
+# time for longer: it may be this mail alone that is refused so, and every probe would be this mail. (A box of a minute
+# takes eight.)
+THROTTLED_MOST = 8
 
 
 def ending(status: str, mail: Mail | None, settings: Settings, deadline_ms: int, **known: object) -> tuple[str, bytes]:

@@ -10,6 +10,7 @@ from mailroom import Mailroom
 
 from cli.conftest import EVIL
 from cli.shell import streamq
+from streamq.queue.look import now_ms
 from streamq.queue.scripts import GrantRow
 
 pytestmark = pytest.mark.leaves_mail
@@ -45,6 +46,23 @@ async def test_ls(queue: Mailroom, config: str) -> None:
         ("main", True, 1, 20),
         ("bulk", True, 0, 0),
     ]
+
+
+async def test_what_its_server_takes(queue: Mailroom, config: str) -> None:
+    queue.to(await now_ms(queue.spool))  # the commands ask the server for the time
+    await queue.scripts.grant("w1", 4000, [GrantRow("main", 20, 100, 3, 5, 5)])
+    learnt = (await streamq("route", "show", "main", "--json")).json["learnt"]
+    assert learnt == {"connections": 6, "refused_ms": None, "tries_ms": None, "mails": None}
+    assert (await streamq("route", "ls")).out.count("takes") == 0
+    row = GrantRow("main", 20, 100, 9, 5, 5, refused=1, worked=5, bore=30)
+    await queue.scripts.grant("w1", 4000, [row])
+    shown = (await streamq("--config", config, "route", "show", "main")).out
+    assert "learnt    5 stand, 5 may; its server takes 5 at once (refused " in shown
+    assert " ago, tries one more in 5" in shown
+    assert shown.rstrip().endswith("open")
+    assert "takes 30 mails over a connection" in shown
+    listed = (await streamq("--config", config, "route", "ls")).out
+    assert "open, takes 5 at once, 30 mails each" in listed
 
 
 async def test_pause_show_resume(queue: Mailroom, config: str) -> None:

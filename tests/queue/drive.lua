@@ -61,7 +61,7 @@ local function hear(sent)
   end
   while took[first] and took[first] < now - 5e6 do first = first + 1 end
   local many = #took - first + 1
-  throttle.slowed(target, now, {left = sent.at - rtt, class = 'site_rate', reply = '421 no', words = '', hint = 0,
+  throttle.slowed(target, now, {who = 'w1', left = sent.at - rtt, class = 'site_rate', reply = '421 no', words = '', hint = 0,
     took = many > 0 and many / math.max(1, (now - took[first]) / 1e6) or 0})
 end
 

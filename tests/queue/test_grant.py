@@ -155,4 +155,4 @@ async def test_it_says_which_routes_are_closed_and_ends_pauses_on_time(room: Mai
 async def test_nothing_is_left_when_all_are_gone(make_spool: MakeSpool) -> None:
     room = Mailroom(await make_spool())
     await ask(room, "w1", 1)
-    assert 0 < await room.do("PTTL", room.keys.grants("main")) <= 3_600_000
+    assert 2 * TTL < await room.do("PTTL", room.keys.grants("main")) <= 3_600_000  # what was learnt stays an hour

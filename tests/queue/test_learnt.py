@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import orjson
 import pytest
 from mailroom import Mailroom
 
@@ -23,6 +24,7 @@ class Client:
 
     name: str
     open: int = 0
+    lost: bool = False
     refused: int = 0
     worked: int = 0
 
@@ -45,8 +47,8 @@ class Scene:
 
     async def renew(self, client: Client, want: int | None = None) -> Grant:
         row = GrantRow(
-            "main", self.most, MAILS, self.most if want is None else want, client.open, client.open, client.refused,
-            client.worked,
+            "main", self.most, MAILS, self.most if want is None else want, client.open, client.open, int(client.lost),
+            client.refused, client.worked,
         )  # fmt: skip
         client.refused = client.worked = 0
         [granted] = (await self.room.scripts.grant(client.name, TTL, [row]))[1]
@@ -87,6 +89,7 @@ async def test_a_healthy_server_has_all_of_them_after_a_few_rounds(room: Mailroo
     scene = Scene(room, 100, 1)
     assert await scene.until(CONFIGURED) <= 13
     assert scene.refusals == []
+    assert not (await scene.renew(scene.clients[0])).careful
     # It is remembered: whoever comes next begins where this one was.
     [client] = scene.clients
     client.open = 0
@@ -113,6 +116,7 @@ async def test_two_tries_in_a_minute_at_most(room: Mailroom) -> None:
     scene = Scene(room, 5, 2)
     await scene.run(12 * MINUTE)
     assert len(scene.refusals) >= 4
+    assert (await scene.renew(scene.clients[0])).careful  # one by one
     third = zip(scene.refusals, scene.refusals[2:], strict=False)
     assert min(after - before for before, after in third) > MINUTE
 
@@ -135,6 +139,8 @@ async def test_a_doubled_limit_is_used_to_90_percent_within_five_minutes(
     await scene.run(MINUTE)
     assert scene.open >= 0.9 * after
     assert len(scene.refusals) <= 2  # one a worker
+    known = orjson.loads(await room.do("HGET", room.keys.grants("main"), "*"))
+    assert int(known["wait"]) <= MINUTE * 1000  # after a run of tries that were not in vain it is soon again
 
 
 async def test_a_halved_limit_is_cut_to_at_the_first_refusal(room: Mailroom) -> None:
@@ -157,20 +163,74 @@ async def test_never_above_what_is_configured_nor_below_one(room: Mailroom) -> N
     [client, *_] = scene.clients
     granted = [await scene.renew(client) for client in scene.clients]
     assert sum(each.allowance for each in granted) <= 2
-    client.refused, client.worked = 1, 0  # nothing of ours stood
     for each in scene.clients:
         each.open = 0
         await room.scripts.grant(each.name, 0, [GrantRow("main", 2, MAILS, 0, 0)])
+    client.refused, client.worked = 1, 0  # nothing stood
     assert (await scene.renew(client)).allowance == 1
     scene.limit = 100
     await scene.run(10 * MINUTE)
     assert scene.open == 2
+    [view] = await route_views(room.spool, ["main"])
+    assert view.learnt == Learnt(2)  # nothing is left to try
+
+
+async def down(scene: Scene, seconds: int = 1) -> None:
+    """The server stops listening; its sessions end one after the other, and each is missed at once."""
+    while scene.open:
+        for client in scene.clients:
+            client.open = max(0, client.open - 1)
+            client.refused, client.worked = 1, client.open
+            scene.room.tick(seconds * 1000)
+            await scene.renew(client)
+    for client in scene.clients:
+        client.lost = True
+        await scene.renew(client)
+        client.lost = False
+
+
+async def test_a_server_that_goes_down_was_not_full(room: Mailroom) -> None:
+    scene = Scene(room, 100, 2)
+    await scene.until(CONFIGURED)
+    await scene.turn()
+    await down(scene)
+    assert sum([(await scene.renew(client)).allowance for client in scene.clients]) == CONFIGURED
+    assert await scene.until(CONFIGURED) <= 2
+    assert scene.refusals == []
+
+
+async def test_a_limit_outlives_the_server_that_goes_down(room: Mailroom) -> None:
+    scene = Scene(room, 5, 2)
+    await scene.until(5)
+    await scene.run(MINUTE + 5000)  # one refusal, one try
+    assert len(scene.refusals) == 2
+    await down(scene, 5)
+    await scene.run(MINUTE // 2)
+    assert scene.open == 5
+    assert len(scene.refusals) == 2
+
+
+async def test_what_was_refused_long_ago_stays_so(room: Mailroom) -> None:
+    """The route is down in between: its limit was found before that."""
+    scene = Scene(room, 5, 1)
+    await scene.until(5)
+    await scene.run(MINUTE // 2)
+    [client] = scene.clients
+    client.open = 0
+    room.tick(MINUTE)
+    client.lost = True
+    await scene.renew(client)
+    client.lost = False
+    assert (await scene.renew(client)).allowance == 5
 
 
 async def test_refusals_of_one_run_count_once(room: Mailroom) -> None:
     """Several workers are told at the same time: the next try is no later for it."""
     scene = Scene(room, 5, 2)
-    await scene.until(5)
+    while not scene.refusals:
+        await scene.turn()
+    await scene.turn()
+    scene.refusals.clear()
     first, second = scene.clients
     for client in (first, second, first):
         client.refused, client.worked = 1, client.open

@@ -344,15 +344,6 @@ def test_a_function_that_nothing_mentions_stays_behind() -> None:
     assert linked.endswith("\nreturn b() -- c is but a word here\n")
 
 
-def test_numbers_stand_where_they_are_used() -> None:
-    linked = link(
-        ["local MOST, LEAST = 100, 0.5 -- mails\nlocal function a() return MOST * LEAST end\n"], "return a() + MOST\n"
-    )
-    assert "local MOST" not in linked
-    assert "return 100 * 0.5 end" in linked
-    assert linked.endswith("return a() + 100\n")
-
-
 def test_what_runs_when_a_part_is_loaded_stays_and_keeps_what_it_calls() -> None:
     linked = link([PART, "local found = a()\n"], "return 1\n")
     assert "local set = 1" in linked

@@ -147,3 +147,14 @@ async def test_transactions_under_way_are_counted(room: Mailroom) -> None:
     assert (view.in_use, view.rule.connections, view.many) == (2, 2, 1)
     found = await why(room.spool, entries[2])
     assert (found.waits_for, found.rule.connections) == ("at_once", 2)
+
+
+async def test_a_site_that_is_slowed_is_listed_though_nothing_is_parked(room: Mailroom) -> None:
+    await room.do("HSET", room.keys.limit("main|a.example"), "pace", '{"rate":2,"class":"site_rate"}')
+    await room.do("PEXPIRE", room.keys.limit("main|a.example"), 60_000)
+    await room.do("ZADD", room.keys.throttled, (room.now + 60_000) * 1000, "main|a.example")
+    [view], _ = await site_views(room.spool)
+    assert (view.target, view.many, view.next_ms) == ("main|a.example", 0, None)
+    assert view.gauge is not None
+    assert view.gauge.rate == 2
+    await room.do("DEL", room.keys.throttled)

@@ -117,7 +117,7 @@ class Queue:
         self._changed.set()
 
     def _again(self, done: Letter) -> None:
-        self.courier._probe_at = 0.0  # as if the wait for the probe were over
+        self.courier.look_again()  # as if the wait for the probe were over
         self.outbox.put(done)
 
     async def all_ended(self, letters: list[Letter]) -> None:

@@ -219,7 +219,7 @@ async def test_a_server_that_closes_after_some_mails_makes_no_unmarked_double(mo
                 continue
             assert report.action in {Action.PARK, Action.AMBIGUOUS}  # nobody was judged
             ambiguous += [name] * (report.action is Action.AMBIGUOUS)
-            at.courier._probe_at = 0.0
+            at.courier.look_again()
             at.outbox.put(mail(name))
     taken = [name for name, _ in relay.taken]
     assert set(taken) == sent

@@ -15,7 +15,7 @@ from streamq.queue.scripts import SettleRow
 from streamq.settings import Settings, load_settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
-from streamq.worker.outcome import BREAKS_MOST, HINT_MOST_MS, PARKS_MOST, Outcomes
+from streamq.worker.outcome import BREAKS_MOST, HINT_MOST_MS, PARKS_MOST, THROTTLED_MOST, Outcomes
 
 ADDED = 1_700_000_000_000
 NOW = ADDED + 5_000
@@ -134,10 +134,10 @@ def test_a_throttle_is_told_as_one(klass: str) -> None:
 def test_a_throttle_waits_longer_each_time() -> None:
     waits = [
         (said["wait"], said.get("park", False))
-        for many in range(6)
+        for many in range(THROTTLED_MOST + 3)
         for said in [arg(row(delivery(notes={"throttled": many}), report(Action.RETRY, klass="route_rate"), jitter=0))]
     ]
-    assert waits == [(60_000, True)] * 3 + [(60_000, False), (300_000, False), (900_000, False)]
+    assert waits == [(60_000, True)] * THROTTLED_MOST + [(60_000, False), (300_000, False), (900_000, False)]
 
 
 def test_a_throttle_says_whose_pace_it_is_and_what_that_was() -> None:

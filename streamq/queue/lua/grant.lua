@@ -9,17 +9,17 @@
 -- KEYS: {streamq}: absent clock due ends events grants limits meta parked pauses stream
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
--- EACH: route most mails want open works refused worked bore full
+-- EACH: route most mails want open works lost refused worked bore full
 --   most     connections of the route, over all workers    want  how many it has use for
 --   mails    of a connection, at most                      open  how many it has open, or is opening
---   works    of those, that stand
+--   works    of those, that stand                          lost  1: it finds the route down
 --   refused  connections that were not let in since it last called
 --   worked   the most of its own that stood when that was
 --   bore     mails after which the server would take no more, 0 if it did not say so since
 --   full     connections that have since had as many as they may
 -- RETURNS: now, then per row: allowance, closed (µs until which the route takes nothing, 0 if open), elsewhere
---   (connections of other workers that stand), mails (of a connection from now on), careful (1: it was refused some: they
---   are opened one by one)
+--   (connections of other workers that stand), mails (of a connection from now on), careful (1: some were refused:
+--   they are opened one by one)
 -- EVENTS: route.resumed site.resumed
 
 local now, consumer, ttl = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
@@ -46,7 +46,7 @@ local function share_of(consumer_, names, wants, has, most)
   return mine_
 end
 
-local function grant(route, most, mails, want, open, works, refused, worked, bore, full)
+local function grant(route, most, mails, want, open, works, lost, refused, worked, bore, full)
   local key = K.grants(route)
   if ttl == 0 then
     redis.call('HDEL', key, consumer)
@@ -76,11 +76,11 @@ local function grant(route, most, mails, want, open, works, refused, worked, bor
   end
   has[consumer] = had > 0
   local known = learnt_from(packed)
-  learn_connections(known, now, most, works + elsewhere, refused, worked + elsewhere)
+  local cap = learn_connections(known, now, most, works + elsewhere, refused, worked + elsewhere, lost)
   local each_bears = learn_mails(known, now, mails, bore, full)
   local packs = learnt_packed(known)
   if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end
-  local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, known.cap), known.cap - taken))
+  local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, cap), cap - taken))
   local kept = math.max(allowed, math.min(open, had)) -- until it has closed them
   redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000) .. ' ' .. works)
   redis.call('PEXPIRE', key, math.max(LEARNT_LASTS, ttl * 2))
@@ -114,11 +114,11 @@ local function most_of(route, most)
   return tonumber(set or most)
 end
 
-for route, most, mails, want, open, works, refused, worked, bore, full in each() do
+for route, most, mails, want, open, works, lost, refused, worked, bore, full in each() do
   end_of_pause(route)
   local till = closed_until(route, now)
   local allowed, elsewhere, each_bears, careful = grant(route, most_of(route, most), tonumber(mails), tonumber(want),
-    tonumber(open), tonumber(works), tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full))
+    tonumber(open), tonumber(works), lost == '1', tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full))
   out[#out + 1] = allowed
   out[#out + 1] = till > now and text(till) or '0'
   out[#out + 1] = elsewhere

@@ -216,7 +216,7 @@ end
 -- an hour. A mail that met this too often goes on the schedule, or it would be the one probe of its lane for ever.
 function op_of.throttled(mail)
   local why = why_of(mail)
-  why.left = tonumber(mail.left)
+  why.left, why.who = tonumber(mail.left), consumer
   local notes = remember(mail, why, 'throttled')
   if adapt() then slow(mail, why) end
   local status = ended(mail, why)

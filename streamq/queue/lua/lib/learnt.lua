@@ -3,10 +3,12 @@
 -- UNKNOWN  `cap`, the connections that workers may have together, begins with one and grows by a quarter, one at
 --          least, whenever as many stand: a server that takes 5 of 20 refuses the sixth, one that takes 20 has them
 --          after twelve rounds.
--- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY with
---          each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
+-- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY
+--          with each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
 --          sooner, down to NEXT_TRY, and twice as large, up to a quarter; workers open those one by one, and stop
 --          at the first that is refused. Where all that are configured stand nothing is left to learn.
+--          A server that refuses and then is down was on its way there (it stopped listening, its sessions ended one
+--          by one): of the cuts of its last minute the first counts, or none if none came before.
 --          Longer than LAST_TRY, and a limit that doubles would not be used within five minutes; tries closer than
 --          FIRST_TRY, and a server that counts offences a minute would see three.
 -- MAILS    The number that the server named by ending a session. After MAILS_FIRST, doubling to MAILS_LAST with each
@@ -21,10 +23,13 @@ local MAILS_FIRST, MAILS_LAST = 3600000000, 86400000000
 
 local TIMES = {'cut', 'next', 'wait', 'soon', 'mails_cut', 'mails_next', 'mails_wait'}
 
+local PLAIN = {'cap', 'step', 'tried', 'before', 'first', 'mails'}
+
 local function quarter(number) return math.max(1, math.floor(number / 4)) end
 
--- cap; after a refusal cut (when), next (try), wait (before it, as it was), step, tried (one was since), soon (between the
--- last two); mails where they are known, and mails_cut, mails_next, mails_wait
+-- cap; after a refusal cut (when), next (try), wait (before it, as it was), step, tried (one was since), soon (between
+-- the last two), before (the cap, were these cuts undone), first (nothing was refused before); mails where they are
+-- known, and mails_cut, mails_next, mails_wait
 local function learnt_from(packed)
   local known = packed and cjson.decode(packed) or {cap = 1}
   for _, name in ipairs(TIMES) do known[name] = tonumber(known[name]) end
@@ -32,34 +37,51 @@ local function learnt_from(packed)
 end
 
 local function learnt_packed(known)
-  local kept = {cap = known.cap, step = known.step, tried = known.tried, mails = known.mails}
+  local kept = {}
+  for _, name in ipairs(PLAIN) do kept[name] = known[name] end
   for _, name in ipairs(TIMES) do kept[name] = known[name] and text(known[name]) end
   return cjson.encode(kept)
 end
 
+local function refusals_forgotten(known)
+  for _, name in ipairs({'cut', 'next', 'wait', 'step', 'tried', 'soon', 'before', 'first'}) do known[name] = nil end
+end
+
+local function cut_to(known, now, worked)
+  local quiet = not known.cut or now - known.cut >= FIRST_TRY
+  if quiet or not known.before then
+    known.first = not known.cut
+    known.before = known.first and known.cap or math.min(known.cap, worked)
+  end
+  if not known.cut or now - known.cut >= RUN then
+    known.wait = math.min(math.max(FIRST_TRY, (known.wait or 0) * 2), LAST_TRY)
+  end
+  known.cap = math.min(known.cap, worked)
+  known.cut, known.next, known.step, known.tried, known.soon = now, now + known.wait, 1, nil, nil
+end
+
 -- works: connections that stand, of all workers. refused: how many were not let in since the last word, when so many
--- `worked`.
-local function learn_connections(known, now, most, works, refused, worked)
-  known.cap = math.min(known.cap, most)
-  if refused > 0 then
-    known.cap = math.max(1, math.min(known.cap, worked))
-    if not known.cut or now - known.cut >= RUN then
-      known.wait = math.min(math.max(FIRST_TRY, (known.wait or 0) * 2), LAST_TRY)
-    end
-    known.cut, known.next, known.step, known.soon, known.tried = now, now + known.wait, 1, nil, nil
+-- `worked`. lost: the worker that tells finds the route down.
+local function learn_connections(known, now, most, works, refused, worked, lost)
+  if refused > 0 and worked > 0 then
+    cut_to(known, now, worked)
+  elseif lost and works == 0 and known.before and now - known.cut < FIRST_TRY then
+    known.cap, known.before = known.before, nil
+    if known.first then refusals_forgotten(known) end
   elseif works >= most then
-    known.cap = most
-    known.cut, known.next, known.wait, known.step, known.soon, known.tried = nil, nil, nil, nil, nil, nil
+    known.cap = math.max(known.cap, most)
+    refusals_forgotten(known)
   elseif not known.cut then
     known.cap = math.max(known.cap, works)
     if works >= known.cap then known.cap = math.min(most, known.cap + quarter(known.cap)) end
   elseif works >= known.cap and now >= known.next then
     if known.tried then known.wait = 0 end -- the last try was no vain one
-    known.cap = math.min(most, known.cap + known.step)
+    known.cap = known.cap + known.step
     known.soon = math.max(NEXT_TRY, math.floor((known.soon or 8 * NEXT_TRY) / 2))
     known.step, known.next = math.min(known.step * 2, quarter(known.cap)), now + known.soon
     known.tried = true
   end
+  return math.min(known.cap, most)
 end
 
 -- bore: mails after which the server would take no more, 0 where it did not say so; full: connections that have had as
@@ -67,7 +89,7 @@ end
 local function learn_mails(known, now, most, bore, full)
   if bore > 0 then
     local again = known.mails_cut and now - known.mails_cut < RUN
-    known.mails = again and math.min(known.mails, bore) or bore
+    known.mails = math.min(known.mails or bore, bore) -- the least, of several servers behind one name
     if not again then known.mails_wait = math.min(math.max(MAILS_FIRST, (known.mails_wait or 0) * 2), MAILS_LAST) end
     known.mails_cut, known.mails_next = now, now + known.mails_wait
   elseif known.mails and full > 0 and now >= known.mails_next then

@@ -15,7 +15,7 @@
 --   boxed   it was turned away before MAIL soon after a refusal
 --   noise, deaf        share of refusals that no pace changes, -1: it was found not to be one; µs until which that is
 --             believed; trial: it is being tried out
---   began, class, reply, words, told   what is said of it
+--   began, class, reply, words, told   what is said of it       shares   of the first refusals: worker → what it took
 -- `throttled` (zset) holds the targets that have one, by the µs until which it is of interest: where it is not there, a
 -- script pays one EXISTS for all this. It is off where no worker has published a policy (`meta`, field `adapt`).
 -- needs: base

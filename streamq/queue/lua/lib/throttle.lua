@@ -51,16 +51,28 @@ end
 
 function throttle.begin_pace(target, now, why)
   local rule = adapt()
-  local took = throttle.took_by_all(target, why)
+  local took = why.took
   local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, mark = now, good = 0, bad = 0,
     since = now, count = 0,
     peak = took, top = took, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
     wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = math.max(took, 1), noise = 0, deaf = 0,
-    began = now, told = now, class = why.class, reply = why.reply, words = why.words}
+    began = now, told = now,
+    shares = {[why.who] = took}, class = why.class, reply = why.reply, words = why.words}
   throttle.rest(state, now, state.rest)
   pace.of[target] = state
   has_now(K.throttled)
   return state
+end
+
+-- The refusals that other workers met before it began: what all of them took is what it takes. (What one took times
+-- the number of workers was twice too much where only one was at work.)
+function throttle.add_share(state, now, why)
+  if state.cut ~= state.began or now - state.began > THAT.idle or why.took <= (state.shares[why.who] or 0) then return end
+  state.shares[why.who] = why.took
+  local took = 0
+  for _, share in pairs(state.shares) do took = took + share end
+  state.top, state.peak, state.start = took, took, math.max(took, 1)
+  set_pace(state, math.max(took * adapt().cut, 1), now)
 end
 
 -- Whether a series of cuts changed nothing: the share of refusals, where it is and stays below half; else nil.
@@ -142,7 +154,9 @@ function throttle.slowed(target, now, why)
   local closed = state and state.till or 0
   if first then
     state = throttle.begin_pace(target, now, why)
-  elseif why.left > state.mark then
+  elseif why.left <= state.mark then
+    throttle.add_share(state, now, why)
+  else
     state.bad, state.count, state.last = state.bad + 1, state.count + 1, now
     state.class, state.reply = why.class, why.reply
     if throttle.is_noise(state, now) then
