@@ -257,7 +257,7 @@ async def test_connections_are_counted_over_all_workers(server_url: str) -> None
 
         def all_came() -> bool:
             seen.append(sum(courier.connections for worker in workers for courier in worker.couriers))
-            return len(c.sink.received) == many
+            return c.sink.counters.accepted == many
 
         await until(all_came)
         await c.until("email.relayed", many=many)
