@@ -27,14 +27,32 @@ TABLE = (
     Key("stream", "<priority>", "stream", "the spool: producers XADD here; group `streamq`"),
     Key("bell", "bell", "stream", "wakes one idle worker"),
     Key("schedule", "schedule", "zset", "next-attempt time in ms"),
-    Key("parked", "parked", "zset", "`<route>|<site>|<entry, zero-padded>`, score 0: a lane is a range"),
+    Key("parked", "parked", "zset", "`<route>|<site>[/<tenant>]|<entry, zero-padded>`, score 0: a lane is a range"),
+    Key(
+        "turns",
+        "turns:<priority>:<what>",
+        "zset",
+        "lanes of tenants at a `<route>|<site>` → whose turn it is",
+    ),
+    Key("shared", "shared", "set", "`<priority's digit><route>|<site>`: which have such turns"),
     Key("lane", "lane:<bucket>", "hash", "entry → lane"),
     Key("expiry", "expiry", "zset", "mails with a deadline of their own, in ms"),
-    Key("due", "due:<priority>", "zset", "lanes by next free slot, in µs"),
+    Key("due", "due:<priority>", "zset", "`<route>|<site>` by next free slot, in µs"),
     Key("collapse", "collapse", "hash", "digest of (tenant, recipient, `collapse_key`) → the entry that waits for it"),
     Key("held", "held", "zset", "held mails, by entry time in ms"),
     Key("holds", "holds", "hash", "intents and standing rules"),
-    Key("limit", "limit:<what>", "hash", "state of a limit; of a route also its last outcomes; expires when idle"),
+    Key(
+        "limit",
+        "limit:<what>",
+        "hash",
+        "state of a limit, and a pace that was learnt; of a route also its last outcomes; expires when idle",
+    ),
+    Key(
+        "throttled",
+        "throttled",
+        "zset",
+        "routes and sites with a pace that was learnt, by the µs at which it is forgotten",
+    ),
     Key("pauses", "pauses", "hash", "routes and sites that are closed → why and until when; no field for an open one"),
     Key("ends", "ends", "zset", "pauses of sites by their end, in µs"),
     Key(
@@ -43,6 +61,7 @@ TABLE = (
         "hash",
         "consumer → its share of the route's connections; `*`: what its server was seen to take; expires when idle",
     ),
+    Key("slots", "slots:<what>", "zset", "transactions at once of a `<route>|<site>`; expires when idle"),
     Key("limits", "limits", "hash", "limits that hold: `*`, `<route>`, `<route>|<site>` → windows, transactions"),
     Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
@@ -53,7 +72,12 @@ TABLE = (
     Key("lease", "lease", "string", "lease tokens"),
     Key("dots", "dots", "hash", "`<consumer>/<connection>` → the entry that is, or was last, past its dot"),
     Key("seen", "seen:<generation>:<bucket>", "hash", "idempotency: digest of (tenant, id) → owning entry"),
-    Key("reports", "reports:<sender>", "list", "when the last reports went to one sender (a digest), in ms; expires"),
+    Key(
+        "reports",
+        "reports:<sender>",
+        "list",
+        "when the last reports went to one sender (a digest) or to `all`, in ms; expires",
+    ),
     Key("body", "body:<entry>", "hash", "what the children of an expanded mail share, and how many are left"),
     Key("bodies", "bodies", "zset", "the mails whose children share a body, by the time of their expansion in ms"),
     Key("template", "template:<name>", "hash", "a stored template: version → time in ms, and JSON"),
@@ -87,6 +111,9 @@ class Keys:
     def due(self, priority: str) -> str:
         return f"{self.prefix}due:{priority}"
 
+    def turns(self, priority: str, road: str) -> str:
+        return f"{self.prefix}turns:{priority}:{road}"
+
     def lane(self, bucket: int) -> str:
         return f"{self.prefix}lane:{bucket}"
 
@@ -101,6 +128,9 @@ class Keys:
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
+
+    def slots(self, target: str) -> str:
+        return f"{self.prefix}slots:{target}"
 
     def layer(self, name: str) -> str:
         return f"{self.prefix}limits:{name}"

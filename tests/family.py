@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mailroom import Lease, Mailroom, ident
 
-from streamq.queue.scripts import ChildRow, Expanded
+from streamq.queue.scripts import ChildRow, Expanded, Status
 
 __all__ = ["FIELDS", "TO", "end", "expand", "expanded", "parent", "tail_of"]
 
@@ -19,7 +19,7 @@ async def parent(room: Mailroom, consumer: str = "w1", **known: str) -> Lease:
     entry = await room.add(id="a1", tenant="acme", to=",".join(TO), text="Hello", **known)
     await room.read(consumer)
     found = await room.admit(entry, consumer=consumer, kind="expand", lane="", id="a1", seen=ident("a1", "acme"))
-    assert found.statuses == [("go", b"", "", "")]
+    assert found.statuses == [Status("go", b"", "", "")]
     return Lease(entry, found.token, consumer)
 
 

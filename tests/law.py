@@ -35,7 +35,7 @@ class Survey:
     leases: dict[str, tuple[str, int]] = field(default_factory=dict)  # entry → consumer, token
     lanes: dict[str, str] = field(default_factory=dict)  # parked entry → lane
     due: dict[str, int] = field(default_factory=dict)  # scheduled entry → ms
-    visits: dict[tuple[int, str], int] = field(default_factory=dict)  # (digit, lane) → µs
+    visits: dict[tuple[int, str], int] = field(default_factory=dict)  # (digit, road) → µs
     counts: dict[str, int] = field(default_factory=dict)
     consumers: dict[str, int] = field(default_factory=dict)  # name → pending
     wrong: list[str] = field(default_factory=list)
@@ -128,9 +128,29 @@ async def _indexes(redis: Redis, keys: Keys, names: list[str], seen: Survey) -> 
         visits = _paired(await command(redis, "ZRANGE", keys.due(name), 0, -1, "WITHSCORES"))
         seen.visits |= {(p, lane): int(float(us)) for lane, us in visits.items()}
         lanes = {lane for entry, lane in seen.lanes.items() if entry[0] == str(p)}
-        if set(visits) != lanes:
+        roads = {lane.partition("/")[0] for lane in lanes}
+        if set(visits) != roads:
             seen.wrong.append(f"due:{name} has {sorted(visits)}, parked lanes are {sorted(lanes)}")
+        await _turns(redis, keys, name, lanes, seen)
+    shared = {f"{p}{lane.partition('/')[0]}" for (entry, lane) in seen.lanes.items() if "/" in lane for p in entry[0]}
+    named = set(_texts(await command(redis, "SMEMBERS", keys.shared)))
+    if named != shared:
+        seen.wrong.append(f"shared has {sorted(named)}, tenants are parked in {sorted(shared)}")
     return indexes
+
+
+async def _turns(redis: Redis, keys: Keys, name: str, lanes: set[str], seen: Survey) -> None:
+    """Tenants' lanes have turns, beside them that of mails without one where it was seen, and no other."""
+    known: set[str] = set()
+    for key in await _scan(redis, keys.turns(name, "*")):
+        road = key.removeprefix(keys.turns(name, ""))
+        turns = set(_texts(await command(redis, "ZRANGE", key, 0, -1)))
+        if any(lane.partition("/")[0] != road for lane in turns):
+            seen.wrong.append(f"{key} has {sorted(turns)}")
+        known |= turns
+    tenants = {lane for lane in lanes if "/" in lane}
+    if not tenants <= known <= lanes:
+        seen.wrong.append(f"turns of {name} has {sorted(known)}, parked lanes are {sorted(lanes)}")
 
 
 async def _delivered(redis: Redis, stream: str) -> str | None:

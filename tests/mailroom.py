@@ -26,6 +26,7 @@ class Lease:
     entry: str
     token: int
     consumer: str
+    left: int = 0  # µs: when it got its slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Mailroom:
         assert entry in await self.read(consumer)
         found = await self.admit(entry, consumer=consumer, lane=lane)
         assert found.statuses[0][0] == "go", found
-        return Lease(entry, found.token, consumer)
+        return Lease(entry, found.token, consumer, self.now * 1000)
 
     async def parked(self, priority: str = "normal", *, lane: str = LANE, **fields: Any) -> str:
         """A new mail in its lane, for a minute if it is the first one there."""
@@ -147,18 +148,30 @@ class Mailroom:
         self, op: str, lease: Lease, *, lane: str = LANE, kind: str = "", tail: bytes = b"", **arg: Any
     ) -> SettleRow:
         """The end of an attempt as the settler tells it."""
-        kinds = {"sent": "relayed", "defer": "deferred", "dead": "bounced", "hold": "held"}
+        kinds = {"sent": "relayed", "defer": "deferred", "dead": "bounced", "hold": "held", "throttled": "throttled"}
         usual: dict[str, dict[str, Any]] = {
             "sent": {},
             "gone": {},
             "park": {"wait": 0},
             "defer": {"wait": 60_000, "deadline": self.now + 5 * DAY, "class": "greylisted", "reply": "450 no"},
+            "throttled": {
+                "wait": 60_000,
+                "deadline": self.now + 5 * DAY,
+                "class": "site_rate",
+                "reply": "421 slow down",
+                "hint": 0,
+                "scope": "site",
+                "words": "slow down",
+                "took": 0,
+                "took_way": 0,
+                "park": True,
+            },
             "dead": {"reason": "rcpt: 550 no", "class": "bad_address", "reply": "550 no", "judged": True},
             "hold": {"reason": "ambiguous", "class": "ambiguous"},
         }
         made = usual[op] | arg
         event = kind or (f"email.{kinds[op]}" if op in kinds else "")
-        return SettleRow(op, lease.entry, lease.token, lane, lease.entry, event, tail, why(**made))
+        return SettleRow(op, lease.entry, lease.token, lane, lease.entry, event, tail, why(**made), "", lease.left)
 
     async def release(self, consumer: str = "w1", room: int = 100, bell: Sequence[str] = ()) -> Released:
         return await self.scripts.release(consumer, room, bell)
@@ -168,7 +181,7 @@ class Mailroom:
 
     async def taken(self, consumer: str = "w1", room: int = 100) -> list[tuple[Lease, Leased]]:
         found = await self.release(consumer, room)
-        return [(Lease(each.entry, found.token, consumer), each) for each in found.leases]
+        return [(Lease(each.entry, found.token, consumer, self.now * 1000), each) for each in found.leases]
 
     async def silent(self, entry: str, consumer: str, ms: int = 60_000) -> None:
         """Its lease's heartbeat stopped so long ago (real time: the server knows no other for that)."""

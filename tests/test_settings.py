@@ -355,6 +355,7 @@ def test_settings_do_not_change() -> None:
 
 def test_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     known = load_settings()
+    assert str(known.report_rate_all) == "1000/h"
     assert (known.reports, str(known.report_rate), known.report_from, known.delay_warning) == (
         True,
         "100/h",
@@ -377,6 +378,7 @@ def test_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("report_rate", "often"),
         ("report_rate", "1001/h"),
+        ("report_rate_all", "10001/h"),
         ("report_from", "Post"),
         ("report_from", "a@example.com, b@example.com"),
         ("report_from", "undisclosed:;"),

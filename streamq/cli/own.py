@@ -19,9 +19,10 @@ __all__ = ["close_own", "own_server"]
 END_S = 10.0
 
 
-def close_own(server: Server, folder: Path) -> None:
-    """Returns when it has ended: it writes to its folder until then."""
-    server.close()
+def close_own(server: Server | None, folder: Path) -> None:
+    """Returns when it has ended: it writes to its folder until then. None: its start was interrupted."""
+    if server is not None:
+        server.close()
     keeper = open_lock(open_place(folder).keeper)
     take_lock(keeper, fcntl.LOCK_EX, time.monotonic() + END_S)
     close_lock(keeper)
@@ -33,8 +34,9 @@ def own_server(known: Settings, name: str) -> Iterator[Server]:
     from streamq.server import start
 
     with tempfile.TemporaryDirectory(prefix=f"streamq-{name}-", ignore_cleanup_errors=True) as folder:
-        server = start(known, directory=Path(folder))
+        server = None
         try:
+            server = start(known, directory=Path(folder))
             yield server
         finally:
             close_own(server, Path(folder))

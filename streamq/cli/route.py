@@ -74,14 +74,16 @@ def lanes_words(lanes: Sequence[Lane], more: int) -> str:
     return "; ".join(words)
 
 
-def learnt_words(learnt: Learnt) -> str:
-    """What its server takes, where that is less than is configured."""
+def learnt_words(learnt: Learnt, *, brief: bool = False) -> str:
+    """What its server takes, where that is less than is configured. `brief`: not since when."""
     words = []
-    if learnt.refused_ms is not None:
+    if learnt.refused_ms is not None and brief:
+        words.append(f"takes {learnt.connections} at once")
+    elif learnt.refused_ms is not None:
         tries = f"tries one more in {shown_ms(learnt.tries_ms)}" if learnt.tries_ms else "tries one more when all stand"
         words.append(f"takes {learnt.connections} at once (refused {shown_ms(learnt.refused_ms)} ago, {tries})")
     if learnt.mails is not None:
-        words.append(f"takes {learnt.mails} mails over a connection")
+        words.append(f"takes {learnt.mails} mails over a connection" if not brief else f"{learnt.mails} mails each")
     return ", ".join(words)
 
 
@@ -109,7 +111,7 @@ def list_routes(json: Json = False) -> None:
                 weight = "–" if way is None else "reserved" if way.reserved else str(way.weight)
                 set_ = rules[view.name].connections
                 most = f"/{set_ or way.connections}" if way is not None else f"/{set_}" if set_ else ""
-                known = learnt_words(view.learnt) if view.learnt is not None else ""
+                known = learnt_words(view.learnt, brief=True) if view.learnt is not None else ""
                 state = "; ".join(why_words(each) for each in view.closed) or "open" + (f", {known}" if known else "")
                 limit = [rule_words(rules[view.name]) if rules[view.name] else "–"] if limited else []
                 counts = [f"{view.connections}{most}", f"{view.parked:,}"]

@@ -46,10 +46,11 @@ def worker(
     """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now.
     SIGHUP: read limits, provider rules and reply tables again."""
     from streamq.smtp.access import check_routes
-    from streamq.worker.processes import follow_parent, run_processes
+    from streamq.worker.processes import follow_parent, hold_hangup, run_processes
 
     if parent is not None:
         follow_parent(parent)
+    hold_hangup()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(asctime)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -80,7 +81,7 @@ def worker(
 async def _worker(known: Settings, reread: Callable[[], Settings], *, child: bool) -> int:
     from streamq.server import redis_cli_line
     from streamq.worker import Worker
-    from streamq.worker.processes import has_terminal
+    from streamq.worker.processes import has_terminal, take_hangup
 
     in_terminal = has_terminal()
     async with url_of(known) as url:
@@ -101,6 +102,7 @@ async def _worker(known: Settings, reread: Callable[[], Settings], *, child: boo
         loop.add_signal_handler(
             signal.SIGHUP, lambda: stop(hurry=False) if in_terminal and not has_terminal() else one.reload()
         )
+        take_hangup()
         streams = " ".join(f"'{{{known.queue}}}:{name}'" for name in known.priorities)
         routes = ", ".join(f"{name} {way.shown}" for name, way in known.ways.items())
         print(f"queue     {safe(redis_cli_line(url))}", flush=True)

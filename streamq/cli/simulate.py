@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -17,18 +21,7 @@ from streamq.errors import SettingsError
 from streamq.settings.values import cut, duration_ms
 from streamq.simulate import MODELS, Result, SiteResult, Terms, picture, read_scenario, simulate
 
-COLUMNS = (
-    "site",
-    "model",
-    "mails",
-    "taken",
-    "last after",
-    "met a refusal",
-    "refusals",
-    "throttles",
-    "peak/s",
-    "rate/s",
-)
+COLUMNS = ("site", "model", "mails", "last", "met", "throttles", "peak/s", "rate/s")
 
 
 @app.command(name="simulate")
@@ -63,7 +56,7 @@ def simulate_(
     if svg is not None and not svg.parent.is_dir():
         raise SettingsError(f"--svg: no such directory: {cut(str(svg.parent))}")
     begun = time.monotonic()
-    with own_server(known, "simulate") as server, _bar(json, scenario.mails) as bar:
+    with _ended_by_signals(), own_server(known, "simulate") as server, _bar(json, scenario.mails) as bar:
         found = simulate(scenario, known, server.url, terms, bar.show)
     if svg is not None:
         svg.write_text(picture(found), "utf-8")
@@ -73,6 +66,24 @@ def simulate_(
         _print(found, time.monotonic() - begun)
     if svg is not None and not json:
         console.print(f"drawn: {clip(str(svg), 500)}", soft_wrap=True)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end it as Ctrl-C does: nothing of it stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _bar:  # noqa: N801
@@ -107,14 +118,13 @@ def _print(found: Result, real_s: float) -> None:
 
 
 def _cells(site: SiteResult) -> tuple[str, ...]:
+    left = site.mails - site.taken
     return (
         site.name,
         site.model,
         f"{site.mails:,}",
-        f"{site.taken:,}",
-        shown_ms(site.seconds * 1000) if site.taken else "-",
-        f"{site.met:,} ({site.met_share:.1%})",
-        f"{site.refusals:,}",
+        f"{left:,} left" if left else shown_ms(site.seconds * 1000),
+        f"{site.met_share:.1%}",
         f"{site.throttles:,}",
         f"{site.peak:,}",
         f"{site.steady:,.1f}",

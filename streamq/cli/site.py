@@ -14,6 +14,7 @@ from streamq.cli.route import Reason, Until, known_route, pause_given, why_words
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
 from streamq.mail.domain import to_wire
+from streamq.queue.gauge import Gauge
 from streamq.queue.look import now_ms
 from streamq.queue.sites import SiteView, lanes_of, site_views
 from streamq.queue.spool import Spool
@@ -51,8 +52,30 @@ def rate_words(rate: float) -> str:
     return f"{rate * 86_400:,.3g}/d"
 
 
+def throttle_words(gauge: Gauge) -> str:
+    """How its replies slowed it, "" where they did not."""
+    if gauge.pace is None:
+        return ""
+    said = ": ".join(filter(None, (gauge.pace.klass, gauge.pace.reply)))
+    what = "" if "|" in gauge.target else f"route {gauge.target} "
+    return f"{what}slowed to {rate_words(gauge.pace.rate)}" + (f", {said}" if said else "")
+
+
+def throttle_json(gauge: Gauge) -> dict[str, object] | None:
+    """The same for programs; None where nothing slows it. Times in ms since the epoch, `till_ms` 0: it goes."""
+    pace = gauge.pace
+    if pace is None:
+        return None
+    known = {"target": gauge.target, "rate": pace.rate, "since_ms": pace.since_ms, "till_ms": pace.till_us // 1000}
+    return {**known, "class": pace.klass, "reply": pace.reply}
+
+
+def _slowed(view: SiteView) -> list[str]:
+    return [words for each in (view.gauge.gauges if view.gauge else ()) if (words := throttle_words(each))]
+
+
 def _state(view: SiteView) -> str:
-    words = [why_words(each, "site" if each.site else f"route {each.route}") for each in view.closed]
+    words = _slowed(view) + [why_words(each, "site" if each.site else f"route {each.route}") for each in view.closed]
     return "; ".join(words) or "open"
 
 
@@ -64,7 +87,9 @@ def _shown(view: SiteView) -> dict[str, object]:
         "parked": view.parked,
         "next_ms": view.next_ms,
         "drained_ms": view.drained_ms,
+        "in_use": view.in_use,
         "rate": view.gauge.rate if view.gauge else None,
+        "throttled": [known for each in (view.gauge.gauges if view.gauge else ()) if (known := throttle_json(each))],
         "closed": [asdict(each) for each in view.closed],
         "lanes": view.lanes,
     }
@@ -147,11 +172,13 @@ def _print_site(view: SiteView, now: int) -> None:
         at = f", at {rate_words(rate)}" if rate and view.drained_ms else ""
         lines.append(("drained", drained + at))
         lines.append(("lanes", ", ".join(view.lanes)))
+    if view.rule.connections is not None and view.route != "*":
+        lines.append(("at once", f"{view.in_use} of {view.rule.connections} under way"))
     for each in view.closed:
         since = shown_ms(max(0, now - each.since_ms))
         lines.append(("closed", f"since {since}: {why_words(each, 'site' if each.site else f'route {each.route}')}"))
     if not view.closed:
-        lines.append(("state", "open"))
+        lines.append(("state", "; ".join(_slowed(view)) or "open"))
     for label, text in lines:
         console.print(f"{label:<9} {clip(text, 600)}", soft_wrap=True)
 

@@ -10,7 +10,7 @@ import typer
 from streamq.cli.app import ID, Json, app, open_queue, run_async
 from streamq.cli.limit import rule_json, rule_words
 from streamq.cli.route import why_words
-from streamq.cli.site import rate_words, until_words
+from streamq.cli.site import rate_words, throttle_json, throttle_words, until_words
 from streamq.cli.terminal import clip, console, emit, shown_ms
 from streamq.errors import NotFound
 from streamq.queue.look import age_ms, locate
@@ -40,7 +40,7 @@ def why(
                 names.append(await locate(spool, id_, tenant, deep=True))
                 found = await find_why(spool, names[-1])
             except NotFound as gone:
-                end = await ended(spool, names)
+                end = await ended(spool, names, tenant)
                 if end is None:
                     raise
                 _say_ended(id_, end, str(gone), json)
@@ -63,7 +63,9 @@ def _say_ended(id_: str, end: Ended, gone: str, json: bool) -> None:
     if end.kind in DEAD:
         console.print(f"{clip(id_, 300)} is dead ({what}): `streamq dead show` has it", style="bold", soft_wrap=True)
     else:
-        console.print(f"{clip(id_, 300)} is not in the queue any more: {what}", style="bold", soft_wrap=True)
+        console.print(
+            f"{clip(id_, 300)} is not in the queue any more; its last event: {what}", style="bold", soft_wrap=True
+        )
     for label in ("class", "reason", "reply", "of", "by", "peer", "route"):
         if end.data.get(label):
             console.print(f"{label:<9} {clip(str(end.data[label]), 500)}", soft_wrap=True)
@@ -76,6 +78,7 @@ def _plain(found: Why) -> dict[str, Any]:
     known |= {"words": _waits(found), "since_ms": found.since_ms, "next_ms": found.next_ms}
     known |= {"expected_ms": found.expected_ms, "ahead": {"better": found.better, "older": found.older}}
     known |= {"limit": rule_json(found.rule) if found.rule else None, "target": found.by.target if found.by else ""}
+    known["throttled"] = [told for each in (gauge.gauges if gauge else ()) if (told := throttle_json(each))]
     known |= {"closed": [asdict(each) for each in gauge.closed] if gauge else [], "standing": found.standing}
     known |= {"intent": view.intent, "holder": view.holder, "past_dot": view.past_dot, "notes": view.notes}
     return known
@@ -118,6 +121,10 @@ def _waits(found: Why) -> str:
             return f"held until `streamq unhold`: {reason}" if reason else "held until `streamq unhold`"
         case "closed":
             return _closed(found)
+        case "throttle":
+            return throttle_words(found.by) if found.by is not None else ""
+        case "at_once":
+            return f"for a transaction to its site to end: {rule_words(found.rule)}, all under way"
         case "turn":
             return "for its turn: nothing limits it, the next worker with room takes it"
     whose = {"queue": "the whole queue", "route": "the route", "site": "its site there"}[found.waits_for]
@@ -136,7 +143,15 @@ def _times(found: Why) -> list[tuple[str, str]]:
     view = found.view
     if found.since_ms is not None and found.waits_for not in {"read", "rule"}:
         closed = found.waits_for == "closed"
-        what = "it was closed" if closed else "its last attempt" if view.notes.get("last") else "it came"
+        what = (
+            "it was closed"
+            if closed
+            else "it was slowed"
+            if found.waits_for == "throttle"
+            else "its last attempt"
+            if view.notes.get("last")
+            else "it came"
+        )
         lines.append(("since", f"{what}, {shown_ms(found.since_ms)} ago"))
     if found.older is not None:
         lines.append(("ahead", _ahead(found)))

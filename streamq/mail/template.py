@@ -1,8 +1,7 @@
 """A stored template and a mail's `vars` become its subject, text and html, by jinja2 in its sandbox.
 
 A template is an operator's, vars are a producer's: vars are escaped in html, and a variable that is missing rejects the
-mail. What a template may do is bounded: by the sandbox, in the size of what it writes, and in the factors that it
-multiplies by.
+mail. What a template may do is bounded: by the sandbox (sandbox.py), in its steps, and in the size of what it writes.
 """
 
 from __future__ import annotations
@@ -15,19 +14,12 @@ from typing import TYPE_CHECKING, Any
 from streamq.mail.values import wrong
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from jinja2 import Template as Compiled
 
 __all__ = ["PARTS", "Template", "installed", "split_name"]
 
 PARTS = ("subject", "text", "html")
 MOST_PIECES = 1_000_000  # of output: a loop that writes ends there
-MOST_FACTOR = 10_000  # `text * number`
-MOST_RANGE = 10_000
-
-
-class TooMuch(ValueError):
-    """A template wants more than it may."""
 
 
 def installed() -> bool:
@@ -53,17 +45,21 @@ class Template:
 
     @cached_property
     def _compiled(self) -> dict[str, Compiled]:
-        return {part: _environment(part == "html").from_string(source) for part, source in self.parts.items()}
+        from streamq.mail.sandbox import compiled
+
+        return {part: compiled(source, html=part == "html") for part, source in self.parts.items()}
 
     def check(self) -> None:
         """Raises ValueError with the part and the line where jinja2 does not understand it."""
         from jinja2 import TemplateSyntaxError
 
+        from streamq.mail.sandbox import compiled
+
         if not self.parts:
             raise ValueError("neither subject nor text nor html")
         for part, source in self.parts.items():
             try:
-                _environment(part == "html").from_string(source)
+                compiled(source, html=part == "html")
             except TemplateSyntaxError as error:
                 raise ValueError(f"{part}, line {error.lineno}: {error.message}") from None
             except RecursionError:
@@ -74,12 +70,15 @@ class Template:
         missing or of no use, of `template` where that itself fails."""
         from jinja2 import TemplateSyntaxError, UndefinedError
 
+        from streamq.mail.sandbox import TooMuch, counting
+
         try:
             found = self._compiled
         except TemplateSyntaxError as error:
             raise wrong(b"template", "", f"line {error.lineno}: {error.message}") from None
         made = {}
         for part, compiled in found.items():
+            counting()
             try:
                 made[part] = "".join(_bounded(compiled.generate(known), most))
                 made[part].encode()  # a template may write half of a surrogate pair
@@ -96,43 +95,11 @@ class Template:
 
 
 def _bounded(pieces: Iterator[str], most: int) -> Iterator[str]:
+    from streamq.mail.sandbox import TooMuch
+
     size = 0
     for number, piece in enumerate(pieces):
         size += len(piece)
         if size > most or number > MOST_PIECES:
             raise TooMuch(f"writes more than {most} characters or {MOST_PIECES} pieces")
         yield piece
-
-
-_environments: dict[bool, Environment] = {}
-
-
-def _environment(html: bool) -> Environment:
-    found = _environments.get(html)
-    if found is not None:
-        return found
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
-
-    class Bounded(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            plain = (int, float)
-            if operator == "**" or not (isinstance(left, plain) and isinstance(right, plain)):
-                factor = right if isinstance(right, plain) else left if isinstance(left, plain) else 0
-                if operator == "**" or factor > MOST_FACTOR:
-                    raise TooMuch(f"{operator} is not for that, or by more than {MOST_FACTOR}")
-            return SandboxedEnvironment.call_binop(self, context, operator, left, right)
-
-    made = Bounded(undefined=StrictUndefined, autoescape=html, keep_trailing_newline=True, cache_size=0)
-    made.globals = {"range": _range}
-    _environments[html] = made
-    return made
-
-
-def _range(*bounds: int) -> range:
-    found = range(*bounds)
-    if len(found) > MOST_RANGE:
-        raise TooMuch(f"range of more than {MOST_RANGE}")
-    return found

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import orjson
 
 from streamq.queue.connection import command, pipelined
+from streamq.queue.lanes import site_in
 from streamq.queue.limits import LAYERS
 from streamq.queue.routes import Closure, closures
 from streamq.queue.scripts import BATCH, LaneSaid
 from streamq.queue.spool import Spool
 from streamq.settings import Window
 
-__all__ = ["Gauge", "LaneGauge", "Meter", "Rule", "fields_of", "gauges", "rules_of"]
+__all__ = ["Gauge", "LaneGauge", "Meter", "Pace", "Rule", "fields_of", "gauges", "in_use", "rules_of"]
 
 WINDOW = re.compile(r"(\d+):(\d+)")
 MANY = 10 * BATCH  # fields a command
+PACE_US, PACE_SLACK_US = 1_000_000, 20_000  # as lib/pace.lua keeps a pace: by the second, evenly
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +69,43 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How its replies slowed a target, field `pace` of its state (lib/pace.lua): `rate` mails a second, none before
+    `till_us`; since when, and the `klass` and `reply` of the last refusal."""
+
+    rate: float
+    till_us: int
+    since_ms: int
+    klass: str
+    reply: str
+    meter: Meter
+
+    def at_us(self, nth: int, now_us: int) -> float:
+        return self.meter.at_us(nth, max(now_us, self.till_us))
+
+
+@dataclass(frozen=True, slots=True)
 class Gauge:
-    """What limits one target."""
+    """What limits one target: what is set, and how its replies slowed it."""
 
     target: str
     meters: tuple[Meter, ...] = ()
+    pace: Pace | None = None
 
     def at_us(self, nth: int, now_us: int) -> float:
         """When the nth mail from now on may go; now, where nothing limits it."""
-        return max((meter.at_us(nth, now_us) for meter in self.meters), default=now_us)
+        set_ = max((meter.at_us(nth, now_us) for meter in self.meters), default=now_us)
+        return set_ if self.pace is None else max(set_, self.pace.at_us(nth, now_us))
+
+    def is_throttled(self, nth: int, now_us: int) -> bool:
+        """Whether the nth mail waits for the pace, rather than for what is set."""
+        return self.pace is not None and self.pace.at_us(nth, now_us) == self.at_us(nth, now_us)
 
     @property
     def rate(self) -> float | None:
         """Mails a second that it lets through in the long run; None: it is not limited."""
-        return min((meter.rate for meter in self.meters), default=None)
+        slowed = [] if self.pace is None else [self.pace.rate]
+        return min([*(meter.rate for meter in self.meters), *slowed], default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +164,7 @@ def _meters(text: str) -> tuple[Meter, ...]:
 
 
 async def gauges(spool: Spool, lanes: Sequence[str]) -> list[LaneGauge]:
-    """Of these lanes, parked or not; in two round trips."""
+    """Of these lanes, parked or not; in a few round trips."""
     if not lanes:
         return []
     now_us, rows = await spool.scripts.gauge(lanes)
@@ -145,19 +172,60 @@ async def gauges(spool: Spool, lanes: Sequence[str]) -> list[LaneGauge]:
     by_target: dict[tuple[str, str], list[Closure]] = {}
     for each in shut:
         by_target.setdefault((each.route, each.site), []).append(each)
-    return [_gauge(lane, now_us, said, by_target) for lane, said in zip(lanes, rows, strict=True)]
+    targets = [_targets(lane, said) for lane, said in zip(lanes, rows, strict=True)]
+    paces = await _paces(spool, {target for each in targets for target in each[1:]})
+    return [
+        _gauge(lane, now_us, said, [Gauge(target, pace=paces.get(target)) for target in each], by_target)
+        for lane, said, each in zip(lanes, rows, targets, strict=True)
+    ]
 
 
-def _gauge(lane: str, now_us: int, said: LaneSaid, shut: Mapping[tuple[str, str], list[Closure]]) -> LaneGauge:
-    ways, _, site = lane.partition("|")
-    names = ways.split(">")
+def _targets(lane: str, said: LaneSaid) -> tuple[str, str, str]:
+    way = said.way or lane.partition("|")[0].partition(">")[0]
+    return "*", way, f"{way}|{site_in(lane)}"
+
+
+def _gauge(
+    lane: str, now_us: int, said: LaneSaid, empty: Sequence[Gauge], shut: Mapping[tuple[str, str], list[Closure]]
+) -> LaneGauge:
+    site = site_in(lane)
+    names = lane.partition("|")[0].split(">")
     way = said.way or names[0]
-    targets = ("*", way, f"{way}|{site}")
     texts = (said.queue, said.route, said.site)
-    found = tuple(Gauge(target, _meters(text)) for target, text in zip(targets, texts, strict=True))
+    found = tuple(replace(gauge, meters=_meters(text)) for gauge, text in zip(empty, texts, strict=True))
     closed = [each for name in names for key in ((name, ""), (name, site)) for each in shut.get(key, ())]
     closed += shut.get(("*", site), ())
     return LaneGauge(lane, now_us, way, bool(said.way), found, closed)
+
+
+async def in_use(spool: Spool, targets: Sequence[str], now_us: int) -> list[int]:
+    """Transactions that are under way at each target, by leases that have not run out."""
+    return await pipelined(
+        spool.redis, [("ZCOUNT", spool.keys.slots(target), f"({now_us}", "+inf") for target in targets]
+    )
+
+
+async def _paces(spool: Spool, targets: Iterable[str]) -> dict[str, Pace]:
+    names = sorted(targets)
+    found: dict[str, Pace] = {}
+    for start in range(0, len(names), MANY):
+        part = names[start : start + MANY]
+        replies = await pipelined(spool.redis, [("HGET", spool.keys.limit(name), "pace") for name in part])
+        made = {name: _pace(text) for name, text in zip(part, replies, strict=True) if text is not None}
+        found |= {name: pace for name, pace in made.items() if pace is not None}
+    return found
+
+
+def _pace(text: bytes) -> Pace | None:
+    """None where it is none that scripts write."""
+    try:
+        known = orjson.loads(text)
+        rate, tat = float(known["rate"]), float(known.get("tat", 0))
+        since_ms, till_us = int(known.get("began", 0)) // 1000, int(known.get("till", 0))
+        meter = Meter(PACE_US, tat, (PACE_US + PACE_SLACK_US) / rate, PACE_SLACK_US)
+    except (orjson.JSONDecodeError, TypeError, KeyError, ValueError, ZeroDivisionError):
+        return None
+    return Pace(rate, till_us, since_ms, str(known.get("class", "")), str(known.get("reply", "")), meter)
 
 
 # -- what is set, and by whom ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from streamq.queue.connection import pipelined
 from streamq.queue.scripts import SettleRow
 from streamq.queue.spool import Entry, Spool, time_ms
 from streamq.queue.walk import notes_from
-from streamq.settings import Settings
+from streamq.settings import Settings, Window
 
 __all__ = ["NOBODY", "Reports", "delay_is_told", "failure_is_told", "fetch_reports", "is_due"]
 
@@ -72,7 +72,7 @@ class Reports:
         self.author = parse_list(settings.report_from)[0] if settings.report_from else None
 
     def made(self, mail: Mail, content: bytes, notice: Notice, entry: str, now_ms: int) -> bytes:
-        """JSON for a script: to whom, how many of them in which window, the fields of its XADD."""
+        """JSON for a script: to whom, how many of them in which window, and of all, the fields of its XADD."""
         raw = compose_report(
             mail,
             content,
@@ -91,8 +91,12 @@ class Reports:
             fields += ["sensitive", "1"]
         if mail.require_tls:  # RFC 8689, 5: what tells of such a mail is protected as that mail was
             fields += ["require_tls", "1"]
-        rate = self.settings.report_rate
-        return orjson.dumps({"to": mail.bounce_to, "most": rate.count, "window": rate.window_ms, "fields": fields})
+        cap, whole = self._cap(self.settings.report_rate), self._cap(self.settings.report_rate_all)
+        return orjson.dumps({"to": mail.bounce_to, **cap, "all": whole, "fields": fields})
+
+    @staticmethod
+    def _cap(rate: Window) -> dict[str, int]:
+        return {"most": rate.count, "window": rate.window_ms}
 
     def filled(self, row: SettleRow, mail: Mail, content: bytes, now_ms: int) -> SettleRow:
         """The row with its report, where one is due. Not before it is sent: rows are kept for ten seconds."""

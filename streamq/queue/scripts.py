@@ -7,7 +7,7 @@ Times: `_ms` since the epoch in milliseconds, `_us` in microseconds, both by the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -29,6 +29,7 @@ __all__ = [
     "Opened",
     "Reclaimed",
     "Released",
+    "RenewRow",
     "ResettleRow",
     "Scripts",
     "SettleRow",
@@ -71,6 +72,7 @@ class SettleRow(NamedTuple):
     tail: bytes
     arg: bytes = b""
     way: str = ""
+    left: int = 0
 
 
 class ChildRow(NamedTuple):
@@ -126,12 +128,14 @@ class Bound(NamedTuple):
 
 class Status(NamedTuple):
     """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
-    slot there, which begins with how long it lasts in µs; "" where nothing limits it."""
+    slot there, which begins with how long it lasts in µs; "" where nothing limits it. `target`: the `<route>|<site>`
+    where it is one of so many transactions at once, "" where nobody counts them."""
 
     status: str
     notes: bytes
     way: str
     slot: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +151,22 @@ class Admitted:
 
 
 class TurnRow(NamedTuple):
-    """A leased mail that asks for a slot. See turn.lua."""
+    """A leased mail that asks for a slot. `way`: its `target`, as in `Status`. See turn.lua."""
 
     entry: str
     token: int
     lane: str
     slot: str = ""
+    way: str = ""
 
 
 class Turn(NamedTuple):
-    """`way` and `slot` as in `Status`, where it goes."""
+    """`way`, `slot` and `target` as in `Status`, where it goes."""
 
     status: str
     way: str
     slot: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +185,12 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
+    """`marks`: sites and routes that slowed of late, and when (µs): what got its slot before left at the old pace."""
+
     now_us: int
     next_us: int
     statuses: list[str]
+    marks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +204,14 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot`; "": it is admitted
-    first."""
+    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot` and `target`; "":
+    it is admitted first."""
 
     entry: str
     notes: bytes
     way: str = ""
     slot: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +230,14 @@ class Reclaimed:
     token: int
     cursor: str
     leases: list[tuple[str, bytes, bool]]
+
+
+class RenewRow(NamedTuple):
+    """A mail that is one of so many transactions at once at `target`. See renew.lua."""
+
+    entry: str
+    token: int
+    target: str
 
 
 class GrantRow(NamedTuple):
@@ -267,6 +285,15 @@ class Moved:
     statuses: list[str]
 
 
+def route_of(way: bytes) -> str:
+    """Of what a script says: `<route>` or `<route>|<site>`."""
+    return way.partition(b"|")[0].decode()
+
+
+def target_of(way: bytes) -> str:
+    return way.decode() if b"|" in way else ""
+
+
 class Scripts:
     """The scripts of one queue. `window_ms`: how long a producer's id is known."""
 
@@ -284,7 +311,10 @@ class Scripts:
         reply = await self.caller.call("admit", (self.now, consumer, self.window_ms, routes), rows)
         now, closed, token, coming, opens, step, most, *flat = reply
         rest = zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
-        statuses = [Status(status.decode(), notes, way.decode(), slot.decode()) for status, notes, way, slot in rest]
+        statuses = [
+            Status(status.decode(), notes, route_of(way), slot.decode(), target_of(way))
+            for status, notes, way, slot in rest
+        ]
         bound = Bound(int(now), int(opens), int(step), int(most))
         return Admitted(int(now), int(closed), token, int(coming), bound, statuses)
 
@@ -292,7 +322,7 @@ class Scripts:
         """`routes` as in `admit`. No row: only what bounds reading by now."""
         now, opens, step, most, *flat = await self.caller.call("turn", (self.now, consumer, routes), rows)
         rest = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        turns = [Turn(status.decode(), way.decode(), slot.decode()) for status, way, slot in rest]
+        turns = [Turn(status.decode(), route_of(way), slot.decode(), target_of(way)) for status, way, slot in rest]
         return Bound(int(now), int(opens), int(step), int(most)), turns
 
     async def sift(
@@ -305,8 +335,9 @@ class Scripts:
         return Sifted(int(now), int(closed), int(coming), visited, parked, bool(large), taken)
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
-        now, coming, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
-        return Settled(int(now), int(coming), [status.decode() for status in flat])
+        now, coming, marks, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)
+        known: dict[str, int] = orjson.loads(marks) if marks else {}
+        return Settled(int(now), int(coming), [status.decode() for status in flat], known)
 
     async def expand(
         self,
@@ -335,7 +366,7 @@ class Scripts:
         head = (self.now, consumer, min(room, BATCH), ",".join(bell), routes)
         now, coming, token, left, *flat = await self.caller.call("release", head)
         leases = [
-            Leased(entry.decode(), notes, way.decode(), slot.decode())
+            Leased(entry.decode(), notes, route_of(way), slot.decode(), target_of(way))
             for entry, way, notes, slot in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True)
         ]
         return Released(int(now), int(coming), token, bool(left), leases)
@@ -372,6 +403,11 @@ class Scripts:
             Grant(many, int(closed), elsewhere, mails, bool(careful))
             for many, closed, elsewhere, mails, careful in grants
         ]
+
+    async def renew(self, consumer: str, rows: Sequence[RenewRow]) -> int:
+        """How many of those count. Chunks go in one round trip."""
+        chunks = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+        return sum(await self.caller.pipeline("renew", [((self.now, consumer), chunk) for chunk in chunks]))
 
     async def pause(
         self, verb: str, targets: Sequence[str], *, till_us: int = 0, hold: bool = False, reason: str = ""
@@ -444,12 +480,12 @@ class Scripts:
         return made
 
     async def expire(
-        self, ages_ms: Sequence[int], lane_from: int = 0, reports: Mapping[str, bytes] | None = None
-    ) -> tuple[int, int, list[str]]:
+        self, ages_ms: Sequence[int], lane_from: str = "", reports: Mapping[str, bytes] | None = None
+    ) -> tuple[int, str, list[str]]:
         """How many ended, where among the lanes the sweep goes on, and the entries that wait for their reports."""
         head = (self.now, self.window_ms, ",".join(map(str, ages_ms)), lane_from)
-        ended, rank, *due = await self.caller.call("expire", head, (reports or {}).items())
-        return ended, rank, [entry.decode() for entry in due]
+        ended, at, *due = await self.caller.call("expire", head, (reports or {}).items())
+        return ended, at.decode(), [entry.decode() for entry in due]
 
     async def resettle(self, rows: Sequence[ResettleRow]) -> int:
         again: int = await self.caller.call("resettle", (self.now, self.window_ms), rows)

@@ -1,4 +1,4 @@
-"""Looks at sites: those with a limit of their own, a pause, or parked mails; what limits them, and until when.
+"""Looks at sites: those with a limit of their own, a pause, a pace, or parked mails; what limits them, and until when.
 
 A row is a target, `<route>|<site>`: what is parked for a site counts to the route that it takes now. `*` for the route:
 nothing is parked for it, and what is set holds for all routes.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamq.queue.connection import Part, command, pipelined
-from streamq.queue.gauge import LaneGauge, Rule, gauges, rules_of
+from streamq.queue.gauge import LaneGauge, Rule, gauges, in_use, rules_of
+from streamq.queue.lanes import site_in
 from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool
 
@@ -23,7 +25,8 @@ WAYS_MOST = 1000  # in which lanes may differ
 
 @dataclass(slots=True)
 class Lane:
-    """The parked mails of one site that may go the same ways. `parked`: mails by priority. Where somebody asked:
+    """The parked mails of one site that may go the same ways, of all tenants: a road (lanes.py). `parked`: mails by
+    priority, of the first thousand tenants. Where somebody asked:
     `drained_ms`, as of a site; `open`: one of its ways is."""
 
     name: str
@@ -33,7 +36,7 @@ class Lane:
 
     @property
     def site(self) -> str:
-        return self.name.partition("|")[2]
+        return site_in(self.name)
 
     @property
     def many(self) -> int:
@@ -43,7 +46,8 @@ class Lane:
 @dataclass(slots=True)
 class SiteView:
     """One target. `next_ms`: until its next mail may go (0: now); None: until an operator says so, or nothing is
-    parked. `drained_ms`: until all that is parked has gone at the rate in force, alone; None where nobody can tell."""
+    parked. `drained_ms`: until all that is parked has gone at the rate in force, alone; None where nobody can tell.
+    `in_use`: transactions under way, where they are limited."""
 
     site: str
     route: str
@@ -54,6 +58,7 @@ class SiteView:
     gauge: LaneGauge | None = None
     next_ms: int | None = None
     drained_ms: int | None = None
+    in_use: int = 0
 
     @property
     def target(self) -> str:
@@ -102,18 +107,31 @@ async def lanes_of(spool: Spool, site: str) -> list[Lane]:
     return [lane for lane in found if lane.many]
 
 
-async def _count(spool: Spool, all_: Sequence[Lane]) -> None:
-    asked: list[Sequence[Part]] = [
-        ("ZLEXCOUNT", spool.keys.parked, f"[{lane.name}|{p}", f"({lane.name}|{chr(49 + p)}")
-        for lane in all_
-        for p in range(len(spool.priorities))
-    ]
-    counts: list[int] = []
+async def _count(spool: Spool, roads: Sequence[Lane]) -> None:
+    pairs = [(road, priority) for road in roads for priority in spool.priorities]
+    for road in roads:
+        road.parked = dict.fromkeys(spool.priorities, 0)
+    named = [(road, priority, road.name) for road, priority in pairs]
+    if await command(spool.redis, "EXISTS", spool.keys.shared):
+        turns = await _paged(spool, [("ZRANGE", spool.keys.turns(at, road.name), 0, PAGE - 1) for road, at in pairs])
+        for (road, priority), found in zip(pairs, turns, strict=True):
+            names = [name.decode("utf-8", "replace") for name in found]
+            named += [(road, priority, name) for name in names if name != road.name]
+    counts = await _paged(spool, [_range(spool, name, priority) for _, priority, name in named])
+    for (road, priority, _), many in zip(named, counts, strict=True):
+        road.parked[priority] += many
+
+
+def _range(spool: Spool, lane: str, priority: str) -> Sequence[Part]:
+    p = spool.digit(priority)
+    return ("ZLEXCOUNT", spool.keys.parked, f"[{lane}|{p}", f"({lane}|{chr(49 + p)}")
+
+
+async def _paged(spool: Spool, asked: Sequence[Sequence[Part]]) -> list[Any]:
+    replies: list[Any] = []
     for start in range(0, len(asked), PAGE):
-        counts += await pipelined(spool.redis, asked[start : start + PAGE])
-    each = len(spool.priorities)
-    for at, lane in enumerate(all_):
-        lane.parked = dict(zip(spool.priorities, counts[at * each : (at + 1) * each], strict=True))
+        replies += await pipelined(spool.redis, asked[start : start + PAGE])
+    return replies
 
 
 async def fullest(spool: Spool, most: int, *, of: int = LANES_MOST, route: str = "") -> tuple[list[Lane], int]:
@@ -158,12 +176,18 @@ async def site_views(spool: Spool, site: str | None = None, most: int = LANES_MO
         at, _, name = target.partition("|")
         if at != "*" or not any(view.site == name for view in views.values()):
             views.setdefault(target, SiteView(name, at, Rule(), dict.fromkeys(spool.priorities, 0)))
+    bare = [view for view in views.values() if view.gauge is None and view.route != "*"]
+    for view, gauge in zip(bare, await gauges(spool, [view.target for view in bare]), strict=True):
+        view.gauge = gauge
     rules = await rules_of(spool, views)
     for target, view in views.items():
         view.rule = rules[target]
         view.closed = [each for each in shut if each.site == view.site and _meets(each.route, view.route)]
-        if view.gauge is not None:
+        if view.gauge is not None and view.many:
             _tell(view, view.gauge)
+    counted = [target for target, view in views.items() if view.rule.connections is not None and view.route != "*"]
+    for target, many in zip(counted, await in_use(spool, counted, now_us) if counted else [], strict=True):
+        views[target].in_use = many
     return sorted(views.values(), key=_weight), left
 
 
@@ -186,8 +210,10 @@ def _tell(view: SiteView, gauge: LaneGauge) -> None:
 
 
 async def _targets(spool: Spool, site: str | None, shut: Iterable[Closure]) -> list[str]:
-    """Of sites that have a limit of their own, or a pause."""
-    names = [name.decode("utf-8", "replace") for name in await command(spool.redis, "HKEYS", spool.keys.limits)]
+    """Of sites that have a limit of their own, a pause, or a pace (the first thousand of those)."""
+    slowed = await command(spool.redis, "ZRANGE", spool.keys.throttled, 0, PAGE - 1)
+    names = [name.decode("utf-8", "replace") for name in slowed]
+    names += [name.decode("utf-8", "replace") for name in await command(spool.redis, "HKEYS", spool.keys.limits)]
     found = [name for name in names if "|" in name and site in {None, name.partition("|")[2]}]
     return list(dict.fromkeys([*(each.name for each in shut), *found]))
 

@@ -21,7 +21,7 @@ from streamq.queue.connection import command, connect, pipelined
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Opened, Scripts
 from streamq.queue.templates import Templates
-from streamq.settings import Settings
+from streamq.settings import AdaptSettings, Settings
 
 __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
@@ -273,6 +273,17 @@ class Spool:
             return
         with contextlib.suppress(OutOfMemoryError):
             await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
+
+    async def publish_adapt(self, adapt: AdaptSettings | None = None) -> None:
+        """How rates adapt, for all workers: they must be the same everywhere. (None: as the settings say it.)"""
+        wanted = (adapt or self.settings.adapt).published()
+        if (await command(self.redis, "HGET", self.keys.meta, "adapt") or b"") == wanted:
+            return
+        with contextlib.suppress(OutOfMemoryError):
+            if wanted:
+                await command(self.redis, "HSET", self.keys.meta, "adapt", wanted)
+            else:
+                await command(self.redis, "HDEL", self.keys.meta, "adapt")
 
 
 def _first(entries: Sequence[Entry], weights: Mapping[str, int], most: int) -> Sequence[Entry]:

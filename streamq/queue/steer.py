@@ -13,6 +13,7 @@ from streamq.mail import glance, parse
 from streamq.mail.address import parse_list
 from streamq.mail.domain import to_wire
 from streamq.queue.connection import command
+from streamq.queue.lanes import site_in
 from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool, time_ms
@@ -95,7 +96,7 @@ def site_of(view: MailView) -> str:
     """The recipient's domain. A mail that is held since this version does not know it all has one, too; "" where
     there is none, or several."""
     if view.lane:
-        return view.lane.partition("|")[2]
+        return site_in(view.lane)
     seen = glance(view.fields, 2**31)
     if seen is not None:
         return seen.site

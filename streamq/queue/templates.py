@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,12 +11,13 @@ from redis.asyncio import Redis
 
 from streamq.keys import Keys
 from streamq.mail.template import Template, split_name
-from streamq.queue.connection import command, pipelined
+from streamq.queue.connection import command
 from streamq.queue.scripts import Scripts
 
 __all__ = ["Stored", "Templates"]
 
 KEPT_NAMES = 1000
+KEPT_BYTES = 32_000_000  # of sources, of all versions; what is compiled of them is some times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +38,33 @@ class Templates:
         self.keys = keys
         self.scripts = scripts
         self._newest: dict[str, int] = {}
-        self._versions: dict[str, list[Stored]] = {}
+        self._versions: OrderedDict[str, list[Stored]] = OrderedDict()  # the last used one last
+        self._bytes: dict[str, int] = {}
 
     async def know(self, entries: Iterable[Mapping[bytes, bytes]]) -> None:
         """Be ready for these mails; nothing is asked where none has a template."""
         names = {split_name(fields[b"template"])[0] for fields in entries if fields.get(b"template")}
         if not names:
             return
-        if len(self._versions) > KEPT_NAMES:
-            self._newest.clear()
-            self._versions.clear()
         listed = sorted(names)
         found = await command(self.redis, "HMGET", self.keys.templates, *listed)
         newest = {name: int(number or 0) for name, number in zip(listed, found, strict=True)}
         changed = [name for name in listed if newest[name] != self._newest.get(name, 0)]
-        replies = await pipelined(self.redis, [("HGETALL", self.keys.template(name)) for name in changed])
-        for name, flat in zip(changed, replies, strict=True):
+        for name in changed:  # one by one: each may be a hundred versions
+            flat = await command(self.redis, "HGETALL", self.keys.template(name))
             self._versions[name] = sorted(map(_stored, flat[::2], flat[1::2]), key=lambda each: each.version)
-            self._newest[name] = newest[name]
+            self._newest[name], self._bytes[name] = newest[name], sum(map(len, flat))
+        for name in names & self._versions.keys():
+            self._versions.move_to_end(name)
+        self._forget_down_to(len(names))
+
+    def _forget_down_to(self, used: int) -> None:
+        """The least used, as long as all are too many; those that are `used` now stay."""
+        size = sum(self._bytes.values())
+        while len(self._versions) > used and (size > KEPT_BYTES or len(self._versions) > KEPT_NAMES):
+            name, _ = self._versions.popitem(last=False)
+            del self._newest[name]
+            size -= self._bytes.pop(name)
 
     def find(self, asked: bytes, at_ms: int) -> Template | None:
         """`name@3` as it is; of `name` the version that was the newest at that time, or, before all, the first."""

@@ -34,7 +34,7 @@ from streamq.queue.scripts import Scripts
 from streamq.queue.spool import FORMAT, Reading, Spool
 from streamq.settings import Settings
 
-__all__ = ["Doorbell", "Inline", "VirtualSpool", "remove_queue"]
+__all__ = ["EXPIRY", "Doorbell", "Inline", "VirtualSpool", "remove_queue", "timed"]
 
 WAIT_SECONDS = 30.0
 EXPIRY = "virtual-expiry"
@@ -52,6 +52,11 @@ do
   local function call(verb, ...)
     local key, ms = ...
     if verb == 'PEXPIRE' then return server.call('ZADD', expiry, string.format('%.0f', now + ms * 1000), key) end
+    if verb == 'PTTL' then
+      local over = server.call('ZSCORE', expiry, key)
+      return over and math.floor((over - now) / 1000) or server.call(verb, key)
+    end
+    if verb == 'PERSIST' then server.call('ZREM', expiry, key) end
     if verb == 'XADD' and key == bell then rang = 1 end
     return server.call(verb, ...)
   end
@@ -188,17 +193,18 @@ class Doorbell:
             waiting.answer.set_result(Reading())
 
 
+def timed(script: Script) -> Script:
+    """The same, living by the `now` that it is given, and saying whether it rang: {0 or 1, its own reply}."""
+    source = BEFORE.format(at=script.head.index("now") + 1, expiry=EXPIRY) + script.source + BEHIND
+    sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(script.verb, script.head, script.row, source, sha)
+
+
 @cache
 def _timed(verb: str) -> tuple[Script, int]:
-    """A script that lives by the clock it is given, and says whether it rang; where in its head that stands. -1: it
-    takes none, and is as it was."""
+    """A script of that name, and where in its head `now` stands. -1: it takes none, and is as it was."""
     script = load(verb)
-    if "now" not in script.head:
-        return script, -1
-    at = script.head.index("now")
-    source = BEFORE.format(at=at + 1, expiry=EXPIRY) + script.source + BEHIND
-    sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
-    return Script(verb, script.head, script.row, source, sha), at
+    return (timed(script), script.head.index("now")) if "now" in script.head else (script, -1)
 
 
 class _VirtualCaller(Caller):
@@ -264,7 +270,6 @@ class VirtualSpool(Spool):
             await asyncio.sleep(self.client.seconds)
         else:
             reading = await self.bell.wait(self, consumer, many, block_ms / 1000)
-        await self.complete(reading.entries)
         return reading
 
     async def unblock(self, name: str) -> None:

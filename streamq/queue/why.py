@@ -6,7 +6,7 @@ are counted. What it finds may be over when it is read: a look takes several rou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import orjson
 
 from streamq.keys import GROUP
 from streamq.queue.connection import command, pipelined
-from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, rules_of
+from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
 from streamq.queue.look import age_ms, now_ms, show
 from streamq.queue.spool import Spool, time_ms
@@ -31,7 +31,8 @@ EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail i
 class Why:
     """`waits_for`: `read` (nobody has read it), `rule` (an operator's, carried out when it is read), `delivery` (a
     worker has it), `send_at`, `retry`, `collapse`, `held`, `closed` (all its ways are), `queue`, `route`, `site` (a
-    limit of these), `turn` (nothing: a worker with room takes it).
+    rate of these), `throttle` (the pace that replies taught), `at_once` (its site's transactions), `turn` (nothing: a
+    worker with room takes it).
 
     `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
     counted. `since_ms`: for how long that is known to be so, None where nobody knows. `next_ms`: until the first of
@@ -91,11 +92,20 @@ async def _parked(spool: Spool, found: Why) -> None:
     nth = found.better + found.older + 1
     found.by = gauge.binding(nth) if gauge.open else None
     found.waits_for = "closed" if not gauge.open else _scope(found.by)
+    if found.by is not None and found.by.is_throttled(nth, gauge.now_us):
+        found.waits_for = "throttle"
     found.since_ms = max(0, found.now_ms - max(time_ms(view.entry), int(view.notes.get("last") or 0)))
     if not gauge.open and gauge.closed:
         found.since_ms = max(0, found.now_ms - max(each.since_ms for each in gauge.closed))
+    if found.waits_for == "throttle" and found.by is not None and found.by.pace is not None:
+        found.since_ms = max(0, found.now_ms - found.by.pace.since_ms)
     if found.by is not None:
         found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
+    if found.waits_for == "turn":
+        target = f"{gauge.way}|{found.site}"
+        rule = (await rules_of(spool, [target]))[target]
+        if rule.connections is not None and (await in_use(spool, [target], gauge.now_us))[0] >= rule.connections:
+            found.waits_for, found.rule = "at_once", rule
     first, mine = gauge.at_us(1), gauge.at_us(nth)
     opens = gauge.opens_us
     found.next_ms = _left(first if first is not None else opens, gauge)
@@ -202,32 +212,46 @@ async def _is_past_dot(spool: Spool, view: MailView) -> bool:
 # -- gone --------------------------------------------------------------------------------------------------------
 
 
-async def ended(spool: Spool, names: Sequence[str]) -> Ended | None:
+async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Ended | None:
     """What is known of a mail that is not live any more: the last event of any of these ids and entries, among the
-    newest 20,000; else its dead letter. None: nothing."""
-    wanted = {name.encode() for name in names}
-    marks = [b'"entry":' + orjson.dumps(name) for name in names]
+    newest 20,000; else its dead letter. `tenant`: whose id it is. None: nothing."""
     last = "+"
     for _ in range(EVENTS_PAGES):
         rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
         for _, flat in rows:
-            said = dict(zip(flat[::2], flat[1::2], strict=True))
-            data = said.get(b"data", b"")
-            if said.get(b"id") in wanted or any(mark in data for mark in marks):
-                return Ended(said.get(b"type", b"").decode("utf-8", "replace"), _object(data))
+            found = _end(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
+            if found is not None:
+                return found
         if len(rows) < EVENTS_PAGE:
             break
         last = f"({rows[-1][0].decode()}"
+    return await _letter(spool, names, tenant)
+
+
+def _end(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None) -> Ended | None:
+    """Of a mail of these names; JSON is read only of events that mention one of them."""
+    kind, id_, data = (said.get(name, b"").decode("utf-8", "replace") for name in (b"type", b"id", b"data"))
+    if not kind.startswith("email.") or not (id_ in names or any(name in data for name in names)):
+        return None
+    known = _object(data)
+    if not (known.get("entry") in names or (id_ in names and known.get("tenant") == tenant)):
+        return None
+    return Ended(kind, known)
+
+
+async def _letter(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
+    """The last one."""
     found = None
     async for letter in dead_letters(spool):
-        if letter.text("dead_entry") in names or letter.text("id") in names:
+        same = letter.text("id") in names and (letter.text("tenant") or None) == tenant
+        if same or letter.text("dead_entry") in names:
             found = Ended("dead", {"class": letter.text("dead_class"), "reason": letter.text("dead_reason")})
             at = letter.text("dead_at")
             found.data["at"] = int(at) if at.isdecimal() and len(at) < 15 else 0
     return found
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: str) -> dict[str, Any]:
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:

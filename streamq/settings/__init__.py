@@ -1,5 +1,6 @@
 """Settings: STREAMQ_* in the environment, streamq.toml, flags; flags win, then environment, then file."""
 
+from streamq.settings.adapt import AdaptSettings
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.load import load_settings
 from streamq.settings.route import BEARER_MECHANISMS, RouteSettings
@@ -10,6 +11,7 @@ from streamq.settings.values import UNITS_MS, Window, duration_ms, window
 __all__ = [
     "BEARER_MECHANISMS",
     "UNITS_MS",
+    "AdaptSettings",
     "ChoiceSettings",
     "LimitSettings",
     "RouteSettings",

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from streamq.keys import TABLE
 from streamq.mail.address import parse_list
+from streamq.settings.adapt import AdaptSettings
 from streamq.settings.choice import ChoiceSettings
 from streamq.settings.route import RouteSettings
 from streamq.settings.values import (
@@ -31,6 +32,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SITE = re.compile(r"[^A-Z\s|]{1,255}")
 MTA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 MOST_REPORTS = 1000  # in a window, to one sender: the queue remembers when each of them went
+MOST_REPORTS_ALL = 10_000
 TAKEN = frozenset(key.shape.partition(":")[0] for key in TABLE if not key.shape.startswith("<"))  # beside priorities
 
 
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
     pii: Literal["full", "hash"] = "full"
     reports: bool = True
     report_rate: OneWindow = Window(count=100, window_ms=duration_ms("1h"))
+    report_rate_all: OneWindow = Window(count=1000, window_ms=duration_ms("1h"))
     report_from: str | None = None
     report_mta: str | None = None
     delay_warning: Duration | None = None
@@ -88,6 +91,7 @@ class Settings(BaseSettings):
     sites: dict[str, SiteSettings] | None = None
     providers: Literal["off", "relays", "all"] | None = None
     provider_rules: str | None = None
+    adapt: AdaptSettings = AdaptSettings()
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:
@@ -116,6 +120,8 @@ class Settings(BaseSettings):
     def _reports_have_an_author(self) -> Settings:
         if self.report_rate.count > MOST_REPORTS:
             raise ValueError(f"report_rate: at most {MOST_REPORTS} in a window: {str(self.report_rate)!r}")
+        if self.report_rate_all.count > MOST_REPORTS_ALL:
+            raise ValueError(f"report_rate_all: at most {MOST_REPORTS_ALL} in a window: {str(self.report_rate_all)!r}")
         if self.report_mta is not None and not MTA.fullmatch(self.report_mta):
             raise ValueError(f"report_mta: a host name: {cut(self.report_mta)}")
         if self.report_from is not None:

@@ -27,6 +27,7 @@ class Answer:
 
 
 LOST = Answer(0, "", closes=True)
+SHORTEST = 1.0  # seconds of a spell, or a window
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class Quota(Model):
     _window: int = field(default=-1, repr=False)
 
     def takes(self, asked: Asked) -> Answer | None:
-        window = int(asked.at // self.seconds)
+        window = int(asked.at // max(SHORTEST, self.seconds))
         if window != self._window:
             self._window, self._used = window, 0
         if self._used < self.mails:
@@ -199,7 +200,7 @@ class Storm(Model):
     def _blown(self, at: float) -> Answer | None:
         while at >= self._ends:
             self._begins = max(self._ends, 0.0) + self._chance.uniform(0.5, 1.5) * self.every
-            self._ends = self._begins + self._chance.uniform(0.5, 1.5) * self.lasts
+            self._ends = self._begins + max(SHORTEST, self._chance.uniform(0.5, 1.5) * self.lasts)
         if at < self._begins or self._chance.random() >= self.share:
             return None
         if self.whose:
@@ -235,7 +236,7 @@ class OneBad(Model):
     def takes(self, asked: Asked) -> Answer | None:
         # A relay's connection stays with a server; behind a relay each mail meets another one.
         key = f"{self.seed} {asked.at} {asked.recipient}" if self.whose else f"{self.seed} {asked.line}"
-        which = random.Random(key).randrange(self.servers)
+        which = random.Random(key).randrange(max(1, self.servers))
         if which >= self.bad:
             return None
         name = self.whose or "mx.example"

@@ -136,7 +136,7 @@ class _Campaign:
         async with asyncio.TaskGroup() as group:  # one that fails is the end of all
             running = [group.create_task(worker.run()) for worker in workers]
             adding = group.create_task(self._add())
-            ends = group.create_task(self._end())
+            ends = group.create_task(self._end(workers[0]))
             await ends
             adding.cancel()
             for worker in workers:
@@ -168,10 +168,10 @@ class _Campaign:
         if wrong is not None:
             raise wrong
 
-    async def _end(self) -> None:
+    async def _end(self, leader: VirtualWorker) -> None:
         """Returns when nothing is left, or it has taken too long."""
         streams = [("XLEN", self.spool.keys.stream(name)) for name in self.settings.priorities]
-        looks = lane = 0
+        looks, lane = 0, ""
         while self.loop.time() < self.terms.until_s:
             await asyncio.sleep(LOOK_SECONDS)
             looks += 1
@@ -183,6 +183,7 @@ class _Campaign:
             if sweeps:
                 ages = [self.settings.max_age] * len(self.settings.priorities)
                 _, lane, _ = await self.spool.scripts.expire(ages, lane)
+                leader.releaser.now()  # as the keeper does it: a timer that nobody has would be waited for without end
             self.progress(self.loop.time(), taken)
 
     async def _result(self) -> Result:

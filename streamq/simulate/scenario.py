@@ -21,6 +21,7 @@ Every mistake ends as a `SettingsError` that names its place and value.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 from streamq.errors import SettingsError
-from streamq.settings.settings import SITE
 from streamq.settings.values import cut, duration_ms
 from streamq.simulate.models import MODELS, check, model, parameters
 from streamq.simulate.relay import Change, Receiver
@@ -39,6 +39,7 @@ __all__ = ["BUILT_IN", "Scenario", "Spec", "read_scenario"]
 MOST_MAILS = 1_000_000
 MOST_SITES = 1000
 LARGEST = 1_000_000  # bytes of a scenario
+DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})+", re.ASCII)
 SCALED = frozenset({"rate", "mails"})
 BUILT_IN = """\
 [[sites]]
@@ -208,8 +209,8 @@ def _spec(row: object, where: str, *, named: bool) -> Spec:
         raise SettingsError(f"{where}: a table (got {cut(row)})")
     given = dict(row)
     name = given.pop("name", "")
-    if named and not (isinstance(name, str) and SITE.fullmatch(name)):
-        raise SettingsError(f"{where}: name: a domain in lower case (got {cut(name)})")
+    if named and not (isinstance(name, str) and DOMAIN.fullmatch(name)):
+        raise SettingsError(f"{where}: name: a domain in lower case and ASCII (got {cut(name)})")
     share = given.pop("share", 1.0 if named else 0.0)
     if not _is_number(share) or (share and not named):
         raise SettingsError(f"{where}: share: a number from 0 on, of a site (got {cut(share)})")

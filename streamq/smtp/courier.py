@@ -3,7 +3,8 @@
 LINES    Up to `connections` tasks, each with one connection and a number 0 .. n-1. A line takes letters for
          as long as there are any, rests, and closes with QUIT after `idle`, after `mails_per_connection`, after
          `connection_lifetime`, or when the token that opened it is no longer the route's.
-OPENING  One line for LETTERS_PER_LINE letters that wait, beside those at work. Until a server has answered a
+OPENING  One line for LETTERS_PER_LINE letters that wait (for each that is `counted`), beside those at work. Until a
+server has answered a
          mail on this route, one line only: a route that is down is not met by twenty connections. More of it, and
          what is `news` for all workers, in opening.py.
 SHARE    `allow` says how many lines there may be; it may change at any time. Those that are too many close with QUIT
@@ -138,7 +139,8 @@ class Courier:
         waiting = len(self._outbox)
         if not self._route_proven:
             return max(at_work, min(waiting, 1))
-        return min(self.route.connections, at_work + -(-waiting // LETTERS_PER_LINE))
+        counted = self._outbox.counted
+        return min(self.route.connections, at_work + counted + -(-(waiting - counted) // LETTERS_PER_LINE))
 
     @property
     def held(self) -> bool:

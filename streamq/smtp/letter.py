@@ -59,7 +59,8 @@ class Letter:
     `content` is a whole RFC 5322 message: every line ends with CRLF, the last one too; no bare CR or LF; not
     dot-stuffed. `envelope_from` is "" for the null sender; addresses carry A-label domains. `patience` is how often
     this mail was under way before and not sent: its time limit doubles with each. `fresh_until`: loop time; a MAIL that
-    would go out later asks again first (`Again` of the courier).
+    would go out later asks again first (`Again` of the courier). `counted`: it is one of so many transactions at once
+    where it goes, so it should wait for no other letter's connection.
     """
 
     envelope_from: str
@@ -73,6 +74,7 @@ class Letter:
     require_tls: bool = False  # RFC 8689
     patience: int = 0
     fresh_until: float = inf
+    counted: bool = False
 
     @property
     def late(self) -> bool:

@@ -39,6 +39,11 @@ class Outbox:
         return len(self._heap)
 
     @property
+    def counted(self) -> int:
+        """How many of the letters are one of so many transactions at once somewhere."""
+        return sum(letter.counted for *_, letter in self._heap)
+
+    @property
     def resting(self) -> int:
         """How many takers wait for a letter."""
         return len(self._resting)
@@ -79,6 +84,10 @@ class Outbox:
         letters = [letter for *_, letter in sorted(self._heap)]
         self._heap.clear()
         return letters
+
+    def waiting(self) -> list[Letter]:
+        """All that nobody took, in no order."""
+        return [letter for *_, letter in self._heap]
 
     def close(self) -> None:
         self._closed = True

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from streamq.mail import Mail
+from streamq.queue.lanes import lane_of
 from streamq.queue.reports import Reports
 from streamq.queue.scripts import BATCH, AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.spool import Entry, Spool
@@ -94,6 +95,7 @@ class Admission:
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
+        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         judged = []
         for entry in entries:
             if entry.is_long:
@@ -101,18 +103,18 @@ class Admission:
             else:
                 judged.append(self.intake.judge(entry) if entry.entry in whole else self._look(entry, now))
         rows = [row for row, _ in judged]
-        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
         admitted, asked_at = await self.link.call(lambda: self._ask(rows))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
         ended: list[tuple[SettleRow, int]] = []
-        for entry, claim, (row, mail), (status, notes, way, slot) in zip(
+        for entry, claim, (row, mail), (status, notes, way, slot, target) in zip(
             entries, claims, judged, admitted.statuses, strict=True
         ):
             if status in GOING:
                 self._closed.pop(row.lane, None)
+                self.hand.counts(row.entry, admitted.token, target)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None and mail.several is not None:
@@ -203,13 +205,14 @@ class Admission:
             patience=int(known.get("attempts", 0)) + int(known.get("parks", 0)),
             entry=row.entry,
             token=token,
-            lane=f"{way}|{mail.site}" if bound else row.lane,
+            lane=lane_of((way,), mail.site, mail.tenant) if bound else row.lane,
             way=way,
             mail=mail,
             deadline_ms=row.deadline,
             attempts=int(known.get("attempts", 0)),
             notes=known,
             unhashed=unhashed,
+            target=self.hand.at_once.get(row.entry, (0, ""))[1],
         )
         delivery.hold_slot(slot, since)
         self.hand.add(delivery)

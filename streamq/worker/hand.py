@@ -29,7 +29,8 @@ class Held(Protocol):
 class Delivery(Letter):
     """A letter with its lease. `way` is the route that it goes, one of its lane's; `mark` is what the mark before the
     dot answered: "", ok, lost or sent. `unhashed`: the queue may not know its content's hash yet. `slot`: the mark of
-    the slot that it has, "" where nothing limits it."""
+    the slot that it has, "" where nothing limits it; `target`: the `<route>|<site>` where it is one of so many
+    transactions at once, "" where nobody counts them."""
 
     entry: str
     token: int
@@ -43,11 +44,18 @@ class Delivery(Letter):
     lost: bool = False
     unhashed: bool = False
     slot: str = ""
+    target: str = ""
 
     def hold_slot(self, slot: str, since: float) -> None:
         """A slot whose time began at `since` (loop time), or earlier by the server's clock."""
         self.slot = slot
+        self.counted = bool(self.target)
         self.fresh_until = since + int(slot.partition(" ")[0]) / 1e6 if slot else inf
+
+    @property
+    def left_us(self) -> int:
+        """When it got its slot, by the server's clock; 0 where nothing limits it."""
+        return int(self.slot.split(" ", 2)[1]) if self.slot else 0
 
     @property
     def weight(self) -> int:
@@ -65,6 +73,7 @@ class Hand:
         self.size = size
         self.deliveries: dict[str, Held] = {}
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
+        self.at_once: dict[str, tuple[int, str]] = {}  # entry → token, and its `target`, where it has one
         self.bytes = 0
         self.closing = False
         self._changed = asyncio.Event()
@@ -96,6 +105,13 @@ class Hand:
         here = self.pending.get(entry, held.token if held is not None else 0)
         return here < token
 
+    def counts(self, entry: str, token: int, target: str) -> None:
+        """From here on it counts there, as long as it is here; "": nowhere."""
+        if target and entry in self:
+            self.at_once[entry] = token, target
+        else:
+            self.at_once.pop(entry, None)
+
     def let_go(self, entry: str, token: int) -> None:
         """Admission sent it elsewhere: this claim ends, and none that came since."""
         if self.pending.get(entry, token) == token:
@@ -109,6 +125,7 @@ class Hand:
 
     def drop(self, entry: str) -> None:
         self.pending.pop(entry, None)
+        self.at_once.pop(entry, None)
         held = self.deliveries.pop(entry, None)
         if held is not None:
             self.bytes -= held.weight

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail import Mail, glance, parse
 from streamq.mail.template import Template
+from streamq.queue.lanes import lane_of
 from streamq.queue.scripts import AdmitRow, why
 from streamq.queue.spool import Entry, time_ms
 from streamq.settings import Settings
@@ -76,7 +77,7 @@ class Intake:
         row = AdmitRow(
             "send" if mail.several is None else "expand",
             entry.entry,
-            f"{'>'.join(ways)}|{mail.site}" if mail.several is None else "",
+            lane_of(ways, mail.site, mail.tenant) if mail.several is None else "",
             mail.send_at_ms or 0,
             deadline,
             deadline if own else 0,
@@ -99,7 +100,7 @@ class Intake:
         return AdmitRow(
             "send",
             entry.entry,
-            f"{'>'.join(self.ways.plain(entry.entry))}|{seen.site}",
+            lane_of(self.ways.plain(entry.entry), seen.site),
             0,
             deadline,
             0,

@@ -1,5 +1,5 @@
-"""The keeper: heartbeats of this process; and, in one process of all, the sweeps: reclaim, expiry, orphans of the
-schedule, dead consumers, old dead letters."""
+"""The keeper: heartbeats of this process, and what it has at once of each site; and, in one process of all, the sweeps:
+reclaim, expiry, orphans of the schedule, dead consumers, old dead letters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamq.queue.connection import command
 from streamq.queue.letters import trim_dead
 from streamq.queue.limits import look_anew
 from streamq.queue.reports import fetch_reports
-from streamq.queue.scripts import Leased, SettleRow, why
+from streamq.queue.scripts import Leased, RenewRow, SettleRow, why
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
 from streamq.settings import Settings
@@ -30,6 +30,8 @@ __all__ = ["Keeper"]
 
 ROLE = "keeper"
 TICK_SECONDS = 1.0
+LEADS_MS = 3000  # without a tick: whoever waits for a slot of a worker that died is looked for then
+RENEW_SECONDS = 1.0
 TRIM_SECONDS = 60.0
 TRIM_STEPS = 20  # scripts, of some ms each; what is left then goes a second later
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
@@ -66,7 +68,7 @@ class Keeper:
         self._templates: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._cursor = ""
-        self._lane_from = 0
+        self._lane_from = ""
 
     async def beat(self) -> None:
         """Renews every lease that is in hand, three times a lease."""
@@ -83,6 +85,15 @@ class Keeper:
                     held.lost = True
                     log.warning("%s is somebody else's lease now", entry)
 
+    async def renew(self) -> None:
+        """Says which mails in hand are transactions at once that somebody counts, four times as often as it must; no
+        call where none is."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if self.hand.at_once:
+                rows = [RenewRow(entry, token, target) for entry, (token, target) in self.hand.at_once.items()]
+                await self.link.call(self.spool.scripts.renew, self.consumer, rows)
+
     def stop(self) -> None:
         """No more sweeps: `lead` returns. Heartbeats go on."""
         self._stopping.set()
@@ -92,8 +103,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         sweep = trim = loop.time()
         while not self._stopping.is_set():
-            ttl = max(3000, self.lease_ms // 3)
-            self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, ttl)
+            self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, LEADS_MS)
             if self.leads:
                 self.releaser.now()
                 await self._expire()
@@ -170,8 +180,8 @@ class Keeper:
         ages = [self.settings.max_age] * len(self.spool.priorities)
         reports: dict[str, bytes] = {}
         while True:
-            brought, rank = reports, self._lane_from
-            ended, lane_from, due = await self.link.call(self.spool.scripts.expire, ages, rank, brought)
+            brought, at = reports, self._lane_from
+            ended, lane_from, due = await self.link.call(self.spool.scripts.expire, ages, at, brought)
             if due:  # the same again, with what their senders are told
                 reports = await self.link.call(fetch_reports, self.spool, due, "expired")
                 continue

@@ -13,9 +13,10 @@ from streamq.queue.spool import time_ms
 from streamq.settings import Settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
+from streamq.worker.rates import Rates
 from streamq.worker.sameness import same_words
 
-__all__ = ["BOUNCING", "EXPIRING", "Outcomes", "ending", "hash_of"]
+__all__ = ["BOUNCING", "EXPIRING", "Outcomes", "ending", "hash_of", "target_kind"]
 
 HINT_MOST_MS = 4 * 3_600_000
 PARKS_MOST = 2
@@ -26,8 +27,11 @@ BOUNCING, EXPIRING = "bouncing", "expiring"  # settle's and admission's words fo
 BREAKS_MOST = 20
 IN_TRANSACTION = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT})
 SLOW = "slow"  # the mail's own time was over
-UNJUDGED = frozenset({"site_rate", "route_rate"})  # about our pace, and nothing about this mail: no attempt
-THROTTLES = UNJUDGED | {"recipient_rate"}
+PACES = frozenset({"site_rate", "route_rate"})  # about our pace, and nothing about this mail: no attempt
+# Throttles after which a mail stands at the front of its lane again. The next time it goes on the schedule, and each
+# time for longer: it may be this mail alone that is refused so, and every probe would be this mail. (A box of a minute
+# takes eight.)
+THROTTLED_MOST = 8
 
 
 def ending(status: str, mail: Mail | None, settings: Settings, deadline_ms: int, **known: object) -> tuple[str, bytes]:
@@ -46,6 +50,7 @@ class Outcomes:
     def __init__(self, settings: Settings, chance: random.Random) -> None:
         self.settings = settings
         self.chance = chance
+        self.rates = Rates()
         self._parks: dict[str, int] = {}  # route → parks in a row that no route's failure explains
 
     def wait_ms(self, attempts: int, hint_ms: int = 0) -> int:
@@ -68,6 +73,10 @@ class Outcomes:
             return self._parked(delivery, report)
         self._parks.pop(delivery.way, None)
         tail = self.tail(delivery, report, now_ms)
+        if report.action is Action.RETRY and report.klass in PACES:
+            return self._throttled(delivery, report, now_ms, tail)
+        for target in (delivery.way, f"{delivery.way}|{delivery.site}"):
+            self.rates.took(target, now_ms)
         if report.action is Action.SENT:
             known = _hash(delivery)
             return self._made(delivery, "sent", "email.relayed", tail, why(**known) if known else b"")
@@ -94,15 +103,12 @@ class Outcomes:
         marked = {"ambiguous": True} if report.action is Action.AMBIGUOUS else {}
         if marked:
             kind = "email.ambiguous"
-        elif report.klass in THROTTLES:
+        elif report.klass == "recipient_rate":
             kind = "email.throttled"
         # One slow server: at once, over another connection. A second time it waits as any other mail.
         at_once = report.klass == SLOW and report.action is Action.RETRY and not delivery.attempts
-        if not marked and report.klass in UNJUDGED:
-            marked = {"unjudged": True}
-        tried = delivery.attempts + int(delivery.notes.get("throttled", 0)) + 1
         said = why(
-            wait=0 if at_once else self.wait_ms(tried, report.hint_ms),
+            wait=0 if at_once else self.wait_ms(delivery.attempts + 1, report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,
             **({"code": report.code} if report.code else {}),
@@ -111,6 +117,25 @@ class Outcomes:
             **{"class": report.klass},
         )
         return self._made(delivery, "defer", kind, tail, said)
+
+    def _throttled(self, delivery: Delivery, report: Report, now_ms: int, tail: bytes) -> SettleRow:
+        """No attempt: its site slows, or its route."""
+        times = int(delivery.notes.get("throttled", 0)) + 1
+        said = why(
+            scope=target_kind(report),
+            words=same_words(report),
+            hint=report.hint_ms,
+            took=self.rates.of(f"{delivery.way}|{delivery.site}", now_ms),
+            took_way=self.rates.of(delivery.way, now_ms),
+            wait=self.wait_ms(max(1, times - THROTTLED_MOST), report.hint_ms),
+            deadline=delivery.deadline_ms,
+            reply=report.reply,
+            **({"park": True} if times <= THROTTLED_MOST else {}),
+            **({"code": report.code} if report.code else {}),
+            **({"report": True} if self._is_late(delivery, report, now_ms) else {}),
+            **{"class": report.klass},
+        )
+        return self._made(delivery, "throttled", "email.throttled", tail, said)
 
     def ended(self, row: SettleRow, delivery: Delivery, status: str) -> SettleRow:
         """The end that settle asks for, of a mail that is still ours (`ending`). That an attempt was made is counted
@@ -159,7 +184,9 @@ class Outcomes:
 
     def _made(self, delivery: Delivery, op: str, kind: str, tail: bytes, arg: bytes = b"") -> SettleRow:
         name = delivery.mail.id or delivery.entry
-        return SettleRow(op, delivery.entry, delivery.token, delivery.lane, name, kind, tail, arg, delivery.way)
+        way = delivery.target or delivery.way
+        lane, left = delivery.lane, delivery.left_us
+        return SettleRow(op, delivery.entry, delivery.token, lane, name, kind, tail, arg, way, left)
 
     def _abandoned(self, delivery: Delivery, report: Report, now_ms: int) -> SettleRow | None:
         if delivery.mark != "sent":
@@ -203,6 +230,11 @@ class Outcomes:
         if _breaks_sessions(report):
             own["broke"] = True
         return self._made(delivery, "park", "", b"", why(wait=max(wait, hint), **own))
+
+
+def target_kind(report: Report) -> str:
+    """Whose pace a throttle is about: of what a user's own table calls a sender's or a mail's, the site's."""
+    return "route" if report.scope is Scope.ROUTE else "site"
 
 
 def _breaks_sessions(report: Report) -> bool:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-__all__ = ["follow_parent", "has_terminal", "run_processes"]
+__all__ = ["follow_parent", "has_terminal", "hold_hangup", "run_processes", "take_hangup"]
 
 PR_SET_PDEATHSIG = 1
 CALM_SECONDS = 10.0  # a process that lived for so long had no trouble starting
@@ -33,6 +33,17 @@ def follow_parent(parent: int) -> None:
 def has_terminal() -> bool:
     """Whether people started it and are there still: standard input is a terminal that nobody has closed."""
     return os.isatty(0)
+
+
+def hold_hangup() -> None:
+    """A SIGHUP waits from now on: who is about to read its files, and does not listen yet, must neither die of one nor
+    miss it. Processes that are made now inherit that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def take_hangup() -> None:
+    """It is listened to."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def run_processes(arguments: list[str], environment: dict[str, str], many: int) -> int:
@@ -57,6 +68,7 @@ class _Parent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        take_hangup()
         codes = await asyncio.gather(*(self._keep() for _ in range(self.many)))
         return max(codes)
 
@@ -102,12 +114,8 @@ class _Parent:
     async def _one(self) -> int:
         try:
             # A session of its own: Ctrl-C reaches the parent alone, which then says SIGTERM once.
-            # One that has only begun reads its files anyway: until it listens to SIGHUP, it must not die of it.
             process = await asyncio.create_subprocess_exec(
-                *self.command,
-                env=self.environment,
-                start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+                *self.command, env=self.environment, start_new_session=True, preexec_fn=hold_hangup
             )
         except OSError as wrong:  # no process, no memory: for a while
             log.error("no worker could be started: %s", wrong)

@@ -3,8 +3,8 @@
 START    The layers that the settings say something of are published (queue/limits.py), so every machine needs the same
          files. A layer that they say nothing of stays as it is.
 RELOAD   SIGHUP: settings and rules are read again. A mistake changes nothing and is logged with file, line and value.
-         Of the settings the limits, the provider rules and what replies mean are taken; the rest takes a restart, and
-         is named. What the files say no more is withdrawn. Mails under way are not touched.
+         Of the settings the limits, how they adapt, the provider rules and what replies mean are taken; the rest takes
+         a restart, and is named. What the files say no more is withdrawn. Mails under way are not touched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streamq.worker.link import Link
 
 __all__ = ["Publisher"]
 
-TAKEN = frozenset({"limits", "sites", "providers", "provider_rules", "replies"})
+TAKEN = frozenset({"adapt", "limits", "sites", "providers", "provider_rules", "replies"})
 log = logging.getLogger("streamq.limits")
 
 
@@ -66,6 +66,7 @@ class Publisher:
             if changed:
                 log.info("limits: %d changed by the layer %s", changed, layer)
             self._said.add(layer) if rows is not None else self._said.discard(layer)
+        await spool.publish_adapt(self.book.settings.adapt)
 
     def _read(self) -> Rulebook | None:
         """None where there is a mistake."""

@@ -92,6 +92,8 @@ class Releaser:
         released, asked_at = await self.link.call(lambda: self._ask(room, bell))
         if released.leases:
             new = self.hand.claim((lease.entry for lease in released.leases), released.token)
+            for lease in released.leases:
+                self.hand.counts(lease.entry, released.token, lease.target)
             fresh = [lease for lease in released.leases if lease.entry in new]
             await self.admission.take_back(fresh, released.token, asked_at)
         if not released.left:

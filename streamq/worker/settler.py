@@ -16,7 +16,8 @@ from streamq.queue.spool import Entry, Spool
 from streamq.smtp.letter import Letter, Report
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.link import Link
-from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes
+from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes, target_kind
+from streamq.worker.recall import Recall
 
 __all__ = ["Settler"]
 
@@ -27,7 +28,7 @@ RING_MOST = 50_000
 FINAL = frozenset({"sent", "dead"})
 ALONE = "alone"  # settle's word for: the route works for others
 BROKEN = "parked"  # and for: it should have died, and the breaker holds its route
-JUDGED = FINAL | {"defer"}
+JUDGED = FINAL | {"defer", "throttled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Settler:
         spoke: Callable[[], None],
         alone: Callable[[str], None] = lambda route: None,
         broken: Callable[[str], None] = lambda route: None,
+        recall: Recall | None = None,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -73,6 +75,7 @@ class Settler:
         self.spoke = spoke
         self.alone = alone
         self.broken = broken
+        self.recall = recall
         self.settled: dict[str, int] = {}  # how many ended how, for people
         self._queue: deque[tuple[SettleRow, Delivery]] = deque()
         self._ring: deque[_Final] = deque(maxlen=RING_MOST)
@@ -88,6 +91,9 @@ class Settler:
             self.hand.drop_lease(letter.entry, letter.token)
             return
         self.put(row, letter)
+        if row.op == "throttled" and self.recall is not None:  # behind it, so that they park for the new pace
+            target = letter.way if target_kind(report) == "route" else f"{letter.way}|{letter.site}"
+            self.recall.refused(letter, target)
 
     def put(self, row: SettleRow, delivery: Delivery) -> None:
         self._queue.append((row, delivery))
@@ -131,14 +137,16 @@ class Settler:
             name = row.op if status == "ok" else status
             self.settled[name] = self.settled.get(name, 0) + 1
             if status == ALONE:
-                self.alone(row.way)
+                self.alone(delivery.way)
             if status == BROKEN:
-                self.broken(row.way)
+                self.broken(delivery.way)
             if status == "ok" and row.op in FINAL:
                 mail = delivery.mail
                 self._ring.append(_Final(now, row, _seen(row, mail), zlib.crc32(delivery.content), mail.size))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
+        if settled.marks and self.recall is not None:
+            self.recall.hear(settled.marks)
         if any(row.op in JUDGED for row in rows):
             self.spoke()
         self.next_due(settled.next_us, settled.now_us)

@@ -114,7 +114,7 @@ class Turns:
     async def _ask(self, deliveries: Sequence[Delivery]) -> list[tuple[Turn, float]]:
         """What the script says, and the loop time from which its slots run: that of the call that came through."""
         loop = asyncio.get_running_loop()
-        rows = [TurnRow(each.entry, each.token, each.lane, each.slot) for each in deliveries]
+        rows = [TurnRow(each.entry, each.token, each.lane, each.slot, each.target) for each in deliveries]
 
         async def turn() -> list[tuple[Turn, float]]:
             asked_at = loop.time()
@@ -126,7 +126,8 @@ class Turns:
 
     def _take(self, delivery: Delivery, turn: Turn, asked_at: float) -> bool:
         """True: it goes, by the way that it has now."""
-        delivery.slot = ""
+        delivery.slot, delivery.target = "", turn.target
+        self.hand.counts(delivery.entry, delivery.token, turn.target)
         if turn.status == "go":
             delivery.way = turn.way
             delivery.hold_slot(turn.slot, asked_at)

@@ -34,6 +34,7 @@ from streamq.worker.marker import Marker
 from streamq.worker.outcome import Outcomes
 from streamq.worker.publisher import Publisher
 from streamq.worker.reader import Reader
+from streamq.worker.recall import Recall
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
 from streamq.worker.sifter import Sifter
@@ -163,6 +164,7 @@ class Worker:
             lambda: self.reader.reopened.set(),
             self.allowances.alone,
             self.allowances.broken,
+            Recall(self.outboxes),
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
@@ -224,6 +226,7 @@ class Worker:
             "turns": self.turns.run(),
             "expander": self.expander.run(),
             "heartbeat": self.keeper.beat(),
+            "at once": self.keeper.renew(),
             "adopter": self._adopt(),
             "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),
@@ -300,7 +303,10 @@ class Worker:
         for name in self.outboxes if route is None else [route]:
             for letter in self.outboxes[name].drain():
                 assert isinstance(letter, Delivery)
-                self.settler.put(self.outcomes.handed_back(letter), letter)
+                self._back(letter)
+
+    def _back(self, letter: Delivery) -> None:
+        self.settler.put(self.outcomes.handed_back(letter), letter)
 
     async def _recover(self) -> None:
         """The server answers again: is it the same one? What did a lost reply deliver?"""

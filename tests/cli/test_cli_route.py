@@ -62,7 +62,7 @@ async def test_what_its_server_takes(queue: Mailroom, config: str) -> None:
     assert shown.rstrip().endswith("open")
     assert "takes 30 mails over a connection" in shown
     listed = (await streamq("--config", config, "route", "ls")).out
-    assert "open, takes 5 at once (refused" in listed
+    assert "open, takes 5 at once, 30 mails each" in listed
 
 
 async def test_pause_show_resume(queue: Mailroom, config: str) -> None:

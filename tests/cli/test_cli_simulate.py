@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from cli.shell import streamq
+from cli.shell import program, streamq
 
 SITES = """\
 mails = 30
@@ -29,15 +32,37 @@ def sites(tmp_path: Path) -> Path:
 
 async def test_a_table_for_people_and_a_picture(sites: Path, tmp_path: Path) -> None:
     svg = tmp_path / "rates.svg"
-    said = await streamq("simulate", "--sites", str(sites), "--svg", str(svg), columns=140)
+    said = await streamq("simulate", "--sites", str(sites), "--svg", str(svg))
     assert (said.code, said.err) == (0, "")
     rows = [line.split() for line in said.out.splitlines()]
-    assert rows[1][:4] == ["a.example", "open", "20", "20"]
-    assert rows[2][:4] == ["b.example", "greylisting", "10", "10"]
-    assert rows[2][6:8] == ["10", "(100.0%)"]
-    assert rows[3][:3] == ["all", "30", "30"]
+    assert rows[1][:3] == ["a.example", "open", "20"]
+    assert rows[2][:6] == ["b.example", "greylisting", "10", "5.0", "m", "100.0%"]
+    assert rows[3][:2] == ["all", "30"]
     assert "0 failed, 0 left" in said.out
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+
+
+async def test_what_is_left_is_said_instead_of_when_it_was_over(sites: Path) -> None:
+    out = (await streamq("simulate", "--sites", str(sites), "--until", "1m")).out
+    assert "10 left" in out.splitlines()[2]
+    assert "0 failed, 10 left" in out
+
+
+def _is_served(folder: Path) -> bool:
+    return any(folder.rglob("*.sock"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_one_leaves_nothing(number: signal.Signals, sites: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="sq-") as folder:
+        words = ("simulate", "--sites", str(sites), "--mails", "100000", "--scale", "10")
+        process = await program(*words, environment={"TMPDIR": folder})
+        while not _is_served(Path(folder)):
+            pass
+        process.send_signal(number)
+        out, err = await process.communicate()
+        assert (process.returncode, out, err) == (130, b"", b"")
+        assert os.listdir(folder) == []
 
 
 async def test_json_for_programs(sites: Path) -> None:

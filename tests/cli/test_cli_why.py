@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from mailroom import Mailroom
 
@@ -72,6 +73,21 @@ async def test_a_pause_and_a_rule(queue: Mailroom) -> None:
     )
 
 
+async def test_a_pace_that_replies_taught(queue: Mailroom) -> None:
+    entry = await queue.parked()
+    known = {"rate": 0.5, "till": f"{queue.now + 90_000}000", "began": f"{queue.now - 60_000}000", "class": "site_rate"}
+    await queue.do("HSET", queue.keys.limit("main|example.net"), "pace", orjson.dumps(known | {"reply": "421 slower"}))
+    await queue.do("PEXPIRE", queue.keys.limit("main|example.net"), 60_000)
+    lines = lines_of((await streamq("why", entry)).out)
+    assert lines["waits"] == "slowed to 30/m, site_rate: 421 slower"
+    assert lines["since"].startswith("it was slowed, 1.")
+    assert lines["next"] == "in 1.5 m, the first of its lane"
+    assert "slowed to 30/m, site_rate: 421 slower" in (await streamq("site", "ls", columns=160)).out
+    assert "slowed    slowed to 30/m" not in (await streamq("site", "show", "example.net")).out
+    [view] = (await streamq("site", "show", "example.net", "--json")).json
+    assert (view["throttled"][0]["rate"], view["throttled"][0]["class"]) == (0.5, "site_rate")
+
+
 async def test_a_retry_and_its_reply(queue: Mailroom) -> None:
     lease = await queue.lease()
     await queue.settled("defer", lease, wait=3_600_000, reply="450 4.2.1 later", **{"class": "recipient_rate"})
@@ -88,7 +104,7 @@ async def test_one_that_is_gone_or_was_never_there(queue: Mailroom) -> None:
     await queue.settled("dead", dead, tail=b'"class":"bad_address","reply":"550 5.1.1 who"', **{"class": "bad_address"})
     said = await streamq("why", sent.entry)
     assert (said.code, said.err) == (1, "")
-    assert said.out.splitlines()[0] == f"{sent.entry} is not in the queue any more: relayed"
+    assert said.out.splitlines()[0] == f"{sent.entry} is not in the queue any more; its last event: relayed"
     said = await streamq("why", dead.entry)
     assert said.code == 1
     assert said.out.splitlines()[0] == f"{dead.entry} is dead (bounced): `streamq dead show` has it"

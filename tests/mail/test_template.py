@@ -140,6 +140,79 @@ def test_what_a_template_may_not(source: str) -> None:
         made(source, name="n", x=[])
 
 
+NOTHING = "{% for a in x %}{% for b in x %}{% if b == 9 %}{% endif %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        NOTHING,
+        "{% for a in x if a == 2000 %}{% for b in x %}{% endfor %}{% else %}" + NOTHING + "{% endfor %}",
+        "{% for a in [x] recursive %}{% if a is iterable %}{{ loop(x) }}{{ loop([x]) }}{% endif %}{% endfor %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}",
+        "{% for a in x %}{% if 'y' in long %}{% endif %}{% endfor %}",
+        "{% for a in x %}{% if long | length %}{% endif %}{% endfor %}",
+        "{% for a in x %}{% if long is string %}{% endif %}{% endfor %}",
+        "{% for a in x %}{% if long.count('y') %}{% endif %}{% endfor %}",
+        "{% for a in x %}{% if long[1:] %}{% endif %}{% endfor %}",
+        "{% for a in x %}{% set y = long ~ 'y' %}{% endfor %}",
+        "{% for a in x %}{% set y = long + 'y' %}{% endfor %}",
+        "{% set y = 'y' ~ long %}" + "{% set y = y ~ y %}" * 40,
+        "{% set y = 'y' ~ long %}" + "{% set y = y + y %}" * 40,
+        "{% set y = x %}" + "{% set y = y + y %}" * 40,
+    ],
+)
+def test_what_writes_nothing_ends_all_the_same(source: str) -> None:
+    with pytest.raises(MalformedMail, match=r"^template: text: (takes more than 100000 steps|a text or list of more)"):
+        made(source, x=list(range(2000)), long="x" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'x' | center(1000000000) }}",
+        "{{ 'x'.ljust(n) }}",
+        "{{ 'x' | indent(width=n) }}",
+        "{{ [1] | batch(n, 'x') | list }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ '%*d' % (n, 1) }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ '{:1000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, n) }}",
+        "{{ x | join(long) }}",
+        "{{ long.join(x) }}",
+        "{{ long | replace('x', long) }}",
+        "{{ long.replace('x', long) }}",
+    ],
+)
+def test_nothing_large_is_made_of_little(source: str) -> None:
+    with pytest.raises(MalformedMail, match=r"^template: text: (center|ljust|indent|batch|format|join|replace) "):
+        made(source, x=["y"] * 2000, long="x" * 100_000, n=10**9)
+
+
+def test_each_part_of_each_mail_has_its_own_steps() -> None:
+    template = Template(dict.fromkeys(("subject", "text", "html"), "{% for a in x %}{% endfor %}done"))
+    for _ in range(3):
+        assert template.render({"x": range(90_000)}, 100) == dict.fromkeys(("subject", "text", "html"), "done")
+
+
+def test_loops_go_on_as_they_did() -> None:
+    assert made("{% for a in x %}{{ loop.index }}/{{ loop.length }}{{ '.' if loop.last }}{% endfor %}", x="ab") == (
+        "1/22/2."
+    )
+    tree = [{"n": 1, "c": [{"n": 2, "c": []}]}, {"n": 3, "c": []}]
+    assert made("{% for a in x recursive %}{{ a.n }}({{ loop(a.c) }}){% endfor %}", x=tree) == "1(2())3()"
+    assert made("{% for k, v in x.items() if v > 1 %}{{ k }}{% else %}none{% endfor %}", x={"a": 1, "b": 2}) == "b"
+    assert made("{% for a in x %}{% else %}none{% endfor %}", x=[]) == "none"
+    with pytest.raises(MalformedMail, match="'x' is undefined"):
+        made("{% for a in x %}{% endfor %}")
+    assert Template({"html": "{{ a ~ b }}{{ c | safe }}"}).render({"a": "<", "b": 1, "c": "<p>"}, 99)["html"] == (
+        "&lt;1<p>"
+    )
+    money = "{{ '%.2f' | format(n) }} {{ '%s of %d' % (n, 4711000000) }} {{ '{:,}'.format(4711000000) }} {{ x[:2] }}"
+    assert made(money, n=3, x="abc") == "3.00 3 of 4711000000 4,711,000,000 ab"
+
+
 def test_a_reason_repeats_no_value() -> None:
     with pytest.raises(MalformedMail) as found:
         made("{{ [1].index(secret) }}", secret="4711")

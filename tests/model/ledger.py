@@ -108,6 +108,7 @@ class Ledger:
     tokens: dict[str, int] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=lambda: defaultdict(Route))
     waits: dict[tuple[str, int], int] = field(default_factory=dict)
+    shared: dict[str, bool] = field(default_factory=dict)  # lane → whether a lower priority had its last slot
     leader: str = ""
     slots: Slots = field(init=False)
 

@@ -100,7 +100,12 @@ def _queued(book: Ledger, consumer: str, mail: Mail, token: int, said: str) -> s
         book.put(mail, "scheduled", min(mail.due, mail.deadline))
         return "scheduled"
     ahead = any(book.parked(mail.lane, p) for p in range(mail.p + 1))
+    lower = not ahead and any(book.parked(mail.lane, p) for p in range(mail.p + 1, len(PRIORITIES)))
+    if said == "parked" and lower and not book.shared.get(mail.lane):  # the next slot may be a lower one's
+        book.park(mail)
+        return "parked"
     if not ahead and book.slot(mail.lane, said == "go"):
+        book.shared[mail.lane] = False
         book.lease(mail, consumer, token)
         return "go"
     book.park(mail)
@@ -355,11 +360,17 @@ def _score(mail: Mail) -> int:
 
 
 def _slotted(book: Ledger, mail: Mail, visits: Mapping[tuple[str, int], int]) -> None:
-    """From a lane: its slot is free, its group not re-reading, and nobody of its lane was there first."""
+    """From a lane: its slot is free, its group not re-reading, and nobody of its lane was there first; but for a lower
+    priority's share, which is never two slots in a row."""
     assert mail.place == "parked", f"{mail.entry} is {book.state(mail)}, not parked"
     assert not book.rereading(mail.p), f"{mail.entry} was taken back while its stream is read again"
     awake = [p for p in range(len(PRIORITIES)) if visits.get((mail.lane, p), 0) <= book.now]
     first = next(found for p in awake for found in _takable(book, mail.lane, p))
+    if first.p < mail.p and not book.shared.get(mail.lane):
+        first = next(iter(_takable(book, mail.lane, mail.p)))
+        book.shared[mail.lane] = True
+    else:
+        book.shared[mail.lane] = False
     same(f"first of {mail.lane}", mail.entry, first.entry)
     assert book.slot(mail.lane, True), f"{mail.entry}: no slot for {mail.lane} at {book.now}"
 

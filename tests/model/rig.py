@@ -261,7 +261,7 @@ class Rig:
         predictions.move(self.book, verb, mails, at_ms, reply)
 
     def expire(self) -> None:
-        ended, lanes, more = 0, 0, 1
+        ended, lanes, more = 0, "", 1
         while more or lanes:
             more, lanes, _ = self.run(self.spool.scripts.expire([AGE_MS], lanes))
             ended += more

@@ -6,7 +6,7 @@ import pytest
 from conftest import MakeSpool
 from mailroom import DAY, LANE, Lease, Mailroom, ident
 
-from streamq.queue.scripts import why
+from streamq.queue.scripts import Status, why
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 
@@ -55,7 +55,7 @@ async def test_send_at_ahead_is_scheduled(room: Mailroom) -> None:
     entry = await room.add("low")
     await room.read()
     found = await room.admit(entry, due=room.now + 5000)
-    assert found.statuses == [("scheduled", b"", "", "")]
+    assert found.statuses == [Status("scheduled", b"", "", "")]
     assert found.next_us == (room.now + 5000) * 1000
     seen = await room.survey()
     assert seen.due == {entry: room.now + 5000}
@@ -261,7 +261,7 @@ async def test_an_own_deadline_is_known_while_it_is_held(room: Mailroom) -> None
     await room.do("HSET", room.keys.holds, f"intent:{entry}", "hold")
     assert await room.admitted(entry, deadline=room.now + 5000, expires=room.now + 5000) == ["held"]
     room.tick(5000)
-    assert await room.scripts.expire([5 * DAY] * 3) == (1, 0, [])
+    assert await room.scripts.expire([5 * DAY] * 3) == (1, "", [])
     assert await room.states() == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from mailroom import Lease, Mailroom
 
@@ -122,6 +123,44 @@ async def test_a_gauge_takes_nothing(room: Mailroom) -> None:
         await gauges(room.spool, [LANE])
     assert await room.do("KEYS", room.keys.limit("*")) == []
     assert await room.admitted(await added(room), lane=LANE) == ["go"]
+
+
+# -- how replies slowed it ---------------------------------------------------------------------------------------
+
+
+def paced(now_ms: int, rate: float, till_ms: int = 0, tat_ms: int = 0) -> str:
+    """As lib/pace.lua keeps it."""
+    known = {"rate": rate, "till": f"{till_ms}000", "tat": f"{tat_ms}000", "began": f"{now_ms - 60_000}000"}
+    return orjson.dumps(known | {"class": "site_rate", "reply": "421 4.7.0 slower"}).decode()
+
+
+async def test_the_pace_of_a_site_stands_beside_what_is_set(room: Mailroom) -> None:
+    await limit(room, "*|*", "10/s")
+    await room.do("HSET", room.keys.limit(LANE), "pace", paced(room.now, 2.0, till_ms=room.now + 5000))
+    await room.do("PEXPIRE", room.keys.limit(LANE), 60_000)
+    [gauge] = await gauges(room.spool, [LANE])
+    by = gauge.binding()
+    assert by is not None
+    assert by.pace is not None
+    assert (by.target, by.pace.klass, by.pace.reply, by.pace.since_ms) == (
+        LANE,
+        "site_rate",
+        "421 4.7.0 slower",
+        room.now - 60_000,
+    )
+    assert by.is_throttled(1, gauge.now_us)
+    assert gauge.rate == 2.0
+    assert gauge.at_us(11) == pytest.approx((room.now + 10_100) * 1000, abs=100_000)
+    [gauge] = await gauges(room.spool, ["other|example.net"])
+    assert gauge.binding() is None
+
+
+async def test_a_pace_that_no_script_wrote_is_none(room: Mailroom) -> None:
+    for text in ("", "{", "[]", '"x"', "{}", '{"rate":0}', '{"rate":"x"}', '{"rate":1,"tat":[]}'):
+        await room.do("HSET", room.keys.limit(LANE), "pace", text)
+        await room.do("PEXPIRE", room.keys.limit(LANE), 60_000)
+        [gauge] = await gauges(room.spool, [LANE])
+        assert gauge.gauges[2].pace is None
 
 
 # -- what is set, and by whom ------------------------------------------------------------------------------------

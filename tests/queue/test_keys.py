@@ -47,11 +47,13 @@ def test_python_s_names_are_the_table_s() -> None:
         "stream": "high",
         "due": "high",
         "limit": "main|example.net",
+        "slots": "main|example.net",
         "leader": "keeper",
         "lane": "7",
         "grants": "main",
         "layer": "operator",
     }
+    assert keys.turns("high", "main|example.net") == "{shop}:" + rendered("turns:<priority>:<what>")
     for key in TABLE:
         if "<" not in key.shape:
             assert getattr(keys, key.name) == "{shop}:" + key.shape

@@ -7,7 +7,7 @@ import random
 import pytest
 from mailroom import LANE, START, Lease, Mailroom
 
-from streamq.queue.scripts import Admitted, TurnRow
+from streamq.queue.scripts import Admitted, Turn, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 
@@ -250,7 +250,7 @@ async def test_a_turn_is_fenced(room: Mailroom) -> None:
     [entry] = (await room.survey()).of("leased")
     for consumer, token in (("w2", found.token), ("w1", found.token - 1)):
         _, [said] = await room.scripts.turn(consumer, [TurnRow(entry, token, LANE)], "main")
-        assert said == ("lost", "", "")
+        assert said == Turn("lost", "", "")
 
 
 async def test_an_operators_word_ends_the_wait(room: Mailroom) -> None:

@@ -144,7 +144,7 @@ async def test_expire_and_resettle(room: Full) -> None:
         entry = await room.in_state(state)
     room.tick(5 * DAY)
     await room.full()
-    assert await room.scripts.expire([5 * DAY] * 3) == (3, 0, [])
+    assert await room.scripts.expire([5 * DAY] * 3) == (3, "", [])
     assert await room.scripts.resettle([ResettleRow(again, "a1", "email.relayed", b"", b"", "x.1")]) == 1
     assert entry not in await room.states()
 

@@ -109,7 +109,7 @@ async def test_every_script_outlives_the_loss_of_its_group(room: Mailroom, verb:
         case "reap":
             assert await room.scripts.reap(0) == []
         case "expire":
-            assert await room.scripts.expire([1] * 3) == (0, 0, [])
+            assert await room.scripts.expire([1] * 3) == (0, "", [])
     await room.spool.open()
     states = await room.states()
     assert states[lease.entry] == "waiting"

@@ -30,9 +30,17 @@ TOLD = {
 LOW = "2"
 
 
-def brought(to: str = "bounces@example.com", most: int = 10, window: int = 3_600_000, **fields: str) -> dict[str, Any]:
+def brought(
+    to: str = "bounces@example.com",
+    most: int = 10,
+    window: int = 3_600_000,
+    all: dict[str, int] | None = None,
+    **fields: str,
+) -> dict[str, Any]:
+    whole = {"all": all} if all else {}
     known = {"raw": "Subject: report\r\n\r\n", "envelope_from": "<>", "envelope_to": to, **fields}
-    return {"to": to, "most": most, "window": window, "fields": [part for pair in known.items() for part in pair]}
+    flat = [part for pair in known.items() for part in pair]
+    return {"to": to, "most": most, "window": window, **whole, "fields": flat}
 
 
 async def telling(room: Mailroom) -> None:
@@ -141,6 +149,25 @@ async def test_the_cap_is_each_sender_s_own(room: Mailroom) -> None:
     assert await bounce(room, most=1, to="other@example.com")
 
 
+async def test_all_senders_together_have_a_cap(room: Mailroom) -> None:
+    """A thousand forged senders get no thousand reports; what that one keeps back counts for no sender."""
+    whole = {"most": 3, "window": 1000}
+    went = [await bounce(room, to=f"{name}@example.com", most=2, window=9000, all=whole) for name in "abcd"]
+    assert went == [True, True, True, False]
+    assert await room.count("total:report_capped") == 1
+    room.tick(1000)
+    assert [await bounce(room, to="d@example.com", most=2, window=9000, all=whole) for _ in range(3)] == [
+        True,
+        True,
+        False,
+    ]
+    assert await bounce(room, to="a@example.com", most=2, window=9000, all=whole)
+    assert not await bounce(room, to="b@example.com", most=2, window=9000, all=whole)
+    key = room.keys.prefix + "reports:all"
+    assert await room.do("LLEN", key) == 3
+    assert 0 < await room.do("PTTL", key) <= 1000
+
+
 async def test_what_is_remembered_of_a_sender_goes(room: Mailroom) -> None:
     for _ in range(5):
         await bounce(room, most=2, window=60_000)
@@ -241,14 +268,14 @@ async def test_the_sweep_asks_before_it_ends_a_mail(room: Mailroom, state: str) 
     told = await room.in_state(state, **TOLD)
     quiet = await room.in_state(state, **TOLD | {"id": "a2", "envelope_from": ""})
     room.tick(5 * DAY)
-    assert await room.scripts.expire(AGES) == (1, 0, [told])
+    assert await room.scripts.expire(AGES) == (1, "", [told])
     assert await room.states() == {told: state}
     assert (await room.events())[-1].data["entry"] == quiet
-    assert await room.scripts.expire(AGES) == (0, 0, [told])
-    assert await room.scripts.expire(AGES, 0, {told: orjson.dumps(brought())}) == (1, 0, [])
+    assert await room.scripts.expire(AGES) == (0, "", [told])
+    assert await room.scripts.expire(AGES, "", {told: orjson.dumps(brought())}) == (1, "", [])
     (entry,) = await room.states()
     assert (await room.events())[-1].data["report"] == entry
-    assert await room.scripts.expire(AGES) == (0, 0, [])
+    assert await room.scripts.expire(AGES) == (0, "", [])
 
 
 async def test_own_deadlines_are_asked_for_too(room: Mailroom) -> None:
@@ -258,8 +285,8 @@ async def test_own_deadlines_are_asked_for_too(room: Mailroom) -> None:
     over = room.now + 5000
     await room.admit(entry, due=room.now + 9000, deadline=over, expires=over)
     room.tick(5000)
-    assert await room.scripts.expire(AGES) == (0, 0, [entry])
-    assert await room.scripts.expire(AGES, 0, {entry: NOBODY}) == (1, 0, [])
+    assert await room.scripts.expire(AGES) == (0, "", [entry])
+    assert await room.scripts.expire(AGES, "", {entry: NOBODY}) == (1, "", [])
     assert (await reports(room), len(await room.letters())) == ([], 1)
 
 
@@ -269,7 +296,7 @@ async def test_the_sweep_is_bounded_by_what_it_asks_for(room: Mailroom) -> None:
     room.tick(5 * DAY)
     ended, _, due = await room.scripts.expire(AGES)
     assert (ended, len(due), set(due) < set(entries)) == (0, 50, True)
-    ended, _, more = await room.scripts.expire(AGES, 0, dict.fromkeys(due, NOBODY))
+    ended, _, more = await room.scripts.expire(AGES, "", dict.fromkeys(due, NOBODY))
     assert (ended, more) == (50, [])
     assert sorted((await room.scripts.expire(AGES))[2]) == sorted(set(entries) - set(due))
 
@@ -413,11 +440,16 @@ async def test_for_whom_none_can_be_made(room: Mailroom) -> None:
 
 
 async def test_the_author_and_the_host_are_settings(room: Mailroom) -> None:
-    known = load_settings(report_from="Post <post@example.org>", report_mta="mq.example.org", report_rate="5/10m")
+    known = load_settings(
+        report_from="Post <post@example.org>",
+        report_mta="mq.example.org",
+        report_rate="5/10m",
+        report_rate_all="50/20m",
+    )
     (entry,) = await room.spool.fetch([await room.held(**TOLD)])
     assert entry is not None
     made = orjson.loads(Reports(known, bytes(16)).of_entry(entry, {}, "expired", time.time_ns() // 1_000_000))
-    assert (made["most"], made["window"]) == (5, 600_000)
+    assert (made["most"], made["window"], made["all"]) == (5, 600_000, {"most": 50, "window": 1_200_000})
     raw = made["fields"][1]
     assert "From: Post <post@example.org>\r\n" in raw
     assert "Reporting-MTA: dns; mq.example.org\r\n" in raw

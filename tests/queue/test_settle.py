@@ -53,7 +53,7 @@ async def test_defer_is_scheduled_with_one_attempt_more(room: Mailroom) -> None:
 
 async def test_a_throttle_is_no_attempt(room: Mailroom) -> None:
     lease = await room.lease()
-    assert await room.settled("defer", lease, unjudged=True) == "ok"
+    assert await room.settled("throttled", lease) == "ok"
     notes = await room.notes(lease.entry)
     assert (notes.get("attempts"), notes["throttled"]) == (None, 1)
     await room.moved("cancel", lease.entry)

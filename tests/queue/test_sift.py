@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from mailroom import DAY, LANE, START, Lease, Mailroom, ident
-
-from streamq.mail.glance import MOST, PLAIN
-from streamq.queue.script import load
-from streamq.queue.scripts import ResettleRow, Sifted
+from mailroom import DAY, START, Mailroom
+from sifting import SLOW, sift, slow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
-
-SLOW = "main|slow.example"
-
-
-async def slow(room: Mailroom) -> None:
-    """slow.example takes one mail a minute, and the next one in a minute."""
-    await room.do("HSET", room.keys.limits, "*|slow.example", "1:60000000")
-    await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{(START + 62_000) * 1000}:63000000")
-
-
-async def sift(room: Mailroom, p: int = 1, *, consumer: str = "w1", room_for: int = 100, **known: Any) -> Sifted:
-    made: dict[str, Any] = {"max_age_ms": 5 * DAY, "max_bytes": 25_000_000}
-    return await room.scripts.sift(consumer, p, route="main", room=room_for, **(made | known))
 
 
 async def test_closed_lanes_park_and_the_rest_is_the_readers(room: Mailroom) -> None:
@@ -129,52 +111,29 @@ async def test_a_large_one_with_an_id_is_hashed_before_it_parks(room: Mailroom) 
     assert found.large
 
 
+async def test_what_was_read_ahead_of_a_large_one_is_not_passed_over(room: Mailroom) -> None:
+    """Behind a run of small ones several are read at once."""
+    await slow(room)
+    sizes = [10] * 9 + [70_000, 70_000] + [10] * 12 + [20_000, 10]
+    entries = [await room.add(envelope_to="bob@slow.example", raw="x" * size) for size in sizes]
+    found = await sift(room)
+    assert (found.visited, found.large) == (10, True)
+    assert set(await room.states()) == set(entries)
+    assert await room.state(entries[9]) == "parked"
+    assert await room.state(entries[10]) == "waiting"
+    found = await sift(room)
+    assert (found.visited, found.large) == (1, True)
+    assert (await sift(room, most=11)).visited == 11
+    found = await sift(room)
+    assert (found.visited, found.parked) == (3, 3)
+    assert await room.count("parked:1") == len(entries)
+
+
 async def test_a_million_bytes_end_a_call(room: Mailroom) -> None:
     await slow(room)
     for n in range(40):
         await room.add(envelope_to=f"{n}@slow.example", raw="x" * 60_000)
     assert (await sift(room)).visited == 17
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"to": "bob@slow.example, eve@slow.example"},
-        {"to": "bob@slow.example", "cc": "eve@slow.example"},
-        {"to": "bob@slow.example", "send_at": "2030-01-01T00:00:00Z"},
-        {"to": "bob@slow.example", "route": "main"},
-        {"to": "bob@slow.example", "tenant": "t"},
-        {"to": "bob@slow.example", "colour": "red"},
-        {"to": "bob@slow.example", "id": "two words"},
-        {"to": "bob@slow.example", "id": "x" * 257},
-        {"to": "Bob <bob@slow.example>"},
-        {"to": '"b b"@slow.example'},
-        {"to": "b..b@slow.example"},
-        {"to": ".b@slow.example"},
-        {"to": "b.@slow.example"},
-        {"to": "b@slow.example@slow.example"},
-        {"to": "bob@slow..example"},
-        {"to": "bob@-slow.example"},
-        {"to": "bob@slow-.example"},
-        {"to": "bob@slow"},
-        {"to": "bob@[192.0.2.1]"},
-        {"to": "bób@slow.example"},
-        {"to": f"{'b' * 120}@slow.example"},
-        {"raw": "no recipient", "to": "bob@slow.example"},
-        {"subject": "no recipient"},
-        {"envelope_to": "bob@slow.example", "raw": "x" * 1000},
-    ],
-    ids=lambda fields: ",".join(f"{name}={value[:20]}" for name, value in fields.items()),
-)
-async def test_what_only_intake_can_judge_is_not_parked(room: Mailroom, fields: dict[str, str]) -> None:
-    """All lanes are closed: what parks here was glanced at."""
-    await room.do("HSET", room.keys.limits, "*|*", "1:60000000")
-    for site in ("slow.example", "slow..example", "-slow.example", "slow-.example", "slow", "[192.0.2.1]"):
-        await room.do("HSET", room.keys.limit(f"main|{site}"), "60000000", f"{(START + 90_000) * 1000}:63000000")
-    entry = await room.add(**fields)
-    found = await sift(room, max_bytes=1000)
-    assert [name for name, _ in found.taken] == [entry]
-    assert await room.state(entry) == "leased"
 
 
 async def test_what_is_too_old_is_left_to_admission(room: Mailroom) -> None:
@@ -254,190 +213,6 @@ async def test_admission_looks_into_the_lanes_for_what_was_parked_here(room: Mai
     assert await room.admitted(*entries, lane="main|fast.example") == ["elsewhere", "elsewhere"]
 
 
-# -- one id, one mail ----------------------------------------------------------------------------------
-
-
-async def test_an_id_is_known_from_then_on(room: Mailroom) -> None:
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    first, second = [await room.add(**fields, id="a1") for _ in range(2)]
-    found = await sift(room)
-    assert [entry for entry, _ in found.taken] == [second]
-    assert await room.scripts.find([("", "a1")]) == [first]
-    assert await room.admitted(second, lane=SLOW, seen=ident("a1", **fields)) == ["duplicate"]
-    assert await room.states() == {first: "parked"}
-
-
-async def test_the_same_id_with_other_content_is_a_conflict(room: Mailroom) -> None:
-    await slow(room)
-    first = await room.add(to="bob@slow.example", subject="Hi", id="a1")
-    for other in ({"subject": "Ho"}, {"subject": "Hi", "text": "more"}, {}):
-        fields = {"to": "bob@slow.example"} | other
-        entry = await room.add(**fields, id="a1")
-        await sift(room)
-        assert await room.admitted(entry, lane=SLOW, seen=ident("a1", **fields)) == ["dead"], other
-    assert await room.states() == {first: "parked"}
-
-
-async def test_traceparent_and_empty_fields_make_no_other_content(room: Mailroom) -> None:
-    await slow(room)
-    await room.add(to="bob@slow.example", id="a1", traceparent="00-1", html="")
-    await sift(room)
-    entry = await room.add(to="bob@slow.example", id="a1", text="", traceparent="00-2")
-    await room.read()
-    assert await room.admitted(entry, lane=SLOW, seen=ident("a1", to="bob@slow.example")) == ["duplicate"]
-
-
-async def turn(room: Mailroom) -> Lease:
-    """The lane's next mail, with its slot."""
-    room.tick(63_000)
-    [(lease, leased)] = await room.taken()
-    assert leased.way == "main"
-    return lease
-
-
-async def again(room: Mailroom, **fields: str) -> str:
-    """The producer re-sends it; to another site, so that nothing waits. What admission says."""
-    entry = await room.add(**fields, id="a1")
-    await room.read()
-    return (await room.admitted(entry, lane="main|fast.example", id="a1", seen=ident("a1", **fields)))[0]
-
-
-async def test_a_mail_that_was_looked_at_when_it_went_is_told_from_another(room: Mailroom) -> None:
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    await room.add(**fields, id="a1")
-    await sift(room)
-    lease = await turn(room)
-    code = int.from_bytes(ident("a1", **fields)[10:])
-    row = room.end("sent", lease, hash=code)._replace(id="a1")
-    assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
-    assert await again(room, **fields) == "duplicate"
-    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
-
-
-async def test_a_window_that_has_passed_makes_no_difference(room: Mailroom) -> None:
-    """An id is known for one to two windows, and in the second one stands where it was noted in the first."""
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    sent, cancelled = [await room.add(**fields, id=name) for name in ("a1", "a2")]
-    await sift(room)
-    room.tick(DAY)
-    lease = await turn(room)
-    assert lease.entry == sent
-    row = room.end("sent", lease, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
-    await room.scripts.settle("w1", [row])
-    assert await again(room, **fields) == "duplicate"
-    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
-    assert await room.scripts.find([(None, "a2")]) == [cancelled]
-    await room.move("cancel", cancelled)
-    assert await room.scripts.find([(None, "a2")]) == [""]
-
-
-async def test_ids_are_forgotten_by_themselves(room: Mailroom) -> None:
-    await slow(room)
-    await room.add(to="bob@slow.example", id="a1")
-    await sift(room)
-    [key] = await room.do("KEYS", f"{room.keys.prefix}seen:*")
-    assert 2 * DAY - 60_000 < await room.do("PTTL", key) <= 2 * DAY
-
-
-async def test_an_id_that_has_another_owner_by_now_stays_the_others(room: Mailroom) -> None:
-    """The first one waited for longer than its id was known."""
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    first = await room.add(**fields, id="a1")
-    await sift(room)
-    room.tick(2 * DAY)
-    assert await again(room, **fields) == "go"
-    [second] = set(await room.states()) - {first}
-    lease = await turn(room)
-    row = room.end("sent", lease, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
-    assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
-    assert await room.scripts.find([(None, "a1")]) == [second]
-
-
-async def test_a_mail_that_was_compared_is_told_from_another_from_then_on(room: Mailroom) -> None:
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    await room.add(**fields, id="a1")
-    await sift(room)
-    assert await again(room, **fields) == "duplicate"
-    await room.settled("sent", await turn(room))  # by a worker that says nothing of its content
-    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
-
-
-async def test_so_is_one_whose_250_came_after_its_lease_was_lost(room: Mailroom) -> None:
-    """Its next owner's admission ends it before it looks at its id."""
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    entry = await room.add(**fields, id="a1")
-    await sift(room)
-    late = await turn(room)
-    await room.silent(entry, "w1")
-    assert [name for name, _, _ in (await room.reclaim("w2")).leases] == [entry]
-    row = room.end("sent", late, hash=int.from_bytes(ident("a1", **fields)[10:]))._replace(id="a1")
-    assert (await room.scripts.settle("w1", [row])).statuses == ["fenced"]
-    assert await room.admitted(entry, consumer="w2", lane=SLOW, id="a1", seen=ident("a1", **fields)) == ["done"]
-    assert await again(room, **fields) == "duplicate"
-    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
-
-
-async def test_where_nobody_looked_the_same_is_assumed(room: Mailroom) -> None:
-    """Nothing is sent twice."""
-    await slow(room)
-    await room.add(to="bob@slow.example", subject="Hi", id="a1")
-    await sift(room)
-    await room.settled("sent", await turn(room))
-    assert await again(room, to="bob@slow.example", subject="Ho") == "duplicate"
-
-
-async def test_a_retry_notes_the_hash(room: Mailroom) -> None:
-    await slow(room)
-    fields = {"to": "bob@slow.example", "subject": "Hi"}
-    entry = await room.add(**fields, id="a1")
-    await sift(room)
-    await room.settled("defer", await turn(room), wait=1000)
-    room.tick(1000)
-    assert await room.released() == [entry]
-    found = await room.admit(entry, lane="main|fast.example", seen=ident("a1", **fields))
-    assert found.statuses[0][0] == "go"
-    await room.settled("sent", Lease(entry, found.token, "w1"))
-    assert await again(room, to="bob@slow.example", subject="Ho") == "dead"
-
-
-async def test_a_cancelled_id_is_free_again(room: Mailroom) -> None:
-    await slow(room)
-    fields = {"to": "bob@slow.example"}
-    entry = await room.add(**fields, id="a1")
-    await sift(room)
-    assert await room.moved("cancel", entry) == ["cancelled"]
-    assert await again(room, **fields) == "go"
-
-
-@pytest.mark.parametrize("verb", ["hold", "cancel", "bounce", "retry", "expire"])
-async def test_verbs_reach_it_in_its_lane(room: Mailroom, verb: str) -> None:
-    await slow(room)
-    entry = await room.add(to="bob@slow.example", id="a1")
-    await sift(room)
-    room.tick(6 * DAY)
-    await room.move(verb, entry)
-    assert await room.state(entry) == {"hold": "held", "retry": "parked"}.get(verb, "")
-    assert await room.count("parked:1") == (verb == "retry")
-
-
-async def test_a_sent_mail_that_comes_back_with_its_copy_is_sent_no_second_time(room: Mailroom) -> None:
-    """A server that lost its last second has both again, and knows of neither id."""
-    fields = {"to": "bob@slow.example"}
-    first, copy = [await room.add(**fields, id="a1") for _ in range(2)]
-    await room.scripts.resettle([ResettleRow(first, "a1", "email.relayed", b"", b"", f"{first}.16")])
-    await room.read()
-    assert await room.admitted(copy, seen=ident("a1", **fields)) == ["duplicate"]
-
-
-# -- limits that change, ids that are given ------------------------------------------------------------
-
-
 async def test_a_raised_limit_counts_at_once(room: Mailroom) -> None:
     await slow(room)
     await room.do("HSET", room.keys.limits, "*|slow.example", "60000:60000000")
@@ -455,47 +230,3 @@ async def test_the_greatest_id_there_is_ends_nothing(room: Mailroom) -> None:
     await room.scripts.expire([DAY])
     assert (await room.scripts.seek(1, greatest, 10, None, "a1")) == ("", "")
     assert await room.length() == 1
-
-
-ODD = (
-    *("1-1", "10-0", "999999999999-18446744073709551615", "1700000000000-0", "1700000000000-9", "1700000000000-10"),
-    *("1700000000000-255", "1700000000000-256", "1700000000000-258", "1700000000000-65535", "1700000000000-65536"),
-    *("1700000000000-99999", "1700000000000-999999999999999", "1700000000000-1000000000000000"),
-    *("1700000000000-9007199254740993", "1700000000000-18446744073709551615", "1700000000001-0"),
-    *("9999999999999-10", "10000000000000-1", "99999999999999-3"),
-    *("281474976710655-9", "9007199254740993-1", "9007199254740994-1", "18446744073709551615-1"),
-)
-
-
-async def test_ids_that_somebody_gave_keep_every_digit(room: Mailroom) -> None:
-    """Beyond what a Lua number holds, or six bytes; in seen, in the lane, and back."""
-    await slow(room)
-    for id_ in ODD:
-        await room.do("XADD", room.keys.stream("normal"), id_, "to", "bob@slow.example", "id", id_)
-    entries = [f"1{id_}" for id_ in ODD]
-    for id_ in ODD:
-        assert (await sift(room, max_age_ms=2 * START, most=1)).parked == 1, id_
-    assert set(await room.states()) == set(entries)
-    assert await room.scripts.find([(None, id_) for id_ in ODD]) == entries
-    released = []
-    for _ in ODD:
-        room.tick(63_000)
-        released += await room.released()
-    assert set(released) == set(entries)
-    known = {"lane": SLOW, "deadline": 10**18}
-    rows = [room.row(f"1{id_}", id=id_, seen=ident(id_, to="bob@slow.example"), **known) for id_ in ODD]
-    assert set(await room.admitted(*rows)) == {"parked"}
-    assert set(await room.moved("cancel", *entries)) == {"cancelled"}
-    assert await room.scripts.find([(None, id_) for id_ in ODD]) == [""] * len(ODD)
-
-
-# -- one rule in two languages -------------------------------------------------------------------------
-
-
-def test_sift_and_glance_know_the_same_plain_fields() -> None:
-    source = load("sift").source
-    table = source[source.index("local PLAIN") : source.index("}", source.index("local PLAIN"))]
-    named = {word.split("=")[0].strip() for word in table.split("{")[1].replace("\n", " ").split(",") if "=" in word}
-    assert named == {name.decode() for name in PLAIN}
-    assert f"#envelope_to > {MOST}" in source
-    assert LANE.startswith("main|")

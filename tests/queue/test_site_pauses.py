@@ -16,7 +16,7 @@ async def admitted(room: Mailroom, lane: str, priority: str = "normal", routes: 
     entry = await room.add(priority)
     await room.read()
     found = await room.scripts.admit("w1", [room.row(entry, lane=lane)], routes)
-    status, _, way, _ = found.statuses[0]
+    status, _, way, *_ = found.statuses[0]
     return status, Lease(entry, found.token, "w1"), way
 
 

@@ -7,6 +7,7 @@ from mailroom import Mailroom
 
 from streamq.queue.limits import limit_text, set_limits
 from streamq.queue.sites import fullest, lanes, lanes_of, site_views
+from streamq.queue.why import why
 from streamq.settings import window
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -123,3 +124,37 @@ async def test_the_fullest_of_a_route(room: Mailroom) -> None:
         ("main|d.example", 2, False, None),
     ]
     assert more == 1
+
+
+async def test_the_mails_of_all_tenants_are_counted(room: Mailroom) -> None:
+    await room.scripts.pause("pause", ["*|a.example"])
+    for lane, many in (("main|a.example", 1), ("main|a.example/acme", 2), ("main|a.example/b", 3)):
+        await parked(room, lane, many)
+    await parked(room, "main|a.example/acme", 1, "low")
+    [view], _ = await site_views(room.spool)
+    assert (view.target, view.parked) == ("main|a.example", {"high": 0, "normal": 6, "low": 1})
+    assert [lane.site for lane in await lanes_of(room.spool, "a.example")] == ["a.example"]
+    await room.scripts.pause("resume", ["*|a.example"])
+    assert len((await room.release()).leases) == 7
+
+
+async def test_transactions_under_way_are_counted(room: Mailroom) -> None:
+    await set_limits(room.spool, "settings", {"*|a.example": limit_text(None, 2)})
+    entries = [await room.add() for _ in range(3)]
+    await room.read()
+    assert await room.admitted(*entries, lane="main|a.example") == ["go", "go", "parked"]
+    [view], _ = await site_views(room.spool)
+    assert (view.in_use, view.rule.connections, view.many) == (2, 2, 1)
+    found = await why(room.spool, entries[2])
+    assert (found.waits_for, found.rule.connections) == ("at_once", 2)
+
+
+async def test_a_site_that_is_slowed_is_listed_though_nothing_is_parked(room: Mailroom) -> None:
+    await room.do("HSET", room.keys.limit("main|a.example"), "pace", '{"rate":2,"class":"site_rate"}')
+    await room.do("PEXPIRE", room.keys.limit("main|a.example"), 60_000)
+    await room.do("ZADD", room.keys.throttled, (room.now + 60_000) * 1000, "main|a.example")
+    [view], _ = await site_views(room.spool)
+    assert (view.target, view.many, view.next_ms) == ("main|a.example", 0, None)
+    assert view.gauge is not None
+    assert view.gauge.rate == 2
+    await room.do("DEL", room.keys.throttled)

@@ -6,6 +6,7 @@ import pytest
 from mailroom import Mailroom
 
 from streamq.mail.template import Template
+from streamq.queue import templates
 
 pytestmark = [pytest.mark.usefixtures("any_server_url")]
 
@@ -71,3 +72,23 @@ async def test_a_hundred_versions_are_kept(room: Mailroom) -> None:
         await room.spool.templates.put("a", text(str(number)))
     kept = await room.spool.templates.versions("a")
     assert [each.version for each in kept] == list(range(6, 106))
+
+
+@pytest.mark.parametrize(("kept", "value"), [("KEPT_BYTES", 2_500), ("KEPT_NAMES", 2)])
+async def test_what_is_kept_is_bounded(room: Mailroom, monkeypatch: pytest.MonkeyPatch, kept: str, value: int) -> None:
+    """The least used go, and are fetched again; what a batch needs stays until it is built, however large."""
+    monkeypatch.setattr(templates, kept, value)
+    names = [f"t{number}" for number in range(4)]
+    for name in names:
+        await room.spool.templates.put(name, text(name * 500))
+    one = room.spool.templates
+    for name in ("t0", "t1", "t0", "t2"):
+        assert await found(room, name, room.now) == name * 500
+    assert one.find(b"t1", room.now) is None
+    assert [one.find(name.encode(), room.now) is not None for name in ("t0", "t2")] == [True, True]
+    await one.know([{b"template": name.encode()} for name in names])
+    assert all(one.find(name.encode(), room.now) is not None for name in names)
+    assert await found(room, "t3", room.now) == "t3" * 500
+    assert len(one._versions) == len(one._newest) == len(one._bytes) == 2
+    await one.know([{b"template": b"gone"}])
+    assert len(one._versions) == 2

@@ -11,26 +11,12 @@ from redis.exceptions import ResponseError
 
 from streamq.queue import virtual
 from streamq.queue.connection import command, pipelined
-from streamq.queue.script import LUA, VERBS
-from streamq.queue.scripts import GrantRow, SettleRow
-from streamq.queue.virtual import Doorbell, Inline, VirtualSpool, remove_queue
+from streamq.queue.script import LUA, VERBS, Script
+from streamq.queue.virtual import Doorbell, Inline, VirtualSpool, remove_queue, timed
 from streamq.settings import load_settings
 from streamq.simulate.clock import VirtualLoop
 
 BEGIN_US = 1_767_225_600_000_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.us = BEGIN_US
-
-    def __call__(self) -> int:
-        return self.us
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
@@ -47,8 +33,8 @@ def bell() -> Doorbell:
 
 
 def test_no_script_lets_a_key_expire_in_another_way() -> None:
-    """`PEXPIRE` is what virtual.py keeps by its own clock. The other two are renewed for as long as anybody lives."""
-    others = re.compile(r"\b(H?P?EXPIREAT|H?EXPIRE|HPEXPIRE|P?SETEX|GETEX)\b|'(PX|EX|PXAT|EXAT)'")
+    """`PEXPIRE`, `PTTL`, `PERSIST` go by the clock that is handed in. The others are renewed while anybody lives."""
+    others = re.compile(r"\b(H?P?EXPIREAT|H?EXPIRE|HPEXPIRE|P?SETEX|GETEX|TTL|P?EXPIRETIME)\b|'(PX|EX|PXAT|EXAT)'")
     files = [*LUA.iterdir(), *(LUA / "lib").iterdir()]
     found = {
         (file.name, line.strip())
@@ -68,32 +54,48 @@ def test_a_script_that_takes_now_says_whether_it_rang(verb: str) -> None:
     assert script.source.rstrip().endswith("return {rang, reply}") == (at >= 0)
 
 
-async def test_keys_expire_in_virtual_time_and_in_no_other(client: Inline, clock: Clock, bell: Doorbell) -> None:
-    spool = VirtualSpool(load_settings(), client, clock, bell)
-    await spool.open()
-    await spool.scripts.grant("w1", 1, [GrantRow("main", 5, 100, 5, 0)])  # kept for 2 ms
-    key = spool.keys.grants("main")
-    assert client.now("PTTL", key) == -1
-    await asyncio.sleep(0.01)
-    await spool.scripts.settle("w1", [])
-    assert client.now("EXISTS", key) == 1
-    clock.us += 1999
-    await spool.scripts.settle("w1", [])
-    assert client.now("EXISTS", key) == 1
-    clock.us += 1
-    await spool.scripts.settle("w1", [])
-    assert client.now("EXISTS", key) == 0
-    assert client.now("ZCARD", spool.keys.prefix + virtual.EXPIRY) == 0
+def asked(client: Inline, now_us: int, body: str) -> object:
+    """What a script says that is given that time."""
+    script = timed(Script("own", ("now",), (), body, ""))
+    _, reply = client.now("EVAL", script.source, 1, "{q}:", now_us)
+    return reply
 
 
-async def test_a_renewed_key_lives_on(client: Inline, clock: Clock, bell: Doorbell) -> None:
-    spool = VirtualSpool(load_settings(), client, clock, bell)
-    await spool.open()
-    for _ in range(3):
-        await spool.scripts.grant("w1", 1, [GrantRow("main", 5, 100, 5, 0)])
-        clock.us += 1500
-    await spool.scripts.settle("w1", [])
-    assert client.now("EXISTS", spool.keys.grants("main")) == 1
+def test_keys_expire_in_virtual_time_and_in_no_other(client: Inline) -> None:
+    asked(client, BEGIN_US, "redis.call('SET', KEYS[1] .. 'a', 1) return redis.call('PEXPIRE', KEYS[1] .. 'a', 2)")
+    assert client.now("PTTL", "{q}:a") == -1
+    exists = "return redis.call('EXISTS', KEYS[1] .. 'a')"
+    assert asked(client, BEGIN_US, exists) == 1
+    assert asked(client, BEGIN_US + 1999, exists) == 1
+    assert asked(client, BEGIN_US + 2000, exists) == 0
+    assert client.now("DBSIZE") == 0
+
+
+def test_a_renewed_key_lives_on(client: Inline) -> None:
+    renew = "redis.call('SET', KEYS[1] .. 'a', 1) return redis.call('PEXPIRE', KEYS[1] .. 'a', 2)"
+    for at in range(3):
+        asked(client, BEGIN_US + 1500 * at, renew)
+    assert asked(client, BEGIN_US + 4500, "return redis.call('EXISTS', KEYS[1] .. 'a')") == 1
+
+
+def test_a_key_may_be_kept_for_good(client: Inline) -> None:
+    keep = "redis.call('SET', KEYS[1] .. 'a', 1) redis.call('PEXPIRE', KEYS[1] .. 'a', 2) "
+    asked(client, BEGIN_US, keep + "return redis.call('PERSIST', KEYS[1] .. 'a')")
+    assert asked(client, BEGIN_US + 9000, "return redis.call('EXISTS', KEYS[1] .. 'a')") == 1
+
+
+def test_a_key_says_how_long_it_lives(client: Inline) -> None:
+    asked(client, BEGIN_US, "redis.call('SET', KEYS[1] .. 'a', 1) return redis.call('PEXPIRE', KEYS[1] .. 'a', 9000)")
+    left = "return {redis.call('PTTL', KEYS[1] .. 'a'), redis.call('PTTL', KEYS[1] .. 'none')}"
+    assert asked(client, BEGIN_US + 2_000_000, left) == [7000, -2]
+
+
+def test_a_script_says_whether_it_rang(client: Inline) -> None:
+    for key, rang in (("bell", 1), ("other", 0)):
+        script = timed(Script("own", ("now",), (), f"return redis.call('XADD', KEYS[1] .. '{key}', '*', 'a', 1)", ""))
+        said = client.now("EVAL", script.source, 1, "{q}:", BEGIN_US)
+        assert said[0] == rang
+        assert said[1].endswith(b"-0")
 
 
 def test_who_waits_longest_is_served_first_and_alone(client: Inline, bell: Doorbell) -> None:
@@ -110,10 +112,6 @@ def test_who_waits_longest_is_served_first_and_alone(client: Inline, bell: Doorb
         bell.ring()
         got = [[entry.entry for entry in (await wait).entries] for wait in waits]
         assert loop.time() == pytest.approx(5, abs=0.01)  # the third had waited long enough
-        for at, entries in enumerate(got):
-            rows = [SettleRow("gone", entry, 1, "", "", "", b"") for entry in entries]
-            client.now("XACK", spools[0].keys.stream("normal"), "streamq", *[row.entry[1:] for row in rows] or ["0-0"])
-            assert at == 2 or rows
         remove_queue(client, spools[0].keys.prefix)
         return got
 

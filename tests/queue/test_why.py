@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mailroom import LANE, Lease, Mailroom
+from mailroom import LANE, Mailroom
 
 from streamq.errors import NotFound
 from streamq.queue.limits import limit_text, set_limits
@@ -214,6 +214,19 @@ async def test_one_whose_events_are_trimmed_has_its_dead_letter(room: Mailroom) 
 
 
 async def test_an_id_that_is_part_of_another_is_not_it(room: Mailroom) -> None:
-    lease: Lease = await room.lease(id="a10")
-    await room.settled("sent", lease)
+    lease = await room.lease(id="a10")
+    await room.scripts.settle("w1", [room.end("sent", lease)._replace(id="a10")])
+    assert await ended(room.spool, ["a10"]) is not None
     assert await ended(room.spool, ["a1", lease.entry[:-1]]) is None
+
+
+async def test_only_a_mail_s_own_events_tell_its_end(room: Mailroom) -> None:
+    """A site may have the name of an id, another mail's metadata may name it, another tenant may have used it."""
+    await room.scripts.pause("pause", ["*|a1"])
+    for id_, tail in (("b1", b'"metadata":{"entry":"a1"}'), ("a1", b'"tenant":"acme"')):
+        row = room.end("sent", await room.lease(id=id_), tail=tail)
+        await room.scripts.settle("w1", [row._replace(id=id_)])
+    assert await ended(room.spool, ["a1"]) is None
+    found = await ended(room.spool, ["a1"], "acme")
+    assert found is not None
+    assert found.data["tenant"] == "acme"

@@ -144,6 +144,16 @@ def test_of_several_servers_one_is_bad_for_a_part_of_a_sites_mails() -> None:
     assert 200 <= refused <= 300
 
 
+@pytest.mark.parametrize("name", list(MODELS))
+def test_nothing_breaks_a_model_whose_numbers_are_all_nought(name: str) -> None:
+    for whose in ("", SITE):
+        one = model(name, whose, **dict.fromkeys(parameters(MODELS[name]), 0))
+        for at in (0.0, 0.0, 1e6):
+            one.opens(at, 0)
+            one.takes(mail(at))
+        assert one.capacity(0) >= 0 <= one.connections(0)
+
+
 # -- words: what the courier makes of them ---------------------------------------------------------------
 
 

@@ -127,6 +127,20 @@ def test_routes_of_the_settings_are_the_relays(server_url: str, tmp_path: Path) 
     assert found.record.opened["second"]
 
 
+def test_the_courier_speaks_as_its_route_says(server_url: str, tmp_path: Path) -> None:
+    """`overlap` has the next mail's commands behind a body, and the answer to the first before that to the second."""
+    scenario = Scenario((site("open"), site("greylisting", delay=5)), mails=FEW, rtt=0.1, service=0.1)
+    took = []
+    for mode in ("off", "transaction", "overlap"):
+        file = tmp_path / f"{mode}.toml"
+        file.write_text(f'[routes.main]\nurl = "smtp://one.test"\nconnections = 1\npipelining = "{mode}"\n')
+        found = run(scenario, load_settings(file), server_url)
+        assert (found.whole.taken, found.whole.doubles, found.left) == (FEW, 0, 0)
+        took.append(found.record.site("open.example").taken[-1])
+    assert took == sorted(took, reverse=True)
+    assert took[0] > 1.3 * took[1] > 1.3 * 1.1 * took[2]
+
+
 def test_mails_may_come_over_time(server_url: str, settings: Settings) -> None:
     found = run(Scenario((site("open"),), mails=FEW, adding_s=600), settings, server_url)
     assert 590 <= found.whole.seconds <= 601

@@ -90,7 +90,9 @@ def test_a_scaled_one_has_fewer_mails_and_lower_rates(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("mails = 1", r"sites: at least one"),
-        ("[[sites]]\nshare = 1", r"sites\[1\]: name: a domain in lower case \(got ''\)"),
+        ("[[sites]]\nshare = 1", r"sites\[1\]: name: a domain in lower case and ASCII \(got ''\)"),
+        ("[[sites]]\nname = 'bücher.example'", r"name: a domain in lower case and ASCII"),
+        ("[[sites]]\nname = 'a@b.example'", r"name: a domain in lower case and ASCII"),
         ("[[sites]]\nname = 'A.example'", r"name: a domain in lower case"),
         ("[[sites]]\nname = 'a.example'\n[[sites]]\nname = 'a.example'", r"'a.example' stands there twice"),
         ("[[sites]]\nname = 'a.example'\nshare = 0", r"no site has a share"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from scripted_relay import Mails, Relay, hello, letter, office, on_both_loops, route, until
 
 from streamq.smtp.letter import Action, Letter, Scope
@@ -90,3 +91,16 @@ async def test_in_an_outbox_slots_go_first_within_their_priority() -> None:
         await until(lambda: len(at.reports) == 4)
     names = [line[9:].partition("@")[0] for line in relay.heard[0].lines if line.startswith("RCPT")]
     assert names == ["urgent", "slot", "any", "low"]
+
+
+@on_both_loops
+@pytest.mark.parametrize(("counted", "wanted"), [(True, 6), (False, 3)])
+async def test_a_transaction_that_is_counted_waits_for_no_other(counted: bool, wanted: int) -> None:
+    async with Relay(*[[*hello(), Mails()]] * 10) as relay, office(route(relay.port, connections=10)) as at:
+        await at.send(letter())
+        letters = [letter(f"{number}@example.net") for number in range(5)]
+        for one in letters:
+            one.counted = counted
+            at.outbox.put(one)
+        assert at.courier.wanted == wanted
+        await at.reported(6)

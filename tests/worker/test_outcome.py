@@ -15,7 +15,7 @@ from streamq.queue.scripts import SettleRow
 from streamq.settings import Settings, load_settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
-from streamq.worker.outcome import BREAKS_MOST, HINT_MOST_MS, PARKS_MOST, Outcomes
+from streamq.worker.outcome import BREAKS_MOST, HINT_MOST_MS, PARKS_MOST, THROTTLED_MOST, Outcomes
 
 ADDED = 1_700_000_000_000
 NOW = ADDED + 5_000
@@ -128,16 +128,35 @@ def test_retry_is_deferred() -> None:
 @pytest.mark.parametrize("klass", ["site_rate", "route_rate", "recipient_rate"])
 def test_a_throttle_is_told_as_one(klass: str) -> None:
     made = row(delivery(), report(Action.RETRY, klass=klass))
-    assert (made.op, made.kind) == ("defer", "email.throttled")
-    assert arg(made).get("unjudged", False) == (klass != "recipient_rate")
+    assert (made.op, made.kind) == ("defer" if klass == "recipient_rate" else "throttled", "email.throttled")
 
 
 def test_a_throttle_waits_longer_each_time() -> None:
     waits = [
-        arg(row(delivery(notes={"throttled": many}), report(Action.RETRY, klass="route_rate"), jitter=0))["wait"]
-        for many in range(3)
+        (said["wait"], said.get("park", False))
+        for many in range(THROTTLED_MOST + 3)
+        for said in [arg(row(delivery(notes={"throttled": many}), report(Action.RETRY, klass="route_rate"), jitter=0))]
     ]
-    assert waits == [60_000, 300_000, 900_000]
+    assert waits == [(60_000, True)] * THROTTLED_MOST + [(60_000, False), (300_000, False), (900_000, False)]
+
+
+def test_a_throttle_says_whose_pace_it_is_and_what_that_was() -> None:
+    made = outcomes()
+    for at in range(40):
+        made.row(delivery(), report(Action.SENT), NOW + at * 50)
+    said = made.row(delivery(), report(Action.RETRY, klass="site_rate", scope=Scope.SITE, hint_ms=7), NOW + 2000)
+    assert said is not None
+    known = {"scope": "site", "took": 20.0, "took_way": 20.0, "hint": 7, "class": "site_rate"}
+    assert {name: arg(said)[name] for name in known} == known
+    said = made.row(
+        delivery(lane="relay|example.org"), report(Action.RETRY, klass="route_rate", scope=Scope.ROUTE), NOW
+    )
+    assert said is not None
+    assert arg(said)["scope"] == "route"
+
+
+def test_greylisting_is_about_no_pace() -> None:
+    assert row(delivery(), report(Action.RETRY, klass="greylisted")).op == "defer"
 
 
 def test_fail_is_bounced() -> None:

@@ -28,9 +28,13 @@ def told(number, _):
 MODE, CODE = sys.argv[2], int(sys.argv[3])
 def heard(number, _):
     wire.sendall(b"told %d %d\\n" % (os.getpid(), number))
-if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-    os._exit(1)  # it could die of one before it listens
+if MODE == "late":
+    wire.sendall(b"up %d\\n" % os.getpid())
+    if signal.sigtimedwait([signal.SIGHUP], 60) is None:
+        os._exit(1)
+    os.kill(os.getpid(), signal.SIGHUP)  # it waited, and waits again
 signal.signal(signal.SIGHUP, heard)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, told)
 wire.sendall(b"up %d\\n" % os.getpid())
@@ -130,6 +134,13 @@ async def test_all_are_told_to_read_again_and_go_on(tmp_path: Path) -> None:
         f.parent._stop()
         assert {await f.told() for _ in range(2)} == {(pid, signal.SIGTERM) for pid in pids}
         assert await f.task == 0
+
+
+async def test_one_that_does_not_listen_yet_is_told_when_it_does(tmp_path: Path) -> None:
+    async with family(tmp_path, 1, "late") as f:
+        pid = await f.up()
+        f.parent._reload()
+        assert await f.told() == (pid, signal.SIGHUP)
 
 
 async def test_who_is_hung_up_on_ends_in_order(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index child notes seen event letter dead report route limit
--- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease limit
---   limits meta notes parked pauses schedule seen stream
+-- needs: base lease index child notes seen event letter dead report route slots shares pace limit
+-- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease
+--   limit limits meta notes parked pauses schedule seen shared slots stream throttled turns
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why collapse
 --   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
@@ -14,7 +14,8 @@
 --   collapse   '' or 20 digits of the key under which only the newest is sent, and the ms until which it waits
 -- RETURNS: now, closed (µs until which none of the worker's routes takes anything, 0 if one does), token, next (µs of
 --   the next due thing this call made, 0 none), opens, step, most (what bounds reading: lib/limit, `gate`), then per row:
---   status, notes (JSON or ''), way (the route that it goes), slot (its mark: lib/limit, `advance`)
+--   status, notes (JSON or ''), way (the route that it goes; '<route>|<site>' where it is one of so many transactions at
+--   once there, which settle and renew are told), slot (its mark: lib/limit, `advance`)
 --   status     go parked scheduled held dead duplicate superseded expired cancelled done elsewhere lost,
 --     wait: leased, without a slot, since the queue or the only route has none: `turn` gives it one,
 --     bouncing or expiring: leased, to end so with a report that the caller brings (settle, dead)
@@ -39,9 +40,10 @@ ask_holds(consumer, 2)
 local asked, mentioned = {}, {}
 for at = HEAD + 3, #ARGV, EACH do
   local lane = ARGV[at]
-  if lane ~= '' and not mentioned[lane] then
-    mentioned[lane] = true
-    asked[#asked + 1] = lane
+  local road = road_of(lane)
+  if road ~= '' and not mentioned[road] then
+    mentioned[road] = true
+    asked[#asked + 1] = road
   end
 end
 ask_queues(asked)
@@ -86,8 +88,8 @@ local function event_id(entry) return entry .. '.' .. token end
 -- What may have been sent one way goes no other: only that relay can drop the double. Unless nobody has that route any
 -- more. (Where it is not known which way it was, it is the first.)
 local function bound(lane, notes)
-  if notes.stays and (not mine or mine[notes.stays] ~= nil) then return notes.stays .. '|' .. site_in(lane) end
-  if notes.ambiguous and not notes.stays then return route_of(lane) .. '|' .. site_in(lane) end
+  if notes.stays and (not mine or mine[notes.stays] ~= nil) then return notes.stays .. lane:match('|.*$') end
+  if notes.ambiguous and not notes.stays then return route_of(lane) .. lane:match('|.*$') end
   return lane
 end
 
@@ -225,14 +227,17 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   local wait, way, slot = 0, nil, nil
   lane = bound(lane, notes)
   lanes[lane] = true
-  local queue = queue_of(lane)
+  local queue = queue_of(road_of(lane))
   if queue.urgency and queue.urgency <= p then -- nor does it bring the lane's next visit forward
     queue.slot = queue.slot or next_slot(lane, now)
     wait = math.max(queue.slot, queue.visit, now)
+  elseif queue.urgency and whose_turn(lane, p, queue.waits, now) ~= p and next_slot(lane, now) == 0 then
+    wait, way = now, 'site' -- this one is a lower one's, which waits: `release` gives it that
   else
-    wait, way, slot = take_slot(lane, now)
+    wait, way, slot = take_slot(lane, now, consumer, entry)
   end
   if wait == 0 then
+    if queue.urgency then turn_taken(way, site_in(lane)) end
     listed(go, stream, id)
     return 'go', way, slot
   elseif stops_reading(way) then
@@ -242,6 +247,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   passed = passed or way == 'others'
   leave(stream, id)
   park(entry, lane, wait, p, id)
+  queue.waits[p] = true
   if not queue.urgency or p < queue.urgency then queue.urgency, queue.visit = p, wait end
   sooner(wait)
   return 'parked'
@@ -256,11 +262,11 @@ for kind, entry, lane, due, deadline, expires, ident, producer, tail, why, colla
     leave(stream, id)
     status = 'elsewhere'
   else
-    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline), tonumber(expires), ident,
-      producer, tail, why, collapse)
+    status, way, slot = decide(kind, entry, p, id, stream, lane, tonumber(due), tonumber(deadline),
+      tonumber(expires), ident, producer, tail, why, collapse)
   end
   out[#out + 1] = status
-  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry} end
+  if LEASED[status] then rows_of[stream .. id] = {at = #out, entry = entry, way = way or ''} end
   out[#out + 1] = LEASED[status] and has(K.notes) and redis.call('HGET', K.notes, entry) or ''
   out[#out + 1] = way or ''
   out[#out + 1] = slot or ''
@@ -287,12 +293,16 @@ for stream, ids in pairs(go) do
     local row = rows_of[stream .. id]
     out[row.at] = 'lost' -- somebody deleted its entry
     vanish(row.entry, stream, id)
+    if site_in(row.way) then slot_left(row.way, consumer, row.entry) end
   end
 end
 flush()
 closed = all_closed()
 if passed and redis.call('XLEN', K.bell) == 0 then redis.call('XADD', K.bell, '*', 'due', '1') end
 for p, id in pairs(admitted) do redis.call('HSET', K.meta, 'admitted:' .. p, id) end
+keep_turns()
 keep_limits(now)
+if keep_slots(now) then sooner(now) end
 local opens, step, most = gate(now)
+keep_paces(now)
 return {text(now), text(closed), token, text(next), text(opens), text(step), text(most), unpack(out)}

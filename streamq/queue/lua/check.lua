@@ -1,6 +1,6 @@
 -- check: visits a chunk of the spool, or of an index, and says where everything stands. Changes nothing.
--- needs: base lease index classify child
--- KEYS: {streamq}: bodies body counts due held lane meta parked schedule stream
+-- needs: base lease index child classify
+-- KEYS: {streamq}: bodies body counts due held lane meta parked schedule stream turns
 -- ARGV: what p from many
 --   what   stream (of priority p), schedule, held, parked, lease (PEL of priority p), totals, children (in the stream
 --     of priority p), or bodies

@@ -2,17 +2,17 @@
 -- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
 -- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
---   parked reports schedule seen stream
+--   parked reports schedule seen shared stream turns
 -- ARGV: now window ages lane_from
 --   ages        'ms,ms,…': the oldest a mail of each digit may get
---   lane_from   rank among the lanes, where the sweep goes on
+--   lane_from   where among the parked the sweep goes on, '' at the start
 -- EACH: entry report
 --   entry   one of those that the last call returned       report  JSON (lib/report), '-' for none
--- RETURNS: how many ended, lane_from for the next call, then the entries whose time is over, too, and whose senders
+-- RETURNS: how many ended, lane_from for the next call ('' at the end), then the entries whose time is over, too, and whose senders
 --   are to be told: nothing was done to them; they come again, with their reports, before the sweep goes on
 -- EVENTS: email.expired; a late email.relayed
 
-local now, window, lane_from = clock(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local now, window, lane_from = clock(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local now_ms = math.floor(now / 1000)
 local ages = {}
 for ms in ARGV[3]:gmatch('%d+') do ages[#ages + 1] = tonumber(ms) end
@@ -93,17 +93,22 @@ for at, name in ipairs(NAMES) do
   end
 end
 
-local LANES = 50
-local seen_lanes = 0
-for at, name in ipairs(NAMES) do
-  local lanes = redis.call('ZRANGE', K.due(name), lane_from, lane_from + LANES - 1)
-  seen_lanes = math.max(seen_lanes, #lanes)
-  for _, lane in ipairs(lanes) do
-    for _, member in ipairs(lane_range(lane, at - 1, 100)) do
-      local entry = unpadded(member)
-      if full() or not is_old(entry) then break end
-      if not has_own_deadline(entry) then finish(entry, 'parked', 'too old: max_age is over') end
-    end
+-- From lane to lane, and from priority to priority in it: from one's first member to what is behind its last.
+local LANES = 100
+local at = lane_from == '' and '-' or '[' .. lane_from
+for _ = 1, LANES do
+  if full() then break end
+  local first = redis.call('ZRANGEBYLEX', K.parked, at, '+', 'LIMIT', 0, 1)[1]
+  if not first then
+    at = ''
+    break
   end
+  local lane, p = lane_in(first), tonumber(unpadded(first):sub(1, 1))
+  for _, member in ipairs(lane_range(lane, p, 100)) do
+    local entry = unpadded(member)
+    if full() or not is_old(entry) then break end
+    if not has_own_deadline(entry) then finish(entry, 'parked', 'too old: max_age is over') end
+  end
+  at = '[' .. lane .. '|' .. string.char((full() and 48 or 49) + p)
 end
-return {ended, seen_lanes == LANES and lane_from + LANES or 0, unpack(due)}
+return {ended, at:sub(2), unpack(due)}

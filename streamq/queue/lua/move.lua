@@ -1,7 +1,7 @@
 -- move: an operator's verbs on live mail.
 -- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
---   parked reports schedule seen stream
+--   parked reports schedule seen shared stream turns
 -- ARGV: now verb window at
 --   verb    hold, unhold, retry, cancel, bounce, expire      at  unhold: ms, '' for the old time
 -- EACH: entry report

@@ -1,13 +1,13 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
--- needs: base lease index child notes route limit
--- KEYS: {streamq}: absent bell bodies body clock collapse counts due expiry held holds lane lease limit limits meta
---   notes parked pauses schedule stream
+-- needs: base lease index child notes route slots shares pace limit
+-- KEYS: {streamq}: absent bell bodies body clock collapse counts due expiry held holds lane lease limit limits
+--   meta notes parked pauses schedule shared slots stream throttled turns
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
 -- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
---   then per lease: entry, way (the route on which it has its slot; '' for one of the schedule, which has none), notes
---   (JSON or ''), slot (its mark: lib/limit, `advance`)
+--   then per lease: entry, way (the route on which it has its slot, or '<route>|<site>', as admit has it; '' for one of
+--   the schedule, which has none), notes (JSON or ''), slot (its mark: lib/limit, `advance`)
 -- EVENTS: none
 
 local given, consumer, room = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 100)
@@ -19,13 +19,13 @@ for id in ARGV[4]:gmatch('[^,]+') do
 end
 
 know_routes(ARGV[5])
-local LANES_A_CALL = 100
-local PAGES = 5 -- of lanes that are others' to visit
+local ROADS_A_CALL = 100
+local PAGES = 5 -- of roads that are others' to visit
 local ASTRAY = 1000000 -- µs
 local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked at again then
 local out, taken, left = {}, 0, 0
 local barred = false
-local passed, others = {}, 0 -- priority → lane → true: due, and for other workers
+local passed, others = {}, 0 -- priority → road → true: due, and for other workers
 local any_passed, routes_next = false, nil -- routes_next: µs at which a route has a slot again
 local token = 0
 local shut -- µs: until then nothing goes, for the queue's own limit or the only route's
@@ -33,7 +33,10 @@ local shut -- µs: until then nothing goes, for the queue's own limit or the onl
 local function lease(entry, way, slot)
   if token == 0 then token = new_token() end
   local _, id, stream = split(entry)
-  if not take(stream, id, consumer, token) then return vanish(entry, stream, id) end
+  if not take(stream, id, consumer, token) then
+    if site_in(way) then slot_left(way, consumer, entry) end
+    return vanish(entry, stream, id)
+  end
   taken = taken + 1
   out[#out + 1] = entry
   out[#out + 1] = way
@@ -70,70 +73,115 @@ local function more_scheduled()
   end
 end
 
--- As many of this lane and priority as slots and room allow; µs of the lane's next slot, nil where it is empty; and
--- 'others' where that slot is another worker's, 'route' where it is its route that has none.
-local function release_lane(lane, p)
+-- The oldest of the lane of this road and priority that has its turn; nil: there is none. Of one that takes no turns
+-- several are read at once.
+local ahead = {} -- digit → members of the road that is visited, the next one last
+local function next_member(road, p)
+  while not ahead[p] or #ahead[p] == 0 do
+    local lane, several = lane_in_turn(road, p)
+    local members = lane_range(lane, p, several and 1 or math.max(1, math.min(room - taken, 100)))
+    if #members == 0 and not several then return nil end
+    if #members == 0 then emptied(lane, p) end -- its parts did not agree: nobody took its turn away
+    ahead[p] = {}
+    for at = #members, 1, -1 do ahead[p][#ahead[p] + 1] = members[at] end
+  end
+  return ahead[p][#ahead[p]]
+end
+
+-- As many of this road as slots and room allow, the best priority first, but for the shares of lower ones that wait.
+-- µs of the road's next slot, nil where nothing of this priority is left; and 'others' where that slot is another
+-- worker's, 'route' where it is its route that has none.
+local function release_road(road, p, waits)
+  ahead = {}
   while true do
-    local members = lane_range(lane, p, math.max(1, math.min(room - taken, 100)))
-    if #members == 0 then return nil end
-    for _, member in ipairs(members) do
-      if taken >= room then
-        left = 1
-        return now
-      end
-      local next, way, slot = take_slot(lane, now)
-      if next > 0 and stops_reading(way) then
-        shut = next
-        return next
-      elseif next > 0 then
-        return next, (way == 'others' or way == 'route') and way
-      end
-      local entry = unpadded(member)
-      if not unpark(entry) then return now + ASTRAY end -- its parts do not agree: for `check --repair`
-      lease(entry, way, slot)
+    local member, of = next_member(road, p), p
+    if not member then return nil end
+    if taken >= room then
+      left = 1
+      return now
     end
+    if waits then
+      of = whose_turn(road, p, waits, now)
+      local lower = of ~= p and next_member(road, of)
+      if of ~= p and not lower then waits[of], of = nil, p end
+      member = lower or member
+    end
+    local entry = unpadded(member)
+    local next, way, slot = take_slot(road, now, consumer, entry)
+    if next > 0 and stops_reading(way) then
+      shut = next
+      return next
+    elseif next > 0 then
+      return next, (way == 'others' or way == 'route') and way
+    end
+    if not unpark(entry) then -- its parts do not agree: for `check --repair`
+      if site_in(way) then slot_left(way, consumer, entry) end
+      return now + ASTRAY
+    end
+    table.remove(ahead[of])
+    turn_over(lane_in(member), of)
+    if waits then turn_taken(way, site_in(road)) end
+    lease(entry, way, slot)
   end
 end
 
--- Lanes that were due at the same µs waited for one window, or one route, since several may have the same first way:
+-- Road → digit → true: which lower priorities wait there. One command for each of them.
+local function lower_ones(roads, p)
+  local found = {}
+  for q = p + 1, #NAMES - 1 do
+    if #roads > 0 and not is_rereading(q, K.stream(NAMES[q + 1])) then
+      for at, score in ipairs(redis.call('ZMSCORE', K.due(NAMES[q + 1]), unpack(roads))) do
+        if score then
+          found[roads[at]] = found[roads[at]] or {}
+          found[roads[at]][q] = true
+        end
+      end
+    end
+  end
+  return found
+end
+
+-- Roads that were due at the same µs waited for one window, or one route, since several may have the same first way:
 -- each of them is the first one at times.
 local function in_turn(rows)
-  local lanes, run = {}, {}
+  local roads, run = {}, {}
   for at = 1, #rows, 2 do
     run[#run + 1] = rows[at]
     if rows[at + 1] ~= rows[at + 3] then
-      for turn = 0, #run - 1 do lanes[#lanes + 1] = run[(now + turn) % #run + 1] end
+      for turn = 0, #run - 1 do roads[#roads + 1] = run[(now + turn) % #run + 1] end
       run = {}
     end
   end
-  return lanes
+  return roads
 end
 
--- Up to a hundred lanes, behind so many that are others'; false where there may be more behind them.
-local function visit_lanes(name, p)
-  local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, LANES_A_CALL)
+-- Up to a hundred roads, behind so many that are others'; false where there may be more behind them.
+local function visit_roads(name, p)
+  local rows = redis.call('ZRANGEBYSCORE', K.due(name), '-inf', text(now), 'WITHSCORES', 'LIMIT', others, ROADS_A_CALL)
   local before_ = others
-  for _, lane in ipairs(in_turn(rows)) do
-    local next, of = release_lane(lane, p)
-    if shut then return true end -- the lanes stay due
-    -- A slot that one priority used is gone for the others of the lane, too.
+  local roads = in_turn(rows)
+  local waits = lower_ones(roads, p)
+  for _, road in ipairs(roads) do
+    local next, of = release_road(road, p, waits[road])
+    if shut then return true end -- the roads stay due
+    -- A slot that one priority used is gone for the others of the road, too.
     if of then
       passed[name] = passed[name] or {}
-      passed[name][lane] = true
+      passed[name][road] = true
       any_passed = any_passed or of == 'others'
       if of == 'route' then routes_next = math.min(routes_next or next, next) end
       others = others + 1
     elseif next then
-      for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), lane) end
+      for _, other in ipairs(NAMES) do redis.call('ZADD', K.due(other), 'XX', text(math.max(next, now)), road) end
     else
-      redis.call('ZREM', K.due(name), lane)
+      redis.call('ZREM', K.due(name), road)
     end
     if left == 1 then return true end
   end
-  return others - before_ < LANES_A_CALL
+  return others - before_ < ROADS_A_CALL
 end
 
-local function release_lanes()
+local function release_roads()
   for at, name in ipairs(NAMES) do
     local p = at - 1
     others = 0
@@ -141,7 +189,7 @@ local function release_lanes()
       barred = true
     else
       for _ = 1, PAGES do
-        if visit_lanes(name, p) then break end
+        if visit_roads(name, p) then break end
       end
       if left == 1 or shut then return end
     end
@@ -160,11 +208,14 @@ end
 -- odd room the larger half goes to either, by turns.)
 local half = math.floor((room + now % 2) / 2)
 if half > 0 then release_schedule(half) end
-if not shut then release_lanes() end
+if not shut then release_roads() end
 if not shut and taken < room then release_schedule(room - taken) end
 if capped and taken >= room and not shut then shut, left = now + step * taken, 0 end
 if not shut then more_scheduled() end
+keep_turns()
 keep_limits(now)
+keep_slots(now)
+keep_paces(now)
 
 local next = 0
 local function sooner(us) if next == 0 or us < next then next = us end end

@@ -1,7 +1,7 @@
 -- repair: mends what check found, if it is still so. Nothing is dropped that a stream still holds.
 -- needs: base lease index child notes classify
 -- KEYS: {streamq}: absent bodies body clock collapse counts due expiry held holds lane meta notes parked schedule
---   stream
+--   shared stream turns
 -- ARGV: now
 -- EACH: entry wrong
 --   wrong   lost twice both lane (lib/classify), orphan (in an index or a PEL, but in no stream), stray (entry: a
@@ -50,7 +50,7 @@ local function mend_stray(member)
   if not redis.call('ZSCORE', K.parked, member) or not is_stray(member) then return 0 end
   local p, lane = tonumber(unpadded(member):sub(1, 1)), lane_in(member)
   redis.call('ZREM', K.parked, member)
-  if #lane_range(lane, p, 1) == 0 then redis.call('ZREM', K.due(NAMES[p + 1]), lane) end
+  if #lane_range(lane, p, 1) == 0 then emptied(lane, p) end
   count('parked:' .. p, -1)
   return 1
 end

@@ -4,7 +4,7 @@
 -- it is known by (`seen`) is noted from here on, and that other one a duplicate.
 -- needs: base lease index child notes seen event letter dead report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane meta notes parked
---   reports schedule seen stream
+--   reports schedule seen shared stream turns
 -- ARGV: now window
 -- EACH: entry id kind tail why event_id seen
 --   why    '' for a mail that was sent, else JSON {reason, class, reply, report} of its dead letter

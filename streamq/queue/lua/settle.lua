@@ -1,15 +1,18 @@
 -- settle: the ends of attempts. Fenced: only who holds the entry under that token changes anything.
--- needs: base lease index child notes seen event letter dead report route limit outcome
--- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease limit limits
---   meta notes parked pauses reports schedule seen stream
+-- needs: base lease index child notes seen event letter dead report route slots pace throttle limit outcome
+-- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry grants held holds lane lease
+--   limit limits meta notes parked pauses reports schedule seen shared slots stream throttled turns
 -- ARGV: now consumer window
--- EACH: op entry token lane id kind tail arg way
+-- EACH: op entry token lane id kind tail arg way left
 --   op         sent  gone, with its event                    arg  '', or JSON {ambiguous: by policy, not by a reply,
 --                                                                 hash: of its content, if it was parked unlooked-at}
 --              defer on the schedule, one attempt more       arg  JSON {wait (ms), deadline (ms), class, reply, down,
---                                                                 hint, ambiguous (it may have been sent), unjudged
---                                                                 (a throttle: no attempt), code, report (lib/report:
---                                                                 it is late)}
+--                                                                 hint, ambiguous (it may have been sent), code, report
+--                                                                 (lib/report: it is late)}
+--              throttled  no attempt: its site or route slows    arg  JSON as of defer, and {scope (site or route), words,
+--                                                                 hint (ms), took, took_way (mails per second that
+--                                                                 this worker brought to the site, to the route),
+--                                                                 park (true: to its lane, not on the schedule)}
 --              dead  dead letter                             arg  JSON {reason, class, reply, judged, text (what the
 --                                                                 breaker counts; absent: it is about the recipient),
 --                                                                 report (lib/report)}
@@ -19,15 +22,18 @@
 --                                                                 this mail), lonely (maybe our own network's trouble)}
 --              hold  held                                    arg  JSON {reason, class, ambiguous}
 --              gone  its entry was deleted by somebody
---   lane       '' where it does not matter      way  the route it went; '' for its lane's first
+--   lane       '' where it does not matter      way  the route it went; '' for its lane's first; '<route>|<site>' where it
+--     has a slot, which is left whatever becomes of the row
+--   left       µs at which it got its slot, 0 where nothing limited it
 --   kind       the event's type, '' for none; tail its inner JSON
--- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
+-- RETURNS: now, next (µs of the next due thing that this call made, 0 none), marks ('' or JSON: of the targets of
+--   these rows those that slowed after some of them left, and when, in µs), then per row a status:
 --   ok fenced (somebody else holds it, or nobody) expired held cancelled bounced (an intent was carried out)
 --   parked (dead was asked for, and the breaker holds the route)
 --   bouncing expiring (nothing was done but that an attempt was counted: it is to end so, and its sender to be told;
 --     the caller brings `dead`, with the report)
 --   alone (parked; the route works for others, so it was not closed)
--- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; email.ambiguous; a late email.relayed; route.resumed, route.paused
+-- EVENTS: the rows' kinds; email.expired email.held email.cancelled email.bounced for intents; email.ambiguous; a late email.relayed; route.resumed, route.paused, site.throttled, site.recovered
 
 local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now = clock(given)
@@ -136,48 +142,122 @@ local function say_paused(mail, known)
   event('route.paused', mail.way, '', mail.event_id, now, json(known):sub(2, -2))
 end
 
-function op_of.defer(mail)
-  local why = why_of(mail)
+-- What is known of a mail that is not at its end.
+local function remember(mail, why, counted)
   local notes = notes_of(mail.entry)
-  if why.unjudged then
-    notes.throttled = (notes.throttled or 0) + 1
-  else
-    notes.attempts = (notes.attempts or 0) + 1
-  end
+  notes[counted] = (notes[counted] or 0) + 1
   notes.first = notes.first or now_ms
   notes.last, notes.reply, notes.class, notes.code = now_ms, why.reply, why.class, why.code
   if why.ambiguous then notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way end
   note(mail.entry, notes)
+  return notes
+end
+
+-- What somebody, or its age, makes of it instead of another try; nil: it is tried again.
+local function ended(mail, why)
   local asked = carried_out(mail)
-  if asked then return asked end
-  if now_ms >= why.deadline then
-    if is_awaited(fields_of(mail.stream, mail.id), mail.entry) then return 'expiring' end
-    mail.kind, mail.arg = 'email.expired', json({reason = 'too old: its time was over at ' .. text(why.deadline),
-      class = 'expired', reply = why.reply})
-    op_of.dead(mail)
-    return 'expired'
-  end
-  local due = math.min(now_ms + why.wait, why.deadline)
-  if why.down and route_down(mail.way, now, why) then say_paused(mail, {class = why.class, reason = why.reply}) end
-  leave(mail.stream, mail.id)
-  schedule(mail.entry, due)
-  sooner(due * 1000)
-  count('total:deferred', 1)
+  if asked or now_ms < why.deadline then return asked end
+  if is_awaited(fields_of(mail.stream, mail.id), mail.entry) then return 'expiring' end
+  mail.kind, mail.arg = 'email.expired', json({reason = 'too old: its time was over at ' .. text(why.deadline),
+    class = 'expired', reply = why.reply})
+  op_of.dead(mail)
+  return 'expired'
+end
+
+-- due: ms, nil where it stands in its lane
+local function say_late(mail, why, notes, due)
   count('class:' .. why.class, 1)
-  local tail = with(mail.tail, '"next_attempt_at":' .. text(due))
+  local tail = due and with(mail.tail, '"next_attempt_at":' .. text(due)) or mail.tail
   if why.report then -- once a mail, whatever became of it
     tail = with(tail, tell(why.report, now))
     notes.warned = 1
     note(mail.entry, notes)
   end
   event(mail.kind, mail.producer, mail.entry, mail.event_id, now, tail)
+end
+
+local function put_off(mail, due)
+  leave(mail.stream, mail.id)
+  schedule(mail.entry, due)
+  sooner(due * 1000)
+end
+
+function op_of.defer(mail)
+  local why = why_of(mail)
+  local notes = remember(mail, why, 'attempts')
+  local status = ended(mail, why)
+  if status then return status end
+  local due = math.min(now_ms + why.wait, why.deadline)
+  if why.down and route_down(mail.way, now, why) then say_paused(mail, {class = why.class, reason = why.reply}) end
+  put_off(mail, due)
+  count('total:deferred', 1)
+  say_late(mail, why, notes, due)
   return 'ok'
+end
+
+local marks = {} -- target → when it slowed
+
+local function say_pace(kind, target, mail, known)
+  known.route, known.site = route_of(target), site_in(target)
+  event(kind, target, '', mail.event_id, now, json(known):sub(2, -2))
+end
+
+-- What the reply says of the pace of its site, or its route.
+local function slow(mail, why)
+  local target, others = throttle.target_of(mail.way, site_in(mail.lane), now, why)
+  for _, other in ipairs(others) do say_pace('site.recovered', other, mail, {reason = 'its route slows instead'}) end
+  if target == mail.way then why.took = why.took_way end
+  local told = throttle.slowed(target, now, why)
+  if told then say_pace('site.throttled', target, mail, told) end
+  marks[target] = pace_at(target).mark
+end
+
+-- It goes back to the front of its lane, which waits for its site's next slot: nothing is due at the same moment in
+-- an hour. A mail that met this too often goes on the schedule, or it would be the one probe of its lane for ever.
+function op_of.throttled(mail)
+  local why = why_of(mail)
+  why.left, why.who = tonumber(mail.left), consumer
+  local notes = remember(mail, why, 'throttled')
+  if adapt() then slow(mail, why) end
+  local status = ended(mail, why)
+  if status then return status end
+  local due = nil
+  if why.park and adapt() then
+    local slot = math.max(next_slot(mail.lane, now), now)
+    leave(mail.stream, mail.id)
+    park(mail.entry, mail.lane, slot)
+    sooner(slot)
+  else
+    due = math.min(now_ms + why.wait, why.deadline)
+    put_off(mail, due)
+  end
+  count('total:throttled', 1)
+  say_late(mail, why, notes, due)
+  return 'ok'
+end
+
+-- The pace of its site and its route did it no harm.
+local function keeps_pace(mail)
+  local left = tonumber(mail.left)
+  for _, target in ipairs({mail.way, mail.way .. '|' .. site_in(mail.lane)}) do
+    local told, again = throttle.went_well(target, now, 1, left)
+    if told then say_pace('site.recovered', target, mail, told) end
+    local state = pace_at(target)
+    if state and left <= state.mark then marks[target] = state.mark end
+    if again and target == mail.way then
+      wake(mail.way, now)
+    elseif again then
+      for _, name in ipairs(NAMES) do redis.call('ZADD', K.due(name), 'XX', 'LT', text(now), mail.lane) end
+    end
+    if again then sooner(now) end
+  end
 end
 
 function op_of.park(mail)
   local why = why_of(mail)
   local status = 'ok'
   local till = now
+  if why.down and not why.lonely then why.hint = math.max(why.hint or 0, throttle.boxed(mail.way, now)) end
   if not why.down then
     till = now + (why.wait or 0) * 1000
   elseif why.lonely and works_for_others(mail.way, consumer, now) then
@@ -223,7 +303,7 @@ local function is_broken(mail)
   return true
 end
 
-local spoke = {sent = true, defer = true, dead = true}
+local spoke = {sent = true, defer = true, dead = true, throttled = true}
 
 -- What a judgement says of the route. Good news of before a pause is none: only a mail that was leased since was its
 -- probe. A breaker hears of nothing but a 250.
@@ -239,14 +319,25 @@ local function heard(mail, text_)
   sooner(now)
 end
 
-for op, entry, token, lane, producer, kind, tail, arg, way in each() do
+for target, state in pairs(throttle.let_paces(now)) do
+  event('site.recovered', target, '', target .. '.' .. text(now), now,
+    json({route = route_of(target), site = site_in(target), rate = state.rate, class = state.class}):sub(2, -2))
+end
+for op, entry, token, lane, producer, kind, tail, arg, way, left in each() do
   local p, id, stream = split(entry)
+  if site_in(way) then
+    slot_left(way, consumer, entry)
+    way = route_of(way)
+  end
   if owns(stream, id, consumer, token) then
     local mail = {entry = entry, id = id, stream = stream, lane = lane, producer = producer, kind = kind, tail = tail,
-      arg = arg, event_id = entry .. '.' .. token, op = op, token = token, way = way ~= '' and way or route_of(lane)}
+      arg = arg, event_id = entry .. '.' .. token, op = op, token = token, left = left, way = way ~= '' and way or route_of(lane)}
     local refused = op == 'defer' and why_of(mail).down -- judged, and no good word about the route
     local said = op == 'dead' and why_of(mail).text
-    if spoke[op] and not refused and lane ~= '' then heard(mail, said) end
+    if spoke[op] and not refused and lane ~= '' then
+      heard(mail, said)
+      if op ~= 'throttled' and has(K.throttled) then keeps_pace(mail) end
+    end
     -- What was sent is neither tried again nor reported as failed.
     local was_sent = op ~= 'sent' and op ~= 'gone' and sent_late(entry, stream, id, producer, mail.event_id, now)
     if was_sent then
@@ -275,4 +366,6 @@ end
 
 flush()
 keep_records()
-return {text(now), text(next), unpack(out)}
+if keep_slots(now) then sooner(now) end
+keep_paces(now)
+return {text(now), text(next), _G.next(marks) and json(marks) or '', unpack(out)}

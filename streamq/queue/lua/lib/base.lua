@@ -3,7 +3,7 @@
 --   now       µs, '' for the server's time           window    ms, how long a producer's id is known
 --   consumer  who calls                              entry     '<p><ms>-<seq>'
 --   token     of the lease                           lane      '<route>|<site>', '' where it does not matter; with
---             several ways, in their order: '<route>><route>|<site>'
+--             several ways, in their order: '<route>><route>|<site>'; of a tenant: '<route>|<site>/<tenant>'
 --   route     its name                               routes    comma list: those that the worker knows, '-' before
 --             one that it does not use now; '' for any
 --   id        the producer's id, or the entry        kind      an event's type
@@ -41,6 +41,10 @@ end
 
 local function time_of(id) return tonumber(id:match('^%d+')) end
 
+-- The part of a lane's name that all its tenants share: what waits for one slot. Mails without a tenant are in the lane
+-- of that name.
+local function road_of(lane) return lane:match('^[^/]*') end
+
 -- Whether a key exists, asked once and where it matters: most that may hang on a mail hang on none.
 local there = {}
 local function has(key)
@@ -56,9 +60,10 @@ local function outlast(key, ms)
 end
 
 -- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
-local DASH = string.byte('-')
+local byte, sub = string.byte, string.sub -- a method of a string is looked for in two tables, each time
+local DASH = byte('-')
 local function id_parts(id)
-  if id:byte(14) == DASH and id:byte(1) ~= 48 then return id:sub(1, 13), id:sub(15) end -- any id of our time
+  if byte(id, 14) == DASH and byte(id) ~= 48 then return sub(id, 1, 13), sub(id, 15) end -- any id of our time
   local ms, seq = id:match('^0*(%d+)-0*(%d+)$')
   return ms, seq
 end

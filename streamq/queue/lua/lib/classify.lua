@@ -3,8 +3,9 @@
 
 local function in_lane(entry, lane)
   local p, id = split(entry)
-  return redis.call('ZSCORE', K.parked, lane .. '|' .. padded(p, id)) and
-    redis.call('ZSCORE', K.due(NAMES[p + 1]), lane)
+  local road, name = road_of(lane), NAMES[p + 1]
+  return redis.call('ZSCORE', K.parked, lane .. '|' .. padded(p, id)) and redis.call('ZSCORE', K.due(name), road) and
+    (road == lane or redis.call('ZSCORE', K.turns(name, road), lane))
 end
 
 -- waiting leased parked scheduled held, or what is wrong: lost (in none), twice (in two indexes), both (in an

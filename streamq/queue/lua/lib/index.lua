@@ -1,4 +1,7 @@
 -- index: where a mail stands that is neither waiting nor leased: schedule, parked, held; and the counts of them.
+-- ROADS    `due` names roads: the lanes of one (ways, site), one a tenant. Those of several tenants that have mails of a
+--          priority there take turns: `turns:<priority>:<road>`, lane → its turn. `shared` names the roads of which there
+--          are such turns, so that where no mail has a tenant nothing is looked up.
 -- needs: base
 
 
@@ -26,7 +29,10 @@ local function lane_in(member) return member:match('^(.*)|') end
 
 local function bucket_base(ms) return tonumber(ms:sub(-9)) * 31 end
 
-local function bucket_at(base, seq) return (base + math.floor(tonumber(seq:sub(-9)) / NEIGHBOURS)) % BUCKETS end
+local function bucket_at(base, seq)
+  local number = tonumber(#seq > 9 and sub(seq, -9) or seq)
+  return (base + (number - number % NEIGHBOURS) / NEIGHBOURS) % BUCKETS
+end
 
 local function bucket(id)
   local ms, seq = id_parts(id)
@@ -42,28 +48,44 @@ local function lane_range(lane, p, many)
   return redis.call('ZRANGEBYLEX', K.parked, '[' .. first, '(' .. last, 'LIMIT', 0, many)
 end
 
--- next: µs at which the lane may be visited; an earlier visit that is set already stays.
+-- It has the last turn of its road; one that it has already stays.
+local joined = {} -- digit → lane → true
+local function join(lane, p)
+  joined[p] = joined[p] or {}
+  if joined[p][lane] then return end
+  joined[p][lane] = true
+  local road = road_of(lane)
+  local turns = K.turns(NAMES[p + 1], road)
+  local last = redis.call('ZRANGE', turns, -1, -1, 'WITHSCORES')[2]
+  redis.call('ZADD', turns, 'NX', text((last or 0) + 1), lane)
+  redis.call('SADD', K.shared, p .. road)
+  has_now(K.shared)
+end
+
+-- µs at which the lane may be visited; an earlier visit that is set already stays.
 local visits = {} -- digit → lane → the visit that this script has set
 local function park(entry, lane, next, p, id)
   if not p then p, id = split(entry) end
   has_now(K.parked)
   redis.call('ZADD', K.parked, 0, lane .. '|' .. padded(p, id))
   redis.call('HSET', K.lane(bucket(id)), entry, lane)
+  local road = road_of(lane)
+  if road ~= lane then join(lane, p) end
   visits[p] = visits[p] or {}
-  if not visits[p][lane] or next < visits[p][lane] then
-    redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), lane)
-    visits[p][lane] = next
+  if not visits[p][road] or next < visits[p][road] then
+    redis.call('ZADD', K.due(NAMES[p + 1]), 'LT', text(next), road)
+    visits[p][road] = next
   end
   count('parked:' .. p, 1)
 end
 
--- At most 100 of one lane and priority, in one command where that goes; rows: flat, id and its parts.
+-- At most 100 of one lane without a tenant, of one priority, in one command where that goes; rows: flat, id and its parts.
 local function park_all(lane, rows, next, p)
   has_now(K.parked)
   -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.
   local digit, command, last = text(p), {'ZADD', K.parked}, 2
   local head = lane .. '|' .. digit
-  local neighbours, at = {}, nil
+  local neighbours, filled, at = {}, 0, nil
   local ms_now, head_now, base -- of a burst's time
   for row = 1, #rows, 3 do
     local ms, seq = rows[row + 1], rows[row + 2]
@@ -74,10 +96,11 @@ local function park_all(lane, rows, next, p)
     local here = bucket_at(base, seq)
     if here ~= at then
       if at then redis.call(unpack(neighbours)) end
-      at, neighbours = here, {'HSET', K.lane(here)}
+      at, neighbours, filled = here, {'HSET', K.lane(here)}, 2
     end
-    neighbours[#neighbours + 1] = digit .. rows[row]
-    neighbours[#neighbours + 1] = lane
+    neighbours[filled + 1] = digit .. rows[row]
+    neighbours[filled + 2] = lane
+    filled = filled + 2
   end
   redis.call(unpack(neighbours))
   redis.call(unpack(command))
@@ -85,23 +108,60 @@ local function park_all(lane, rows, next, p)
   count('parked:' .. p, #rows / 3)
 end
 
--- Who waits in a lane already: the best priority, and when it is visited next. Asked once a lane; those of a whole
--- batch in one command a priority. (A lane is in `due` of a priority while it holds mails of it.)
+-- Who waits on a road already: the best priority, when it is visited next, and all of them. Asked once a lane; those of a whole
+-- batch in one command a priority. (A road is in `due` of a priority while one of its lanes holds mails of it.)
 local queues = {}
-local function ask_queues(lanes)
-  for _, lane in ipairs(lanes) do queues[lane] = {visit = 0} end
-  if not has(K.parked) or #lanes == 0 then return end
+local function ask_queues(roads)
+  for _, road in ipairs(roads) do queues[road] = {visit = 0, waits = {}} end
+  if not has(K.parked) or #roads == 0 then return end
   for at, name in ipairs(NAMES) do
-    for nth, visit in ipairs(redis.call('ZMSCORE', K.due(name), unpack(lanes))) do
-      local queue = queues[lanes[nth]]
+    for nth, visit in ipairs(redis.call('ZMSCORE', K.due(name), unpack(roads))) do
+      local queue = queues[roads[nth]]
+      if visit then queue.waits[at - 1] = true end
       if visit and not queue.urgency then queue.urgency, queue.visit = at - 1, tonumber(visit) end
     end
   end
 end
 
-local function queue_of(lane)
-  if not queues[lane] then ask_queues({lane}) end
-  return queues[lane]
+local function queue_of(road)
+  if not queues[road] then ask_queues({road}) end
+  return queues[road]
+end
+
+-- The last mail of a priority has left the lane: nobody visits it, nor, if it was the last lane, its road.
+local function emptied(lane, p)
+  local road, name = road_of(lane), NAMES[p + 1]
+  if has(K.shared) then
+    local turns = K.turns(name, road)
+    redis.call('ZREM', turns, lane)
+    if joined[p] then joined[p][lane] = nil end
+    local left = redis.call('ZRANGE', turns, 0, 1)
+    if #left > 1 or (left[1] and left[1] ~= road) then return end
+    redis.call('DEL', turns)
+    redis.call('SREM', K.shared, p .. road)
+    if joined[p] then joined[p][road] = nil end
+    if road ~= lane and #lane_range(road, p, 1) > 0 then return end
+  end
+  redis.call('ZREM', K.due(name), road)
+  if visits[p] then visits[p][road] = nil end
+end
+
+-- Of a road's lanes the one whose turn it is, since it was visited longest ago; and whether there are several.
+local function lane_in_turn(road, p)
+  if not has(K.shared) then return road, false end
+  local turns = K.turns(NAMES[p + 1], road)
+  local first = redis.call('ZRANGE', turns, 0, 0)[1]
+  if not first then return road, false end
+  if not (joined[p] and joined[p][road]) and #lane_range(road, p, 1) > 0 then join(road, p) end
+  return first, true
+end
+
+-- It has had its turn. (One that is empty by now has none any more.)
+local function turn_over(lane, p)
+  if not has(K.shared) then return end
+  local turns = K.turns(NAMES[p + 1], road_of(lane))
+  local last = redis.call('ZRANGE', turns, -1, -1, 'WITHSCORES')[2]
+  if last then redis.call('ZADD', turns, 'XX', text(last + 1), lane) end
 end
 
 -- The lane it stood in, or nil.
@@ -110,10 +170,7 @@ local function unpark(entry)
   local lane = lane_of(entry, id)
   if not lane or redis.call('ZREM', K.parked, lane .. '|' .. padded(p, id)) == 0 then return nil end
   redis.call('HDEL', K.lane(bucket(id)), entry)
-  if #lane_range(lane, p, 1) == 0 then
-    redis.call('ZREM', K.due(NAMES[p + 1]), lane)
-    if visits[p] then visits[p][lane] = nil end
-  end
+  if #lane_range(lane, p, 1) == 0 then emptied(lane, p) end
   count('parked:' .. p, -1)
   return lane
 end

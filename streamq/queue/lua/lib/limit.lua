@@ -1,12 +1,14 @@
--- limit: strict windows of the whole queue, of a route, of a route and site; and who takes a slot of which way.
+-- limit: strict windows of the whole queue, of a route, of a route and site; transactions at once to a site
+-- (lib/slots); and who takes a slot of which way.
 -- Shortened-tolerance GCRA, one number a window: τ = W/30 (at most 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff
 -- now ≥ TAT − τ, then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ + σ, so the next is at
--- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W, of
--- any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
+-- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W,
+-- of any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
 -- GIVEN BACK  Without a slot that was not used TAT would be T less, if each admission since then was T or more ahead of
 --   its TAT: then what it was would have been T less, too. So a window keeps since when that is so, and by how much at
 --   the least (`spare`), of which each slot given back takes T. Where nobody was admitted since, it always goes.
--- needs: base route
+-- A pace that replies taught (pace) is one more window of its target, whose number adapts.
+-- needs: base route slots pace
 
 local WHOLE = '*' -- the queue, as a target
 local windows_of = {} -- target ('*', route, '<route>|<site>') → list of {w, tau, slack, t, tat}
@@ -23,6 +25,9 @@ local function no_rules()
   return rules_set == NONE
 end
 
+-- Nothing limits anybody: neither settings nor what replies taught.
+local function no_limits() return no_rules() and not has(K.throttled) end
+
 -- '50:1000000,60000:3600000000' (mails : µs) as `limits` holds it; of a site the most specific.
 local function rule_of(target)
   local route, site = target:match('^([^|]*)|(.*)$')
@@ -38,7 +43,10 @@ local function rule_of(target)
   return rules[1] or rules[2] or rules[3] or rules[4]
 end
 
--- Its windows; a changed limit keeps its history.
+-- ';c5' behind the windows of a rule: so many transactions at once
+local function most_at_once(rule) return tonumber(rule:match(';c(%d+)')) end
+
+-- Its windows; a changed limit keeps its history. `most` beside them: transactions at once.
 local function windows_at(target, now)
   local found = windows_of[target]
   if found then return found end
@@ -46,7 +54,9 @@ local function windows_at(target, now)
   found = {}
   windows_of[target] = found
   local names = {}
-  for n, w in (rule_of(target) or ''):gmatch('(%d+):(%d+)') do
+  local rule = rule_of(target) or ''
+  found.most = most_at_once(rule)
+  for n, w in rule:gmatch('(%d+):(%d+)') do
     n, w = tonumber(n), tonumber(w)
     local tau = math.min(math.floor(w / 30), 2000000)
     local slack = math.floor(tau / 2)
@@ -77,8 +87,10 @@ end
 
 -- 0, or µs of the next slot of this way to a site; and what it waits for: 'site', 'route', 'queue'.
 local function wait_for(way, site, now)
-  if no_rules() then return 0 end
-  local at_site, at_route, at_queue = wait_at(way .. '|' .. site, now), wait_at(way, now), wait_at(WHOLE, now)
+  if no_limits() then return 0 end
+  local target = way .. '|' .. site
+  local at_site = math.max(wait_at(target, now), pace_opens(target, now))
+  local at_route, at_queue = math.max(wait_at(way, now), pace_opens(way, now)), wait_at(WHOLE, now)
   local next = math.max(at_site, at_route, at_queue)
   if at_site > 0 then return next, 'site' end
   return next, at_route > at_queue and 'route' or 'queue'
@@ -97,11 +109,15 @@ local function advance_window(window, now)
   window.changed = true
 end
 
--- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', '' where nothing limits it.
+-- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', W 0 for a pace; '' where nothing limits it.
 local function advance(way, site, now)
-  if no_rules() then return '' end
+  if no_limits() then return '' end
   local marks, slack = {}, nil
   for _, target in ipairs({WHOLE, way, way .. '|' .. site}) do
+    if pace_takes(target, now) then
+      slack = math.min(slack or PACE.slack, PACE.slack)
+      marks[#marks + 1] = target .. ' 0 0'
+    end
     for _, window in ipairs(windows_at(target, now)) do
       advance_window(window, now)
       slack = math.min(slack or window.slack, window.slack)
@@ -124,34 +140,53 @@ local function give_back_to(window, taken, tat, now)
 end
 
 local function give_back(slot, now)
-  if slot == '' or no_rules() then return end
+  if slot == '' or no_limits() then return end
   local taken, marks = slot:match('^%d+ (%d+) (.*)$')
   for target, w, tat in marks:gmatch('([^ ;]+) (%d+) (%d+)') do
+    if w == '0' then pace_back(target, tonumber(taken)) end
     for _, window in ipairs(windows_at(target, now)) do
       if window.w == tonumber(w) then give_back_to(window, tonumber(taken), tonumber(tat), now) end
     end
   end
 end
 
--- A slot was taken: 0, its way, its mark. Else nothing was: µs at which the next one comes, and what it waits for: 'site',
--- 'route', 'queue'; 'closed': no way is open; 'others': it is another worker that may take it now.
-local function take_slot(lane, now)
+-- Transactions at once: true, or µs of the next look. A lane that waits is told when one ends.
+local function at_once_free(lane, way, site, now, consumer, entry)
+  local most = not no_rules() and windows_at(way .. '|' .. site, now).most
+  if not most then return true end
+  local free = slot_free(way, site, most, now, consumer, entry)
+  if free ~= true then slot_waits(way, site, lane) end
+  return free, true
+end
+
+-- A slot was taken: 0, its way ('<way>|<site>' where transactions at once are counted there), its mark. Else nothing
+-- was: µs at which the next one comes, and what it waits for: 'site', 'route', 'queue'; 'closed': no way is open;
+-- 'others': it is another worker that may take it now.
+local function take_slot(lane, now, consumer, entry)
   local way, opens = open_way(lane, now)
   if not way then return opens, 'closed' end
   if mine and mine[way] == false then return now, 'others' end
   local site = site_in(lane)
   local next, scope = wait_for(way, site, now)
   if next > 0 then return next, scope end
+  local free, counted = at_once_free(lane, way, site, now, consumer, entry)
+  if free ~= true then return free, 'site' end
+  if counted then slot_taken(way, site, consumer, entry, now) end
   local slot = advance(way, site, now)
   if route_state(way).down > 0 then probing(way, now) end
-  return 0, way, slot
+  return 0, counted and way .. '|' .. site or way, slot
 end
 
 -- Without taking: 0, or µs at which a slot comes, and what it waits for.
 local function next_slot(lane, now)
   local way, opens = open_way(lane, now)
   if not way then return opens, 'closed' end
-  return wait_for(way, site_in(lane), now)
+  local site = site_in(lane)
+  local next, scope = wait_for(way, site, now)
+  if next > 0 then return next, scope end
+  local free = at_once_free(lane, way, site, now)
+  if free ~= true then return free, 'site' end
+  return 0
 end
 
 -- The only route that this worker uses; nil where it uses several, or did not say.
@@ -171,16 +206,20 @@ local function stops_reading(scope) return scope == 'queue' or (scope == 'route'
 -- What bounds reading: µs at which the binding window had, or has, its first free slot, µs from one slot to the next,
 -- how many there are at once at most. 0, 0, 0: nothing does.
 local function gate(now)
-  if no_rules() then return 0, 0, 0 end
+  if no_limits() then return 0, 0, 0 end
   local opens, step, most
+  local function bound(from, t, tau)
+    local free = math.floor((now - from) / t)
+    if not opens or free < math.floor((now - opens) / step) then
+      opens, step, most = from, t, math.floor(tau / t) + 1
+    end
+  end
   for _, target in ipairs({WHOLE, only_route()}) do
     for _, window in ipairs(windows_at(target, now)) do
-      local from = math.max(window.tat, now) - window.tau
-      local free = math.floor((now - from) / window.t)
-      if not opens or free < math.floor((now - opens) / step) then
-        opens, step, most = from, window.t, math.floor(window.tau / window.t) + 1
-      end
+      bound(math.max(window.tat, now) - window.tau, window.t, window.tau)
     end
+    local state = pace_at(target)
+    if state then bound(math.max(state.till, math.max(state.tat, now) - PACE.tau), pace_step(state), PACE.tau) end
   end
   return math.ceil(opens or 0), math.ceil(step or 0), most or 0
 end

@@ -17,18 +17,23 @@ end
 
 -- At most so many in any window, of any phase: the times of the last ones are kept, the latest first. (A rate as sites
 -- have it would let one go every so often: of five that bounce together four senders would never hear.)
+-- To one sender; and to all of them together: a thousand forged ones are a thousand senders.
 local function may_report(report, now_ms)
-  local key = K.reports(redis.sha1hex(report.to:lower()):sub(1, 20))
-  local oldest = redis.call('LINDEX', key, report.most - 1)
-  if oldest and now_ms - tonumber(oldest) < report.window then return false end
-  redis.call('LPUSH', key, text(now_ms))
-  redis.call('LTRIM', key, 0, report.most - 1)
-  redis.call('PEXPIRE', key, text(report.window))
+  local caps = {[K.reports(redis.sha1hex(report.to:lower()):sub(1, 20))] = report, [K.reports('all')] = report.all}
+  for key, cap in pairs(caps) do
+    local oldest = redis.call('LINDEX', key, cap.most - 1)
+    if oldest and now_ms - tonumber(oldest) < cap.window then return false end
+  end
+  for key, cap in pairs(caps) do
+    redis.call('LPUSH', key, text(now_ms))
+    redis.call('LTRIM', key, 0, cap.most - 1)
+    redis.call('PEXPIRE', key, text(cap.window))
+  end
   return true
 end
 
--- report: nil for none, or {to, most, window (ms), fields: the XADD's}. What its mail's event says of it, '' for
--- nothing.
+-- report: nil for none, or {to, most, window (ms), all: {most, window} of all senders, fields: the XADD's}. What its
+-- mail's event says of it, '' for nothing.
 local function tell(report, now)
   if not report then return '' end
   if not may_report(report, math.floor(now / 1000)) then

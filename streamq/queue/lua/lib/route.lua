@@ -23,18 +23,18 @@ end
 
 local function route_of(lane) return lane:match('^[^>|]*') end -- the first of its ways
 
-local function site_in(lane) return lane:match('|(.*)$') end
+local function site_in(lane) return lane:match('|([^/]*)') end
 
 local CLOSED_FEW = 100 -- fields of `pauses` that are read at once; of more each is asked for where it matters
-local closures -- field → JSON: all that there are; false where there are many
+local shut = {sites = {}} -- all: field → JSON, false where there are many; sites: '<route>|<site>' → µs
 local function closures_of(...)
-  if closures == nil then
+  if shut.all == nil then
     local many = redis.call('HLEN', K.pauses)
-    closures = many <= CLOSED_FEW and (many > 0 and info(redis.call('HGETALL', K.pauses)) or {})
+    shut.all = many <= CLOSED_FEW and (many > 0 and info(redis.call('HGETALL', K.pauses)) or {})
   end
-  if not closures then return redis.call('HMGET', K.pauses, ...) end
+  if not shut.all then return redis.call('HMGET', K.pauses, ...) end
   local found = {}
-  for at, field in ipairs({...}) do found[at] = closures[field] or false end
+  for at, field in ipairs({...}) do found[at] = shut.all[field] or false end
   return found
 end
 
@@ -75,16 +75,15 @@ local function closed_until(route, now)
 end
 
 -- µs until which an operator closed that site, there or on all routes; 0 where it is open.
-local sites_closed = {} -- '<route>|<site>' → µs
 local function site_closed(way, site, now)
   local target = way .. '|' .. site
-  local till = sites_closed[target]
+  local till = shut.sites[target]
   if not till then
     till = 0
     for _, found in ipairs(closures_of(target, '*|' .. site)) do
       if found then till = math.max(till, tonumber(cjson.decode(found).asked.till)) end
     end
-    sites_closed[target] = till
+    shut.sites[target] = till
   end
   return till > now and till or 0
 end

@@ -5,13 +5,15 @@
 
 local SEEN_BUCKETS = 8192 -- listpacks up to four million ids a window
 
-local function bytes_of(number, many) -- big-endian, `many` bytes or as few as it needs
-  local out = ''
-  while number > 0 or (many and #out < many) do
-    out = string.char(number % 256) .. out
-    number = math.floor(number / 256)
+local function bytes_of(number, many) -- big-endian, `many` bytes or as few as it needs; up to 7
+  local bytes, first = {0, 0, 0, 0, 0, 0, 0}, many and 8 - many or 8
+  local at = 8
+  while number > 0 do
+    at = at - 1
+    bytes[at] = number % 256
+    number = (number - bytes[at]) / 256
   end
-  return out
+  return string.char(unpack(bytes, math.min(at, first)))
 end
 
 local function number_of(bytes)
@@ -21,21 +23,15 @@ local function number_of(bytes)
 end
 
 local AS_TEXT = string.rep('\255', 6) -- an id that somebody gave, too large for 6 bytes or for a Lua number
-local packed_heads = {} -- a burst's entries share what stands before their seq
+local packed_ms, packed_time -- a burst's entries share their time
 -- before: bytes that go in front
 local function pack_id(before, digit, ms, seq)
   if #ms > 14 or #seq > 15 then return before .. digit .. AS_TEXT .. ms .. '-' .. seq end
-  local name = before .. digit .. ms
-  local head = packed_heads[name]
-  if not head then
-    head = before .. digit .. bytes_of(tonumber(ms), 6)
-    packed_heads[name] = head
-  end
+  if ms ~= packed_ms then packed_ms, packed_time = ms, bytes_of(tonumber(ms), 6) end
   local number = tonumber(seq)
-  if number == 0 then return head end
-  if number < 256 then return head .. string.char(number) end
-  if number < 65536 then return head .. string.char(math.floor(number / 256), number % 256) end
-  return head .. bytes_of(number)
+  if number == 0 then return before .. digit .. packed_time end
+  if number < 256 then return before .. digit .. packed_time .. string.char(number) end
+  return before .. digit .. packed_time .. bytes_of(number)
 end
 
 local function pack_entry(entry) return pack_id('', entry:sub(1, 1), id_parts(entry:sub(2))) end
@@ -46,12 +42,14 @@ local function unpack_entry(packed)
 end
 
 local this_generation, last_generation -- key names up to the bucket
+local two_windows -- ms, as text
 local function seen_keys(digest, now, window)
   if not this_generation then
     local generation = math.floor(now / 1000 / window)
     this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
+    two_windows = text(window * 2)
   end
-  local high, low = digest:byte(1, 2)
+  local high, low = byte(digest, 1, 2)
   local slot = string.format('%d', (high * 256 + low) % SEEN_BUCKETS)
   return this_generation .. slot, last_generation .. slot
 end
@@ -64,18 +62,39 @@ local function seen(digest, now, window)
   return nil
 end
 
--- The same, and a new id gets this owner: content hash and packed entry.
+-- A new id gets its owner: content hash and packed entry. False where it has one in this generation.
+-- made: its bucket is known to have been there
+local function own(bucket, digest, owner, made)
+  if redis.call('HSETNX', bucket, digest, owner) == 0 then return false end
+  if not made and redis.call('HLEN', bucket) == 1 then redis.call('PEXPIRE', bucket, two_windows) end
+  return true
+end
+
+-- As `seen`, and a new id gets this owner.
 local function see(digest, owner, now, window)
   local this, last = seen_keys(digest, now, window)
   local found = redis.call('HGET', last, digest)
   if not found then
-    if redis.call('HSETNX', this, digest, owner) == 1 then
-      if redis.call('HLEN', this) == 1 then redis.call('PEXPIRE', this, text(window * 2)) end
-      return nil
-    end
+    if own(this, digest, owner) then return nil end
     found = redis.call('HGET', this, digest)
   end
   return unpack_entry(found:sub(5)), found:sub(1, 4)
+end
+
+-- The same for many, at most 100. Returns those that are known already: place → true. What two commands tell of all
+-- their buckets need not be asked of each: that the last generation has none of them, or that this one has all.
+local function see_all(digests, owners, now, window)
+  local known, these, lasts = {}, {}, {}
+  if #digests == 0 then return known end
+  for at, digest in ipairs(digests) do these[at], lasts[at] = seen_keys(digest, now, window) end
+  local is_first = redis.call('EXISTS', unpack(lasts)) == 0
+  local made = not is_first and redis.call('EXISTS', unpack(these)) == #these
+  for at, digest in ipairs(digests) do
+    if not is_first and redis.call('HGET', lasts[at], digest) or not own(these[at], digest, owners[at], made) then
+      known[at] = true
+    end
+  end
+  return known
 end
 
 -- A mail that was parked unlooked-at (sift): its content's hash is not known yet.
@@ -131,5 +150,5 @@ end
 -- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
 local function digest_of(tenant, id)
   local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
-  return struct.pack('>I5I5', tonumber(hex:sub(1, 10), 16), tonumber(hex:sub(11, 20), 16))
+  return struct.pack('>I5I5', tonumber(sub(hex, 1, 10), 16), tonumber(sub(hex, 11, 20), 16))
 end

@@ -1,0 +1,38 @@
+"""What a target took of late: over a second at least, and forgotten soon."""
+
+from __future__ import annotations
+
+from streamq.worker.rates import Rates
+
+
+def test_a_burst_counts_as_of_a_second() -> None:
+    rates = Rates()
+    for _ in range(30):
+        rates.took("main", 1000)
+    assert rates.of("main", 1100) == 30.0
+
+
+def test_it_is_the_mean_of_the_last_seconds() -> None:
+    rates = Rates()
+    for ms in range(0, 4000, 100):
+        rates.took("main", 100_000 + ms)
+    assert rates.of("main", 104_000) == 10.0
+    assert rates.of("other", 104_000) == 0.0
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    rates = Rates()
+    for n in range(1000):
+        rates.took(f"main|site{n}.example", 100_000)
+    rates.took("main", 106_000)
+    assert rates.of("main|site1.example", 106_000) > 0
+    rates.took("main", 112_000)
+    assert rates.of("main|site1.example", 112_000) == 0.0
+    assert rates.of("main", 112_000) > 0
+
+
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    rates = Rates()
+    rates.took("main", 100_000)
+    rates.took("main", 50_000)
+    assert rates.of("main", 50_500) == 1.0
