@@ -94,7 +94,7 @@ async def _waiting(spool: Spool, entries: int, each: int) -> float:
     begun = time.monotonic()
     reader = "bench"
     for _ in range(entries):
-        [entry] = (await spool.read(reader, [("low", 1)])).entries
+        [entry] = await spool.complete((await spool.read(reader, [("low", 1)])).entries)
         mail = parse(entry.fields, entry=entry.entry, at_ms=0, salt=b"", max_bytes=10**8, template=spool.templates.find)
         assert mail.several is not None
         row = AdmitRow("expand", entry.entry, deadline=2**53, id=mail.id or "")

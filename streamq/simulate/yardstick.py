@@ -76,7 +76,6 @@ DRAWN = {  # case → the title of its picture
     "rate-doubles": "5 a second, 10 a second after 15 minutes",
     "penalty-halves": "8 a second with a penalty box, 4 a second after 15 minutes",
     "goes-away": "5 a second, and no limit to speak of after 15 minutes",
-    "relay-connections": "a relay that serves 5 connections and turns others away",
 }
 
 
