@@ -46,7 +46,8 @@ local THAT = {
 
 -- Times the first rest, after so many refusals in a row: doubling, but the fifth is a minute and more, if the first is half
 -- a second. A box of a minute that each knock begins anew is left after 80 s so; with doubling alone that took 130.
-function throttle.longer(run) return 2 ^ (run < 5 and run or run + 2) end
+-- Only of a pace that is new: later so many in a row may be chance, and the pause that mended it is known.
+function throttle.longer(state, run) return 2 ^ ((run < 5 or state.cut ~= state.began) and run or run + 2) end
 
 -- Nothing goes for so long; longer where it said so.
 function throttle.rest(state, now, us) state.till = math.max(state.hint, now + math.min(us, adapt().rest_most)) end
@@ -180,7 +181,7 @@ function throttle.slowed(target, now, why)
     elseif state.good == 0 then
       state.run = math.min(state.run + 1, THAT.run_most)
       if state.run == 2 then set_pace(state, math.max(state.rate / 2, adapt().floor), now) end
-      throttle.rest(state, now, state.rest * throttle.longer(state.run))
+      throttle.rest(state, now, state.rest * throttle.longer(state, state.run))
       state.mark = now
     elseif state.bad + state.good >= THAT.enough or now - state.cut >= adapt().cool_down then
       if not throttle.cut_pace(state, now, throttle.took_by_all(target, why)) then throttle.rest(state, now, state.rest) end
@@ -201,7 +202,7 @@ end
 function throttle.end_run(state, now)
   local most = math.max(THAT.rest_learnt, adapt().rest)
   local run = state.run < 3 and state.run - 1 or state.run -- twice may be chance
-  state.rest = math.min(state.rest * throttle.longer(run), most)
+  state.rest = math.min(state.rest * throttle.longer(state, run), most)
   state.run, state.till = 0, state.hint
 end
 
