@@ -138,8 +138,8 @@ async def test_a_penalty_box(spool: Spool, grows: bool) -> None:
 
 @pytest.mark.parametrize(("burst", "after"), [(50, 1200), (None, 1200), (50, 3600)])
 async def test_a_penalty_box_behind_a_bucket_and_behind_a_window(spool: Spool, burst: int | None, after: int) -> None:
-    """A minute since the last knock. A full bucket lets twice the rate through at first, and a little more than the rate
-    for long after each box: what seems to hold does not, and each of these mistakes costs a minute."""
+    """A minute since the last knock. A full bucket lets twice the rate through at first, and a little more
+    than it for long after each box: what seems to hold does not, and each of these mistakes costs a minute."""
     known = {"burst": burst} if burst else {}
     course = await drive(spool, after, (0, 50), box=60, grows=True, capacity=100, **known)
     assert course.share <= 0.002
