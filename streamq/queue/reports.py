@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -158,6 +157,6 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
         for entry, known in zip(found, notes, strict=True):
             if entry is not None:
                 await entry.read_recipients()
-                told = entry, notes_from(known), klass, time.time_ns() // 1_000_000
+                told = entry, notes_from(known), klass, spool.now_ms()
                 made[entry.entry] = await asyncio.to_thread(reports.of_entry, *told)
     return made

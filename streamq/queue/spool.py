@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,10 @@ class Spool:
         await self.redis.aclose()
         if self.reader is not self.redis:
             await self.reader.aclose()
+
+    def now_ms(self) -> int:
+        """The time of day, by this process's clock; a queue in virtual time has its own."""
+        return time.time_ns() // 1_000_000
 
     def digit(self, priority: str) -> int:
         return self.priorities.index(priority)

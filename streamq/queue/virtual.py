@@ -247,6 +247,7 @@ class VirtualSpool(Spool):
         super().__init__(settings, cast(Redis, client))
         self.client = client
         self.bell = bell
+        self.clock = clock
         self.caller = _VirtualCaller(self.redis, self.keys.prefix, clock, bell)
         self.caller.reopen = self._reopen
         self.scripts = Scripts(self.caller, window_ms=settings.id_window)
@@ -255,6 +256,9 @@ class VirtualSpool(Spool):
     async def open(self) -> None:
         opened = await self.scripts.open(FORMAT, SALT, self.settings.events_kept, self.settings.priorities)
         self._know(opened)
+
+    def now_ms(self) -> int:
+        return self.clock() // 1000
 
     def read_now(self, consumer: str, many: int) -> Reading:
         """What a blocking read would bring at once."""

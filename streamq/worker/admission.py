@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -157,7 +156,7 @@ class Admission:
         klass = b'"class":"operator"' if status == BOUNCING else b'"class":"expired"'
         tail = row.tail + b"," + klass if row.tail else klass
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
-        return end if mail is None else self.reports.filled(end, mail, mail.content(), time.time_ns() // 1_000_000)
+        return end if mail is None else self.reports.filled(end, mail, mail.content(), self.spool.now_ms())
 
     async def _judge_long(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
         """Heartbeats and SMTP go on meanwhile: `recipients` are read in steps, since a parser of JSON keeps even other

@@ -127,6 +127,8 @@ class Outcomes:
             hint=report.hint_ms,
             took=self.rates.of(f"{delivery.way}|{delivery.site}", now_ms),
             took_way=self.rates.of(delivery.way, now_ms),
+            least=self.rates.least_of(f"{delivery.way}|{delivery.site}", now_ms),
+            least_way=self.rates.least_of(delivery.way, now_ms),
             wait=self.wait_ms(max(1, times - THROTTLED_MOST), report.hint_ms),
             deadline=delivery.deadline_ms,
             reply=report.reply,

@@ -7,6 +7,7 @@ __all__ = ["Rates"]
 
 LATE_MS = 5000
 LEAST_MS = 1000  # over less than that a burst would be a rate
+BURST_MS = 1000
 
 
 class Rates:
@@ -29,12 +30,22 @@ class Rates:
 
     def of(self, target: str, now_ms: int) -> float:
         """Mails per second; 0 where it took none."""
+        many, lasted = self._seen(target, now_ms)
+        return round(many * 1000 / max(LEAST_MS, lasted), 3)
+
+    def least_of(self, target: str, now_ms: int) -> float:
+        """The same if the first of them were a burst that is saved up, a second's worth of mails, as token buckets
+        have: whatever rate with such a burst let them through is at least this."""
+        many, lasted = self._seen(target, now_ms)
+        return round(many * 1000 / (BURST_MS + lasted), 3)
+
+    def _seen(self, target: str, now_ms: int) -> tuple[int, int]:
+        """Mails, and ms since the first of them."""
         self._turn(now_ms)
         spans = [span[target] for span in (self._before, self._now) if target in span]
         if not spans:
-            return 0.0
-        lasted = max(LEAST_MS, now_ms - spans[0][0])
-        return round(sum(many for _, many in spans) * 1000 / lasted, 3)
+            return 0, 0
+        return sum(many for _, many in spans), now_ms - spans[0][0]
 
     def _turn(self, now_ms: int) -> None:
         since = now_ms - self._since

@@ -86,7 +86,7 @@ class Settler:
     def done(self, letter: Letter, report: Report) -> None:
         """A courier's report."""
         assert isinstance(letter, Delivery)
-        row = self.outcomes.row(letter, report, time.time_ns() // 1_000_000)
+        row = self.outcomes.row(letter, report, self.spool.now_ms())
         if row is None or (letter.lost and row.op != "sent"):
             self.hand.drop_lease(letter.entry, letter.token)
             return
@@ -125,7 +125,7 @@ class Settler:
         return batch
 
     async def _settle(self, batch: list[tuple[SettleRow, Delivery]]) -> None:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self.spool.now_ms()
         rows = [self.reports.filled(row, delivery.mail, delivery.content, now_ms) for row, delivery in batch]
         settled = await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
         now = time.monotonic()
@@ -154,7 +154,7 @@ class Settler:
     async def replay(self) -> int:
         """After another server, or a restarted one, answers: mails that had ended and are there again, with the
         same content, end again under their old event's id. Returns how many."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self.spool.now_ms()
         young = [final for final in self._ring if final.at >= self.link.down_since - RING_SECONDS]
         again = 0
         for part in _parts(young):

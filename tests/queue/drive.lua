@@ -53,6 +53,9 @@ local rows = {}
 for at = 1, math.ceil(seconds * 1e6 / SPAN) do rows[at] = {taken = 0, refused = 0, least = 1e9, most = 0, recovered = 0} end
 local function row() return rows[math.min(#rows, math.floor((now - start) / SPAN) + 1)] end
 
+-- As rates.py has it.
+local function took_over(seconds) return math.max(1, seconds) end
+
 local function hear(sent)
   if sent.ok then
     took[#took + 1] = now
@@ -62,7 +65,8 @@ local function hear(sent)
   while took[first] and took[first] < now - 5e6 do first = first + 1 end
   local many = #took - first + 1
   throttle.slowed(target, now, {who = 'w1', left = sent.at - rtt, class = 'site_rate', reply = '421 no', words = '', hint = 0,
-    took = many > 0 and many / math.max(1, (now - took[first]) / 1e6) or 0})
+    least = many > 0 and many / ((now - took[first]) / 1e6 + 1) or 0,
+    took = many > 0 and many / took_over((now - took[first]) / 1e6) or 0})
 end
 
 local busy = 0

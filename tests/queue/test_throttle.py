@@ -136,6 +136,16 @@ async def test_a_penalty_box(spool: Spool, grows: bool) -> None:
     assert course.rate >= 0.9 * 20
 
 
+@pytest.mark.parametrize(("burst", "after"), [(50, 1200), (None, 1200), (50, 3600)])
+async def test_a_penalty_box_behind_a_bucket_and_behind_a_window(spool: Spool, burst: int | None, after: int) -> None:
+    """A minute since the last knock. A full bucket lets twice the rate through at first, and a little more
+    than it for long after each box: what seems to hold does not, and each of these mistakes costs a minute."""
+    known = {"burst": burst} if burst else {}
+    course = await drive(spool, after, (0, 50), box=60, grows=True, capacity=100, **known)
+    assert course.share <= 0.002
+    assert course.rate >= (0.85 if after < 1800 else 0.89) * 50
+
+
 async def test_a_quota_by_the_minute(spool: Spool) -> None:
     """Used up quickly, and then nothing for a while: no pace can be read from that, but few mails are refused."""
     course = await drive(spool, 3600, (0, 50), width=60)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,17 @@ def test_the_outcome_hangs_on_no_hash_seed() -> None:
         for seed in ("1", "2")
     ]
     assert said[0] == said[1] != ""
+
+
+def test_the_outcome_hangs_on_no_clock_of_this_machine(
+    server_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a receiver took a second when it first refused is by the simulation's time: a pace begins with it."""
+    scenario = Scenario((site("penalty", rate=5, box=10),), mails=FEW)
+    first = outcome(run(scenario, settings, server_url, until_s=300))
+    clock = count(time.time_ns(), 5_000_000_000)
+    monkeypatch.setattr("time.time_ns", lambda: next(clock))
+    assert outcome(run(scenario, settings, server_url, until_s=300)) == first
 
 
 @pytest.mark.parametrize("name", list(MODELS))

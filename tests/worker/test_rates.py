@@ -36,3 +36,13 @@ def test_a_clock_that_is_set_back_begins_anew() -> None:
     rates.took("main", 100_000)
     rates.took("main", 50_000)
     assert rates.of("main", 50_500) == 1.0
+
+
+def test_a_burst_that_was_saved_up_is_not_of_a_second() -> None:
+    """A bucket of 25 a second that was full: 58 in 1.3 seconds, and 25 a second is what it takes."""
+    rates = Rates()
+    for nth in range(58):
+        rates.took("main", 100_000 + nth * 1300 // 58)
+    assert rates.of("main", 101_320) == 43.939
+    assert rates.least_of("main", 101_320) == 25.0
+    assert rates.least_of("other", 101_320) == 0.0

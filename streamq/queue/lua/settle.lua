@@ -206,7 +206,7 @@ end
 local function slow(mail, why)
   local target, others = throttle.target_of(mail.way, site_in(mail.lane), now, why)
   for _, other in ipairs(others) do say_pace('site.recovered', other, mail, {reason = 'its route slows instead'}) end
-  if target == mail.way then why.took = why.took_way end
+  if target == mail.way then why.took, why.least = why.took_way, why.least_way end
   local told = throttle.slowed(target, now, why)
   if told then say_pace('site.throttled', target, mail, told) end
   marks[target] = pace_at(target).mark

@@ -15,7 +15,8 @@
 --   boxed   it was turned away before MAIL soon after a refusal
 --   noise, deaf        share of refusals that no pace changes, -1: it was found not to be one; µs until which that is
 --             believed; trial: it is being tried out
---   began, class, reply, words, told   what is said of it       shares   of the first refusals: worker → what it took
+--   began, class, reply, words, told   what is said of it       shares, leasts   of the first refusals: worker → what it
+--             took, and what that is at least; least: of all, 0 once it was used          at_work   µs: it takes mail since
 -- `throttled` (zset) holds the targets that have one, by the µs until which it is of interest: where it is not there, a
 -- script pays one EXISTS for all this. It is off where no worker has published a policy (`meta`, field `adapt`).
 -- needs: base
@@ -24,7 +25,7 @@
 local PACE = {
   w = 1000000, tau = 20000, slack = 500000, few = 100, -- µs: MAIL goes no later than slack; targets in one look
   times = {'tat', 'till', 'hint', 'mark', 'since', 'cut', 'last', 'next', 'wait', 'patience', 'rest', 'fell', 'deaf', 'began',
-    'told'},
+    'told', 'at_work'},
 }
 
 -- of: target → its state, false where nothing slows it; changed: target → true; listed: target → true, false where there

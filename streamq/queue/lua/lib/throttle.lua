@@ -5,7 +5,10 @@
 --          is sent than it allows, what is sent is what was refused. It rests a moment (`rest`).
 --          Mails that left before the cut say nothing new: `mark` is to them what TCP's recovery point is (RFC 6582).
 --          At least ENOUGH outcomes, or the cool-down, lie between two cuts of one series.
--- RUN      Nothing but refusals since the cut: no slower pace mends that. It rests twice as long each time, with single
+-- DEAR     Where the rest is a long one (a box), and few are refused, a pace that held a while says little: each trial costs
+--          as much. So it goes to the other reading of what it took at first (`least`), then by `cut`, and climbs no
+--          further but by the steps of UP.
+-- RUN      Nothing but refusals since the cut: no slower pace mends that. It rests longer each time (`longer`), with single
 --          probes between: who goes on knocking is kept out longer. The pause that mended it is the first one next time.
 -- UP       Only where the pace was used up. Below the one that was refused quickly, to just under it; beyond it by a
 --          small step, and each that holds makes the next one sooner and larger, each that does not a later one: not
@@ -37,8 +40,14 @@ local THAT = {
   run_most = 20,
   rest_learnt = 300000000, -- µs
   box = 65000, -- ms
+  dear = 10000000, dear_share = 0.05, -- µs of a rest, where no more are refused
   promoted = 20, -- throttles of sites that a route remembers
 }
+
+-- Times the first rest, after so many refusals in a row: doubling, but the fifth is a minute and more, if the first is half
+-- a second. A box of a minute that each knock begins anew is left after 80 s so; with doubling alone that took 130.
+-- Only of a pace that is new: later so many in a row may be chance, and the pause that mended it is known.
+function throttle.longer(state, run) return 2 ^ ((run < 5 or state.cut ~= state.began) and run or run + 2) end
 
 -- Nothing goes for so long; longer where it said so.
 function throttle.rest(state, now, us) state.till = math.max(state.hint, now + math.min(us, adapt().rest_most)) end
@@ -54,10 +63,10 @@ function throttle.begin_pace(target, now, why)
   local took = why.took
   local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, mark = now, good = 0, bad = 0,
     since = now, count = 0,
-    peak = took, top = took, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
+    peak = took, top = took, least = why.least or 0, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
     wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = math.max(took, 1), noise = 0, deaf = 0,
-    began = now, told = now,
-    shares = {[why.who] = took}, class = why.class, reply = why.reply, words = why.words}
+    began = now, told = now, at_work = now,
+    shares = {[why.who] = took}, leasts = {[why.who] = why.least or 0}, class = why.class, reply = why.reply, words = why.words}
   throttle.rest(state, now, state.rest)
   pace.of[target] = state
   has_now(K.throttled)
@@ -72,6 +81,8 @@ function throttle.add_share(state, now, why)
   local took = 0
   for _, share in pairs(state.shares) do took = took + share end
   state.top, state.peak, state.start = took, took, math.max(took, 1)
+  state.least = state.least + math.max(0, (why.least or 0) - (state.leasts[why.who] or 0))
+  state.leasts[why.who] = why.least or 0
   set_pace(state, math.max(took * adapt().cut, 1), now)
 end
 
@@ -118,7 +129,8 @@ end
 -- True where it turned out that cuts do not help.
 function throttle.cut_pace(state, now, used)
   local rule = adapt()
-  local goes_on = now - state.cut < THAT.series or state.good + state.bad < THAT.mails_a_probe
+  local since = state.rest >= THAT.dear and state.at_work or state.cut -- a long rest is no time that it held
+  local goes_on = now - since < THAT.series or state.good + state.bad < THAT.mails_a_probe
   if goes_on then
     state.levels[#state.levels + 1] = {state.good, state.bad}
     if #state.levels > THAT.levels then table.remove(state.levels, 1) end
@@ -130,24 +142,29 @@ function throttle.cut_pace(state, now, used)
     state.noise, state.trial = -1, nil
     set_pace(state, math.min(state.before, state.rate), now)
   end
+  local dear = state.rest >= THAT.dear and state.bad <= THAT.dear_share * (state.good + state.bad) -- a box, and no noise
   state.cut, state.fell, state.mark, state.before, state.good, state.bad = now, now, now, state.rate, 0, 0
   if noise then
     throttle.try_noise(state, noise, now)
     return true
   end
-  local held = not goes_on and state.safe > 0 and state.safe < state.rate and state.safe * THAT.under_safe
+  local held = not dear and not goes_on and state.safe > 0 and state.safe < state.rate and state.safe * THAT.under_safe
   if not held then state.safe = 0 end
   if used >= 1 and used < state.rate / 2 and now - state.since > THAT.idle then state.rate = used end
   state.top = state.rate
   state.step, state.patience = rule.step, math.min(state.patience * 1.5, rule.wait_most)
   state.next = now + (goes_on and THAT.series or THAT.climb_every)
-  set_pace(state, math.max(held or state.rate * rule.cut, rule.floor), now)
+  -- Where each refusal costs that much the second reading of what it took at first comes before ever smaller cuts.
+  local other = dear and state.least > 0 and math.min(state.least, state.rate * rule.cut)
+  state.least = dear and 0 or state.least
+  set_pace(state, math.max(other or held or state.rate * rule.cut, rule.floor), now)
+  if dear then state.top = state.rate end
   state.wait = math.max(state.patience, THAT.mails_a_probe / state.rate * 1e6)
   return false
 end
 
 -- A mail was refused for the target's pace. why: {left (µs: when it got its slot), class, reply, words, hint (ms), took (mails per second that
--- this worker brought there of late)}. What is to be said of it, or nil.
+-- this worker brought there of late), least (the same, if a burst was saved up: rates.py)}. What is to be said of it, or nil.
 function throttle.slowed(target, now, why)
   local state = pace_at(target)
   local first = not state
@@ -164,7 +181,7 @@ function throttle.slowed(target, now, why)
     elseif state.good == 0 then
       state.run = math.min(state.run + 1, THAT.run_most)
       if state.run == 2 then set_pace(state, math.max(state.rate / 2, adapt().floor), now) end
-      throttle.rest(state, now, state.rest * 2 ^ state.run)
+      throttle.rest(state, now, state.rest * throttle.longer(state, state.run))
       state.mark = now
     elseif state.bad + state.good >= THAT.enough or now - state.cut >= adapt().cool_down then
       if not throttle.cut_pace(state, now, throttle.took_by_all(target, why)) then throttle.rest(state, now, state.rest) end
@@ -184,14 +201,15 @@ end
 -- It took a mail again after nothing but refusals.
 function throttle.end_run(state, now)
   local most = math.max(THAT.rest_learnt, adapt().rest)
-  state.rest = math.min(state.rest * 2 ^ (state.run < 3 and state.run - 1 or state.run), most) -- twice may be chance
+  local run = state.run < 3 and state.run - 1 or state.run -- twice may be chance
+  state.rest = math.min(state.rest * throttle.longer(state, run), most)
   state.run, state.till = 0, state.hint
 end
 
 function throttle.step_up(state, now)
   local rule = adapt()
   local plateau = state.top * THAT.under_top
-  state.safe = state.rate
+  if state.rest < THAT.dear or now - state.since >= THAT.idle then state.safe = state.rate end
   if state.rate < plateau * 0.999 then
     set_pace(state, math.min(plateau, state.rate * THAT.climb), now)
     state.next = now + (state.rate < plateau and THAT.climb_every or state.wait)
@@ -214,6 +232,10 @@ function throttle.went_well(target, now, how_many, left)
   if state.good == 0 then -- no more than this share of the time may go as this went
     local cost = (now - state.fell) / adapt().loss
     state.wait = math.min(math.max(state.wait, cost), adapt().hint_most)
+    state.at_work = now
+    if state.rest >= THAT.dear and state.rate >= state.top * THAT.under_top then
+      state.next = math.max(state.next, now + state.wait)
+    end
   end
   if again then throttle.end_run(state, now) end
   state.good, state.count = state.good + how_many, state.count + how_many
