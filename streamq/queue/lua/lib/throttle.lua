@@ -89,7 +89,7 @@ end
 -- Whether a series of cuts changed nothing: the share of refusals, where it is and stays below half; else nil.
 function throttle.noise_of(state)
   local levels = state.levels
-  if state.noise ~= 0 or #levels < THAT.levels or state.rate > THAT.series_under * state.start then return nil end
+  if state.noise > 0 or #levels < THAT.levels or state.rate > THAT.series_under * state.start then return nil end
   local good, bad = {0, 0}, {0, 0}
   for at, level in ipairs(levels) do
     local half = at <= THAT.levels / 2 and 1 or 2
@@ -141,6 +141,7 @@ function throttle.cut_pace(state, now, used)
   if state.trial then -- it did: so it was the pace. Back to where that was; no more of this for as long
     state.noise, state.trial = -1, nil
     set_pace(state, math.min(state.before, state.rate), now)
+    state.levels, state.start = {}, state.rate -- and from there on it is asked anew, or noise would be its end
   end
   local dear = state.rest >= THAT.dear and state.bad <= THAT.dear_share * (state.good + state.bad) -- a box, and no noise
   state.cut, state.fell, state.mark, state.before, state.good, state.bad = now, now, now, state.rate, 0, 0
