@@ -20,6 +20,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from streamq.worker.cancel import cancel_all
+
 __all__ = ["AWAY", "Link", "is_full"]
 
 P = ParamSpec("P")
@@ -110,5 +112,4 @@ class Link:
         self.stopped = True
         self._up.set()
         if self._mending is not None:
-            self._mending.cancel()
-            await asyncio.gather(self._mending, return_exceptions=True)
+            await cancel_all([self._mending])

@@ -24,6 +24,7 @@ from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies
 from streamq.worker.admission import Admission
 from streamq.worker.allowances import Allowances
+from streamq.worker.cancel import cancel_all
 from streamq.worker.expander import Expander
 from streamq.worker.gate import Gate
 from streamq.worker.hand import Delivery, Hand
@@ -246,9 +247,7 @@ class Worker:
             if failed is not None:
                 failed.result()
         finally:
-            for task in (*tasks, *takers, stopping):
-                task.cancel()
-            await asyncio.gather(*tasks, *takers, stopping, return_exceptions=True)
+            await cancel_all([*tasks, *takers, stopping])
             self.allowances.stop()
             await self.link.stop()
 
@@ -285,9 +284,7 @@ class Worker:
         if not work.done() and hurry.done():
             await asyncio.wait({work}, timeout=HURRY_SECONDS)
         done = work.done()
-        for task in either:
-            task.cancel()
-        await asyncio.gather(*either, return_exceptions=True)
+        await cancel_all(either)
         return done
 
     async def _leave(self) -> None:
