@@ -32,6 +32,7 @@ async def test_what_is_over_and_what_fails_is_nobodys_trouble() -> None:
     over = asyncio.get_running_loop().create_future()
     over.set_result(1)
     broken = asyncio.create_task(fails())
+    await asyncio.sleep(0)
     await cancel_all([over, broken])
     assert isinstance(broken.exception(), LookupError)
     await cancel_all([])
