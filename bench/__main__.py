@@ -45,6 +45,7 @@ def main() -> int:
     one = benches.add_parser("mails", parents=[common], help="mails by chance, read back by the standard library")
     one.add_argument("--count", type=int, default=10_000, help="of them (10000)")
     one.add_argument("--seed", type=int, default=1, help="which ones (1)")
+    one.add_argument("--first", type=int, default=0, help="number of the first one: a long run in parts (0)")
     one.add_argument("--processes", type=int, default=1, help="that share the work (1)")
     one = benches.add_parser("campaign", parents=[common], help="mails for many, a worker killed in the middle")
     one.add_argument("--recipients", type=int, default=200_000, help="of all entries (200000)")
@@ -80,7 +81,7 @@ def main() -> int:
         record["results"] = compose.compose()
         shown = compose.table(record["results"])
     elif asked.name == "mails":
-        read = mails.mails(asked.count, seed=asked.seed, processes=asked.processes)
+        read = mails.mails(asked.count, seed=asked.seed, processes=asked.processes, first=asked.first)
         record["results"] = asdict(read)
         good = read.good
         shown = mails.table(read)

@@ -73,10 +73,11 @@ def unlike(one: Letter) -> list[str]:
     return wire_faults(ours) + differences(one, ours) + [f"theirs: {each}" for each in differences(one, theirs)]
 
 
-def mails(count: int, *, seed: int = 1, processes: int = 1) -> Found:
-    """Tasks are handed out as others end, so that a million of them are never kept."""
+def mails(count: int, *, seed: int = 1, processes: int = 1, first: int = 0) -> Found:
+    """Those from number `first` on: a long run can be done in parts. Tasks are handed out as others end, so that a
+    million of them are never kept."""
     found = Found()
-    ranges = ((start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+    ranges = ((start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK))
     with ProcessPoolExecutor(processes) as pool:
         waiting = [pool.submit(chunk, seed, *each) for each in islice(ranges, processes * 2)]
         while waiting:

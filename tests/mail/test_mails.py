@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.letters import letter, tame_letter
-from bench.mails import SHOWN, Found, build, chunk, table, unlike
+from bench.mails import SHOWN, Found, build, chunk, mails, table, unlike
 from bench.readers import differences, rebuilt, wire_faults
 
 SEED = 11
@@ -106,3 +106,9 @@ def test_the_sum_of_two_finds() -> None:
 def test_the_other_builder_builds() -> None:
     one = tame_letter(random.Random(3))
     assert differences(one, rebuilt(one)) == []
+
+
+def test_parts_of_a_run_are_the_run() -> None:
+    whole, parts = mails(40, seed=3), [mails(25, seed=3), mails(15, seed=3, first=25)]
+    assert [sum(part.mails for part in parts), sum(part.compared for part in parts)] == [whole.mails, whole.compared]
+    assert whole.good
