@@ -1,0 +1,272 @@
+"""What the scripts take, row by row, and what they answer: names and types for the stubs of scripts.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = [
+    "AdmitRow",
+    "Admitted",
+    "Bound",
+    "ChildRow",
+    "Expanded",
+    "Grant",
+    "GrantRow",
+    "LaneSaid",
+    "Leased",
+    "MarkRow",
+    "Moved",
+    "Opened",
+    "Reclaimed",
+    "Released",
+    "RenewRow",
+    "ResettleRow",
+    "SettleRow",
+    "Settled",
+    "Sifted",
+    "Status",
+    "Turn",
+    "TurnRow",
+]
+
+
+class AdmitRow(NamedTuple):
+    """What intake made of one entry that was read. See admit.lua."""
+
+    kind: str
+    entry: str
+    lane: str = ""
+    due: int = 0
+    deadline: int = 0
+    expires: int = 0
+    seen: bytes = b""
+    id: str = ""
+    tail: bytes = b""
+    why: bytes = b""
+    collapse: str = ""
+
+
+class SettleRow(NamedTuple):
+    """The end of one attempt. See settle.lua."""
+
+    op: str
+    entry: str
+    token: int
+    lane: str
+    id: str
+    kind: str
+    tail: bytes
+    arg: bytes = b""
+    way: str = ""
+    left: int = 0
+
+
+class ChildRow(NamedTuple):
+    """One recipient of an expanded mail. See expand.lua."""
+
+    name: str
+    value: bytes
+    vars: bytes = b""
+    metadata: bytes = b""
+    child: bytes = b""
+
+
+class MarkRow(NamedTuple):
+    """A mail whose dot goes out now. `connection`: `<route>.<number>`; `before`: comma list of its
+    earlier ones, while they are not settled."""
+
+    connection: str
+    entry: str
+    token: int
+    before: str = ""
+
+
+class ResettleRow(NamedTuple):
+    """A final outcome once more. `seen`: digest of a child that was sent, which may be made again. See resettle.lua."""
+
+    entry: str
+    id: str
+    kind: str
+    tail: bytes
+    why: bytes
+    event_id: str
+    seen: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`found` is the format that the keys had, "" for a new queue."""
+
+    found: str
+    salt: bytes
+    priorities: tuple[str, ...]
+
+
+class Bound(NamedTuple):
+    """What bounds reading, at `now_us`: the first free slot is, or was, at `opens_us`; one comes each `step_us` (0:
+    nothing bounds it), `most` are free at once."""
+
+    now_us: int
+    opens_us: int
+    step_us: int
+    most: int
+
+
+class Status(NamedTuple):
+    """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
+    slot there, which begins with how long it lasts in µs; "" where nothing limits it. `target`: the `<route>|<site>`
+    where it is one of so many transactions at once, "" where nobody counts them."""
+
+    status: str
+    notes: bytes
+    way: str
+    slot: str
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """`statuses` in the order of the rows."""
+
+    now_us: int
+    closed_us: int
+    token: int
+    next_us: int
+    bound: Bound
+    statuses: list[Status]
+
+
+class TurnRow(NamedTuple):
+    """A leased mail that asks for a slot. `way`: its `target`, as in `Status`, or else its route. See turn.lua."""
+
+    entry: str
+    token: int
+    lane: str
+    slot: str = ""
+    way: str = ""
+
+
+class Turn(NamedTuple):
+    """`way`, `slot` and `target` as in `Status`, where it goes."""
+
+    status: str
+    way: str
+    slot: str
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """`visited` of one stream, of which so many were `parked`; `taken` are this consumer's now: entry, flat fields.
+    `large`: the last of them was too large to travel through a script."""
+
+    now_us: int
+    closed_us: int
+    next_us: int
+    visited: int
+    parked: int
+    large: bool
+    taken: list[tuple[str, list[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`marks`: sites and routes that slowed of late, and when (µs): what got its slot before left at the old pace."""
+
+    now_us: int
+    next_us: int
+    statuses: list[str]
+    marks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """`made`: how many children there are; `children`: those of this call."""
+
+    status: str
+    made: int
+    children: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A mail that an index gave back. `way`: the route on which it may go at once, with that `slot` and `target`; "":
+    it is admitted first."""
+
+    entry: str
+    notes: bytes
+    way: str = ""
+    slot: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    now_us: int
+    next_us: int
+    token: int
+    left: bool
+    leases: list[Leased]
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """`leases`: (entry, notes as JSON, whether its last owner died past its dot)."""
+
+    token: int
+    cursor: str
+    leases: list[tuple[str, bytes, bool]]
+
+
+class RenewRow(NamedTuple):
+    """A mail that is one of so many transactions at once at `target`. See renew.lua."""
+
+    entry: str
+    token: int
+    target: str
+
+
+class GrantRow(NamedTuple):
+    """What a worker asks of one route, and what it has seen of it. See grant.lua."""
+
+    route: str
+    most: int
+    mails: int
+    want: int
+    open: int
+    works: int = 0
+    lost: int = 0
+    refused: int = 0
+    worked: int = 0
+    bore: int = 0
+    full: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """`allowance`: connections it may have; `closed_us`: until then the route takes nothing, 0: it does; `elsewhere`:
+    connections of other workers that stand; `mails`: so many over a connection; `careful`: open them one by one."""
+
+    allowance: int
+    closed_us: int
+    elsewhere: int
+    mails: int
+    careful: bool
+
+
+class LaneSaid(NamedTuple):
+    """What gauge.lua says of a lane. `way`: that it goes now, "" while all are closed; then the windows of the queue,
+    of the way, of way and site."""
+
+    way: str
+    queue: str
+    route: str
+    site: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    now_us: int
+    next_us: int
+    statuses: list[str]
