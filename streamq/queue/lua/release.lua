@@ -225,8 +225,8 @@ local function release_roads()
 end
 
 -- What is taken from the schedule asks for its slot afterwards: no more than there are.
-local opens, step = gate(now)
-local free = free_now(now)
+local opens, step, most = gate(now)
+local free = free_at(now, opens, step, most)
 local capped = free and free < room
 if capped then
   room = free

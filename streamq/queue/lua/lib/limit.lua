@@ -224,9 +224,8 @@ local function gate(now)
   return math.ceil(opens or 0), math.ceil(step or 0), most or 0
 end
 
--- Slots that the gate has now; nil: no limit.
-local function free_now(now)
-  local opens, step, most = gate(now)
+-- Slots that such a gate has now; nil: no limit.
+local function free_at(now, opens, step, most)
   if step == 0 then return nil end
   return opens > now and 0 or math.min(most, math.floor((now - opens) / step) + 1)
 end
