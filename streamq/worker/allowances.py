@@ -27,7 +27,8 @@ __all__ = ["Allowances"]
 
 RENEW_SECONDS = 1.0
 LEASE_SECONDS = 3.0  # of a worker that is gone: with the next renewal of another, and its opening, within five
-AGAIN_SECONDS = (0.01, 0.25)  # between two renewals for want of connections: after one that brought some, or none
+# Between two renewals for want of connections: after one that had or told news, doubling with each that did not.
+AGAIN_SECONDS, AT_LAST_SECONDS = 0.01, 0.25
 STUCK = 2  # renewals without a connection, and letters wait: others have them all
 ALERTS = frozenset({"authentication", "quota", "tls", "settings"})  # no waiting mends these: a person must know
 log = logging.getLogger("streamq.route")
@@ -56,6 +57,7 @@ class Allowances:
         self._alone: set[str] = set()
         self._broken: set[str] = set()
         self._stuck: dict[str, int] = {}
+        self._stood: dict[str, int] = {}  # connections of all workers, as last told
         self._passed: set[str] = set()  # routes of which a mail may have been left to others, for want of a connection
         self._short = asyncio.Event()
         self._lapse: asyncio.TimerHandle | None = None
@@ -105,10 +107,12 @@ class Allowances:
     # -- renewing ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
+        pause = AGAIN_SECONDS
         while True:
-            had = dict(self.allowed)
+            had = dict(self.allowed), dict(self._stood)
             await self.ask()
-            await asyncio.sleep(AGAIN_SECONDS[0] if self.allowed != had else AGAIN_SECONDS[1])
+            pause = AGAIN_SECONDS if (self.allowed, self._stood) != had else min(pause * 2, AT_LAST_SECONDS)
+            await asyncio.sleep(pause)
             try:
                 async with asyncio.timeout(RENEW_SECONDS):
                     await self._short.wait()
@@ -134,6 +138,7 @@ class Allowances:
         for row, granted in zip(rows, grants, strict=True):
             opened |= self._hear(row.route, granted.closed_us > 0)
             self.allowed[row.route] = granted.allowance
+            self._stood[row.route] = row.works + granted.elsewhere
             courier = self.couriers[row.route]
             courier.allow(granted.allowance, mails=granted.mails, elsewhere=granted.elsewhere, careful=granted.careful)
             self._tell(row, granted)

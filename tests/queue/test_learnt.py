@@ -98,6 +98,26 @@ async def test_a_healthy_server_has_all_of_them_after_a_few_rounds(room: Mailroo
     assert await scene.until(CONFIGURED) == 1
 
 
+async def test_those_that_idle_workers_have_hold_nobody_up(room: Mailroom) -> None:
+    """What the idle were lent goes back when they renew, once a second; the rounds of a burst are much closer."""
+    scene = Scene(room, 100, 4)
+    busy, *idle = scene.clients
+    for client in idle:
+        await scene.renew(client, want=0)
+    for _ in range(14):
+        room.tick(10)
+        granted = await scene.renew(busy)
+        assert granted.allowance >= busy.open + 1 or busy.open == CONFIGURED - 1  # the first of them has one yet
+        busy.open = granted.allowance
+    assert busy.open == CONFIGURED - 1
+    # While a connection of its own is being opened there is nothing to be learnt.
+    fresh = Scene(room, 100, 2)
+    row = GrantRow("other", CONFIGURED, MAILS, CONFIGURED, 1, 0)
+    await room.scripts.grant("idle", TTL, [row._replace(want=0, open=0)])
+    first = [(await room.scripts.grant(fresh.clients[0].name, TTL, [row]))[1][0].allowance for _ in range(5)]
+    assert first == [1] * 5
+
+
 @pytest.mark.parametrize("workers", [1, 4, 16])
 async def test_a_server_that_takes_five_turns_few_away(room: Mailroom, workers: int) -> None:
     scene = Scene(room, 5, workers)

@@ -52,7 +52,7 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
     redis.call('HDEL', key, consumer)
     return 0, 0, mails, 0
   end
-  local wants, names, has, taken, had, elsewhere = {[consumer] = want}, {consumer}, {}, 0, 0, 0
+  local wants, names, has, taken, had, elsewhere, lent = {[consumer] = want}, {consumer}, {}, 0, 0, 0, 0
   local packed
   local flat = redis.call('HGETALL', key)
   for at = 1, #flat, 2 do
@@ -71,12 +71,14 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
         wants[name] = tonumber(wanted)
         taken = taken + tonumber(granted)
         elsewhere = elsewhere + tonumber(stand)
+        lent = lent + math.max(0, tonumber(granted) - math.max(tonumber(wanted), tonumber(stand)))
       end
     end
   end
   has[consumer] = had > 0
+  if want <= had or works < had then lent = 0 end -- has use for no more, or for what it has yet
   local known = learnt_from(packed)
-  local cap = learn_connections(known, now, most, works + elsewhere, refused, worked + elsewhere, lost)
+  local cap = learn_connections(known, now, most, works + elsewhere, lent, refused, worked + elsewhere, lost)
   local each_bears = learn_mails(known, now, mails, bore, full)
   local packs = learnt_packed(known)
   if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end

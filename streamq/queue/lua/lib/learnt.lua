@@ -1,8 +1,8 @@
 -- learnt: what the server of a route takes, as it showed over all workers: connections at once, and mails on each. In
 -- the field LEARNT of `grants:<route>`, since only grant.lua asks, and asks for all of that hash at each call.
 -- UNKNOWN  `cap`, the connections that workers may have together, begins with one and grows by a quarter, one at
---          least, whenever as many stand: a server that takes 5 of 20 refuses the sixth, one that takes 20 has them
---          after twelve rounds.
+--          least, whenever as many stand, or all that the one that asks may have and others have no use for the rest: a
+--          server that takes 5 of 20 refuses the sixth, one that takes 20 has them after twelve rounds.
 -- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY
 --          with each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
 --          sooner, down to NEXT_TRY, and twice as large, up to a quarter; workers open those one by one, and stop
@@ -60,9 +60,10 @@ local function cut_to(known, now, worked)
   known.cut, known.next, known.step, known.tried, known.soon = now, now + known.wait, 1, nil, nil
 end
 
--- works: connections that stand, of all workers. refused: how many were not let in since the last word, when so many
+-- works: connections that stand, of all workers. lent: those that others were granted, do not have and do not want,
+-- where the one that asks is short of some. refused: how many were not let in since the last word, when so many
 -- `worked`. lost: the worker that tells finds the route down.
-local function learn_connections(known, now, most, works, refused, worked, lost)
+local function learn_connections(known, now, most, works, lent, refused, worked, lost)
   if refused > 0 and worked > 0 then
     cut_to(known, now, worked)
   elseif lost and works == 0 and known.before and now - known.cut < FIRST_TRY then
@@ -73,7 +74,7 @@ local function learn_connections(known, now, most, works, refused, worked, lost)
     refusals_forgotten(known)
   elseif not known.cut then
     known.cap = math.max(known.cap, works)
-    if works >= known.cap then known.cap = math.min(most, known.cap + quarter(known.cap)) end
+    if works + lent >= known.cap then known.cap = math.min(most, known.cap + quarter(known.cap)) end
   elseif works >= known.cap and now >= known.next then
     if known.tried then known.wait = 0 end -- the last try was no vain one
     known.cap = known.cap + known.step
