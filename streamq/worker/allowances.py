@@ -28,7 +28,8 @@ __all__ = ["Allowances"]
 RENEW_SECONDS = 1.0
 LEASE_SECONDS = 3.0  # of a worker that is gone: with the next renewal of another, and its opening, within five
 # Between two renewals for want of connections: after one that had or told news, doubling with each that did not.
-AGAIN_SECONDS, AT_LAST_SECONDS = 0.01, 0.25
+AGAIN_SECONDS, AT_LAST_SECONDS = 0.005, 0.25
+SPARE_SECONDS = 0.1  # one that was asked for since a mail was left to others, who were quicker: they may want it
 STUCK = 2  # renewals without a connection, and letters wait: others have them all
 ALERTS = frozenset({"authentication", "quota", "tls", "settings"})  # no waiting mends these: a person must know
 log = logging.getLogger("streamq.route")
@@ -59,6 +60,7 @@ class Allowances:
         self._stuck: dict[str, int] = {}
         self._stood: dict[str, int] = {}  # connections of all workers, as last told
         self._passed: set[str] = set()  # routes of which a mail may have been left to others, for want of a connection
+        self._spare = False
         self._short = asyncio.Event()
         self._lapse: asyncio.TimerHandle | None = None
 
@@ -114,7 +116,7 @@ class Allowances:
             pause = AGAIN_SECONDS if (self.allowed, self._stood) != had else min(pause * 2, AT_LAST_SECONDS)
             await asyncio.sleep(pause)
             try:
-                async with asyncio.timeout(RENEW_SECONDS):
+                async with asyncio.timeout(SPARE_SECONDS if self._spare else RENEW_SECONDS):
                     await self._short.wait()
             except TimeoutError:
                 pass
@@ -134,12 +136,13 @@ class Allowances:
         if self._lapse is not None:
             self._lapse.cancel()
         self._lapse = loop.call_at(asked_at + LEASE_SECONDS, self._lapsed)
-        opened = False
+        opened = self._spare = False
         for row, granted in zip(rows, grants, strict=True):
             opened |= self._hear(row.route, granted.closed_us > 0)
             self.allowed[row.route] = granted.allowance
             self._stood[row.route] = row.works + granted.elsewhere
             courier = self.couriers[row.route]
+            self._spare |= granted.allowance > 0 and row.want > courier.wanted == 0
             courier.allow(granted.allowance, mails=granted.mails, elsewhere=granted.elsewhere, careful=granted.careful)
             self._tell(row, granted)
             self._unstick(row.route)

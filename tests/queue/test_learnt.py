@@ -118,6 +118,21 @@ async def test_those_that_idle_workers_have_hold_nobody_up(room: Mailroom) -> No
     assert first == [1] * 5
 
 
+async def test_nothing_is_kept_for_those_who_have_none_while_the_number_grows(room: Mailroom) -> None:
+    """One that had to leave a mail to others asks for a connection, and asks again a second later."""
+    scene = Scene(room, 100, 2)
+    busy, other = scene.clients
+    busy.open = (await scene.renew(busy)).allowance
+    for _ in range(13):
+        assert (await scene.renew(other, want=1)).allowance == 0
+        before, busy.open = busy.open, (await scene.renew(busy)).allowance
+        assert busy.open > before or before == CONFIGURED
+    assert busy.open == CONFIGURED
+    assert (await scene.renew(other, want=1)).allowance == 0
+    busy.open = (await scene.renew(busy)).allowance  # but now that there are no more to come
+    assert (await scene.renew(other, want=1)).allowance == 1
+
+
 @pytest.mark.parametrize("workers", [1, 4, 16])
 async def test_a_server_that_takes_five_turns_few_away(room: Mailroom, workers: int) -> None:
     scene = Scene(room, 5, workers)
@@ -247,7 +262,7 @@ async def test_what_was_refused_long_ago_stays_so(room: Mailroom) -> None:
 async def test_refusals_of_one_run_count_once(room: Mailroom) -> None:
     """Several workers are told at the same time: the next try is no later for it."""
     scene = Scene(room, 5, 2)
-    while not scene.refusals:
+    while not scene.refusals or [client.open for client in scene.clients] != [2, 3]:
         await scene.turn()
     await scene.turn()
     scene.refusals.clear()

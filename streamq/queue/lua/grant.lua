@@ -1,7 +1,8 @@
 -- grant: a worker's share of the connections of its routes. What it is granted is a lease that it renews: a share of a
 -- worker that is gone is free when it runs out. The sum of all grants is never more than the route has.
 -- SHARES   Each gets what it wants up to a level that is the same for all; what nobody wants is lent out evenly, so
---          that a burst waits for nobody; it goes back at the next renewal after somebody wants it.
+--          that a burst waits for nobody; it goes back at the next renewal after somebody wants it. Nothing is kept
+--          for those who have none while the number grows: they find more when they ask again.
 -- LEARNT   How many there are is what the server was seen to take (lib/learnt.lua), at most what is configured. Workers
 --          tell what they saw: connections that stand, that were refused, mails that one bore.
 -- A pause whose time is over ends here: every worker calls each second.
@@ -53,6 +54,7 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
     return 0, 0, mails, 0
   end
   local wants, names, has, taken, had, elsewhere, lent = {[consumer] = want}, {consumer}, {}, 0, 0, 0, 0
+  local unreserved = {[consumer] = want} -- of others only what they have
   local packed
   local flat = redis.call('HGETALL', key)
   for at = 1, #flat, 2 do
@@ -69,6 +71,7 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
       else
         names[#names + 1] = name
         wants[name] = tonumber(wanted)
+        unreserved[name] = math.min(tonumber(wanted), tonumber(granted))
         taken = taken + tonumber(granted)
         elsewhere = elsewhere + tonumber(stand)
         lent = lent + math.max(0, tonumber(granted) - math.max(tonumber(wanted), tonumber(stand)))
@@ -82,6 +85,7 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
   local each_bears = learn_mails(known, now, mails, bore, full)
   local packs = learnt_packed(known)
   if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end
+  if is_ramp(known, cap, most) then wants = unreserved end
   local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, cap), cap - taken))
   local kept = math.max(allowed, math.min(open, had)) -- until it has closed them
   redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000) .. ' ' .. works)

@@ -85,6 +85,9 @@ local function learn_connections(known, now, most, works, lent, refused, worked,
   return math.min(known.cap, most)
 end
 
+-- No server of all these has refused one, and there may be more soon.
+local function is_ramp(known, cap, most) return not known.cut and cap < most end
+
 -- bore: mails after which the server would take no more, 0 where it did not say so; full: connections that have had as
 -- many as they may
 local function learn_mails(known, now, most, bore, full)
