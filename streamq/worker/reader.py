@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from streamq.queue.spool import Entry, Reading, Spool
+from streamq.queue.spool import Entry, Spool
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.link import AWAY, Link
@@ -135,15 +135,20 @@ class Reader:
         return False
 
     async def _read(self, asked: Sequence[tuple[str, int]], mean: float) -> tuple[list[Entry], Counter[str]]:
-        """What came, and how many of each priority went to their lanes unseen."""
+        """What came, and how many of each priority went to their lanes unseen. Both ways are gone at once: none waits
+        for the round trip of the other."""
         plain = [(name, many) for name, many in asked if not self.sifter.takes(name, mean)]
-        reading = await self.link.call(self.spool.read, self.consumer, plain) if plain else Reading()
-        parked: Counter[str] = Counter()
-        for name, many in asked:
-            if (name, many) not in plain:
-                entries, parked[name] = await self.sifter.read(name, many)
-                reading.entries += entries
-        return reading.entries, +parked
+        sifted = [(name, many) for name, many in asked if (name, many) not in plain]
+        entries, rest = await asyncio.gather(self._read_plain(plain), self._sift(sifted))
+        for found, _ in rest:
+            entries += found
+        return entries, +Counter({name: many for (name, _), (_, many) in zip(sifted, rest, strict=True)})
+
+    async def _sift(self, asked: Sequence[tuple[str, int]]) -> list[tuple[list[Entry], int]]:
+        return [await self.sifter.read(name, many) for name, many in asked]
+
+    async def _read_plain(self, asked: Sequence[tuple[str, int]]) -> list[Entry]:
+        return (await self.link.call(self.spool.read, self.consumer, asked)).entries if asked else []
 
     async def _wait(self, many: int) -> None:
         self._blocked = True
