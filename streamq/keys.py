@@ -66,6 +66,7 @@ TABLE = (
     Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
+    Key("watch", "watch", "string", "who comes for what is due next, and when, in µs; expires"),
     Key("clock", "clock", "string", "largest time seen, in µs; expires when idle"),
     Key("leader", "leader:<role>", "string", "lease of a role"),
     Key("notes", "notes", "hash", "per mail, only when needed: attempts, last reply, reclaims"),

@@ -311,3 +311,56 @@ async def test_a_release_takes_a_hundred_at_most(room: Mailroom) -> None:
     room.tick(5)
     found = await room.release("w1", 5000)
     assert (len(found.leases), found.left) == (100, True)
+
+
+# -- the watch -----------------------------------------------------------------------------------
+
+BEHIND, LATE = 200, 20  # ms, release.lua
+
+
+async def next_of(room: Mailroom, consumer: str, many: int = 100) -> int:
+    """ms from now until this worker is to come again."""
+    return (await room.release(consumer, many)).next_us // 1000 - int(room.now)
+
+
+async def test_one_worker_comes_for_what_is_due_next_and_the_others_behind_it(room: Mailroom) -> None:
+    await room.scheduled(after=1000)
+    assert [await next_of(room, consumer) for consumer in ("w1", "w2", "w3", "w1")] == [1000, 1200, 1200, 1000]
+    await room.scheduled(after=500)  # its worker knows, and comes for it: but for what is behind it w1 comes already
+    assert await next_of(room, "w2") == 500
+    assert await next_of(room, "w1") == 500 + BEHIND
+    room.tick(500)
+    assert len((await room.release("w2")).leases) == 1
+    assert await next_of(room, "w1") == 500 + BEHIND
+
+
+async def test_who_is_late_is_relieved(room: Mailroom) -> None:
+    await room.scheduled(after=1000)
+    await room.scheduled(after=3000)
+    assert await next_of(room, "w1") == 1000
+    room.tick(1000 + LATE)
+    assert len((await room.release("w2")).leases) == 1
+    assert await next_of(room, "w2") == 2000 - LATE + BEHIND  # w1 may be on its way still
+    room.tick(1)
+    assert await next_of(room, "w2") == 2000 - LATE - 1
+    assert await next_of(room, "w1") == 2000 - LATE - 1 + BEHIND
+    await room.scheduled(after=1)
+    room.tick(3000)
+    assert len((await room.release("w3")).leases) == 2
+
+
+async def test_who_has_no_room_keeps_no_watch(room: Mailroom) -> None:
+    await room.scheduled(after=1000)
+    assert await next_of(room, "w1") == 1000
+    room.tick(1000)
+    assert (await room.release("w1", 0)).left
+    assert not await room.do("EXISTS", room.keys.watch)
+    await room.scheduled(after=1000)
+    found = await room.release("w2")
+    assert (len(found.leases), found.next_us // 1000 - room.now) == (1, 1000)
+
+
+async def test_the_watch_of_a_worker_that_is_gone_ends(room: Mailroom) -> None:
+    await room.scheduled(after=1000)
+    assert await next_of(room, "w1") == 1000
+    assert 0 < await room.do("PTTL", room.keys.watch) <= 1000 + LATE

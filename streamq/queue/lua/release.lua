@@ -1,11 +1,13 @@
 -- release: what is due becomes leases: first the schedule, then the lanes that have a free slot, high to low,
 -- oldest first. What is due and finds no room rings the bell, once, so that one idle worker comes.
+-- WATCH  One worker comes for what is due next: `watch` says which, and when. The others come behind it, to see that it
+--        did: a hundred slots a second are a hundred calls, however many workers there are.
 -- needs: base lease index child notes route slots shares pace limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts due expiry held holds lane lease limit limits
---   meta notes parked pauses schedule shared slots stream throttled turns
+--   meta notes parked pauses schedule shared slots stream throttled turns watch
 -- ARGV: now consumer room bell routes
 --   room       leases this consumer can take       bell  comma list of the bell's entries that woke it
--- RETURNS: now, next (µs of the next due thing, 0 none), token, left (1: something due found no room),
+-- RETURNS: now, next (µs at which to come again, 0 never), token, left (1: something due found no room),
 --   then per lease: entry, way (the route on which it has its slot, or '<route>|<site>', as admit has it; '' for one of
 --   the schedule, which has none), notes (JSON or ''), slot (its mark: lib/limit, `advance`)
 -- EVENTS: none
@@ -22,6 +24,8 @@ know_routes(ARGV[5])
 local ROADS_A_CALL = 100
 local PAGES = 5 -- of roads that are others' to visit
 local ASTRAY = 1000000 -- µs
+local LATE = 20000 -- µs: whoever calls takes over from the one that was to come
+local BEHIND = 200000 -- µs: so long after it the others call
 local RETRY = 100000 -- µs: what is due and may not be taken back yet is looked at again then
 local out, taken, left = {}, 0, 0
 local barred = false
@@ -265,6 +269,22 @@ end
 if barred and next > 0 then next = math.max(next, now + RETRY) end
 if any_passed then sooner(now + OTHERS_TURN) end
 if shut and next > 0 then next = math.max(next, shut) end
+
+-- Who keeps the watch comes at `next`: this worker, if nobody else does, or nobody as soon, or who did is late.
+local function on_watch(at)
+  local who, till = (redis.call('GET', K.watch) or ''):match('^(.*) (%d+)$')
+  till = tonumber(till)
+  if who and who ~= consumer and till <= at and till + LATE >= now then return at + BEHIND end
+  if left == 1 or at == 0 then -- no room: it comes when its hand has changed
+    if who == consumer then redis.call('DEL', K.watch) end
+  else
+    redis.call('SET', K.watch, consumer .. ' ' .. text(at))
+    redis.call('PEXPIRE', K.watch, text(math.ceil((math.max(at, now) - now + LATE) / 1000)))
+  end
+  return at
+end
+
+next = on_watch(next)
 -- Woken by the bell, and not for this worker: it does not ring for itself again, but at its next look.
 if (left == 1 or any_passed and ARGV[4] == '') and redis.call('XLEN', K.bell) == 0 then
   redis.call('XADD', K.bell, '*', 'due', '1')
