@@ -31,7 +31,7 @@ __all__ = ["KINDS", "Row", "limiters", "table"]
 KINDS = {
     "ours": """
         local now, n, w = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-        local tau = math.min(math.floor(w / 30), 2000000)
+        local tau = math.min(math.floor(w / 36), 2000000)
         local t = (w + tau + math.floor(tau / 2)) / n
         local tat = tonumber(redis.call('GET', KEYS[1]) or '0')
         if now < tat - tau then return string.format('%.0f', math.ceil(tat - tau)) end

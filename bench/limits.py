@@ -5,7 +5,8 @@ when each MAIL came, and more mail than may go.
 
 most   mails at the sink in any window of W, of any phase, as a share of N
 -j     the same in any window that is shorter by what the wire and the sink's own loop may squeeze together (JITTER)
-use    mails that came, as a share of N for each W
+use    mails that came, as a share of N for each W, from WARM seconds on: connections are opened one by one, and what
+       stands in front is read and parked
 scripts  calls of scripts a mail, of all workers
 """
 
@@ -30,6 +31,7 @@ from streamq.sink import Sink
 __all__ = ["Held", "limits", "table"]
 
 JITTER = 0.005  # seconds
+WARM = 1.0
 RULES = ("20/100ms", "100/s", "300/5s")
 SCOPES = ("queue", "route", "site")
 WORKERS = (1, 4, 16)
@@ -69,20 +71,20 @@ async def held(scope: str, rule: str, workers: int) -> Held:
             p.stack.push_async_callback(spool.close)
             for _ in range(workers):
                 await p.worker(_config(scope, rule, sink.url), in_hand=50)
-            await feed(spool, round(n / w * span * 1.1) + 2 * n)
+            await feed(spool, round(n / w * (WARM + span) * 1.1) + 2 * n)
             before = await _calls(spool)
 
             async def over() -> bool:
-                return bool(times) and max(times) - min(times) >= span * 1e9
+                return bool(times) and max(times) - min(times) >= (WARM + span) * 1e9
 
-            await until(over, span * 4)
+            await until(over, (WARM + span) * 4)
             calls = await _calls(spool) - before
             came = len(times)
             for worker in p.workers:
                 worker.signal(signal.SIGTERM)
             await p.stop_workers()
     times.sort()
-    inside = [at for at in times if at < times[0] + span * 1e9]
+    inside = [at for at in times if WARM * 1e9 <= at - times[0] < (WARM + span) * 1e9]
     return Held(
         scope,
         rule,

@@ -16,7 +16,7 @@ SLOW = "main|slow.example"
 async def slow(room: Mailroom) -> None:
     """slow.example takes one mail a minute, and the next one in a minute."""
     await room.do("HSET", room.keys.limits, "*|slow.example", "1:60000000")
-    await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{(START + 62_000) * 1000}:63000000")
+    await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{START * 1000 + 61_666_666}:62499999")
 
 
 async def sift(room: Mailroom, p: int = 1, *, consumer: str = "w1", room_for: int = 100, **known: Any) -> Sifted:

@@ -1,6 +1,6 @@
 """Slots of the model: DESIGN 5's strict limit in exact numbers, and a plain log that judges it.
 
-τ = W/30 (and ≤ 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff now ≥ TAT − τ, then TAT = max(now, TAT) + T.
+τ = W/36 (and ≤ 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff now ≥ TAT − τ, then TAT = max(now, TAT) + T.
 """
 
 from __future__ import annotations
@@ -58,4 +58,4 @@ class Slots:
 
 
 def _slack(window: Window) -> Fraction:
-    return Fraction(min(window.window_ms * 1000 // 30, 2_000_000))
+    return Fraction(min(window.window_ms * 1000 // 36, 2_000_000))

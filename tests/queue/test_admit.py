@@ -78,10 +78,10 @@ async def test_no_slot_parks_in_its_lane(room: Mailroom) -> None:
     await room.read()
     found = await room.admit(*entries)
     assert [status for status, *_ in found.statuses] == ["go", "parked", "parked"]
-    assert found.next_us == (room.now + 1000) * 1000 + 16_666  # W + σ
+    assert found.next_us == (room.now + 1000) * 1000 + 13_888  # W + σ
     seen = await room.survey()
     assert seen.lanes == {entries[1]: LANE, entries[2]: LANE}
-    assert seen.visits == {(1, LANE): (room.now + 1000) * 1000 + 16_666}
+    assert seen.visits == {(1, LANE): (room.now + 1000) * 1000 + 13_888}
     assert (seen.counts["parked:1"], await room.pending(), await room.length()) == (2, 1, 3)
     assert await room.kinds() == []
 

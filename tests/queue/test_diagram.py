@@ -34,7 +34,7 @@ class Arrow:
 
 async def slots_used_up(room: Mailroom, entry: str) -> None:
     await room.do("HSET", room.keys.limits, "*|*", "1:60000000")
-    await room.do("HSET", room.keys.limit("main|example.net"), "60000000", f"{(room.now + 60_000) * 1000}:63000000")
+    await room.do("HSET", room.keys.limit("main|example.net"), "60000000", f"{(room.now + 60_000) * 1000}:62499999")
 
 
 async def silence(room: Mailroom, entry: str) -> None:

@@ -53,9 +53,9 @@ async def test_what_waits_for_queue_or_only_route_stays_leased(room: Mailroom, s
     seen = await room.survey()
     assert not seen.of("parked")
     # The next slot: T = (W + τ + σ) / 2, less τ.
-    assert found.bound == (room.now * 1000, room.now * 1000 + 525_000 - 33_333, 525_000, 1)
+    assert found.bound == (room.now * 1000, room.now * 1000 + 493_056, 520_833, 1)
     assert (await room.scripts.admit("w2", [], "main")).bound == found.bound
-    room.tick(492)
+    room.tick(494)
     assert await turn(room, found, 1, 2) == ["go", "wait"]
     assert not (await room.survey()).of("parked")
 
@@ -79,7 +79,7 @@ async def test_a_full_route_holds_up_no_other_routes_lanes(room: Mailroom) -> No
     released = await room.scripts.release("w1", 10, (), "main,other")
     assert sorted(lease.way for lease in released.leases) == ["main", "other"]
     # The third slot since the start: T = W + τ + σ, less τ, and what rounding loses.
-    assert abs(released.next_us - (START * 1000 + 2 * (SECOND + 50_000) - 33_333)) <= 3
+    assert abs(released.next_us - (START * 1000 + 2 * (SECOND + 41_665) - 27_777)) <= 3
     assert await room.do("XLEN", room.keys.bell) == 0  # nobody else could take it either
 
 
@@ -110,7 +110,7 @@ async def test_a_lane_that_is_due_waits_for_the_queue_and_stays_due(room: Mailro
     room.tick(1500)
     released = await room.scripts.release("w1", 10, (), "main")
     assert (released.leases, released.left) == ([], False)
-    assert released.next_us == (room.now - 1500) * 1000 + 2 * SECOND + 33_333
+    assert released.next_us == (room.now - 1500) * 1000 + 2 * SECOND + 27_777
     room.tick(534)
     assert [each.entry for each in (await room.scripts.release("w1", 10, (), "main")).leases] == [entry]
 
@@ -149,7 +149,7 @@ async def test_never_more_than_n_where_mail_goes_out_within_its_slack(room: Mail
         if said.status != "go":
             lane = await room.do("HGETALL", room.keys.limit({"queue": "*", "main": "main", "site": LANE}[scope]))
             opens = [
-                int(state.split(b":")[0]) - min(int(w) // 30, 2 * SECOND)
+                int(state.split(b":")[0]) - min(int(w) // 36, 2 * SECOND)
                 for w, state in zip(lane[::2], lane[1::2], strict=True)
             ]
             now = max(opens)
@@ -195,7 +195,7 @@ async def test_a_slot_is_lost_where_somebody_was_admitted_since(room: Mailroom) 
     _, [said] = await room.scripts.turn("w1", [TurnRow(entry, found.token, LANE, found.statuses[0].slot)], "main")
     assert said.status == "go"
     later = await room.do("HGET", room.keys.limit(LANE), "1000000")
-    assert int(later.split(b":")[0]) - int(state.split(b":")[0]) == 10_500  # T: one more
+    assert int(later.split(b":")[0]) - int(state.split(b":")[0]) == 10_417  # T: one more
 
 
 async def test_of_a_full_window_a_slot_is_given_back_whoever_came_since(room: Mailroom) -> None:

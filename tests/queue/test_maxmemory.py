@@ -94,7 +94,7 @@ async def test_admit(room: Full) -> None:
 
 async def test_sift(room: Full) -> None:
     await room.do("HSET", room.keys.limits, "*|slow.example", "1:60000000")
-    await room.do("HSET", room.keys.limit("main|slow.example"), "60000000", f"{(room.now + 62_000) * 1000}:63000000")
+    await room.do("HSET", room.keys.limit("main|slow.example"), "60000000", f"{room.now * 1000 + 61_666_666}:62499999")
     for number in range(4):
         await room.add(to=f"{number}@{'fast' if number == 2 else 'slow'}.example", id=f"a{number}")
     await room.full()

@@ -44,7 +44,7 @@ async def test_a_tenth_each_and_never_two_in_a_row(room: Mailroom) -> None:
 
 
 async def test_shares_are_of_slots_however_many_go_at_once(room: Mailroom) -> None:
-    await limit(room, "100:1000000")
+    await limit(room, "200:1000000")
     await backlog(room, "high", "low")
     assert Counter(await order(room, 40, each=4)) == {0: 36, 2: 4}
 

@@ -141,7 +141,7 @@ async def dead_past_the_dot(c: Crew, entry: str) -> None:
     keys, lane, scripts = c.spool.keys, "relay|example.net", c.spool.scripts
     now = int((await command(c.spool.redis, "TIME"))[0]) * 1_000_000
     await command(c.spool.redis, "HSET", keys.limits, "*|example.net", "1:60000000")
-    await command(c.spool.redis, "HSET", keys.limit(lane), "60000000", f"{now + 120_000_000}:63000000")
+    await command(c.spool.redis, "HSET", keys.limit(lane), "60000000", f"{now + 120_000_000}:62499999")
     found = await scripts.sift("dead", int(entry[0]), route="relay", room=1, max_age_ms=60_000, max_bytes=10_000)
     assert found.parked == 1
     await command(c.spool.redis, "DEL", keys.limits, keys.limit(lane))

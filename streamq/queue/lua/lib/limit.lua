@@ -1,6 +1,6 @@
 -- limit: strict windows of the whole queue, of a route, of a route and site; transactions at once to a site
 -- (lib/slots); and who takes a slot of which way.
--- Shortened-tolerance GCRA, one number a window: τ = W/30 (at most 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff
+-- Shortened-tolerance GCRA, one number a window: τ = W/36 (at most 2 s), σ = τ/2, T = (W+τ+σ)/N; admit iff
 -- now ≥ TAT − τ, then TAT = max(now, TAT) + T. After N admissions from t₀ TAT ≥ t₀ + W + τ + σ, so the next is at
 -- t₀ + W + σ or later; and where each MAIL goes out at most σ (the slack) after its admission, no window of length W,
 -- of any phase, holds more than N of them. Usual GCRA with burst N lets nearly 2 N through.
@@ -58,7 +58,7 @@ local function windows_at(target, now)
   found.most = most_at_once(rule)
   for n, w in rule:gmatch('(%d+):(%d+)') do
     n, w = tonumber(n), tonumber(w)
-    local tau = math.min(math.floor(w / 30), 2000000)
+    local tau = math.min(math.floor(w / 36), 2000000)
     local slack = math.floor(tau / 2)
     found[#found + 1] = {w = w, tau = tau, slack = slack, t = (w + tau + slack) / n}
     names[#names + 1] = text(w)
