@@ -257,10 +257,35 @@ async def test_what_was_refused_long_ago_stays_so(room: Mailroom) -> None:
     assert (await scene.renew(client)).allowance == 5
 
 
+@pytest.mark.leaves_mail
+@pytest.mark.parametrize("wary", ["turned away", "slowed", ""])
+async def test_what_stands_changes_no_hands_where_somebody_may_be_kept_out(room: Mailroom, wary: str) -> None:
+    """What one worker would close the other might not be let in with: a server shuts out who goes on knocking."""
+    scene = Scene(room, 100, 2, most=20 if wary == "turned away" else 12)
+    first, second = scene.clients
+    while first.open < 12:
+        first.open = (await scene.renew(first)).allowance
+    if wary == "turned away":
+        first.refused, first.worked = 1, 12
+        await scene.renew(first)
+    elif wary:
+        await room.spool.publish_adapt()
+        reply = {"code": 450, "class": "route_rate", "reply": "", "words": "", "took": 50.0, "took_way": 50.0}
+        assert await room.settled("throttled", await room.lease(), scope="route", wait=1, park=True, **reply) == "ok"
+        assert await room.do("ZSCORE", room.keys.throttled, "main")
+    assert (await scene.renew(second)).allowance == 0
+    assert (await scene.renew(first)).allowance == (12 if wary else 6)
+    for _ in range(61):
+        room.tick(1000)
+        await scene.renew(second)
+        many = (await scene.renew(first)).allowance
+    assert many < 12
+
+
 async def test_refusals_of_one_run_count_once(room: Mailroom) -> None:
     """Several workers are told at the same time: the next try is no later for it."""
     scene = Scene(room, 5, 2)
-    while not scene.refusals or [client.open for client in scene.clients] != [2, 3]:
+    while not scene.refusals:
         await scene.turn()
     await scene.turn()
     scene.refusals.clear()

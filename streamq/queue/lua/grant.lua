@@ -6,8 +6,8 @@
 -- LEARNT   How many there are is what the server was seen to take (lib/learnt.lua), at most what is configured. Workers
 --          tell what they saw: connections that stand, that were refused, mails that one bore.
 -- A pause whose time is over ends here: every worker calls each second.
--- needs: base event route site learnt
--- KEYS: {streamq}: absent clock due ends events grants limits meta parked pauses stream
+-- needs: base event route site learnt pace
+-- KEYS: {streamq}: absent clock due ends events grants limit limits meta parked pauses stream throttled
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
 -- EACH: route most mails want open works lost refused worked bore full
@@ -45,6 +45,13 @@ local function share_of(consumer_, names, wants, has, most)
     if name == consumer_ then mine_ = mine_ + math.floor(left / #names) + (at <= left % #names and 1 or 0) end
   end
   return mine_
+end
+
+-- It has just turned somebody away, or mail for its pace: who goes on knocking may be kept out. What stands is worth more
+-- than that all have the same, as one that is closed here may not be let in there.
+local function is_wary(known, route, now)
+  local state = pace_at(route)
+  return known.cut and now - known.cut < FIRST_TRY or state and now - state.last < FIRST_TRY
 end
 
 local function grant(route, most, mails, want, open, works, lost, refused, worked, bore, full)
@@ -87,6 +94,7 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
   if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end
   if is_ramp(known, cap, most) then wants = unreserved end
   local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, cap), cap - taken))
+  if is_wary(known, route, now) then allowed = math.max(allowed, math.min(open, had, math.max(0, cap - taken))) end
   local kept = math.max(allowed, math.min(open, had)) -- until it has closed them
   redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000) .. ' ' .. works)
   redis.call('PEXPIRE', key, math.max(LEARNT_LASTS, ttl * 2))
