@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import pytest
@@ -270,7 +271,14 @@ async def test_what_stands_changes_no_hands_where_somebody_may_be_kept_out(room:
         await scene.renew(first)
     elif wary:
         await room.spool.publish_adapt()
-        reply = {"code": 450, "class": "route_rate", "reply": "", "words": "", "took": 50.0, "took_way": 50.0}
+        reply: dict[str, Any] = {
+            "code": 450,
+            "class": "route_rate",
+            "reply": "",
+            "words": "",
+            "took": 50.0,
+            "took_way": 50.0,
+        }
         assert await room.settled("throttled", await room.lease(), scope="route", wait=1, park=True, **reply) == "ok"
         assert await room.do("ZSCORE", room.keys.throttled, "main")
     assert (await scene.renew(second)).allowance == 0
