@@ -33,11 +33,22 @@ DROPPED_NAMES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 NAMES = re.compile(rb"\n(bcc|cc|date|from|message-id|resent-bcc|return-path|sender|to)(?=[ \t]*+:)")
 VALUE = re.compile(rb"[ \t]*+:(" + CONTINUED + rb")")
 MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\r]*+\r\n")
+# In front of a head it makes all of that a part of the body, to every reader: its Bcc, too.
+HIDING = re.compile(rb"(?>(?:\r\n)+)")
+TELLING = frozenset({b"from", b"sender", b"date", b"message-id"})  # no text begins so
 MESSAGE_ID_SHOWN = 255
 
 
+def _is_head(data: bytes, at: int) -> bool:
+    """Whether what stands there was meant to be the header of a message."""
+    found = HEAD.match(data, at)
+    names = frozenset(NAMES.findall(b"\n" + found[0].lower())) if found else frozenset[bytes]()
+    return bool(names & TELLING) or bool(names & DROPPED_NAMES and names - DROPPED_NAMES)
+
+
 class RawHead:
-    """A `raw` field taken apart. `raw` may be any bytes but NUL; raises ValueError for those."""
+    """A `raw` field taken apart. `raw` may be any bytes but NUL; raises ValueError for those, and where
+    its header would be body to every reader."""
 
     __slots__ = ("_body_at", "_data", "_head", "_lower", "_names", "_start")
 
@@ -50,6 +61,8 @@ class RawHead:
         self._data = data
         mbox = MBOX_LINE.match(data)
         self._start = mbox.end() if mbox else 0
+        if (hiding := HIDING.match(data, self._start)) and _is_head(data, hiding.end()):
+            raise ValueError("an empty line stands in front of its header")
         found = HEAD.match(data, self._start)
         self._body_at = found.end() if found else self._start
         self._head = data[self._start : self._body_at]

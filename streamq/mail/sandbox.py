@@ -24,6 +24,7 @@ __all__ = ["MOST_STEPS", "TooMuch", "compiled", "counting"]
 
 MOST_STEPS = 100_000  # of a part: some tenths of a second
 MOST_FACTOR = 10_000  # `text * number`, `text | center(number)`
+MOST_BITS = 4096  # of a product
 MOST_RANGE = 10_000
 MOST_SIZE = 100_000_000  # of a text or a list; and of the sizes of what is put together, multiplied
 MACRO_STEPS = 10
@@ -34,6 +35,11 @@ WIDTH = re.compile(r"%[^%A-Za-z]*(?:\d{5}|\*)|\{[^{}]*(?:\d{5}|\{)")
 COUNTED, WEIGHED = " counted", " weighed"  # filters that no template can name
 
 _left: ContextVar[list[int]] = ContextVar("steps_left")
+
+
+def _bits(left: int, right: int) -> int:
+    """Of their product, at most."""
+    return left.bit_length() + right.bit_length()
 
 
 class TooMuch(ValueError):
@@ -161,6 +167,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 raise TooMuch(f"* by more than {MOST_FACTOR}")
         elif operator == "%" and not numbers:
             _guard("format", [left, right])
+        elif operator == "*" and isinstance(left, int) and isinstance(right, int) and _bits(left, right) > MOST_BITS:
+            raise TooMuch(f"a number of more than {MOST_BITS} bits")  # squared twenty times one takes a minute
         made = super().call_binop(context, operator, left, right)
         if not numbers:
             _spend(1 + _weigh(made))

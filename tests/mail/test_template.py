@@ -243,3 +243,13 @@ def test_names() -> None:
     assert split_name(b"welcome@12") == ("welcome", 12)
     assert split_name("w@\u00b2".encode()) == ("w", None)
     assert split_name(b"w@" + b"9" * 50) == ("w", None)
+
+
+def test_numbers_do_not_grow_without_bound() -> None:
+    """Squared twenty times one takes a minute, in which its worker renews no lease."""
+    squares = "{% set a = 99999999999 %}" + "{% set a = a*a %}" * 19 + "{{ a }}"
+    with pytest.raises(MalformedMail, match="4096 bits"):
+        Template({"text": squares}).render({}, 1000)
+    assert Template({"text": "{{ 12345678901 * 98765432109 }}"}).render({}, 1000) == {
+        "text": str(12345678901 * 98765432109)
+    }
