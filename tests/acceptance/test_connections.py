@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bench.programs import feed, programs
+from bench.programs import feed, programs, until
+from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 from streamq.sink import Sink, load_rules
@@ -32,7 +34,14 @@ async def test_kill_9_of_workers_that_hold_connections(server_url: str, tmp_path
         workers = [await p.worker(config, lease_seconds=5) for _ in range(3)]
         await sink.wait_until(lambda: sink.counters.open == MOST)
         loop = asyncio.get_running_loop()
-        for victim in workers[:2]:
+
+        async def all_hold_some(alive: int) -> bool:
+            rows = await command(spool.redis, "HGETALL", spool.keys.grants("main"))
+            stand = [int(row.split()[3]) for name, row in zip(rows[::2], rows[1::2], strict=True) if name != b"*"]
+            return len(stand) == alive and min(stand) > 0 and sink.counters.open == MOST
+
+        for alive, victim in ((3, workers[0]), (2, workers[1])):
+            await until(partial(all_hold_some, alive), 20)
             before = sink.counters.connections
             victim.signal(signal.SIGKILL)
             await victim.process.wait()
