@@ -128,7 +128,7 @@ async def test_never_more_than_n_in_any_window(room: Mailroom, rule: str) -> Non
         for at in range(0, len(part), 90):
             statuses = await room.admitted(*part[at : at + 90], consumer=consumer)
             went += [room.now * 1000] * statuses.count("go")
-    step = max(1, windows[0][1] // 1000 // 40)  # ms: odd against every window
+    step = max(1, windows[0][1] // 1000 // 37)  # ms: odd against every window
     turn = 0
     while room.now < begun + 2 * span + span // 2:
         room.tick(step)
