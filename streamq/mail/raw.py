@@ -34,16 +34,21 @@ NAMES = re.compile(rb"\n(bcc|cc|date|from|message-id|resent-bcc|return-path|send
 VALUE = re.compile(rb"[ \t]*+:(" + CONTINUED + rb")")
 MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\r]*+\r\n")
 # In front of a head it makes all of that a part of the body, to every reader: its Bcc, too.
-HIDING = re.compile(rb"(?>(?:\r\n)+)")
+HIDING = re.compile(rb"(?:\r\n)+")
 TELLING = frozenset({b"from", b"sender", b"date", b"message-id"})  # no text begins so
 MESSAGE_ID_SHOWN = 255
 
 
-def _is_head(data: bytes, at: int) -> bool:
-    """Whether what stands there was meant to be the header of a message."""
+def _names_in(head: bytes) -> frozenset[bytes]:
+    """Those of NAMES that stand in it; it is lower case, behind a LF."""
+    return frozenset(NAMES.findall(head))
+
+
+def _was_meant_as_head(data: bytes, at: int) -> bool:
+    """What stands there, and is body to every reader."""
     found = HEAD.match(data, at)
-    names = frozenset(NAMES.findall(b"\n" + found[0].lower())) if found else frozenset[bytes]()
-    return bool(names & TELLING) or bool(names & DROPPED_NAMES and names - DROPPED_NAMES)
+    names = _names_in(b"\n" + found[0].lower()) if found else frozenset[bytes]()
+    return bool(names & TELLING or (names & DROPPED_NAMES and names - DROPPED_NAMES))
 
 
 class RawHead:
@@ -61,13 +66,13 @@ class RawHead:
         self._data = data
         mbox = MBOX_LINE.match(data)
         self._start = mbox.end() if mbox else 0
-        if (hiding := HIDING.match(data, self._start)) and _is_head(data, hiding.end()):
+        if (hiding := HIDING.match(data, self._start)) and _was_meant_as_head(data, hiding.end()):
             raise ValueError("an empty line stands in front of its header")
         found = HEAD.match(data, self._start)
         self._body_at = found.end() if found else self._start
         self._head = data[self._start : self._body_at]
         self._lower = b"\n" + self._head.lower()
-        self._names = frozenset(NAMES.findall(self._lower))
+        self._names = _names_in(self._lower)
 
     def _raw_values(self, name: bytes) -> list[bytes]:
         found: list[bytes] = []

@@ -37,11 +37,6 @@ COUNTED, WEIGHED = " counted", " weighed"  # filters that no template can name
 _left: ContextVar[list[int]] = ContextVar("steps_left")
 
 
-def _bits(left: int, right: int) -> int:
-    """Of their product, at most."""
-    return left.bit_length() + right.bit_length()
-
-
 class TooMuch(ValueError):
     """A template wants more than it may."""
 
@@ -167,7 +162,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 raise TooMuch(f"* by more than {MOST_FACTOR}")
         elif operator == "%" and not numbers:
             _guard("format", [left, right])
-        elif operator == "*" and isinstance(left, int) and isinstance(right, int) and _bits(left, right) > MOST_BITS:
+        elif operator == "*" and sum(each.bit_length() for each in (left, right) if isinstance(each, int)) > MOST_BITS:
             raise TooMuch(f"a number of more than {MOST_BITS} bits")  # squared twenty times one takes a minute
         made = super().call_binop(context, operator, left, right)
         if not numbers:

@@ -4,6 +4,9 @@
 -- What `sensitive` mails and those of some classes leave behind (lib/dead).
 local BODY = {text = true, html = true, raw = true, attachments = true, vars = true, recipients = true}
 
+-- What is no flag was meant as one, too.
+local function is_sensitive(fields) return (fields['sensitive'] or '') ~= '' and fields['sensitive'] ~= '0' end
+
 local function letter_bytes(flat)
   local bytes = 0
   for _, part in ipairs(flat) do bytes = bytes + #tostring(part) end
