@@ -20,7 +20,7 @@ from streamq.mail import parse
 from streamq.mail.template import Template
 from streamq.queue.check import check
 from streamq.queue.connection import command
-from streamq.queue.scripts import AdmitRow
+from streamq.queue.rows import AdmitRow
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 from streamq.worker.expander import chunk

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mailroom import Lease, Mailroom, ident
 
-from streamq.queue.scripts import ChildRow, Expanded, Status
+from streamq.queue.rows import ChildRow, Expanded, Status
 
 __all__ = ["FIELDS", "TO", "end", "expand", "expanded", "parent", "tail_of"]
 

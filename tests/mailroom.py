@@ -11,7 +11,8 @@ from law import Survey, survey
 
 from streamq.mail.identity import content_hash, digest
 from streamq.queue.connection import command
-from streamq.queue.scripts import AdmitRow, Admitted, Leased, Moved, Reclaimed, Released, Settled, SettleRow, why
+from streamq.queue.rows import AdmitRow, Admitted, Leased, Moved, Reclaimed, Released, Settled, SettleRow
+from streamq.queue.scripts import why
 from streamq.queue.spool import Spool
 
 __all__ = ["DAY", "LANE", "START", "Event", "Lease", "Mailroom", "ident", "texts"]

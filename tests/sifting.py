@@ -6,7 +6,7 @@ from typing import Any
 
 from mailroom import DAY, START, Mailroom
 
-from streamq.queue.scripts import Sifted
+from streamq.queue.rows import Sifted
 
 __all__ = ["SLOW", "sift", "slow"]
 

@@ -16,7 +16,8 @@ from streamq.queue.connection import command, pipelined
 from streamq.queue.lanes import site_in
 from streamq.queue.limits import LAYERS
 from streamq.queue.routes import Closure, closures
-from streamq.queue.scripts import BATCH, LaneSaid
+from streamq.queue.rows import LaneSaid
+from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.settings import Window
 

@@ -23,7 +23,7 @@ from streamq.mail.address import parse_list
 from streamq.mail.report import DELAYED, FAILED, Notice, compose_report
 from streamq.mail.template import Template
 from streamq.queue.connection import pipelined
-from streamq.queue.scripts import SettleRow
+from streamq.queue.rows import SettleRow
 from streamq.queue.spool import Entry, Spool, time_ms
 from streamq.queue.walk import notes_from
 from streamq.settings import Settings, Window

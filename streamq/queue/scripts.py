@@ -37,32 +37,7 @@ from streamq.queue.rows import (
 )
 from streamq.queue.script import Caller
 
-__all__ = [
-    "AdmitRow",
-    "Admitted",
-    "Bound",
-    "ChildRow",
-    "Expanded",
-    "Grant",
-    "GrantRow",
-    "LaneSaid",
-    "Leased",
-    "MarkRow",
-    "Moved",
-    "Opened",
-    "Reclaimed",
-    "Released",
-    "RenewRow",
-    "ResettleRow",
-    "Scripts",
-    "SettleRow",
-    "Settled",
-    "Sifted",
-    "Status",
-    "Turn",
-    "TurnRow",
-    "why",
-]
+__all__ = ["Scripts", "why"]
 
 BATCH = 100  # rows a call: 1 to 3 ms of the server's time at a million entries
 

@@ -19,8 +19,9 @@ from streamq.mail.recipients import Recipients, read_in_steps
 from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
 from streamq.queue.connection import command, connect, pipelined
+from streamq.queue.rows import Opened
 from streamq.queue.script import Caller
-from streamq.queue.scripts import Opened, Scripts
+from streamq.queue.scripts import Scripts
 from streamq.queue.templates import Templates
 from streamq.settings import AdaptSettings, Settings
 

@@ -11,7 +11,8 @@ import orjson
 from streamq.mail import Mail
 from streamq.queue.lanes import lane_of
 from streamq.queue.reports import Reports
-from streamq.queue.scripts import BATCH, AdmitRow, Admitted, Leased, SettleRow
+from streamq.queue.rows import AdmitRow, Admitted, Leased, SettleRow
+from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.queue.walk import Pages
 from streamq.smtp.outbox import Outbox

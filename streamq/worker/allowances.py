@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from streamq.queue.scripts import Grant, GrantRow
+from streamq.queue.rows import Grant, GrantRow
 from streamq.queue.spool import Spool
 from streamq.smtp.courier import Courier, RouteState
 from streamq.worker.link import Link

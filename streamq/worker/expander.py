@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from streamq.mail import Mail
 from streamq.mail.mail import Several
 from streamq.mail.several import Child
-from streamq.queue.scripts import ChildRow, Expanded
+from streamq.queue.rows import ChildRow, Expanded
 from streamq.queue.spool import Spool
 from streamq.worker.hand import Hand
 from streamq.worker.link import Link, is_full

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-from streamq.queue.scripts import Bound
+from streamq.queue.rows import Bound
 
 __all__ = ["Gate"]
 

@@ -8,7 +8,8 @@ from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, Unsupp
 from streamq.mail import Mail, glance, parse
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
-from streamq.queue.scripts import AdmitRow, why
+from streamq.queue.rows import AdmitRow
+from streamq.queue.scripts import why
 from streamq.queue.spool import Entry, time_ms
 from streamq.settings import Settings
 from streamq.worker.ways import UnknownRoute, Ways

@@ -15,7 +15,8 @@ from streamq.queue.connection import command
 from streamq.queue.letters import trim_dead
 from streamq.queue.limits import look_anew
 from streamq.queue.reports import fetch_reports
-from streamq.queue.scripts import Leased, RenewRow, SettleRow, why
+from streamq.queue.rows import Leased, RenewRow, SettleRow
+from streamq.queue.scripts import why
 from streamq.queue.spool import Spool
 from streamq.queue.walk import walk
 from streamq.settings import Settings

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 
-from streamq.queue.scripts import BATCH, MarkRow
+from streamq.queue.rows import MarkRow
+from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.smtp.letter import Letter
 from streamq.worker.hand import Delivery, Hand

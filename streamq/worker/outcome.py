@@ -8,7 +8,8 @@ import orjson
 
 from streamq.mail import Mail
 from streamq.queue.reports import delay_is_told, failure_is_told
-from streamq.queue.scripts import SettleRow, why
+from streamq.queue.rows import SettleRow
+from streamq.queue.scripts import why
 from streamq.queue.spool import time_ms
 from streamq.settings import Settings
 from streamq.smtp.letter import Action, Report, Scope, Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from streamq.queue.scripts import Released
+from streamq.queue.rows import Released
 from streamq.queue.spool import Spool
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand

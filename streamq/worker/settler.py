@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from streamq.mail import Mail
 from streamq.queue.reports import Reports, is_due
-from streamq.queue.scripts import BATCH, ResettleRow, SettleRow
+from streamq.queue.rows import ResettleRow, SettleRow
+from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.letter import Letter, Report
 from streamq.worker.hand import Delivery, Hand

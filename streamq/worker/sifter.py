@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from streamq.queue.scripts import Sifted
+from streamq.queue.rows import Sifted
 from streamq.queue.spool import Entry, Spool
 from streamq.settings import Settings
 from streamq.worker.admission import Admission

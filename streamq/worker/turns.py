@@ -12,7 +12,8 @@ import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 
-from streamq.queue.scripts import BATCH, Turn, TurnRow
+from streamq.queue.rows import Turn, TurnRow
+from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.smtp.letter import Letter
 from streamq.smtp.outbox import Outbox

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from streamq.errors import SettingsError
-from streamq.queue.scripts import Leased
+from streamq.queue.rows import Leased
 from streamq.queue.spool import Spool
 from streamq.settings import Settings
 from streamq.smtp.access import check_routes

@@ -7,7 +7,7 @@ from mailroom import Mailroom
 
 from cli.conftest import Fill, hostile
 from cli.shell import steers, streamq
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 from streamq.queue.steer import id_rule, set_rule
 from streamq.queue.walk import STATES
 

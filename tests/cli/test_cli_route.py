@@ -11,7 +11,7 @@ from mailroom import Mailroom
 from cli.conftest import EVIL
 from cli.shell import streamq
 from streamq.queue.look import now_ms
-from streamq.queue.scripts import GrantRow
+from streamq.queue.rows import GrantRow
 
 pytestmark = pytest.mark.leaves_mail
 FILE = """\

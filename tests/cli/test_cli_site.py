@@ -10,7 +10,7 @@ from mailroom import Mailroom
 from cli.conftest import hostile
 from cli.shell import steers, streamq
 from streamq.queue.limits import limit_text, set_limits
-from streamq.queue.scripts import GrantRow
+from streamq.queue.rows import GrantRow
 from streamq.settings import window
 
 pytestmark = pytest.mark.leaves_mail

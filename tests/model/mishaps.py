@@ -14,7 +14,7 @@ from rig import Rig, settle_row
 from streamq.keys import GROUP
 from streamq.queue.check import Wrong, check
 from streamq.queue.connection import pipelined
-from streamq.queue.scripts import ResettleRow
+from streamq.queue.rows import ResettleRow
 
 __all__ = ["Snapshot", "break_and_repair", "drain", "failover", "reap", "repair", "snapshot"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from actors import USUAL_ROUTE
 from ledger import AT_ONCE, PRIORITIES, Ledger, Mail, order
 
-from streamq.queue.scripts import Admitted, MarkRow, Moved, Reclaimed, Released, Settled, Sifted
+from streamq.queue.rows import Admitted, MarkRow, Moved, Reclaimed, Released, Settled, Sifted
 
 __all__ = ["End", "admit", "expire", "heartbeat", "mark", "move", "reclaim", "release", "settle", "sift"]
 

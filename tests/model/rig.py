@@ -22,7 +22,8 @@ from streamq.keys import GROUP
 from streamq.queue.check import CheckReport, Wrong, check
 from streamq.queue.connection import Part, command, connect, pipelined
 from streamq.queue.limits import windows_text
-from streamq.queue.scripts import AdmitRow, MarkRow, Released, SettleRow, why
+from streamq.queue.rows import AdmitRow, MarkRow, Released, SettleRow
+from streamq.queue.scripts import why
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mailroom import LANE, Lease, Mailroom
 
-from streamq.queue.scripts import SettleRow
+from streamq.queue.rows import SettleRow
 
 __all__ = ["Campaign", "per_second"]
 

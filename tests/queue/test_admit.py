@@ -6,7 +6,8 @@ import pytest
 from conftest import MakeSpool
 from mailroom import DAY, LANE, Lease, Mailroom, ident
 
-from streamq.queue.scripts import Status, why
+from streamq.queue.rows import Status
+from streamq.queue.scripts import why
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 

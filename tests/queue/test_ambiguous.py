@@ -8,7 +8,7 @@ from mailroom import Mailroom
 from streamq.queue import ambiguous as file
 from streamq.queue import look
 from streamq.queue.ambiguous import ambiguous, is_ambiguous
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 from streamq.queue.walk import PAGE, MailView
 
 pytestmark = pytest.mark.leaves_mail

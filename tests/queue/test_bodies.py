@@ -11,7 +11,7 @@ from mailroom import Mailroom
 
 from streamq.queue import bodies
 from streamq.queue.connection import pipelined
-from streamq.queue.scripts import ChildRow
+from streamq.queue.rows import ChildRow
 from streamq.queue.spool import Entry
 
 pytestmark = [pytest.mark.leaves_mail]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mailroom import LANE, Lease, Mailroom
 
-from streamq.queue.scripts import SettleRow
+from streamq.queue.rows import SettleRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 POLICY: dict[str, Any] = {"class": "policy", "text": "policy 554 no", "reply": "554 5.7.1 no", "reason": "dot: 554"}

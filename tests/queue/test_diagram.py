@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from mailroom import DAY, Lease, Mailroom, ident
 
+from streamq.queue.rows import ChildRow, ResettleRow
 from streamq.queue.script import VERBS
-from streamq.queue.scripts import ChildRow, ResettleRow, why
+from streamq.queue.scripts import why
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 Step = Callable[[Mailroom, str, Lease], Awaitable[Any]]

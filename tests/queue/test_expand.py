@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from streamq.queue.check import Wrong, check
 from streamq.queue.letters import dead_letters, requeue_dead
-from streamq.queue.scripts import ChildRow, Expanded, ResettleRow
+from streamq.queue.rows import ChildRow, Expanded, ResettleRow
 from streamq.worker.link import is_full
 
 pytestmark = [pytest.mark.usefixtures("any_server_url")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from mailroom import DAY, Lease, Mailroom, ident
 
-from streamq.queue.scripts import ResettleRow, why
+from streamq.queue.rows import ResettleRow
+from streamq.queue.scripts import why
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 AGES = [5 * DAY, 5 * DAY, 5 * DAY]

@@ -12,7 +12,7 @@ from fakeredis import FakeAsyncRedis
 from mailroom import Lease, Mailroom, ident
 
 from streamq.errors import QueueFormat
-from streamq.queue.scripts import Status
+from streamq.queue.rows import Status
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 

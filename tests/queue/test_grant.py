@@ -11,7 +11,7 @@ from mailroom import Mailroom
 
 from streamq.queue.look import now_ms
 from streamq.queue.routes import route_views
-from streamq.queue.scripts import GrantRow
+from streamq.queue.rows import GrantRow
 
 pytestmark = pytest.mark.usefixtures("any_server_url")
 TTL = 4000  # ms

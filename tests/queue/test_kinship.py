@@ -7,7 +7,7 @@ from family import FIELDS, end, expand, expanded, parent
 from mailroom import DAY, START, Lease, Mailroom, ident, texts
 
 from streamq.queue.check import check
-from streamq.queue.scripts import ResettleRow
+from streamq.queue.rows import ResettleRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url")]
 KEY = "0123456789abcdef0123"

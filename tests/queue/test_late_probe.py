@@ -8,7 +8,7 @@ import pytest
 from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
 
-from streamq.queue.scripts import Leased, Turn, TurnRow
+from streamq.queue.rows import Leased, Turn, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 ROUTES = "main,backup"

@@ -11,7 +11,7 @@ from mailroom import Mailroom
 
 from streamq.queue.look import now_ms
 from streamq.queue.routes import Learnt, route_views
-from streamq.queue.scripts import Grant, GrantRow
+from streamq.queue.rows import Grant, GrantRow
 
 TTL = 3000  # ms
 STEP, CALM = 250, 1000  # ms between the renewals of one worker: that opens, or that has what it may

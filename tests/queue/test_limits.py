@@ -7,7 +7,7 @@ import random
 import pytest
 from mailroom import LANE, START, Lease, Mailroom
 
-from streamq.queue.scripts import Admitted, Turn, TurnRow
+from streamq.queue.rows import Admitted, Turn, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 

@@ -11,7 +11,8 @@ from mailroom import DAY, Lease, Mailroom, ident
 from redis.exceptions import ResponseError
 
 from streamq.queue.check import check
-from streamq.queue.scripts import GrantRow, MarkRow, ResettleRow, why
+from streamq.queue.rows import GrantRow, MarkRow, ResettleRow
+from streamq.queue.scripts import why
 from streamq.queue.spool import Spool
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]

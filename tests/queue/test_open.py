@@ -7,7 +7,7 @@ from conftest import MakeSpool
 from mailroom import Lease, Mailroom
 
 from streamq.errors import QueueFormat
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 from streamq.queue.spool import FORMAT
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]

@@ -11,7 +11,7 @@ from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
 
 from streamq.queue.gauge import gauges
-from streamq.queue.scripts import TurnRow
+from streamq.queue.rows import TurnRow
 from streamq.settings import AdaptSettings
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]

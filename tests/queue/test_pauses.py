@@ -9,7 +9,7 @@ import pytest
 from mailroom import Lease, Mailroom
 
 from streamq.queue.routes import route_views
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 TWO = "main>other|example.net"

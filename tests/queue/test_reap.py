@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mailroom import Lease, Mailroom
 
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 LONG = 3_600_000

@@ -13,7 +13,8 @@ from mailroom import DAY, Lease, Mailroom, ident
 
 from streamq.mail.template import Template
 from streamq.queue.reports import NOBODY, Reports, fetch_reports
-from streamq.queue.scripts import ChildRow, ResettleRow, SettleRow, why
+from streamq.queue.rows import ChildRow, ResettleRow, SettleRow
+from streamq.queue.scripts import why
 from streamq.queue.steer import apply
 from streamq.settings import load_settings
 

@@ -15,18 +15,9 @@ from streamq.keys import TABLE
 from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import CLOSES, OPENS, link
+from streamq.queue.rows import AdmitRow, ChildRow, GrantRow, MarkRow, RenewRow, ResettleRow, SettleRow, TurnRow
 from streamq.queue.script import VERBS, Caller, load
-from streamq.queue.scripts import (
-    AdmitRow,
-    ChildRow,
-    GrantRow,
-    MarkRow,
-    RenewRow,
-    ResettleRow,
-    Scripts,
-    SettleRow,
-    TurnRow,
-)
+from streamq.queue.scripts import Scripts
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,

@@ -6,7 +6,7 @@ import pytest
 from mailroom import DAY, START, Lease, Mailroom, ident
 from sifting import SLOW, sift, slow
 
-from streamq.queue.scripts import ResettleRow
+from streamq.queue.rows import ResettleRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 

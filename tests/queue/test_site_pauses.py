@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mailroom import DAY, Lease, Mailroom
 
-from streamq.queue.scripts import GrantRow
+from streamq.queue.rows import GrantRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 ALL = "*|example.net"

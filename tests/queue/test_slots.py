@@ -12,7 +12,7 @@ from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
 
 from streamq.queue.limits import set_limits, settings_layer
-from streamq.queue.scripts import AdmitRow, RenewRow, SettleRow, TurnRow
+from streamq.queue.rows import AdmitRow, RenewRow, SettleRow, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 

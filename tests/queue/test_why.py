@@ -7,7 +7,7 @@ from mailroom import LANE, Mailroom
 
 from streamq.errors import NotFound
 from streamq.queue.limits import limit_text, set_limits
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 from streamq.queue.steer import id_rule, set_rule
 from streamq.queue.why import Why, ended, why
 from streamq.settings import window

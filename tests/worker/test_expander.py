@@ -19,7 +19,7 @@ from streamq.mail.several import Child
 from streamq.queue import walk
 from streamq.queue.check import check
 from streamq.queue.connection import command
-from streamq.queue.scripts import AdmitRow
+from streamq.queue.rows import AdmitRow
 from streamq.queue.spool import Entry, Spool
 from streamq.worker import admission, expander, hand
 from streamq.worker.expander import chunk

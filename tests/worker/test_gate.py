@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from streamq.queue.scripts import Bound
+from streamq.queue.rows import Bound
 from streamq.worker.gate import ANY, Gate
 
 HOUR = 3_600_000_000  # µs

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamq.queue.scripts import AdmitRow
+from streamq.queue.rows import AdmitRow
 from streamq.queue.spool import Entry
 from streamq.settings import load_settings
 from streamq.worker.intake import Intake

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 from streamq.queue.spool import Spool
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.link import Link

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamq.mail import Mail, parse
-from streamq.queue.scripts import SettleRow
+from streamq.queue.rows import SettleRow
 from streamq.settings import Settings, load_settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamq.mail import Mail
 from streamq.queue.connection import command
-from streamq.queue.scripts import Admitted
+from streamq.queue.rows import Admitted
 from streamq.smtp.outbox import Outbox
 from streamq.worker.gate import Gate
 from streamq.worker.hand import Delivery, Hand

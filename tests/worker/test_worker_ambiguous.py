@@ -11,7 +11,7 @@ from crew import Crew, crew
 
 from streamq.keys import GROUP
 from streamq.queue.connection import command
-from streamq.queue.scripts import MarkRow
+from streamq.queue.rows import MarkRow
 from streamq.queue.steer import apply
 
 
