@@ -271,6 +271,8 @@ async def leaks(redis: Redis, *, drained: bool = False) -> list[str]:
     for name in await _scan(redis, "*"):
         short = name.partition("}:")[2]
         kind = (await command(redis, "TYPE", name)).decode()
+        if kind == "none":  # its time to live ended since the scan
+            continue
         if short in streams:
             if kind != "stream":
                 wrong.append(f"{name} is a {kind}")
