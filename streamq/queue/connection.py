@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import hiredis
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -33,7 +35,18 @@ def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Red
     except ValueError as wrong:
         raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
     client.response_callbacks.clear()
+    client.connection_pool.connection_class = _packing(client.connection_pool.connection_class)
     return client
+
+
+def _packed(connection: AbstractConnection, verb: str, *parts: Part) -> list[bytes]:
+    return [hiredis.pack_command((*verb.split(), *parts))]  # type: ignore[arg-type]  # its stub names one part
+
+
+def _packing(base: type[AbstractConnection]) -> type[AbstractConnection]:
+    """That class of connection, which packs commands in C. redis-py's own way, in Python, takes a tenth of a worker's
+    time: a batch has five hundred arguments."""
+    return type(f"Packing{base.__name__}", (base,), {"pack_command": _packed})
 
 
 def options(url: str, timeout: float | None) -> dict[str, Any]:
