@@ -282,12 +282,25 @@ async def test_what_stands_changes_no_hands_where_somebody_may_be_kept_out(room:
         assert await room.settled("throttled", await room.lease(), scope="route", wait=1, park=True, **reply) == "ok"
         assert await room.do("ZSCORE", room.keys.throttled, "main")
     assert (await scene.renew(second)).allowance == 0
-    assert (await scene.renew(first)).allowance == (12 if wary else 6)
+    granted = await scene.renew(first)
+    assert (granted.allowance, granted.mails) == ((12, 10 * MAILS) if wary else (6, MAILS))
     for _ in range(61):
         room.tick(1000)
         await scene.renew(second)
-        many = (await scene.renew(first)).allowance
-    assert many < 12
+        granted = await scene.renew(first)
+    assert granted.allowance < 12
+    assert granted.mails == MAILS
+
+
+@pytest.mark.leaves_mail
+async def test_a_number_that_the_server_named_holds_whoever_is_kept_out(room: Mailroom) -> None:
+    scene = Scene(room, 100, 1)
+    [client] = scene.clients
+    while client.open < 12:
+        client.open = (await scene.renew(client)).allowance
+    row = GrantRow("main", CONFIGURED, MAILS, CONFIGURED, 12, 12, 0, 1, 12, 30)
+    [granted] = (await room.scripts.grant(client.name, TTL, [row]))[1]
+    assert granted.mails == 30
 
 
 async def test_refusals_of_one_run_count_once(room: Mailroom) -> None:

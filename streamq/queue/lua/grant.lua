@@ -47,13 +47,6 @@ local function share_of(consumer_, names, wants, has, most)
   return mine_
 end
 
--- It has just turned somebody away, or mail for its pace: who goes on knocking may be kept out. What stands is worth more
--- than that all have the same, as one that is closed here may not be let in there.
-local function is_wary(known, route, now)
-  local state = pace_at(route)
-  return known.cut and now - known.cut < FIRST_TRY or state and now - state.last < FIRST_TRY
-end
-
 local function grant(route, most, mails, want, open, works, lost, refused, worked, bore, full)
   local key = K.grants(route)
   if ttl == 0 then
@@ -94,7 +87,11 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
   if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end
   if is_ramp(known, cap, most) then wants = unreserved end
   local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, cap), cap - taken))
-  if is_wary(known, route, now) then allowed = math.max(allowed, math.min(open, had, math.max(0, cap - taken))) end
+  local state = pace_at(route)
+  if is_wary(known, state and state.last, now) then -- what stands is worth more than that all have the same
+    allowed = math.max(allowed, math.min(open, had, math.max(0, cap - taken)))
+    if not known.mails then each_bears = each_bears * OUTLIVES end
+  end
   local kept = math.max(allowed, math.min(open, had)) -- until it has closed them
   redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000) .. ' ' .. works)
   redis.call('PEXPIRE', key, math.max(LEARNT_LASTS, ttl * 2))

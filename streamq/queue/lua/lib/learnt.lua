@@ -13,12 +13,16 @@
 --          FIRST_TRY, and a server that counts offences a minute would see three.
 -- MAILS    The number that the server named by ending a session. After MAILS_FIRST, doubling to MAILS_LAST with each
 --          time that it does so again, a quarter more is tried, if connections bore as many as they may.
+-- WARY     It has just turned somebody away, or mail for its pace: whoever goes on knocking may be kept out, and one that is
+--          closed here may not be let in there. So what stands keeps its place, and bears more mails than we would
+--          ask of it otherwise, where the server has named no number.
 -- needs: base
 
 local LEARNT = '*' -- no consumer is called so
 local LEARNT_LASTS = 3600000 -- ms without any worker
 local RUN = 5000000 -- µs, all of these
 local FIRST_TRY, LAST_TRY, NEXT_TRY = 60000000, 240000000, 5000000
+local OUTLIVES = 10 -- times the mails of a connection
 local MAILS_FIRST, MAILS_LAST = 3600000000, 86400000000
 
 local TIMES = {'cut', 'next', 'wait', 'soon', 'mails_cut', 'mails_next', 'mails_wait'}
@@ -87,6 +91,11 @@ end
 
 -- No server of all these has refused one, and there may be more soon.
 local function is_ramp(known, cap, most) return not known.cut and cap < most end
+
+-- slowed: µs of the last refusal for its pace, or nil
+local function is_wary(known, slowed, now)
+  return known.cut and now - known.cut < FIRST_TRY or slowed and now - slowed < FIRST_TRY
+end
 
 -- bore: mails after which the server would take no more, 0 where it did not say so; full: connections that have had as
 -- many as they may
