@@ -19,7 +19,7 @@ async def parent(room: Mailroom, consumer: str = "w1", **known: str) -> Lease:
     entry = await room.add(id="a1", tenant="acme", to=",".join(TO), text="Hello", **known)
     await room.read(consumer)
     found = await room.admit(entry, consumer=consumer, kind="expand", lane="", id="a1", seen=ident("a1", "acme"))
-    assert found.statuses == [Status("go", b"", "", "")]
+    assert found.statuses == [Status("go", b"", "", "", "", found.token)]
     return Lease(entry, found.token, consumer)
 
 

@@ -16,7 +16,7 @@ KEYWORDS = frozenset(
         "and break do else elseif end false for function if in local nil not or repeat return then true until while",
     )
 )
-BUILTINS = frozenset(("ipairs", "pairs", "tonumber", "tostring", "type", "unpack", "error", "pcall"))
+BUILTINS = frozenset(("ipairs", "pairs", "tonumber", "tostring", "type", "next", "unpack", "error", "pcall"))
 
 
 def code(text: str) -> str:

@@ -11,7 +11,18 @@ from law import Survey, survey
 
 from streamq.mail.identity import content_hash, digest
 from streamq.queue.connection import command
-from streamq.queue.rows import AdmitRow, Admitted, Leased, Moved, Reclaimed, Released, Settled, SettleRow
+from streamq.queue.rows import (
+    AdmitRow,
+    Admitted,
+    FinishRow,
+    Leased,
+    Moved,
+    Reclaimed,
+    Released,
+    Settled,
+    SettleRow,
+    StartRow,
+)
 from streamq.queue.scripts import why
 from streamq.queue.spool import Spool
 
@@ -89,6 +100,20 @@ class Mailroom:
     async def admitted(self, *rows: AdmitRow | str, consumer: str = "w1", **known: Any) -> list[str]:
         """Their statuses."""
         return [status for status, *_ in (await self.admit(*rows, consumer=consumer, **known)).statuses]
+
+    async def start(self, *entries: str, consumer: str = "w1", lane: str = LANE, seen: bytes = b"") -> tuple[int, str]:
+        """The token and the letters of the plain way."""
+        rows = [StartRow(entry, lane, self.now + 5 * DAY, seen) for entry in entries]
+        return (await self.scripts.start(consumer, rows))[1:]
+
+    async def finish(self, *leases: Lease, way: str = LANE, tail: bytes = b"") -> str:
+        """The letters."""
+        rows = [FinishRow(each.entry, each.token, way, each.entry, "email.relayed", tail) for each in leases]
+        return (await self.scripts.finish(leases[0].consumer, rows))[1]
+
+    async def well(self, route: str = "main", consumer: str = "w1") -> None:
+        """It was told of late that the route takes mail."""
+        await self.do("HSET", self.keys.limit(route), "good", f"{consumer} {self.now * 1000}")
 
     async def lease(self, priority: str = "normal", *, consumer: str = "w1", lane: str = LANE, **fields: Any) -> Lease:
         """A new mail, read and admitted."""

@@ -11,6 +11,7 @@ __all__ = [
     "Bound",
     "ChildRow",
     "Expanded",
+    "FinishRow",
     "Grant",
     "GrantRow",
     "LaneSaid",
@@ -25,6 +26,7 @@ __all__ = [
     "SettleRow",
     "Settled",
     "Sifted",
+    "StartRow",
     "Status",
     "Turn",
     "TurnRow",
@@ -45,6 +47,26 @@ class AdmitRow(NamedTuple):
     tail: bytes = b""
     why: bytes = b""
     collapse: str = ""
+
+
+class StartRow(NamedTuple):
+    """Of a plain mail that was read. See start.lua."""
+
+    entry: str
+    lane: str
+    deadline: int
+    seen: bytes
+
+
+class FinishRow(NamedTuple):
+    """A plain mail that was sent. `way`: `<route>|<site>` that it went. See finish.lua."""
+
+    entry: str
+    token: int
+    way: str
+    id: str
+    kind: str
+    tail: bytes
 
 
 class SettleRow(NamedTuple):
@@ -116,13 +138,14 @@ class Bound(NamedTuple):
 class Status(NamedTuple):
     """Of an admitted mail. `notes`: JSON or b""; `way`: the route that it goes, "" for none; `slot`: the mark of its
     slot there, which begins with how long it lasts in µs; "" where nothing limits it. `target`: the `<route>|<site>`
-    where it is one of so many transactions at once, "" where nobody counts them."""
+    where it is one of so many transactions at once, "" where nobody counts them; `token`: of its lease."""
 
     status: str
     notes: bytes
     way: str
     slot: str
     target: str = ""
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True)

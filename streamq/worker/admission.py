@@ -10,6 +10,7 @@ import orjson
 
 from streamq.mail import Mail
 from streamq.queue.lanes import lane_of
+from streamq.queue.plain import Plain
 from streamq.queue.reports import Reports
 from streamq.queue.rows import AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.scripts import BATCH
@@ -64,6 +65,7 @@ class Admission:
         self.next_due = next_due
         self.turns = turns
         self.listed = listed
+        self.plain = Plain(spool.scripts)
         self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
         self.now_us = 0
@@ -109,25 +111,25 @@ class Admission:
         again: list[Entry] = []
         parked: list[str] = []
         ended: list[tuple[SettleRow, int]] = []
-        for entry, claim, (row, mail), (status, notes, way, slot, target) in zip(
+        for entry, claim, (row, mail), (status, notes, way, slot, target, token) in zip(
             entries, claims, judged, admitted.statuses, strict=True
         ):
             if status in GOING:
                 self._closed.pop(row.lane, None)
-                self.hand.counts(row.entry, admitted.token, target)
+                self.hand.counts(row.entry, token, target)
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None and mail.several is not None:
                     weight = sum(map(len, entry.fields.values()))
-                    self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail, weight=weight))
+                    self.expander.put(Expansion(entry=row.entry, token=token, mail=mail, weight=weight))
                 elif mail is not None:
-                    self.deliver(row, mail, admitted.token, notes, way, slot, asked_at)
+                    self.deliver(row, mail, token, notes, way, slot, asked_at)
                 else:
                     again.append(entry)
                 continue
             if status in (BOUNCING, EXPIRING):
                 mail = mail or self.intake.read_mail(entry)
-                ended.append((self._ended(row, mail, status, admitted.token, notes), claim))
+                ended.append((self._ended(row, mail, status, token, notes), claim))
                 continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
@@ -145,7 +147,7 @@ class Admission:
     async def _ask(self, rows: Sequence[AdmitRow]) -> tuple[Admitted, float]:
         """What the script says, and the loop time from which its slots run."""
         asked_at = asyncio.get_running_loop().time()
-        admitted = await self.spool.scripts.admit(self.consumer, rows, self.listed())
+        admitted = await self.plain.admit(self.consumer, rows, self.listed())
         self.turns.gate.hear(admitted.bound)
         return admitted, asked_at
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from streamq.mail import Mail
+from streamq.queue.plain import Plain
 from streamq.queue.reports import Reports, is_due
 from streamq.queue.rows import ResettleRow, SettleRow
 from streamq.queue.scripts import BATCH
@@ -72,6 +73,7 @@ class Settler:
         self.outcomes = outcomes
         self.next_due = next_due
         self.judge = judge
+        self.plain = Plain(spool.scripts)
         self.reports = Reports(spool.settings, spool.salt)
         self.spoke = spoke
         self.alone = alone
@@ -128,7 +130,7 @@ class Settler:
     async def _settle(self, batch: list[tuple[SettleRow, Delivery]]) -> None:
         now_ms = self.spool.now_ms()
         rows = [self.reports.filled(row, delivery.mail, delivery.content, now_ms) for row, delivery in batch]
-        settled = await self.link.call(lambda: self.spool.scripts.settle(self.consumer, rows))
+        settled = await self.link.call(lambda: self.plain.settle(self.consumer, rows))
         now = time.monotonic()
         for (row, delivery), status in zip(batch, settled.statuses, strict=True):
             if status in (BOUNCING, EXPIRING):  # still ours: it ends so, with its report

@@ -22,7 +22,19 @@ from streamq.keys import GROUP
 from streamq.queue.check import CheckReport, Wrong, check
 from streamq.queue.connection import Part, command, connect, pipelined
 from streamq.queue.limits import windows_text
-from streamq.queue.rows import AdmitRow, MarkRow, Released, SettleRow
+from streamq.queue.plain import is_plain_end, plain_of
+from streamq.queue.rows import (
+    AdmitRow,
+    Admitted,
+    Bound,
+    FinishRow,
+    MarkRow,
+    Released,
+    Settled,
+    SettleRow,
+    StartRow,
+    Status,
+)
 from streamq.queue.scripts import why
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
@@ -129,18 +141,52 @@ class Rig:
 
     def admit(self, worker: Worker, entries: Sequence[str]) -> None:
         mails = [self.mail(entry) for entry in entries]
+        if len(self.book.events) % 2:
+            mails = self.start(worker, mails)
         reply = self.run(self.spool.scripts.admit(worker.name, [_admit_row(mail) for mail in mails]))
-        for entry, (said, notes, *_) in zip(entries, reply.statuses, strict=True):
+        self.admitted(worker, mails, reply)
+
+    def start(self, worker: Worker, mails: Sequence[Mail]) -> list[Mail]:
+        """The plain ones; those that are left."""
+        plain = plain_of([_admit_row(mail) for mail in mails])
+        if not plain:
+            return list(mails)
+        rows = [StartRow(row.entry, row.lane, row.deadline, row.seen) for row in plain.values()]
+        now, token, letters = self.run(self.spool.scripts.start(worker.name, rows))
+        said = {"g": Status("go", b"", "", "", "", token), "l": Status("lost", b"", "", "")}
+        done = {at: said[letter] for at, letter in zip(plain, letters, strict=True) if letter in said}
+        reply = Admitted(now, 0, token, 0, Bound(now, 0, 0, 0), list(done.values()))
+        self.admitted(worker, [mails[at] for at in done], reply)
+        return [mail for at, mail in enumerate(mails) if at not in done]
+
+    def admitted(self, worker: Worker, mails: Sequence[Mail], reply: Admitted) -> None:
+        for mail, (said, notes, *_) in zip(mails, reply.statuses, strict=True):
             if said == "go":
-                assert b'"sent"' not in notes, f"{entry} was sent, and goes again"
-                worker.take(entry, reply.token, ready=True)
+                assert b'"sent"' not in notes, f"{mail.entry} was sent, and goes again"
+                worker.take(mail.entry, reply.token, ready=True)
             else:
-                worker.drop(entry)
+                worker.drop(mail.entry)
         predictions.admit(self.book, worker.name, mails, reply)
         self.routes()
 
-    def settle(self, worker: Worker, ends: Sequence[End]) -> list[str]:
+    def settle(self, worker: Worker, ends: Sequence[End]) -> None:
+        if len(self.book.events) % 2:
+            ends = self.finish(worker, ends)
         reply = self.run(self.spool.scripts.settle(worker.name, [settle_row(end) for end in ends]))
+        self.settled(worker, ends, reply)
+
+    def finish(self, worker: Worker, ends: Sequence[End]) -> list[End]:
+        """The plain ones that were sent; those that are left."""
+        rows = {at: row for at, row in enumerate(map(settle_row, ends)) if is_plain_end(row)}
+        if not rows:
+            return list(ends)
+        asked = [FinishRow(row.entry, row.token, row.lane, row.id, row.kind, row.tail) for row in rows.values()]
+        now, letters = self.run(self.spool.scripts.finish(worker.name, asked))
+        done = [at for at, letter in zip(rows, letters, strict=True) if letter == "o"]
+        self.settled(worker, [ends[at] for at in done], Settled(now, 0, ["ok"] * len(done)))
+        return [end for at, end in enumerate(ends) if at not in done]
+
+    def settled(self, worker: Worker, ends: Sequence[End], reply: Settled) -> None:
         for end in ends:
             if worker.hand.get(end.mail.entry) == end.token:
                 worker.drop(end.mail.entry)
@@ -151,7 +197,6 @@ class Rig:
             if said == "ok" and end.mail.entry in live and kind in {"email.relayed", "email.bounced"}:
                 self.ring.append((end, kind))
         self.routes()
-        return reply.statuses
 
     def mark(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> list[str]:
         rows = [MarkRow(f"{self.mail(e).lane.partition('|')[0]}.{n % 2}", e, t) for n, (e, t) in enumerate(leases)]

@@ -38,6 +38,10 @@ async def slots_used_up(room: Mailroom, entry: str) -> None:
     await room.do("HSET", room.keys.limit("main|example.net"), "60000000", f"{(room.now + 60_000) * 1000}:62499999")
 
 
+async def all_is_well(room: Mailroom, entry: str) -> None:
+    await room.well()
+
+
 async def silence(room: Mailroom, entry: str) -> None:
     await room.silent(entry, "w1")
 
@@ -125,11 +129,13 @@ def wrong(klass: str, **more: Any) -> bytes:
 
 ARROWS = [
     Arrow("admitted", "admit", "read", "leased", admits()),
+    Arrow("admitted, a plain one", "start", "read", "leased", lambda room, entry, lease: room.start(entry)),
     Arrow("several recipients", "expand", "leased", "", expands("more"), their_body_is_there),
     Arrow("several recipients, its worker stops", "expand", "leased", "scheduled", expands("back")),
     Arrow("a newer one of its key", "admit", "read", "", admits(collapse=f"{KEY}1700000090000"), a_newer_one_waits),
     Arrow("waits for newer ones", "admit", "read", "scheduled", admits(collapse=f"{KEY}1700000090000")),
     Arrow("delivered", "settle", "leased", "", settles("sent")),
+    Arrow("delivered, a plain one", "finish", "leased", "", lambda room, entry, lease: room.finish(lease), all_is_well),
     Arrow("silent for too long", "reclaim", "leased", "leased", lambda room, *_: room.reclaim(), silence),
     Arrow("read, and its worker died", "reclaim", "read", "leased", lambda room, *_: room.reclaim(), silence),
     Arrow("poison", "reclaim", "leased", "dead", lambda room, *_: room.reclaim(most=0), silence),

@@ -31,7 +31,7 @@ async def test_a_mail_from_xadd_to_gone(fake: Mailroom) -> None:
     entry = await fake.add("high", id="a1")
     assert await fake.read() == [entry]
     found = await fake.admit(entry, seen=ident("a1"))
-    assert found.statuses == [Status("go", b"", "main", "")]
+    assert found.statuses == [Status("go", b"", "main", "", "", found.token)]
     assert await fake.settled("sent", Lease(entry, found.token, "w1")) == "ok"
     again = await fake.add("high", id="a1")
     await fake.read()

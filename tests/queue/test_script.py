@@ -15,7 +15,18 @@ from streamq.keys import TABLE
 from streamq.queue import connection, script
 from streamq.queue.connection import command
 from streamq.queue.link import CLOSES, OPENS, link
-from streamq.queue.rows import AdmitRow, ChildRow, GrantRow, MarkRow, RenewRow, ResettleRow, SettleRow, TurnRow
+from streamq.queue.rows import (
+    AdmitRow,
+    ChildRow,
+    FinishRow,
+    GrantRow,
+    MarkRow,
+    RenewRow,
+    ResettleRow,
+    SettleRow,
+    StartRow,
+    TurnRow,
+)
 from streamq.queue.script import VERBS, Caller, load
 from streamq.queue.scripts import Scripts
 
@@ -28,6 +39,8 @@ ROWS: dict[str, Any] = {
     "grant": GrantRow,
     "renew": RenewRow,
     "expand": ChildRow,
+    "start": StartRow,
+    "finish": FinishRow,
 }
 
 STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
@@ -59,6 +72,8 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),
     "sift": lambda stubs: stubs.sift("w1", 1, route="main", room=10, max_age_ms=1000, max_bytes=1000),
+    "start": lambda stubs: stubs.start("w1", [StartRow("11-1", "main|x.de", 1, b"")]),
+    "finish": lambda stubs: stubs.finish("w1", [FinishRow("11-1", 16, "main|x.de", "", "email.relayed", b"")]),
     "repair": lambda stubs: stubs.repair([("11-1", "lost")]),
 }
 
@@ -109,11 +124,13 @@ def test_the_body_takes_what_the_header_names(verb: str) -> None:
     used = {int(at) for at in re.findall(r"\bARGV\[(\d+)\]", body)}
     assert used == set(range(1, len(load(verb).head) + 1))
     loops = re.findall(r"\bfor ([\w, ]+) in each\(\)", body)
-    if load(verb).row:
+    columns = len(load(verb).row)
+    if loops:
         [names] = loops
-        assert len(names.split(",")) == len(load(verb).row)
-    else:
-        assert loops == []
+        assert len(names.split(",")) == columns
+    elif columns:
+        assert "for at = HEAD + 1, #ARGV, EACH do" in body
+        assert {int(at) for at in re.findall(r"\bARGV\[at \+ (\d+)\]", body)} <= set(range(1, columns))
 
 
 @pytest.mark.parametrize("verb", VERBS)

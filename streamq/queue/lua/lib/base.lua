@@ -32,11 +32,14 @@ for name in string.gmatch(settings[1] or '', '[^,]+') do
 end
 local EVENTS_KEPT = settings[2] or '100000'
 
+local byte, sub = string.byte, string.sub -- a method of a string is looked for in two tables, each time
+
 -- '11732-0' → 1, '1732-0', the stream's key
 local function split(entry)
-  local p = entry:byte(1) - 48
-  if not NAMES[p + 1] then error('no priority has the digit of entry ' .. entry) end -- text: 6.2 can't raise a table
-  return p, entry:sub(2), STREAMS[p + 1]
+  local p = byte(entry) - 48
+  local stream = STREAMS[p + 1]
+  if not stream then error('no priority has the digit of entry ' .. entry) end -- text: 6.2 can't raise a table
+  return p, sub(entry, 2), stream
 end
 
 local function time_of(id) return tonumber(id:match('^%d+')) end
@@ -52,6 +55,12 @@ local function has(key)
   return there[key]
 end
 
+-- The same of several that most often are not there: one question.
+local function ask_there(...)
+  if redis.call('EXISTS', ...) > 0 then return end
+  for _, key in ipairs({...}) do there[key] = false end
+end
+
 local function has_now(key) there[key] = true end
 
 -- Its time to live, where that is longer than what it has. (PEXPIRE GT came with Redis 7.)
@@ -60,7 +69,6 @@ local function outlast(key, ms)
 end
 
 -- Compares ids as streams do. Numbers above 2^53 would lose digits, so: by length, then by text.
-local byte, sub = string.byte, string.sub -- a method of a string is looked for in two tables, each time
 local DASH = byte('-')
 local function id_parts(id)
   if byte(id, 14) == DASH and byte(id) ~= 48 then return sub(id, 1, 13), sub(id, 15) end -- any id of our time
@@ -68,7 +76,10 @@ local function id_parts(id)
   return ms, seq
 end
 local function before(a, b)
-  if #a == #b and a:byte(14) == DASH and b:byte(14) == DASH then return a < b end
+  if byte(a, 14) == DASH and byte(b, 14) == DASH then -- any two ids of our time
+    if #a == #b or sub(a, 1, 13) ~= sub(b, 1, 13) then return a < b end
+    return #a < #b
+  end
   local am, as = id_parts(a)
   local bm, bs = id_parts(b)
   if #am ~= #bm then return #am < #bm end
@@ -110,8 +121,12 @@ local gathering = nil
 local function gather() gathering = {counts = {}, left = {}, gone = {}, deleted = {}, bodies = {}} end
 
 local function listed(lists, key, value)
-  lists[key] = lists[key] or {}
-  lists[key][#lists[key] + 1] = value
+  local list = lists[key]
+  if list then
+    list[#list + 1] = value
+  else
+    lists[key] = {value}
+  end
 end
 
 local function count(field, by)

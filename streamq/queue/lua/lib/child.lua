@@ -9,6 +9,9 @@ local KIN = 500 -- numbers whose chunks stand in one field, ids:<k>: 'first last
 
 local function kin_field(nth) return 'ids:' .. string.format('%d', math.floor((nth - 1) / KIN)) end
 
+-- Of an expanded mail's child: the entry that it came of, which events.py puts in front of all else.
+local function parent_in(tail) return tail:match('^"parent":"(%d+%-%d+)"') end
+
 local made = {} -- parent → field → what stands in it: a batch has many of one chunk
 local function made_in(parent, field)
   made[parent] = made[parent] or {}

@@ -12,9 +12,6 @@ local function fields_of(stream, id)
   return found and found[2] or nil
 end
 
--- Of an expanded mail's child: the entry that it came of, which events.py puts in front of all else.
-local function parent_in(tail) return tail:match('^"parent":"(%d+%-%d+)"') end
-
 -- Out of PEL and stream; what hangs on it goes too. The index is the caller's. parent: whose body it shares, or nil.
 local function remove(entry, stream, id, parent)
   leave(stream, id)

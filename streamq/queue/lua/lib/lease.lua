@@ -26,15 +26,27 @@ local function ask_holds(consumer, column)
   local first, last, many = {}, {}, {}
   for at = HEAD + column, #ARGV, EACH do
     local _, id, stream = split(ARGV[at])
-    if not first[stream] or before(id, first[stream]) then first[stream] = id end
-    if not last[stream] or before(last[stream], id) then last[stream] = id end
-    many[stream] = (many[stream] or 0) + 1
+    local latest = last[stream]
+    if not latest then
+      first[stream], last[stream], many[stream] = id, id, 1
+    else
+      if before(latest, id) then -- most come in their order
+        last[stream] = id
+      elseif before(id, first[stream]) then
+        first[stream] = id
+      end
+      many[stream] = many[stream] + 1
+    end
   end
   for stream, rows in pairs(many) do
-    holds_now[stream] = {}
     local most = rows > 1 and rows + OTHERS or 1
     local found = redis.call('XPENDING', stream, GROUP, first[stream], last[stream], most, consumer)
-    for _, row in ipairs(found) do holds_now[stream][row[1]] = row[4] end
+    local held = {}
+    for nth = 1, #found do
+      local row = found[nth]
+      held[row[1]] = row[4]
+    end
+    holds_now[stream] = held
     asked_whole[stream] = #found < most or rows == 1
   end
 end
@@ -48,7 +60,11 @@ local function held_token(stream, id, consumer)
   return who == consumer and found or nil
 end
 
-local function owns(stream, id, consumer, token) return held_token(stream, id, consumer) == tonumber(token) end
+local token_text, token_number -- a batch has few
+local function owns(stream, id, consumer, token)
+  if token ~= token_text then token_text, token_number = token, tonumber(token) end
+  return held_token(stream, id, consumer) == token_number
+end
 
 -- An entry that this consumer holds already gets its token; idle time starts again. False where somebody
 -- deleted the entry: newer servers than 6.2 then drop it from the PEL, too.
@@ -58,13 +74,15 @@ end
 
 -- The same for many; returns those whose entry somebody deleted.
 local function stamp_all(stream, ids, consumer, token)
-  local command = {'XCLAIM', stream, GROUP, consumer, '0'}
-  for _, id in ipairs(ids) do command[#command + 1] = id end
-  command[#command + 1] = 'RETRYCOUNT'
-  command[#command + 1] = token
-  command[#command + 1] = 'JUSTID'
+  local command, last = {'XCLAIM', stream, GROUP, consumer, '0'}, 5 + #ids
+  for nth = 1, #ids do command[5 + nth] = ids[nth] end
+  command[last + 1] = 'RETRYCOUNT'
+  command[last + 2] = token
+  command[last + 3] = 'JUSTID'
+  local found = redis.call(unpack(command))
+  if #found == #ids then return {} end
   local stamped, gone = {}, {}
-  for _, id in ipairs(redis.call(unpack(command))) do stamped[id] = true end
+  for _, id in ipairs(found) do stamped[id] = true end
   for _, id in ipairs(ids) do
     if not stamped[id] then gone[#gone + 1] = id end
   end

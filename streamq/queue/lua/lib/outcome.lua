@@ -24,19 +24,34 @@ local function record_of(route)
   return record
 end
 
+-- Whether it is known by now that it works for this consumer; or, since that is asked about others, for two of them.
+local function is_noted(record, consumer, now, within)
+  local others = 0
+  for _, good in ipairs(record.good) do
+    if now - good.at < within then
+      if good.who == consumer then return true end
+      others = others + 1
+    end
+  end
+  return others > 1
+end
+
 -- The last two that were judged: written once a second each.
 local function note_good(route, consumer, now)
   local record = record_of(route)
+  if is_noted(record, consumer, now, GOOD_EVERY) then return end
   local other
   for _, good in ipairs(record.good) do
-    if good.who ~= consumer then
-      other = other or good
-    elseif now - good.at < GOOD_EVERY then
-      return
-    end
+    if good.who ~= consumer then other = other or good end
   end
   record.good = {{who = consumer, at = now}, other}
   record.noted = true
+end
+
+-- Whether one more good word of this consumer's changes nothing, or may wait.
+local function goes_on(route, consumer, now)
+  local record = record_of(route)
+  return record.ring == '' and is_noted(record, consumer, now, 2 * GOOD_EVERY)
 end
 
 local function works_for_others(route, consumer, now)

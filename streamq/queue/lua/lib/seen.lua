@@ -41,6 +41,20 @@ local function unpack_entry(packed)
   return packed:sub(1, 1) .. text(number_of(packed:sub(2, 7))) .. '-' .. text(number_of(packed:sub(8)))
 end
 
+-- A whole number below 10,000 as text: through printf it costs five times as much.
+local function digits_of(number)
+  local ones = number % 10
+  local rest = (number - ones) / 10
+  if rest == 0 then return string.char(48 + ones) end
+  local tens = rest % 10
+  rest = (rest - tens) / 10
+  if rest == 0 then return string.char(48 + tens, 48 + ones) end
+  local hundreds = rest % 10
+  rest = (rest - hundreds) / 10
+  if rest == 0 then return string.char(48 + hundreds, 48 + tens, 48 + ones) end
+  return string.char(48 + rest, 48 + hundreds, 48 + tens, 48 + ones)
+end
+
 local this_generation, last_generation -- key names up to the bucket
 local two_windows -- ms, as text
 local function seen_keys(digest, now, window)
@@ -50,7 +64,7 @@ local function seen_keys(digest, now, window)
     two_windows = text(window * 2)
   end
   local high, low = byte(digest, 1, 2)
-  local slot = string.format('%d', (high * 256 + low) % SEEN_BUCKETS)
+  local slot = digits_of((high * 256 + low) % SEEN_BUCKETS)
   return this_generation .. slot, last_generation .. slot
 end
 

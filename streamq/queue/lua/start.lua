@@ -1,0 +1,100 @@
+-- start: of what a consumer has read, the plain mails become its leases: those to be sent at once, of a lane where nothing
+-- is limited, slowed, closed or waits, with nothing noted of them and an id that is new. For all others it says so, and
+-- `admit` decides. What a mail may need is asked once for all: this is what most mails pay.
+-- needs: base lease index seen route plain
+-- KEYS: {streamq}: absent clock due expiry held holds lane lease limits meta notes parked pauses schedule seen stream throttled
+-- ARGV: now consumer window routes
+-- EACH: entry lane deadline seen
+--   lane       its first way is one that the worker uses
+--   deadline   ms, when it is too old             seen  '' or 10 bytes digest and 4 bytes content hash
+-- RETURNS: now, token, then a letter for each row, in one text:
+--   g  it goes, by the first way of its lane      l  lost: somebody else's, or nobody's     a  admit decides
+-- EVENTS: none
+
+local now, consumer, window = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local letters = {}
+for nth = 1, (#ARGV - HEAD) / EACH do letters[nth] = 'a' end
+local obstacles
+ask_there(K.holds, K.notes, K.parked, K.schedule, K.held, K.limits, K.pauses, K.throttled)
+if not has(K.holds) then obstacles = obstacles_in(K.limits, K.pauses) end
+local is_free = obstacles and not next(obstacles) and not has(K.parked)
+if obstacles and not is_free then
+  know_routes(ARGV[4])
+  for route in pairs(mine or {}) do -- what bounds reading as well is told by `admit`
+    if obstacles[route] then obstacles['*'] = true end
+  end
+end
+if not obstacles or obstacles['*'] or obstacles['*|*'] then return {text(now), 0, table.concat(letters)} end
+
+local open = {} -- lane → whether nothing is in its way
+local function look_at_lanes()
+  local roads = {}
+  for at = HEAD + 2, #ARGV, EACH do
+    local lane = ARGV[at]
+    if open[lane] == nil then
+      local way, site = route_of(lane), site_in(lane)
+      open[lane] = not (obstacles[way] or obstacles[way .. '|' .. site] or obstacles['*|' .. site] or
+        obstacles[way .. '|*'])
+      roads[#roads + 1] = road_of(lane)
+    end
+  end
+  if not has(K.parked) then return end
+  ask_queues(roads)
+  for lane in pairs(open) do open[lane] = open[lane] and not queue_of(road_of(lane)).urgency end
+end
+
+-- Up to which id an index may know a mail of a priority; where none has any it does not matter.
+local indexed = has(K.schedule) or has(K.parked) or has(K.held)
+local highest, raised = {}, {}
+local function is_new(p, id)
+  local last = highest[p] or redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0'
+  highest[p] = last
+  if not before(last, id) then return not indexed end
+  highest[p], raised[p] = id, true
+  return true
+end
+
+if not is_free then look_at_lanes() end
+ask_holds(consumer, 1)
+local notes = said_of_all('HMGET', K.notes, 1)
+local now_ms = math.floor(now / 1000)
+local digests, owners, rows = {}, {}, {} -- rows: which has that digest
+local go, nth_of = {}, {} -- stream → ids; stream .. id → which row
+local nth = 0
+for at = HEAD + 1, #ARGV, EACH do
+  local entry, known = ARGV[at], ARGV[at + 3]
+  local p, id, stream = split(entry)
+  nth = nth + 1
+  if not held_token(stream, id, consumer) then
+    letters[nth] = 'l'
+  elseif (is_free or open[ARGV[at + 1]]) and not notes[entry] and tonumber(ARGV[at + 2]) > now_ms and is_new(p, id) then
+    letters[nth] = 'g'
+    if known ~= '' then
+      rows[#rows + 1] = nth
+      digests[#rows] = sub(known, 1, 10)
+      owners[#rows] = pack_id(sub(known, 11), sub(entry, 1, 1), id_parts(id))
+    end
+  end
+end
+for place in pairs(see_all(digests, owners, now, window)) do letters[rows[place]] = 'a' end
+
+nth = 0
+for at = HEAD + 1, #ARGV, EACH do
+  nth = nth + 1
+  if letters[nth] == 'g' then
+    local _, id, stream = split(ARGV[at])
+    listed(go, stream, id)
+    nth_of[stream .. id] = nth
+  end
+end
+local token = 0
+if next(go) then token = new_token() end
+for stream, ids in pairs(go) do
+  for _, id in ipairs(stamp_all(stream, ids, consumer, token)) do
+    local nth = nth_of[stream .. id]
+    letters[nth] = 'l' -- somebody deleted its entry: whoever looks after deadlines finds that it is gone
+    redis.call('ZADD', K.expiry, text(now_ms), ARGV[HEAD + 1 + (nth - 1) * EACH])
+  end
+end
+for p in pairs(raised) do redis.call('HSET', K.meta, 'admitted:' .. p, highest[p]) end
+return {text(now), token, table.concat(letters)}

@@ -1,0 +1,125 @@
+"""The plain mails' way through admission and the end. Most mails need little of what `admit` and `settle` look after:
+`start` and `finish` do that at half the price, and leave all others to those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from streamq.queue.rows import AdmitRow, Admitted, Bound, FinishRow, Settled, SettleRow, StartRow, Status
+from streamq.queue.scripts import Scripts
+
+__all__ = ["Plain", "is_plain_end", "plain_of"]
+
+WHOLE_SEEN = 14  # bytes: digest and content hash; of a child without an id there is the digest alone
+DIGEST = 10
+IN_VAIN_FIRST, IN_VAIN_LAST = 0.1, 2.0  # seconds
+TOLD_SECONDS = 1.5  # a good word of a route holds for two (lib/outcome): until then `settle` gives the next one
+
+
+def plain_of(rows: Sequence[AdmitRow], routes: str = "") -> dict[int, AdmitRow]:
+    """By their places those that `start` may take: of a route that is used. Of two mails of one id the first has it, so
+    behind one that is not plain the other is not, either."""
+    plain: dict[int, AdmitRow] = {}
+    taken: set[bytes] = set()
+    used = set(routes.split(","))
+    for at, row in enumerate(rows):
+        is_plain = row.kind == "send" and not (row.due or row.expires or row.why or row.collapse)
+        if is_plain and routes and _way(row.lane) not in used:
+            is_plain = False
+        if is_plain and len(row.seen) in (0, WHOLE_SEEN) and row.seen[:DIGEST] not in taken:
+            plain[at] = row
+        elif row.seen:
+            taken.add(row.seen[:DIGEST])
+    return plain
+
+
+def is_plain_end(row: SettleRow) -> bool:
+    """What `finish` may take."""
+    return row.op == "sent" and not row.arg and bool(row.lane) and "|" not in row.way
+
+
+class _Trial:
+    """Whether it is worth the round trip: while a limit or a pause binds everybody, every try is in vain."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._next = 0.0
+        self._pause = 0.0
+
+    def is_due(self) -> bool:
+        return self._clock() >= self._next
+
+    def ended(self, *, in_vain: bool) -> None:
+        self._pause = min(max(IN_VAIN_FIRST, 2 * self._pause), IN_VAIN_LAST) if in_vain else 0.0
+        self._next = self._clock() + self._pause
+
+
+class Plain:
+    """Stands before `scripts` for one worker."""
+
+    def __init__(self, scripts: Scripts, clock: Callable[[], float] = time.monotonic) -> None:
+        self.scripts = scripts
+        self._starts = _Trial(clock)
+        self._ends = _Trial(clock)
+        self._clock = clock
+        self._told: dict[str, float] = {}  # route → when `settle` last had a good word of it
+
+    async def admit(self, consumer: str, rows: Sequence[AdmitRow], routes: str = "") -> Admitted:
+        """As Scripts.admit. Rows that are done have tokens of their own."""
+        plain = plain_of(rows, routes) if self._starts.is_due() else {}
+        if not plain:
+            return await self.scripts.admit(consumer, rows, routes)
+        started = [StartRow(row.entry, row.lane, row.deadline, row.seen) for row in plain.values()]
+        now_us, token, letters = await self.scripts.start(consumer, started, routes)
+        done: dict[int, Status] = {}
+        for at, letter in zip(plain, letters, strict=True):
+            if letter == "g":
+                done[at] = Status("go", b"", _way(rows[at].lane), "", "", token)
+            elif letter == "l":
+                done[at] = Status("lost", b"", "", "", "", 0)
+        went = "g" in letters
+        self._starts.ended(in_vain=not went)
+        if len(done) == len(rows):
+            return Admitted(now_us, 0, token, 0, Bound(now_us, 0, 0, 0), [done[at] for at in range(len(rows))])
+        rest = await self.scripts.admit(consumer, [row for at, row in enumerate(rows) if at not in done], routes)
+        others = iter(rest.statuses)
+        statuses = [done[at] if at in done else next(others) for at in range(len(rows))]
+        return Admitted(rest.now_us, 0 if went else rest.closed_us, rest.token, rest.next_us, rest.bound, statuses)
+
+    async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
+        """As Scripts.settle."""
+        plain = {at: row for at, row in enumerate(rows) if self._is_plain_end(row)} if self._ends.is_due() else {}
+        if not plain:
+            return await self._settle(consumer, rows)
+        ends = [FinishRow(row.entry, row.token, _target(row), row.id, row.kind, row.tail) for row in plain.values()]
+        now_us, letters = await self.scripts.finish(consumer, ends)
+        done = {at for at, letter in zip(plain, letters, strict=True) if letter == "o"}
+        self._ends.ended(in_vain=not done)
+        if len(done) == len(rows):
+            return Settled(now_us, 0, ["ok"] * len(rows))
+        rest = await self._settle(consumer, [row for at, row in enumerate(rows) if at not in done])
+        others = iter(rest.statuses)
+        statuses = ["ok" if at in done else next(others) for at in range(len(rows))]
+        return Settled(rest.now_us, rest.next_us, statuses, rest.marks)
+
+    def _is_plain_end(self, row: SettleRow) -> bool:
+        told = self._told.get(row.way or _way(row.lane))
+        return is_plain_end(row) and told is not None and self._clock() - told < TOLD_SECONDS
+
+    async def _settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
+        began = self._clock()
+        settled = await self.scripts.settle(consumer, rows)
+        self._told |= dict.fromkeys((row.way or _way(row.lane) for row in rows if row.op == "sent"), began)
+        return settled
+
+
+def _way(lane: str) -> str:
+    """Its first route."""
+    return lane.partition("|")[0].partition(">")[0]
+
+
+def _target(row: SettleRow) -> str:
+    site = row.lane.partition("|")[2].partition("/")[0]
+    return f"{row.way or _way(row.lane)}|{site}"

@@ -1,0 +1,377 @@
+"""The plain way: what `start` and `finish` take ends as `admit` and `settle` have it; the rest is left to those."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+from conftest import MakeSpool
+from mailroom import DAY, LANE, START, Lease, Mailroom, ident
+
+from streamq.queue.plain import IN_VAIN_FIRST, IN_VAIN_LAST, Plain, plain_of
+from streamq.queue.rows import AdmitRow, SettleRow, Status
+from streamq.queue.scripts import why
+
+pytestmark = pytest.mark.usefixtures("any_server_url")
+
+
+async def read(room: Mailroom, many: int = 1, **fields: Any) -> list[str]:
+    entries = [await room.add(**fields) for _ in range(many)]
+    assert await room.read() == entries
+    return entries
+
+
+async def leases(room: Mailroom, many: int = 1) -> list[Lease]:
+    await room.well()
+    return [await room.lease() for _ in range(many)]
+
+
+async def counts(room: Mailroom) -> dict[str, int]:
+    flat = await room.do("HGETALL", room.keys.counts)
+    return {name.decode(): int(many) for name, many in zip(flat[::2], flat[1::2], strict=True)}
+
+
+# -- start -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.leaves_mail
+async def test_plain_mails_become_leases_under_one_token(room: Mailroom) -> None:
+    entries = await read(room, 3)
+    token, letters = await room.start(*entries)
+    assert letters == "ggg"
+    assert (await room.survey()).leases == dict.fromkeys(entries, ("w1", token))
+
+
+async def test_what_is_somebody_elses_is_lost(room: Mailroom) -> None:
+    [entry] = await read(room)
+    assert await room.start(entry, consumer="w2") == (0, "l")
+    token, letters = await room.start(entry)
+    assert letters == "g"
+    assert await room.settled("sent", Lease(entry, token, "w1")) == "ok"
+    assert (await room.start(entry))[1] == "l"
+
+
+async def test_the_first_of_an_id_has_it_and_the_other_is_left(room: Mailroom) -> None:
+    first, second, other = await read(room, 3)
+    token, letters = await room.start(first, second, seen=ident("a1"))
+    assert letters == "ga"
+    assert (await room.start(other, seen=ident("a1")))[1] == "a"
+    assert await room.admitted(second, other, seen=ident("a1")) == ["duplicate", "duplicate"]
+    assert await room.settled("sent", Lease(first, token, "w1")) == "ok"
+    room.tick(room.scripts.window_ms)  # into the next generation
+    [late] = await read(room)
+    assert (await room.start(late, seen=ident("a1")))[1] == "a"
+    assert await room.admitted(late, seen=ident("a1")) == ["duplicate"]
+
+
+Step = Callable[[Mailroom], Awaitable[Any]]
+
+
+async def slowed(room: Mailroom) -> None:
+    await room.do("ZADD", room.keys.throttled, str(9 * 10**15), LANE)
+
+
+async def many_limits(room: Mailroom) -> None:
+    await room.do("HSET", room.keys.limits, *(part for n in range(101) for part in (f"*|x{n}.de", "50:1000000")))
+
+
+def field(key: str, name: str, value: str) -> Step:
+    return lambda room: room.do("HSET", getattr(room.keys, key), name, value)
+
+
+SITE_PAUSE = '{"asked":{"till":"9000000000000000","reason":"","since":"1"}}'
+IN_THE_WAY: dict[str, Step] = {
+    "a limit of the queue": field("limits", "*", "50:1000000"),
+    "a limit of the route": field("limits", "main", "50:1000000"),
+    "a limit of the site": field("limits", LANE, "50:1000000"),
+    "a limit of the site on all routes": field("limits", "*|example.net", "50:1000000"),
+    "a limit of the route's sites": field("limits", "main|*", "50:1000000"),
+    "a limit of all sites": field("limits", "*|*", "50:1000000"),
+    "a pause of the route": field("pauses", "main", '{"down":1,"till":"9000000000000000","since":"1","mark":1}'),
+    "a pause of the site": field("pauses", "*|example.net", SITE_PAUSE),
+    "a rule": field("holds", "rule:domain:elsewhere.example", "hold"),
+    "a pace": slowed,
+    "more limits than are read": many_limits,
+}
+
+
+@pytest.mark.leaves_mail
+@pytest.mark.parametrize("what", IN_THE_WAY)
+async def test_what_may_be_in_the_way_is_left_to_admission(room: Mailroom, what: str) -> None:
+    [entry] = await read(room)
+    await IN_THE_WAY[what](room)
+    assert await room.start(entry) == (0, "a")
+    assert (await room.survey()).leases == {entry: ("w1", 1)}  # as it was read
+
+
+@pytest.mark.leaves_mail
+@pytest.mark.parametrize("what", ["a limit of the site", "a pause of the site", "a pace"])
+async def test_what_is_in_the_way_of_others_is_in_nobody_elses(room: Mailroom, what: str) -> None:
+    [entry] = await read(room)
+    await IN_THE_WAY[what](room)
+    assert (await room.start(entry, lane="main|elsewhere.example"))[1] == "g"
+
+
+@pytest.mark.leaves_mail
+async def test_a_lane_where_others_wait_is_left_to_admission(room: Mailroom) -> None:
+    await room.parked()
+    there, elsewhere = await read(room, 2)
+    assert (await room.start(there))[1] == "a"
+    assert (await room.start(elsewhere, lane="main|elsewhere.example"))[1] == "g"
+
+
+@pytest.mark.leaves_mail
+async def test_what_is_noted_or_stands_in_an_index_is_left_to_admission(room: Mailroom) -> None:
+    noted, other = await read(room, 2)
+    await room.do("HSET", room.keys.notes, noted, '{"attempts":1}')
+    assert (await room.start(noted, other))[1] == "ag"
+    scheduled = await room.scheduled()
+    await room.do("XGROUP", "SETID", room.keys.stream("normal"), "streamq", "0")
+    assert scheduled in await room.read()
+    assert (await room.start(scheduled))[1] == "a"
+    assert await room.admitted(scheduled) == ["elsewhere"]
+
+
+@pytest.mark.leaves_mail
+async def test_too_old_is_left_to_admission(room: Mailroom) -> None:
+    [entry] = await read(room)
+    room.tick(1)
+    row = room.row(entry, deadline=room.now)
+    assert list(plain_of([row])) == [0]
+    found = await Plain(room.scripts).admit("w1", [row])
+    assert [said for said, *_ in found.statuses] == ["expired"]
+
+
+async def test_an_entry_that_somebody_deleted_is_counted(room: Mailroom) -> None:
+    gone, entry = await read(room, 2)
+    await room.do("XDEL", room.keys.stream("normal"), gone[1:])
+    token, letters = await room.start(gone, entry)
+    if letters == "gg":  # Redis 6.2 keeps it in the PEL: settling finds it gone
+        assert await room.settled("gone", Lease(gone, token, "w1")) == "ok"
+    else:
+        assert letters == "lg"
+        await room.scripts.expire([5 * DAY], "")
+    assert (await counts(room))["vanished"] == 1
+    assert await room.settled("sent", Lease(entry, token, "w1")) == "ok"
+
+
+# -- finish ----------------------------------------------------------------------------------------
+
+
+async def test_plain_mails_leave_with_their_events(room: Mailroom) -> None:
+    held = await leases(room, 2)
+    assert await room.finish(*held, tail=b'"site":"example.net"') == "oo"
+    assert [(each.kind, each.id, each.data["site"]) for each in await room.events()] == [
+        ("email.relayed", lease.entry, "example.net") for lease in held
+    ]
+    assert (await counts(room))["total:relayed"] == 2
+
+
+async def test_only_who_holds_it_ends_it_and_only_once(room: Mailroom) -> None:
+    [lease] = await leases(room)
+    assert await room.finish(Lease(lease.entry, lease.token + 1, "w1")) == "s"
+    assert await room.finish(lease, lease) == "os"
+    assert await room.finish(lease) == "s"
+    assert await room.kinds() == ["email.relayed"]
+
+
+async def test_what_hangs_on_a_mail_goes_with_it(room: Mailroom) -> None:
+    [lease] = await leases(room)
+    await room.do("HSET", room.keys.notes, lease.entry, '{"attempts":1}')
+    await room.do("ZADD", room.keys.expiry, str(room.now + DAY), lease.entry)
+    assert await room.finish(lease) == "o"
+    assert await room.do("EXISTS", room.keys.notes, room.keys.expiry) == 0
+
+
+LEARNS: dict[str, Step] = {
+    "nothing good was said of the route of late": lambda room: room.do("DEL", room.keys.limit("main")),
+    "another worker said so": lambda room: room.well(consumer="w2"),
+    "it is long ago": lambda room: room.do("HSET", room.keys.limit("main"), "good", f"w1 {(room.now - 2000) * 1000}"),
+    "it failed of late": lambda room: room.do("HSET", room.keys.limit("main"), "ring", "a..", "texts", '{"a":"no"}'),
+    "it is closed": field("pauses", "main", '{"down":1,"till":"9000000000000000","since":"1","mark":1}'),
+    "its pace was learnt": slowed,
+    "a pace is over": lambda room: room.do("ZADD", room.keys.throttled, "1", "main|elsewhere.example"),
+    "an operator asked for something": field("holds", "rule:domain:elsewhere.example", "hold"),
+    "somebody waits for newer ones": field("collapse", "0" * 20, "11-1"),
+}
+
+
+@pytest.mark.parametrize("what", LEARNS)
+async def test_what_must_be_learnt_or_said_is_left_to_settle(room: Mailroom, what: str) -> None:
+    [lease] = await leases(room)
+    await LEARNS[what](room)
+    assert await room.finish(lease) == "s"
+    await room.do("DEL", room.keys.limit("main"), room.keys.pauses, room.keys.throttled)
+    await room.do("DEL", room.keys.holds, room.keys.collapse)
+    assert await room.settled("sent", lease) == "ok"
+
+
+async def test_two_others_that_said_so_are_enough(room: Mailroom) -> None:
+    [lease] = await leases(room)
+    now = room.now * 1000
+    await room.do("HSET", room.keys.limit("main"), "good", f"w2 {now},w3 {now}")
+    assert await room.finish(lease) == "o"
+
+
+# -- both, as a worker has them --------------------------------------------------------------------
+
+
+class Hours:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.leaves_mail
+async def test_a_try_in_vain_is_not_repeated_at_once(room: Mailroom) -> None:
+    await room.do("HSET", room.keys.limits, "*|*", "50:1000000")
+    hours = Hours()
+    plain = Plain(room.scripts, hours)
+
+    async def tries() -> int:
+        before = room.spool.caller.calls.get("start", 0)
+        [entry] = await read(room)
+        await plain.admit("w1", [room.row(entry, lane=f"main|x{entry[1:]}.de")])
+        return room.spool.caller.calls.get("start", 0) - before
+
+    pause = IN_VAIN_FIRST
+    for _ in range(6):
+        assert await tries() == 1
+        hours.now += pause * 0.9
+        assert await tries() == 0
+        hours.now += pause * 0.1
+        pause = min(2 * pause, IN_VAIN_LAST)
+    await room.do("DEL", room.keys.limits)
+    hours.now += IN_VAIN_LAST
+    assert [await tries(), await tries()] == [1, 1]
+
+
+@pytest.mark.leaves_mail
+async def test_whose_way_is_not_used_now_is_none_of_it(room: Mailroom) -> None:
+    row = AdmitRow("send", "11-1", "main|x.de", deadline=1)
+    assert list(plain_of([row])) == list(plain_of([row], "other,main")) == [0]
+    assert plain_of([row], "-main,other") == {}
+
+
+async def test_of_two_of_an_id_the_first_has_it_whatever_it_is(room: Mailroom) -> None:
+    first, second = await read(room, 2)
+    rows = [room.row(first, due=room.now + 60_000, seen=ident("a1")), room.row(second, seen=ident("a1"))]
+    assert plain_of(rows) == {}
+    found = await Plain(room.scripts).admit("w1", rows)
+    assert [said for said, *_ in found.statuses] == ["scheduled", "duplicate"]
+    assert await room.move("cancel", first) is not None
+
+
+async def test_each_has_the_token_of_its_script(room: Mailroom) -> None:
+    await room.well()
+    plain = Plain(room.scripts)
+    [first] = await leases(room)
+    assert (await plain.settle("w1", [room.end("sent", first)._replace(arg=b"")])).statuses == ["ok"]
+    entries = await read(room, 3)
+    rows = [room.row(entry) for entry in entries]
+    rows[1] = rows[1]._replace(expires=room.now + DAY)
+    found = await plain.admit("w1", rows)
+    assert [said for said, *_ in found.statuses] == ["go"] * 3
+    tokens = [status.token for status in found.statuses]
+    assert tokens[0] == tokens[2] != tokens[1] == found.token
+    assert (await room.survey()).leases == {e: ("w1", t) for e, t in zip(entries, tokens, strict=True)}
+    ends = [room.end("sent", Lease(e, t, "w1"))._replace(arg=b"") for e, t in zip(entries, tokens, strict=True)]
+    ends[1] = room.end("dead", Lease(entries[1], tokens[1], "w1"))
+    assert (await plain.settle("w1", ends)).statuses == ["ok"] * 3
+    calls = room.spool.caller.calls
+    assert (calls["finish"], calls["settle"]) == (1, 2)  # the first word of a route is told by `settle`
+    assert sorted(await room.kinds()) == ["email.bounced", *["email.relayed"] * 3]
+
+
+OPS = ["sent", "sent", "sent", "defer", "park", "dead"]
+
+
+class Story:
+    """One queue to which things happen, as `chance` says."""
+
+    def __init__(self, room: Mailroom, *, plain: bool) -> None:
+        self.room = room
+        self.way: Any = Plain(room.scripts, partial(next, count(0.0, 0.01))) if plain else room.scripts
+        self.said: list[Any] = []
+
+    async def pass_(self, chance: random.Random) -> None:
+        room = self.room
+        room.tick(chance.choice([1, 300, 2_000, 60_000]))
+        await self._obstacle(chance)
+        for _ in range(chance.randrange(6)):
+            await room.add(chance.choice(["high", "normal"]), to="bob@example.net")
+        hand = await room.read() + [lease.entry for lease in (await room.release()).leases]
+        rows = [self._row(entry, chance) for entry in dict.fromkeys(hand)]
+        found = await self.way.admit("w1", rows)
+        statuses: list[Status] = found.statuses
+        self.said.append([status._replace(token=0) for status in statuses])
+        held = [Lease(row.entry, s.token, "w1") for row, s in zip(rows, statuses, strict=True) if s.status == "go"]
+        ends = [self._end(lease, chance) for lease in held]
+        self.said.append((await self.way.settle("w1", ends)).statuses)
+
+    def _row(self, entry: str, chance: random.Random) -> AdmitRow:
+        known: dict[str, Any] = {"lane": f"main|{chance.choice(['example.net', 'x.de'])}"}
+        if chance.random() < 0.6:
+            known["seen"] = ident(f"a{chance.randrange(12)}", x=chance.choice("yyyz"))
+        kind = chance.random()
+        if kind < 0.1:
+            known["due"] = self.room.now + 1_000
+        elif kind < 0.2:
+            known["expires"] = self.room.now + 500
+        elif kind < 0.25:
+            known |= {"kind": "dead", "why": why(reason="to: no", **{"class": "malformed"})}
+        return self.room.row(entry, **known)
+
+    def _end(self, lease: Lease, chance: random.Random) -> SettleRow:
+        op = chance.choice(OPS)
+        end = self.room.end(op, lease, lane="main|example.net")
+        return end._replace(arg=b"") if op == "sent" else end
+
+    async def _obstacle(self, chance: random.Random) -> None:
+        room = self.room
+        match chance.choice(["limit", "no limit", "pause", *["resume"] * 3, *["nothing"] * 4]):
+            case "limit":
+                await room.do("HSET", room.keys.limits, "*|x.de", "2:1000000")
+            case "no limit":
+                await room.do("DEL", room.keys.limits)
+            case "pause":
+                await room.scripts.pause("pause", ["main"])
+            case "resume":
+                await room.scripts.pause("resume", ["main"])
+
+
+async def state(room: Mailroom) -> dict[str, Any]:
+    """All that is kept, but for tokens and what an event's own entry has of real time."""
+    survey = await room.survey()
+    events = [(e.kind, e.id, {k: v for k, v in e.data.items() if k != "event_id"}) for e in await room.events()]
+    return {
+        "states": await room.states(),
+        "held": {entry: who for entry, (who, _) in survey.leases.items()},
+        "events": sorted(map(repr, events)),
+        "counts": await counts(room),
+        "seen": await room.scripts.find([(None, f"a{n}") for n in range(12)]),
+    }
+
+
+@pytest.mark.leaves_mail
+@pytest.mark.parametrize("seed", range(12))
+async def test_both_ways_come_to_the_same(make_spool: MakeSpool, seed: int) -> None:
+    stories = []
+    for name, plain in (("one", True), ("two", False)):
+        story = Story(Mailroom(await make_spool(queue=name)), plain=plain)
+        chance = random.Random(seed)
+        for _ in range(25):
+            await story.pass_(chance)
+        stories.append(story)
+    one, two = stories
+    assert one.said == two.said
+    assert await state(one.room) == await state(two.room)
+    assert one.room.spool.caller.calls["start"] >= 1
+    assert one.room.spool.caller.calls["finish"] >= 1
+    assert one.room.now > START
