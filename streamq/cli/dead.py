@@ -31,9 +31,12 @@ NAMES = (
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
     "packed": "of more than 1,000 fields: they were no mails",
-    "partly": "that became mails for some of their recipients (dead_made): --set recipients=… says who the others are",
+    "partly": "that became mails for some of their recipients (dead_made): a requeue that says nothing of who they are "
+    "makes those of the others; where that was not kept, or is to change, send them a mail of their own",
+    "envelope": "whose recipient no to, cc or bcc names: --set envelope_to=… does (or, but for raw, to=… alone)",
     "sensitive": "whose bodies were not kept (`sensitive`): --set text=… gives them another",
-    "bodiless": "whose bodies were not kept (their class): --set text=… gives them another",
+    "bodiless": "whose bodies were not kept (for their class or size): --set text=… gives them another, and vars=… "
+    "one of their template",
 }
 
 

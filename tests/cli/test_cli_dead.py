@@ -122,7 +122,7 @@ async def test_one_whose_body_was_not_kept_says_so(queue: Mailroom) -> None:
     await bury(queue, "b1", "bad_address")
     said = await streamq("dead", "requeue", "b1")
     assert (said.code, said.out) == (1, "requeued 0 mails\n")
-    assert said.err.startswith("not requeued: 1 whose bodies were not kept (their class): --set text=")
+    assert said.err.startswith("not requeued: 1 whose bodies were not kept (for their class or size): --set text=")
     assert (await streamq("dead", "requeue", "b1", "--json")).json["bodiless"] == 1
 
 
