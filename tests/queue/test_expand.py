@@ -108,17 +108,17 @@ async def test_an_end_of_the_parent_reaches_those_that_are_not_made(
     assert await room.do("EXISTS", room.keys.body(lease.entry)) == 0
 
 
-async def half_made(room: Mailroom, made: int = 3, **given: str) -> DeadLetter:
+async def half_made(room: Mailroom, **given: str) -> DeadLetter:
     """The letter of a mail that died when some of its children were there."""
     entry = await room.add(**{"to": ",".join(TO), "text": "Hello", **given})
     await room.read()
     found = await room.admit(entry, kind="expand", lane="")
     lease = Lease(entry, found.token, "w1")
-    await expanded(room, lease, made)
+    await expanded(room, lease, 3)
     await room.moved("bounce", entry)
-    await expand(room, lease, start=made)
+    await expand(room, lease, start=3)
     [letter] = [each async for each in dead_letters(room.spool)]
-    assert letter.text("dead_made") == str(made)
+    assert letter.text("dead_made") == "3"
     return letter
 
 
