@@ -28,6 +28,7 @@ NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
 )
+LISTED = 16_384  # bytes of a field in a list; `show` has all of them
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
     "packed": "of more than 1,000 fields: they were no mails",
@@ -249,4 +250,7 @@ def _ids_of(letter: DeadLetter) -> set[str]:
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:
-    return {"letter": letter.letter, **{name: letter.text(name) for name in NAMES if letter.text(name)}}
+    """For a list: of a field that somebody made huge its beginning."""
+    found = {name: letter.fields.get(name.encode(), b"") for name in NAMES}
+    shown = {name: value[:LISTED].decode("utf-8", "replace") for name, value in found.items() if value}
+    return {"letter": letter.letter, **{n: v + "…" * (len(found[n]) > LISTED) for n, v in shown.items()}}
