@@ -1,6 +1,7 @@
 -- expand: a mail of several recipients becomes one mail each, a chunk a call, in their order: the children are entries
--- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended. With the last child
--- the mail itself ends. Memory that is full stops it before it changes anything.
+-- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended; of a mail that died
+-- half made and was requeued, behind those that have theirs. With the last child the mail itself ends. Memory that is
+-- full stops it before it changes anything.
 -- needs: base lease index child notes seen event letter dead
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
 --   stream
