@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from conftest import MakeSpool
 from family import FIELDS, TO, end, expand, expanded, parent, tail_of
@@ -213,6 +214,8 @@ async def test_whatever_stands_in_dead_made(room: Mailroom, said: str) -> None:
     letter = (await room.do("XADD", room.keys.dead, "*", *fields)).decode()
     [entry] = await requeue_dead(room.spool, [(letter, 1)])
     assert await room.states() == {entry: "waiting"}
+    notes = await room.do("HGET", room.keys.notes, entry)
+    assert notes is None or int(orjson.loads(notes)["made"]) < 10**8
     await room.moved("cancel", entry)
     if await room.states():
         await room.read()

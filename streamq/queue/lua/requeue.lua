@@ -95,7 +95,7 @@ for letter, changes in each() do
   local found = letter_at(letter)
   local fields = found and info(found[2])
   local new, names = read_changes(changes)
-  local made = found and tonumber((fields['dead_made'] or ''):match('^%d+$')) or 0
+  local made = found and tonumber((fields['dead_made'] or ''):sub(1, 8):match('^%d+$')) or 0
   local refused = not found and 'missing' or refusal(fields, new, made)
   if refused then
     out[#out + 1] = refused
