@@ -95,6 +95,7 @@ for letter, changes in each() do
   local found = letter_at(letter)
   local fields = found and info(found[2])
   local new, names = read_changes(changes)
+  -- Anybody may have written that number.
   local made = found and tonumber((fields['dead_made'] or ''):sub(1, 8):match('^%d+$')) or 0
   local refused = not found and 'missing' or refusal(fields, new, made)
   if refused then
