@@ -28,12 +28,16 @@ NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
 )
+LISTED = 16_384  # bytes of a field in a list; `show` has all of them
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
     "packed": "of more than 1,000 fields: they were no mails",
-    "partly": "that became mails for some of their recipients (dead_made): --set recipients=… says who the others are",
+    "partly": "that became mails for some of their recipients (dead_made): a requeue that says nothing of who they are "
+    "makes those of the others; where that was not kept, or is to change, send them a mail of their own",
+    "envelope": "whose recipient no to, cc or bcc names: --set envelope_to=… does (or, but for raw, to=… alone)",
     "sensitive": "whose bodies were not kept (`sensitive`): --set text=… gives them another",
-    "bodiless": "whose bodies were not kept (their class): --set text=… gives them another",
+    "bodiless": "whose bodies were not kept (for their class or size): --set text=… gives them another, and vars=… "
+    "one of their template",
 }
 
 
@@ -246,4 +250,7 @@ def _ids_of(letter: DeadLetter) -> set[str]:
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:
-    return {"letter": letter.letter, **{name: letter.text(name) for name in NAMES if letter.text(name)}}
+    """For a list: of a field that somebody made huge its beginning."""
+    found = {name: letter.fields.get(name.encode(), b"") for name in NAMES}
+    shown = {name: value[:LISTED].decode("utf-8", "replace") for name, value in found.items() if value}
+    return {"letter": letter.letter, **{n: v + "…" * (len(found[n]) > LISTED) for n, v in shown.items()}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,8 @@ from streamq.cli.choice import All
 from streamq.cli.dead import Class, Ids, dead, of_class, one_way, sizes_of
 from streamq.cli.terminal import console, emit, emit_line, note
 from streamq.errors import MailError, SettingsError
-from streamq.mail import parse
+from streamq.mail import Mail, parse
+from streamq.mail.several import Shared, fields_of, merged
 from streamq.queue.letters import DeadLetter, dead_letter
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import is_entry
@@ -30,10 +32,12 @@ OWN = frozenset(
         b"dead_body",
         b"dead_head",
         b"dead_made",
+        b"dead_stamp",
         b"attempts",
         b"last_reply",
     )
 )
+NTH_OF = re.compile(r"[0-9]{1,7}")
 PRIVATE = 0o600
 
 
@@ -92,13 +96,13 @@ async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Pa
     written = heads = none = 0
     async for letter in letters:
         await spool.templates.know([letter.fields])
-        content = _message(spool, letter)
-        if content is None:
-            none += 1
-            continue
-        _write(folder / f"{letter.letter}.eml", content)
-        written += 1
-        heads += b"dead_body" in letter.fields
+        for name, content in _contents(spool, letter):
+            if content is None:
+                none += 1
+                continue
+            _write(folder / f"{name}.eml", content)
+            written += 1
+            heads += b"dead_body" in letter.fields
     if json:
         emit({"exported": written, "without_body": heads, "no_message": none})
         return not none
@@ -110,26 +114,42 @@ async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Pa
     return not none
 
 
-def _message(spool: Spool, letter: DeadLetter) -> bytes | None:
-    """The bytes that were sent, or would have been; of a raw mail without its body the head. None for no message."""
-    entry = letter.text("dead_entry")
-    if not is_entry(entry):
-        return None
+def _contents(spool: Spool, letter: DeadLetter) -> Iterator[tuple[str, bytes | None]]:
+    """What was sent, or would have been, by the file's name: one message, or one for each of `recipients` that has none
+    yet; of a raw mail without its body the head. None for no message."""
+    stamp = letter.text("dead_stamp") or letter.text("dead_entry")
+    parent, _, nth = stamp.partition("#")
+    if not is_entry(parent) or (nth and not NTH_OF.fullmatch(nth)):
+        yield letter.letter, None
+        return
     fields = {name: value for name, value in letter.fields.items() if name not in OWN}
     if head := letter.fields.get(b"dead_head"):
         fields[b"raw"] = head + b"\n"
+    mail = _parsed(spool, fields, stamp, parent if b"dead_stamp" in letter.fields else "")
+    if mail is None or mail.several is None or not mail.several.personal:
+        yield letter.letter, None if mail is None else mail.content()
+        return
+    shared = Shared(parent, mail.several.fields, True)
+    made = letter.text("dead_made")
+    start = int(made) if NTH_OF.fullmatch(made) else 0
+    for number, child in enumerate(mail.several.children[start:], start + 1):
+        own = _parsed(spool, merged(fields_of(child, parent, number), shared), f"{parent}#{number}", parent)
+        yield f"{letter.letter}-{number}", None if own is None else own.content()
+
+
+def _parsed(spool: Spool, fields: Mapping[bytes, bytes], stamp: str, parent: str) -> Mail | None:
     try:
-        mail = parse(
+        return parse(
             fields,
-            entry=entry,
-            at_ms=time_ms(entry),
+            entry=stamp,
+            at_ms=time_ms(stamp),
             salt=spool.salt,
             max_bytes=spool.settings.max_mail_bytes,
+            parent=parent,
             template=spool.templates.find,
         )
     except MailError:
         return None
-    return mail.content()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -240,11 +240,11 @@ def _print_mail(view: MailView, now: int) -> None:
 
 
 def print_fields(fields: dict[bytes, bytes], *, raw: bool) -> None:
-    """One a line; bodies only if `raw`, then with their lines."""
+    """One a line; bodies only if `raw`, then with their lines, which none can take for fields."""
     for field, content in fields.items():
         name = clip(field.decode("utf-8", "backslashreplace"), 40)
         if raw:
-            said = safe(content.decode("utf-8", "backslashreplace"))
+            said = safe(content.decode("utf-8", "backslashreplace")).replace("\n", "\n" + " " * 17)
         elif field in BODY:
             said = f"({len(content):,} bytes: --raw)"
         else:

@@ -24,7 +24,9 @@ GAP = "  "
 LEAST_COLUMN = 6
 PIPED_COLUMNS = 240  # no terminal: the next program cuts, not we
 # Legal in JSON as they are, and still orders to some terminals.
-STEERING = re.compile("[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+STEERING = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def _console(*, stderr: bool) -> Console:
@@ -79,13 +81,19 @@ def _fit(cell: str, width: int, right: bool) -> str:
 def emit(data: object) -> None:
     """One JSON value on standard output."""
     text = orjson.dumps(data, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
-    typer.echo(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    typer.echo(STEERING.sub(_escaped, text))
 
 
 def emit_line(data: object) -> None:
     """One JSON value on one line: for output that has no end in sight."""
     text = orjson.dumps(data).decode()
-    typer.echo(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    typer.echo(STEERING.sub(_escaped, text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """RFC 8259, 7: beyond 16 bits as a surrogate pair."""
+    units = found[0].encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _plain(value: object) -> object:

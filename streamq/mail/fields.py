@@ -127,6 +127,8 @@ def _mail(
         given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes, recipients=recipients
     )
     envelope_from, addressed, source, stamped = message
+    if several is not None and dsn is not None and dsn.orcpt:  # each one's report would name the same one
+        raise wrong(b"dsn_orcpt", dsn.orcpt, "names one recipient, and this mail has several")
     if several is not None and parent:
         raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")
     size = source.size

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from streamq.mail.address import Address
@@ -33,6 +34,9 @@ STATUS_OF = {"expired": "4.4.7"}
 NO_REPLY = "4.4.2"  # RFC 3463, 3.5: bad connection
 MESSAGE_ID = re.compile(rb"^Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[!-~]{3,248}>)[ \t]*\r$", re.I | re.M)
 SPECIAL = frozenset("+=\\")
+# Whoever reads these compares them: two blanks are two. Each is shorter than a line may be.
+EXACT = frozenset({"Original-Envelope-Id", "Original-Recipient", "Final-Recipient"})
+UNBROKEN = re.compile(r"\S{240}(?=\S)")  # at most 960 octets: a line has 998 (RFC 5322, 2.1.1)
 DAEMON = "Mail Delivery System"
 
 
@@ -138,7 +142,7 @@ def _status(mail: Mail, notice: Notice, arrived_ms: int, mta: str, wide: bool) -
     """RFC 3464, 2.1: a group of fields about the mail, a blank line, one about its recipient."""
     dsn, host, said = mail.dsn, _host(notice.peer), _said(notice)
     of_mail = {
-        "Reporting-MTA": f"dns; {mta}",
+        "Reporting-MTA": f"dns; {_named(_line(mta))}",
         "Original-Envelope-Id": dsn.envid.strip() if dsn else "",
         "Arrival-Date": date(arrived_ms),
     }
@@ -159,7 +163,10 @@ def _status(mail: Mail, notice: Notice, arrived_ms: int, mta: str, wide: bool) -
 def _field(name: str, value: str, wide: bool) -> str:
     """Folded at blanks; nothing here is an encoded word (RFC 3464, 2.1.2 knows none)."""
     shown = value if wide else value.encode("ascii", "backslashreplace").decode()
-    lines = textwrap.wrap(f"{name}: {_line(shown)}", LINE, break_long_words=False, break_on_hyphens=False)
+    if name in EXACT:
+        return f"{name}: {shown}\r\n"
+    text = UNBROKEN.sub(r"\g<0> ", f"{name}: {_line(shown)}")
+    lines = textwrap.wrap(text, LINE, break_long_words=False, break_on_hyphens=False)
     return "\r\n ".join(lines) + "\r\n"
 
 
@@ -191,8 +198,16 @@ def _host(peer: str) -> str:
     name, bracket, rest = _line(peer).partition("[")
     if not bracket:
         name = name.rpartition(":")[0]
-    literal = rest.partition("]")[0]
-    return name or (f"[{literal}]" if literal else "")
+    return _named(name or rest.partition("]")[0])
+
+
+def _named(host: str) -> str:
+    """As it stands behind `dns;` (RFC 3464, 2.3.5): a domain, or an address in brackets (RFC 5321, 4.1.3)."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.removesuffix(".")
+    return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"
 
 
 def _said(notice: Notice) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "Child",
     "Shared",
     "copies",
+    "fields_of",
     "kin",
     "kinship",
     "merged",
@@ -100,6 +101,13 @@ def shared_fields(given: Given) -> dict[bytes, bytes]:
     if len(given.get(b"id", b"")) > MAX_KEY - ROOM:
         raise wrong(b"id", given[b"id"], f"longer than {MAX_KEY - ROOM} bytes, which leaves no room for its children's")
     return {name: value for name, value in given.items() if name not in NOT_SHARED}
+
+
+def fields_of(child: Child, parent: str, nth: int) -> dict[bytes, bytes]:
+    """What `expand` writes of it."""
+    own = {b"vars": child.vars, b"metadata": child.metadata, b"id": child.id}
+    known = {name: value for name, value in own.items() if value}
+    return {OF: parent.encode(), NTH: b"%d" % nth, child.name.encode(): child.value, **known}
 
 
 def merged(own: Mapping[bytes, bytes], shared: Shared) -> dict[bytes, bytes]:

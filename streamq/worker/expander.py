@@ -89,7 +89,7 @@ class Expander:
                 self.expanded += found.status == "done"
                 return
             else:
-                made = found.made
+                made, upload = found.made, ""
 
     async def _call(self, expansion: Expansion, several: Several, made: int, upload: str, verb: str) -> Expanded | None:
         """One chunk; None where memory is full. That is not the link's business: all others go on, and free some."""
@@ -97,7 +97,7 @@ class Expander:
 
         async def call() -> Expanded | None:
             try:
-                if upload and not made:
+                if upload and verb == "more":
                     await self.spool.bodies.upload(upload, several.fields, several.personal)
                 return await self.spool.scripts.expand(
                     self.consumer,

@@ -13,6 +13,7 @@ import pytest
 from mailroom import Mailroom
 
 EVIL = b"\x1b[31mred\x1b[0m [bold]x[/bold] [/] \x9b31m \xff\xfe :smile: \xe2\x80\xae\xc2\x9b2J\nnewline\ttab \x07 end"
+EVIL += b" \xf3\xa0\x80\x81\xe1\xa0\x8e\xef\xbf\xb9"  # a tag, a vowel separator, an annotation
 
 Fill = Callable[[], Awaitable[dict[str, str]]]
 

@@ -122,7 +122,7 @@ async def test_one_whose_body_was_not_kept_says_so(queue: Mailroom) -> None:
     await bury(queue, "b1", "bad_address")
     said = await streamq("dead", "requeue", "b1")
     assert (said.code, said.out) == (1, "requeued 0 mails\n")
-    assert said.err.startswith("not requeued: 1 whose bodies were not kept (their class): --set text=")
+    assert said.err.startswith("not requeued: 1 whose bodies were not kept (for their class or size): --set text=")
     assert (await streamq("dead", "requeue", "b1", "--json")).json["bodiless"] == 1
 
 
@@ -229,3 +229,17 @@ async def test_bodies_are_not_kept(queue: Mailroom, monkeypatch: pytest.MonkeyPa
     assert (await streamq("dead", "requeue", "--all", "--yes")).code == 0
     assert len(kept[0]) == 30
     assert all(size > 20_000 for size in kept[0].values())
+
+
+async def test_a_body_s_lines_are_taken_for_no_fields(queue: Mailroom) -> None:
+    await bury(queue, "a1", text="Hello\ndead_class       spam\r\nbye")
+    said = await streamq("dead", "show", "a1", "--raw")
+    assert "text             Hello\n" + " " * 17 + "dead_class       spam\n" + " " * 17 + "bye\n" in said.out
+    assert [line for line in said.out.splitlines() if line.startswith("dead_class")] == ["dead_class       rejected"]
+
+
+async def test_a_list_shows_the_beginning_of_what_is_huge(queue: Mailroom) -> None:
+    letter, _ = await bury(queue, "a1", subject="ä" * 1_000_000, to="x" * 16_384)
+    (listed,) = (await streamq("dead", "ls", "--json")).json
+    assert (listed["subject"], listed["to"]) == ("ä" * 8192 + "…", "x" * 16_384)
+    assert (await streamq("dead", "show", letter, "--json")).json["fields"]["subject"] == "ä" * 1_000_000

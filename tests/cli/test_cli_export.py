@@ -13,10 +13,13 @@ import pytest
 from mailroom import Mailroom
 
 from cli.conftest import EVIL
+from cli.delivery import delivering
 from cli.shell import steers, streamq
 from cli.test_cli_dead import bury
-from streamq.mail import parse
+from streamq.mail import Mail, message_id, parse
+from streamq.mail.template import Template
 from streamq.queue.spool import time_ms
+from streamq.sink import Rules, load_rules
 
 pytestmark = pytest.mark.leaves_mail
 RAW = "From: shop@example.com\r\nBcc: eve@example.com\r\nSubject: Hi\r\n\r\nsecret\r\n"
@@ -61,6 +64,96 @@ async def test_without_a_body_there_is_its_head(queue: Mailroom, tmp_path: Path)
     assert said.err == "without their bodies, which were not kept: 1\n"
     found = message_from_bytes((tmp_path / f"{letter}.eml").read_bytes())
     assert (found["Subject"], found["Bcc"], found.get_payload()) == ("Hi", None, "")
+
+
+REFUSES = """
+[[rule]]
+match = "*@bad.example"
+stage = "data"
+reply = "550 5.7.1 by policy"
+"""
+NEWS = Template({"subject": "{{ month }}", "text": "Hi {{ name }}", "html": "<p>Hi {{ name }}"})
+
+
+def rules_of(path: Path, text: str) -> Rules:
+    file = path / "rules.toml"
+    file.write_text(text)
+    return load_rules(file)
+
+
+async def _dead(queue: Mailroom, many: int) -> None:
+    """Waits for so many dead letters: blocked reads of events."""
+    last = "0"
+    while await queue.do("XLEN", queue.keys.dead) < many:
+        [(_, rows)] = await queue.do("XREAD", "BLOCK", 5000, "STREAMS", queue.keys.events, last)
+        last = rows[-1][0].decode()
+
+
+@pytest.mark.parametrize("kind", ["to", "recipients", "template"])
+async def test_a_child_is_exported_as_it_was_sent(
+    queue: Mailroom, server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By its parent's stamp, out of the version that was the newest when that was handed over."""
+    sent: list[bytes] = []
+    content = Mail.content
+
+    def noted(self: Mail) -> bytes:
+        sent.append(content(self))
+        return sent[-1]
+
+    await queue.spool.templates.put("news", NEWS)
+    fields: dict[str, str | bytes] = {"from": "shop@example.com", "to": "a@bad.example, b@bad.example", "text": "Hi"}
+    recipients = [{"to": f"{name}@bad.example", "vars": {"name": name}} for name in ("ann", "ben")]
+    if kind != "to":
+        fields.pop("to")
+        shown = recipients if kind == "template" else [{"to": each["to"]} for each in recipients]
+        fields["recipients"] = orjson.dumps(shown)
+    if kind == "template":
+        fields |= {"template": "news", "vars": '{"month":"May"}\n'}
+        fields.pop("text")
+    flat = [part for pair in fields.items() for part in pair]
+    await queue.do("XADD", queue.keys.stream("normal"), "*", *flat)
+    queue.tick(2)  # those of the template's next version are no longer its
+    with monkeypatch.context() as patched:
+        patched.setattr(Mail, "content", noted)
+        async with delivering(server_url, rules_of(tmp_path, REFUSES)):
+            await _dead(queue, 2)
+    await queue.spool.templates.put("news", Template({"subject": "Other", "text": "other"}))
+    said = await streamq("dead", "export", "--all", "--eml", str(tmp_path))
+    assert (said.code, said.out, said.err) == (0, "exported 2 messages\n", "")
+    written = {(tmp_path / name).read_bytes() for name in os.listdir(tmp_path) if name.endswith(".eml")}
+    assert written == set(sent)
+    assert len(written) == (1 if kind == "to" else 2)
+
+
+@pytest.mark.parametrize("made", [0, 1])
+async def test_of_a_campaign_each_mail_that_was_not_made_is_a_message(
+    queue: Mailroom, tmp_path: Path, made: int
+) -> None:
+    await queue.spool.templates.put("news", NEWS)
+    known = {"from": "shop@example.com", "template": "news", "vars": '{"month":"May"}'}
+    recipients = [{"to": f"{name}@x.example", "vars": {"name": name}} for name in ("Ann", "Ben", "Cid")]
+    recipients.append({"to": "no address", "vars": {"name": "Eve"}})
+    flat = [part for pair in known.items() for part in pair]
+    dead = ("recipients", orjson.dumps(recipients), "dead_entry", "11732237561234-0", "dead_made", made)
+    letter = (await queue.do("XADD", queue.keys.dead, "*", *flat, *dead)).decode()
+    said = await streamq("dead", "export", "--all", "--eml", str(tmp_path), "--json")
+    assert (said.code, said.json) == (1, {"exported": 3 - made, "without_body": 0, "no_message": 1})
+    assert sorted(os.listdir(tmp_path)) == [f"{letter}-{n}.eml" for n in range(1 + made, 4)]
+    last = message_from_bytes((tmp_path / f"{letter}-3.eml").read_bytes())
+    assert (last["To"], last["Subject"]) == ("Cid@x.example", "May")
+    assert last["Message-ID"] == message_id(queue.spool.salt, "11732237561234-0#3", "example.com")
+    assert [part.get_payload() for part in last.walk()][1:] == ["Hi Cid", "<p>Hi Cid"]
+
+
+@pytest.mark.parametrize("stamp", ["x", "1-1", "11-1#x", "11-1#", "../../x", "11-1#" + "9" * 20, "1" * 5000])
+async def test_a_stamp_that_nobody_made(queue: Mailroom, tmp_path: Path, stamp: str) -> None:
+    known = ("from", "shop@example.com", "to", "bob@example.net", "text", "Hi", "dead_entry", "11-1")
+    letter = (await queue.do("XADD", queue.keys.dead, "*", *known, "dead_stamp", stamp)).decode()
+    said = await streamq("dead", "export", "--all", "--eml", str(tmp_path))
+    assert said.code in {0, 1}
+    assert set(os.listdir(tmp_path)) <= {f"{letter}.eml"}
+    assert (said.code == 0) == bool(os.listdir(tmp_path))
 
 
 async def test_what_is_no_message_is_counted(queue: Mailroom, tmp_path: Path) -> None:

@@ -96,3 +96,19 @@ def test_the_wire_protocol_has_every_field() -> None:
 
 def test_xtext() -> None:
     assert xtext("a+b=c d~!\x00\x7f") == "a+2Bb+3Dc+20d~!+00+7F"
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        {"to": "bob@example.net, eve@example.net"},
+        {"cc": "eve@example.net"},
+        {"to": "", "recipients": '[{"to":"bob@example.net"}]'},
+    ],
+)
+def test_an_original_recipient_is_one(several: dict[str, str]) -> None:
+    """A report about eve would name bob."""
+    with pytest.raises(MalformedMail, match=r"^dsn_orcpt: names one recipient, and this mail has several"):
+        read(dsn_orcpt="rfc822;bob@example.org", **several)
+    assert read(dsn_envid="a1", **several).several is not None
+    assert read(dsn_orcpt="rfc822;bob@example.org", to="bob@example.net, bob@EXAMPLE.net").several is None

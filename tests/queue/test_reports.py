@@ -335,7 +335,7 @@ async def test_nobody_asked(room: Mailroom, fields: dict[str, str]) -> None:
     assert await room.moved("bounce", await room.held(**TOLD | fields)) == ["bounced"]
 
 
-@pytest.mark.parametrize("notify", ["", "failure", "success,failure", '["failure"]'])
+@pytest.mark.parametrize("notify", ["", "failure", "success,failure", '["failure"]', r'["fa\u0069lure"]'])
 async def test_somebody_asked(room: Mailroom, notify: str) -> None:
     await telling(room)
     entry = await room.held(**TOLD | {"dsn_notify": notify})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email import message_from_bytes
 from email.policy import default
 
@@ -13,10 +13,12 @@ import pytest
 from crew import Crew, crew
 from family import expand, parent
 from mailroom import Lease, Mailroom
+from redis.exceptions import OutOfMemoryError
 
 from streamq.mail import Mail
 from streamq.mail.several import Child
 from streamq.queue import walk
+from streamq.queue.bodies import Bodies
 from streamq.queue.check import check
 from streamq.queue.connection import command
 from streamq.queue.rows import AdmitRow
@@ -218,6 +220,29 @@ async def test_send_at_waits_before_it_becomes_many(server_url: str) -> None:
         entry = await c.add(id="a1", to="a@x.example, b@x.example", delay="3600")
         await c.until_state(entry, "scheduled")
         assert await command(c.spool.redis, "EXISTS", c.spool.keys.bodies) == 0
+        await c.spool.scripts.move("retry", [entry])
+        await c.until("email.relayed", many=2)
+        await nothing_left(c)
+
+
+async def test_a_body_for_which_there_is_no_memory_waits_on_the_schedule(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not put there again and again."""
+    tried = 0
+
+    async def full(self: Bodies, name: str, fields: Mapping[bytes, bytes], personal: bool) -> None:
+        nonlocal tried
+        tried += 1
+        raise OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+
+    async with crew(server_url) as c:
+        with monkeypatch.context() as patched:
+            patched.setattr(Bodies, "upload", full)
+            await c.worker()
+            entry = await c.add(id="a1", to="a@x.example, b@x.example")
+            await c.until_state(entry, "scheduled")
+        assert tried == 1
         await c.spool.scripts.move("retry", [entry])
         await c.until("email.relayed", many=2)
         await nothing_left(c)

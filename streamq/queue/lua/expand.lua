@@ -1,6 +1,7 @@
 -- expand: a mail of several recipients becomes one mail each, a chunk a call, in their order: the children are entries
--- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended. With the last child
--- the mail itself ends. Memory that is full stops it before it changes anything.
+-- of the same stream and share the body. Resumes where an earlier call, of whichever worker, ended; of a mail that died
+-- half made and was requeued, behind those that have theirs. With the last child the mail itself ends. Memory that is
+-- full stops it before it changes anything.
 -- needs: base lease index child notes seen event letter dead
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead events expiry held holds meta notes schedule seen
 --   stream
@@ -26,7 +27,9 @@ local key = K.body(entry)
 
 if not owns(stream, id, consumer, token) then return {exists(stream, id) and 'fenced' or 'gone', 0} end
 local known = redis.call('HMGET', key, 'made', 'all')
-local made, counted = tonumber(known[1] or 0), tonumber(known[2] or all)
+local begun = known[2] ~= false
+-- A mail that had died half made goes on behind those that have theirs (requeue).
+local made, counted = tonumber(begun and known[1] or notes_of(entry).made or 0), tonumber(known[2] or all)
 local event_id = entry .. '.' .. token
 
 local function stop(kind)
@@ -62,12 +65,22 @@ elseif asked == 'bounce' then
   return stop('bounced')
 end
 
+local function done()
+  remove(entry, stream, id)
+  count('total:expanded', 1)
+  event('email.expanded', producer, entry, event_id, now, with(tail, '"children":' .. all))
+end
+
 if from ~= made then return {'resume', made} end
-if made == 0 and redis.call('EXISTS', key) == 0 then
-  if redis.call('EXISTS', K.body(upload)) == 0 then return {'upload', 0} end
+if not begun then
+  if made >= all then -- all of them had theirs
+    done()
+    return {'done', made}
+  end
+  if redis.call('EXISTS', K.body(upload)) == 0 then return {'upload', made} end
   redis.call('RENAME', K.body(upload), key)
   redis.call('PERSIST', key)
-  redis.call('HSET', key, 'left', all, 'all', all)
+  redis.call('HSET', key, 'left', all - made, 'all', all, 'made', made)
   redis.call('ZADD', K.bodies, text(math.floor(now / 1000)), entry)
   has_now(K.bodies)
 end
@@ -110,8 +123,6 @@ end
 out[2] = made
 if made >= all then
   out[1] = 'done'
-  remove(entry, stream, id)
-  count('total:expanded', 1)
-  event('email.expanded', producer, entry, event_id, now, with(tail, '"children":' .. all))
+  done()
 end
 return out

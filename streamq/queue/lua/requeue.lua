@@ -1,32 +1,41 @@
 -- requeue: dead letters become waiting mails again.
--- needs: base lease event letter
--- KEYS: {streamq}: absent clock counts dead events lease meta stream
+-- needs: base lease child notes event letter
+-- KEYS: {streamq}: absent clock counts dead events lease meta notes stream
 -- ARGV: now
 -- EACH: letter changes
 --   letter   id in the dead letters' stream
---   changes  '' or JSON [field, value, …]: what its mail shall say instead; '' takes a field away
+--   changes  '' or JSON [field, value, …]: what its mail shall say instead; '' takes a field away. Who gets it stands
+--     in `envelope_to` where there is one: a new `to` is put there, too
 -- RETURNS: per row: the new entry, 'missing', 'packed' (too many fields: malformed for good, or no letter of ours),
---   'partly' (some of its recipients have their mail, it has no id by which they are known, and the changes do not say
---   who the others are), 'sensitive' or 'bodiless' (its body was not kept, and the changes bring none)
+--   'partly' (some of its recipients have their mail, and the changes, or what was not kept, leave open who the others
+--   are), 'envelope' (the changes name recipients where none are looked for), 'sensitive' or 'bodiless' (its body was
+--   not kept, and the changes bring none)
 -- EVENTS: email.requeued
 
 local now = clock(ARGV[1])
 local token = new_token()
 local OWN = {dead_reason = true, dead_class = true, dead_at = true, dead_entry = true, dead_body = true,
-  dead_head = true, dead_made = true, attempts = true,
+  dead_head = true, dead_made = true, dead_stamp = true, attempts = true,
   last_reply = true}
-local BRINGS = {text = true, html = true, raw = true, template = true}
+local BRINGS = {'text', 'html', 'raw', 'template'}
 local out = {}
 
--- What changes: field → value, their names in order, whether there is a body among them.
+local function is_set(fields, name) return (fields[name] or '') ~= '' end
+
+-- What changes: field → value, and their names in order.
 local function read_changes(changes)
   local flat = changes ~= '' and cjson.decode(changes) or {}
-  local names, body = {}, false
-  for at = 1, #flat, 2 do
-    names[#names + 1] = flat[at]
-    body = body or (BRINGS[flat[at]] and flat[at + 1] ~= '')
+  local names = {}
+  for at = 1, #flat, 2 do names[#names + 1] = flat[at] end
+  return info(flat), names
+end
+
+-- Whether there is a body among them; of a template that was kept its values are one.
+local function brings(new, fields)
+  for _, name in ipairs(BRINGS) do
+    if is_set(new, name) then return true end
   end
-  return info(flat), names, body
+  return is_set(new, 'vars') and is_set(fields, 'template') and new['template'] ~= ''
 end
 
 -- The fields of the new mail, flat.
@@ -48,32 +57,58 @@ local function changed(flat, new, names)
   return mail
 end
 
--- The field that says who gets it.
-local function whose(fields)
-  for _, name in ipairs({'recipients', 'envelope_to'}) do
-    if (fields[name] or '') ~= '' then return name end
+-- Whether nobody knows who the others are of a mail that some have: the expansion goes on by their number, behind those
+-- that have theirs (expand), so that it must find the list that it was made from. (Ids of a new generation for a new list
+-- were the alternative that lost: who stands in both lists would get the mail twice.)
+local function is_open(fields, new)
+  local found = false
+  for _, name in ipairs({'to', 'cc', 'bcc', 'envelope_to', 'recipients'}) do
+    if new[name] then return true end
+    found = found or is_set(fields, name)
   end
-  return fields['raw'] and 'envelope_to' or 'to'
+  if is_set(fields, 'envelope_to') or is_set(fields, 'recipients') then return false end
+  return new['raw'] ~= nil or not (found or is_set(fields, 'raw'))
+end
+
+-- Whether the changes name somebody whom no mail would reach, or take away what says who gets it: without its
+-- `envelope_to` a copy would go to all in To and Cc, who have theirs.
+local function is_misnamed(fields, new)
+  if is_set(new, 'recipients') or is_set(new, 'envelope_to') then return false end
+  local enveloped = is_set(fields, 'envelope_to')
+  local others = is_set(new, 'cc') or is_set(new, 'bcc')
+  if enveloped and (new['envelope_to'] == '' or others) then return true end
+  local raw = new['raw'] or fields['raw'] or ''
+  return raw ~= '' and (others or is_set(new, 'to'))
+end
+
+local function refusal(fields, new, made)
+  if fields['packed'] or not (fields['dead_entry'] or ''):find('^%d%d+%-%d+$')
+    or not STREAMS[fields['dead_entry']:byte(1) - 47] then return 'packed' end
+  if made > 0 and is_open(fields, new) then return 'partly' end
+  if is_misnamed(fields, new) then return 'envelope' end
+  local body = brings(new, fields)
+  if is_sensitive(fields) and not body then return 'sensitive' end
+  return fields['dead_body'] and not body and 'bodiless'
 end
 
 for letter, changes in each() do
   local found = letter_at(letter)
   local fields = found and info(found[2])
-  local new, names, body = read_changes(changes)
-  if not found then
-    out[#out + 1] = 'missing'
-  elseif fields['packed'] or not fields['dead_entry'] then
-    out[#out + 1] = 'packed'
-  elseif fields['dead_made'] and (new['id'] or fields['id'] or '') == '' and not new[whose(fields)] then
-    out[#out + 1] = 'partly'
-  elseif is_sensitive(fields) and not body then
-    out[#out + 1] = 'sensitive'
-  elseif fields['dead_body'] and not body then
-    out[#out + 1] = 'bodiless'
+  local new, names = read_changes(changes)
+  -- Anybody may have written that number.
+  local made = found and tonumber((fields['dead_made'] or ''):sub(1, 8):match('^%d+$')) or 0
+  local refused = not found and 'missing' or refusal(fields, new, made)
+  if refused then
+    out[#out + 1] = refused
   else
+    if is_set(fields, 'envelope_to') and is_set(new, 'to') and not new['envelope_to'] then
+      new['envelope_to'] = new['to']
+      names[#names + 1] = 'envelope_to'
+    end
     local old = fields['dead_entry']
     local p, _, stream = split(old)
     local entry = p .. redis.call('XADD', stream, '*', unpack(changed(found[2], new, names)))
+    if made > 0 then note(entry, {made = made}) end
     discard(letter, found[2])
     count('total:requeued', 1)
     local id = new['id'] or fields['id'] or ''

@@ -41,6 +41,7 @@ end
 -- A child's fields with those that it shares, as several.py has it: JSON objects of both become one.
 local SHARED_MOST = 65536 -- bytes of a shared field that a dead letter takes; a script may write a hundred of them
 local JOINED = {vars = true, metadata = true}
+local function members(value) return value:match('^%s*{(.*)}%s*$') end -- of a JSON object, as text
 local function whole(fields, map)
   local key, out = K.body(map.parent), {}
   local own = info(fields)
@@ -54,9 +55,11 @@ local function whole(fields, map)
       if not own[name] then
         out[#out + 1] = name
         out[#out + 1] = value
-      elseif JOINED[name] and own[name]:find('^{.*}$') and value:find('^{.*}$') then
-        local ours, theirs = own[name]:sub(2, -2), value:sub(2, -2)
-        own[name] = '{' .. theirs .. ((ours:find('%S') and theirs:find('%S')) and ',' or '') .. ours .. '}'
+      elseif JOINED[name] then
+        local ours, theirs = members(own[name]), members(value)
+        if ours and theirs then
+          own[name] = '{' .. theirs .. ((ours:find('%S') and theirs:find('%S')) and ',' or '') .. ours .. '}'
+        end
       end
     end
   end
@@ -67,6 +70,11 @@ local function whole(fields, map)
     end
   end
   return out
+end
+
+-- What a child's message is stamped by (Message-ID, Date, boundaries), as spool.py has it.
+local function stamp_of(map)
+  return map.parent .. (redis.call('HEXISTS', K.body(map.parent), 'personal') == 1 and '#' .. map['@n'] or '')
 end
 
 -- The fields at the beginning of a raw mail, as far as they are some.
@@ -112,9 +120,10 @@ local function bury(entry, stream, id, why, now, window)
   add('dead_class', why.class)
   add('dead_at', text(math.floor(now / 1000)))
   add('dead_entry', entry)
-  local made = has(K.bodies) and redis.call('HGET', K.body(entry), 'made') -- of its recipients so many have theirs
-  if made then add('dead_made', made) end
+  if map.parent then add('dead_stamp', stamp_of(map)) end
   local notes = notes_of(entry)
+  local made = has(K.bodies) and redis.call('HGET', K.body(entry), 'made') or notes.made
+  if made then add('dead_made', made) end -- of its recipients so many have theirs
   add('attempts', why.attempts or notes.attempts or 0)
   local reply = type(why.reply) == 'string' and why.reply or notes.reply -- JSON's null is no string, and true
   add('last_reply', type(reply) == 'string' and reply or '')

@@ -12,7 +12,9 @@ local function is_awaited(fields, entry)
   local map = known_of(fields, entry)
   local shared = map.parent and redis.call('HMGET', K.body(map.parent), '=envelope_from', '=dsn_notify') or {}
   local to, notify = map['envelope_from'] or shared[1] or '', map['dsn_notify'] or shared[2] or ''
-  return to ~= '' and to ~= '<>' and (notify == '' or notify:find('failure', 1, true) ~= nil)
+  if to == '' or to == '<>' then return false end
+  -- What JSON may have escaped Python reads; it brings none where none was asked for.
+  return notify == '' or notify:find('failure', 1, true) ~= nil or notify:find('\\', 1, true) ~= nil
 end
 
 -- At most so many in any window, of any phase: the times of the last ones are kept, the latest first. (A rate as sites
