@@ -1,8 +1,8 @@
 """From the fields of an entry to a checked mail: the rules of CONTRACT, section 2, and their order.
 
 First a field that this version does not know (a later version's rules may differ in all else), then one that was
-given twice, then a known field that breaks its rule, then what is missing or contradicts, last a template that is not there. A new field
-stands in `BUILT`, has its rule, and is used in `_mail`.
+given twice, then a known field that breaks its rule, then what is missing or contradicts, last a template that is not
+there. A new field stands in `BUILT`, has its rule, and is used in `_mail`.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def parse(
     the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
     are merged with what it shares) `parent` is the entry that it came of, `nth` which of its children it is, from 1,
     `entry` the name by which its message is stamped, `at_ms` its parent's time. `template` finds a stored one.
-    `recipients`: what came of reading that field, where that was done already, in steps. `twice`: fields that stand more
-    than once in the entry: nobody can tell which of them was meant. Raises
-    UnknownFields, MalformedMail, UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
+    `recipients`: what came of reading that field, where that was done already, in steps. `twice`: fields that stand
+    more than once in the entry: nobody can tell which of them was meant. Raises UnknownFields, MalformedMail,
+    UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= BUILT or given.get(b"v", VERSION) != VERSION:

@@ -66,7 +66,7 @@ for letter, changes in each() do
     out[#out + 1] = 'packed'
   elseif fields['dead_made'] and (new['id'] or fields['id'] or '') == '' and not new[whose(fields)] then
     out[#out + 1] = 'partly'
-  elseif is_sensitive(found[2]) and not body then
+  elseif is_sensitive(fields) and not body then
     out[#out + 1] = 'sensitive'
   elseif fields['dead_body'] and not body then
     out[#out + 1] = 'bodiless'

@@ -5,12 +5,12 @@
 local BODY = {text = true, html = true, raw = true, attachments = true, vars = true, recipients = true}
 
 -- What is no flag was meant as one, too.
-local function is_flagged(value) return (value or '') ~= '' and value ~= '0' end
+local function is_sensitive(fields) return (fields['sensitive'] or '') ~= '' and fields['sensitive'] ~= '0' end
 
--- fields: flat. Of a field that was given twice any of them counts.
-local function is_sensitive(fields)
-  for at = 1, #fields, 2 do
-    if fields[at] == 'sensitive' and is_flagged(fields[at + 1]) then return true end
+-- The same of a flat list, in which a field may stand twice: one that says so is enough.
+local function is_secret(flat)
+  for at = 1, #flat, 2 do
+    if flat[at] == 'sensitive' and is_sensitive({sensitive = flat[at + 1]}) then return true end
   end
   return false
 end
