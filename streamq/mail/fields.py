@@ -146,6 +146,8 @@ def _mail(
     envelope_from, addressed, source, stamped = message
     if several is not None and parent:
         raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")
+    if dsn is not None and dsn.orcpt and several is not None and (many := len(several.children)) > 1:
+        raise wrong(b"dsn_orcpt", dsn.orcpt, f"one recipient's address (RFC 3461, 4.2), and the mail is for {many}")
     size = source.size
     if size > max_bytes // 2 and len(source.content()) > max_bytes:  # a size may be half of the truth
         raise _too_large(given, max_bytes)

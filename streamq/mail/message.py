@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from streamq.errors import MalformedMail
 from streamq.mail import rules
-from streamq.mail.address import Address
+from streamq.mail.address import Address, WrongAddress
 from streamq.mail.attachments import read_attachments
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers, custom_headers
@@ -66,7 +66,7 @@ def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
         if not recipients:
             recipients = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER))
     except ValueError as broken:
-        raise wrong(b"raw", raw, str(broken)) from None
+        raise wrong(b"raw", broken.shown if isinstance(broken, WrongAddress) else raw, str(broken)) from None
     if not recipients:
         raise wrong(b"raw", raw, "no recipient in To, Cc or Bcc, and no envelope_to")
     author = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from streamq.mail.address import Address, parse_list
+from streamq.mail.address import Address, WrongAddress, parse_list
 from streamq.mail.wire import crlf
 
 __all__ = ["Raw", "RawHead"]
@@ -105,8 +105,8 @@ class RawHead:
                     raise ValueError(f"its {name.decode().title()} is too long")
                 try:
                     found += parse_list(value) if value else []
-                except ValueError as broken:
-                    raise ValueError(f"its {name.decode().title()}: {broken}") from None
+                except WrongAddress as broken:
+                    raise WrongAddress(f"its {name.decode().title()}: {broken}", broken.shown) from None
         return found
 
     def author(self, *, limit: int) -> Address | None:

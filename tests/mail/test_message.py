@@ -112,6 +112,13 @@ def test_what_is_missing_or_contradicts(fields: dict[bytes, bytes], field: str, 
     assert found.value.field == field
 
 
+def test_the_wrong_address_of_a_raw_is_named() -> None:
+    good = b",\n ".join(b"user%d@x.de" % n for n in range(300))
+    with pytest.raises(MalformedMail) as found:
+        message({b"raw": b"From: a@x.de\nX-Long: " + b"y" * 100 + b"\nCc: " + good + b",\n oops <>,\n c@x.de\n\nbody"})
+    assert str(found.value) == "raw: its Cc: address 301: not an address (no @): 'oops <>'"
+
+
 BREAKS = [b"x\rBcc: e@x.de", b"x\nBcc: e@x.de", b"x\r\n\r\nbody", b"x\0"]
 
 
