@@ -16,7 +16,7 @@ import textwrap
 from typing import NamedTuple
 
 from streamq.mail.address import Address
-from streamq.mail.custom import OVERRIDABLE
+from streamq.mail.custom import MESSAGE_ID as AN_ID
 from streamq.mail.headers import address_field
 from streamq.mail.mail import Mail
 from streamq.mail.stamp import boundary, date, message_id
@@ -129,7 +129,7 @@ def _head_type(head: bytes) -> str:
 def _message_id(head: bytes) -> str:
     found = MESSAGE_ID.search(head)
     original = found[1].decode() if found else ""
-    return original if OVERRIDABLE["message-id"].fullmatch(original) else ""
+    return original if AN_ID.fullmatch(original) else ""
 
 
 # -- what became of it -----------------------------------------------------------------------------------------------
