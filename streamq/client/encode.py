@@ -131,10 +131,14 @@ def _array(field: str, value: list[Any]) -> bytes:
 
 def _json(field: str, value: object) -> bytes:
     try:
-        made = orjson.dumps(value)
+        return orjson.dumps(value)
     except TypeError as broken:  # orjson's JSONEncodeError is one
         raise _bad(field, value, f"no JSON ({broken})") from None
-    if b"null" in made:  # which orjson writes for a number that is none, too
+
+
+def _finite(field: str, value: object, made: bytes) -> bytes:
+    """`made` is `value` as JSON; a number that is none became a null in it."""
+    if b"null" in made:
         for odd in _not_finite(value):
             raise _bad(field, odd, "no JSON (not a finite number)")
     return made
@@ -151,7 +155,7 @@ def _not_finite(value: object) -> Iterator[float]:
 def mapping(field: str, value: Any) -> bytes:
     if not isinstance(value, Mapping):
         raise _bad(field, value, f"not a mapping, but {type(value).__name__}")
-    return _json(field, dict(value)) if value else b""
+    return _finite(field, value, _json(field, dict(value))) if value else b""
 
 
 def parts(field: str, value: Any) -> bytes:
@@ -164,7 +168,7 @@ def parts(field: str, value: Any) -> bytes:
         if not isinstance(one, kind):
             raise _bad(field, one, f"not of {kind.__name__}, but of {type(one).__name__}")
         made.append(one.as_json())
-    return _array(field, made)
+    return _finite(field, made, _array(field, made))
 
 
 def moment(field: str, value: Any) -> bytes:

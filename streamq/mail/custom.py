@@ -22,7 +22,7 @@ from streamq.mail.headers import fault
 from streamq.mail.stamp import DAYS, MONTHS
 from streamq.mail.values import BREAKING, json_object, wrong
 
-__all__ = ["ADDRESSES", "FORBIDDEN", "FORBIDDEN_PREFIXES", "MESSAGE_ID", "Headers", "custom_headers"]
+__all__ = ["ADDRESSES", "FORBIDDEN", "FORBIDDEN_PREFIXES", "OVERRIDABLE", "Headers", "custom_headers"]
 
 FORBIDDEN = frozenset(
     {
@@ -60,6 +60,7 @@ DATE = re.compile(  # RFC 5322, section 3.3, without its obsolete zones
 )
 FIRST_YEAR = 1900  # the same
 MESSAGE_ID = re.compile(r"<(?=[!-~]{3,248}>)[^<>@\s]+@[^<>@\s]+>")  # section 3.6.4
+OVERRIDABLE = {"date": DATE, "message-id": MESSAGE_ID}
 NAME = re.compile(r"[!-9;-~]{1,76}")  # section 2.2: any printable but the colon
 KEYS = frozenset({"autocrypt", "autocrypt-gossip"})  # whose last part, `keydata=`, is base64 with blanks or without
 BASE64 = re.compile(r"[A-Za-z0-9+/= \t]+")
@@ -91,7 +92,7 @@ def custom_headers(value: bytes) -> tuple[Headers, dict[str, str]]:
             had.add(lower)
             texts = [joint.join(texts)]
         for text in texts:
-            if lower in ("date", "message-id"):
+            if lower in OVERRIDABLE:
                 overrides[lower] = _formed(name, lower, text)
             elif lower in ADDRESSES:
                 headers.append((name, _addresses(name, text)))

@@ -16,7 +16,7 @@ import textwrap
 from typing import NamedTuple
 
 from streamq.mail.address import Address
-from streamq.mail.custom import MESSAGE_ID as AN_ID
+from streamq.mail.custom import OVERRIDABLE
 from streamq.mail.headers import address_field
 from streamq.mail.mail import Mail
 from streamq.mail.stamp import boundary, date, message_id
@@ -27,13 +27,14 @@ __all__ = ["DELAYED", "FAILED", "HEAD_MOST", "Notice", "compose_report"]
 FAILED, DELAYED = "failed", "delayed"
 HEAD_MOST = 16_384  # octets of the mail's header section that go back
 LINE = 76
-ENVELOPE_ID = "Original-Envelope-Id"
 STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.ASCII)
 # Of classes that no server's reply decided: RFC 3463, 3.5: X.4.7 Delivery time expired.
 STATUS_OF = {"expired": "4.4.7"}
 NO_REPLY = "4.4.2"  # RFC 3463, 3.5: bad connection
 MESSAGE_ID = re.compile(rb"^Message-ID:[ \t]*(?:\r\n[ \t]+)?(<[!-~]{3,248}>)[ \t]*\r$", re.I | re.M)
 SPECIAL = frozenset("+=\\")
+# Whoever reads these compares them: two blanks are two. Each is shorter than a line may be.
+EXACT = frozenset({"Original-Envelope-Id", "Original-Recipient", "Final-Recipient"})
 DAEMON = "Mail Delivery System"
 
 
@@ -129,7 +130,7 @@ def _head_type(head: bytes) -> str:
 def _message_id(head: bytes) -> str:
     found = MESSAGE_ID.search(head)
     original = found[1].decode() if found else ""
-    return original if AN_ID.fullmatch(original) else ""
+    return original if OVERRIDABLE["message-id"].fullmatch(original) else ""
 
 
 # -- what became of it -----------------------------------------------------------------------------------------------
@@ -138,7 +139,11 @@ def _message_id(head: bytes) -> str:
 def _status(mail: Mail, notice: Notice, arrived_ms: int, mta: str, wide: bool) -> str:
     """RFC 3464, 2.1: a group of fields about the mail, a blank line, one about its recipient."""
     dsn, host, said = mail.dsn, _host(notice.peer), _said(notice)
-    of_mail = {"Reporting-MTA": f"dns; {mta}", ENVELOPE_ID: dsn.envid if dsn else "", "Arrival-Date": date(arrived_ms)}
+    of_mail = {
+        "Reporting-MTA": f"dns; {mta}",
+        "Original-Envelope-Id": dsn.envid.strip() if dsn else "",
+        "Arrival-Date": date(arrived_ms),
+    }
     of_recipient = {
         "Original-Recipient": dsn.orcpt.replace(";", "; ", 1) if dsn else "",
         "Final-Recipient": _recipient(mail.envelope_to),
@@ -154,11 +159,10 @@ def _status(mail: Mail, notice: Notice, arrived_ms: int, mta: str, wide: bool) -
 
 
 def _field(name: str, value: str, wide: bool) -> str:
-    """Folded at blanks; nothing here is an encoded word (RFC 3464, 2.1.2 knows none). The sender's ENVID is given back
-    as it came, blank for blank: programs look for it. It is short and printable."""
-    if name == ENVELOPE_ID:
-        return f"{name}: {value}\r\n"
+    """Folded at blanks; nothing here is an encoded word (RFC 3464, 2.1.2 knows none)."""
     shown = value if wide else value.encode("ascii", "backslashreplace").decode()
+    if name in EXACT:
+        return f"{name}: {shown}\r\n"
     lines = textwrap.wrap(f"{name}: {_line(shown)}", LINE, break_long_words=False, break_on_hyphens=False)
     return "\r\n ".join(lines) + "\r\n"
 

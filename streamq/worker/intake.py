@@ -44,6 +44,7 @@ class Intake:
         try:
             mail = parse(
                 entry.fields,
+                twice=entry.twice,
                 entry=entry.stamp or entry.entry,
                 at_ms=at_ms,
                 salt=self.salt,
@@ -52,7 +53,6 @@ class Intake:
                 parent=entry.parent,
                 nth=entry.nth,
                 recipients=entry.recipients,
-                twice=entry.twice,
                 template=self.template,
             )
         except UnknownFields as unknown:

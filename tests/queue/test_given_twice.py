@@ -6,6 +6,7 @@ import pytest
 from mailroom import Mailroom
 from sifting import sift, slow
 
+from streamq.queue.letters import requeue_dead
 from streamq.queue.scripts import why
 from streamq.queue.spool import Entry
 
@@ -59,6 +60,18 @@ async def test_a_body_is_hidden_where_one_of_them_says_so(room: Mailroom, said: 
     assert "text" not in letter
     assert letter["dead_body"] == "dropped"
     assert await room.scripts.requeue([name]) in (["sensitive"], ["bodiless"])
+
+
+async def test_a_requeue_says_it_once(room: Mailroom) -> None:
+    entry = await add(room, *PLAIN, "to", "eve@slow.example", "cc", "a@x.de", "cc", "b@x.de")
+    await room.read()
+    assert await room.admitted(entry, kind="dead", why=why(reason="x", **{"class": "malformed"})) == ["dead"]
+    [(name, _)] = await room.letters()
+    [again] = await requeue_dead(room.spool, [(name, 1)], {"to": "bob@x.de", "cc": ""})
+    [fetched] = await room.spool.fetch([again])
+    assert fetched is not None
+    assert fetched.twice == ()
+    assert fetched.fields == {b"from": b"shop@example.com", b"to": b"bob@x.de", b"text": b"Hi"}
 
 
 async def test_a_body_stays_where_none_of_them_says_so(room: Mailroom) -> None:
