@@ -144,8 +144,8 @@ def _mail(
         given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes, recipients=recipients
     )
     envelope_from, addressed, source, stamped = message
-    if dsn is not None and dsn.orcpt and several is not None and (many := len(several.children)) > 1:
-        raise wrong(b"dsn_orcpt", dsn.orcpt, f"one recipient's address (RFC 3461, 4.2), and the mail is for {many}")
+    if several is not None and dsn is not None and dsn.orcpt and len(several.children) > 1:  # RFC 3461, section 4.2
+        raise wrong(b"dsn_orcpt", dsn.orcpt, "names one recipient, and this mail has several")
     if several is not None and parent:
         raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")
     size = source.size

@@ -89,7 +89,7 @@ def test_one_recipients_address_is_not_said_to_several(fields: dict[str, str]) -
     with pytest.raises(MalformedMail) as malformed:
         read(**fields, dsn_orcpt=ORCPT)
     assert (malformed.value.field, malformed.value.value) == ("dsn_orcpt", ORCPT)
-    assert malformed.value.why == "one recipient's address (RFC 3461, 4.2), and the mail is for 2"
+    assert malformed.value.why == "names one recipient, and this mail has several"
     assert read(**fields, dsn_envid="a").dsn == Dsn("", "", "a")
 
 
