@@ -66,19 +66,21 @@ end
 -- A mail's lane, and the producer's id, '' without one; nil or false where only intake can tell. And its bytes.
 local glances = 0
 local function glance(fields)
-  local id, raw, to, envelope_to, size, plain = '', false, '', '', 0, true
-  glances = glances + 1
+  local id, raw, to, envelope_to -- nil: not given
+  local size, plain, turn, had = 0, true, glances + 1, PLAIN
+  glances = turn
   for at = 1, #fields, 2 do
     local name, value = fields[at], fields[at + 1]
     size = size + #value
-    if (PLAIN[name] or glances) == glances then plain = false
-    else PLAIN[name] = glances end
-    if name == 'id' then id = value
-    elseif name == 'envelope_to' then envelope_to = value
-    elseif name == 'raw' then raw = true
-    elseif name == 'to' then to = value
+    if name == 'id' then id, plain = value, plain and not id
+    elseif name == 'envelope_to' then envelope_to, plain = value, plain and not envelope_to
+    elseif name == 'raw' then raw, plain = true, plain and not raw
+    elseif name == 'to' then to, plain = value, plain and not to
+    elseif (had[name] or turn) == turn then plain = false
+    else had[name] = turn
     end
   end
+  id, to, envelope_to = id or '', to or '', envelope_to or ''
   if envelope_to == '' then envelope_to = raw and '' or to end
   if not plain or size > max_bytes or #envelope_to > 128 or #id > 256 or find(id, '[^!-~]') then return nil, id, size end
   local domain = match(envelope_to, ADDRESS)
