@@ -25,7 +25,7 @@ LONGEST = 900  # a word over this would come near 998 with its neighbours: it is
 STRUCTURED = frozenset(
     {
         *("references", "in-reply-to", "auto-submitted", "feedback-id", "autocrypt", "autocrypt-gossip", "openpgp"),
-        *("archived-at", "supersedes", "expires", "thread-index", "x-smtpapi"),
+        *("archived-at", "supersedes", "expires", "thread-index"),
         *("list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe", "list-post"),
         *("list-owner", "list-archive"),
     }
