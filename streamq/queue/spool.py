@@ -69,8 +69,8 @@ class Entry:
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes more than some milliseconds to read who gets it: 17,000 addresses take a third of a
-        second, a hundred thousand `recipients` half a one."""
+        """Whether it takes more than some milliseconds to read who gets it, or whom `headers` name: 17,000 addresses
+        take a third of a second, a hundred thousand `recipients` half a one."""
         fields = self.fields
         return (
             len(fields.get(b"to", b"")) > LONG
@@ -78,6 +78,7 @@ class Entry:
             or len(fields.get(b"recipients", b"")) > LONG
             or len(fields.get(b"cc", b"")) > LONG
             or len(fields.get(b"bcc", b"")) > LONG
+            or len(fields.get(b"headers", b"")) > LONG
         )
 
     async def read_recipients(self) -> None:
