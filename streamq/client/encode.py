@@ -4,7 +4,7 @@ here is only what has no form on the wire at all, in the same error."""
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -65,8 +65,18 @@ class Recipient:
 Encoder = Callable[[str, Any], bytes]
 
 
+MOST = 10**20  # of a number: what the field's rule reads
+
+
 def _bad(field: str, value: object, why: str) -> Exception:
-    return wrong(field, value if isinstance(value, str | bytes) else repr(value), why)
+    return wrong(field, value if isinstance(value, str | bytes) else _shown(value), why)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        return f"{value:#x}" if isinstance(value, int) else f"<{type(value).__name__}>"
 
 
 def text(field: str, value: Any) -> bytes:
@@ -126,10 +136,26 @@ def _json(field: str, value: object) -> bytes:
         raise _bad(field, value, f"no JSON ({broken})") from None
 
 
+def _finite(field: str, value: object, made: bytes) -> bytes:
+    """`made` is `value` as JSON; a number that is none became a null in it."""
+    if b"null" in made:
+        for odd in _not_finite(value):
+            raise _bad(field, odd, "no JSON (not a finite number)")
+    return made
+
+
+def _not_finite(value: object) -> Iterator[float]:
+    """No deeper than what orjson has written."""
+    if isinstance(value, float) and not isfinite(value):
+        yield value
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _not_finite(inner)
+
+
 def mapping(field: str, value: Any) -> bytes:
     if not isinstance(value, Mapping):
         raise _bad(field, value, f"not a mapping, but {type(value).__name__}")
-    return _json(field, dict(value)) if value else b""
+    return _finite(field, value, _json(field, dict(value))) if value else b""
 
 
 def parts(field: str, value: Any) -> bytes:
@@ -142,7 +168,7 @@ def parts(field: str, value: Any) -> bytes:
         if not isinstance(one, kind):
             raise _bad(field, one, f"not of {kind.__name__}, but of {type(one).__name__}")
         made.append(one.as_json())
-    return _array(field, made)
+    return _finite(field, made, _array(field, made))
 
 
 def moment(field: str, value: Any) -> bytes:
@@ -150,7 +176,10 @@ def moment(field: str, value: Any) -> bytes:
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise _bad(field, value, "a datetime without tzinfo")
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").encode()
+        try:
+            return value.astimezone(UTC).isoformat(timespec="milliseconds").encode()
+        except OverflowError:
+            raise _bad(field, value, "no year of UTC (1 to 9999)") from None
     return text(field, value) if isinstance(value, str) else _number(field, value)
 
 
@@ -164,9 +193,11 @@ def span(field: str, value: Any) -> bytes:
 def _number(field: str, value: Any) -> bytes:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _bad(field, value, f"not a number, but {type(value).__name__}")
-    if not isfinite(value):
+    if isinstance(value, float) and not isfinite(value):
         raise _bad(field, value, "not a finite number")
-    return b"%d" % value if isinstance(value, int) else f"{value:.3f}".encode()
+    if not -MOST < value < MOST:
+        raise _bad(field, value, "a number of more than 20 digits")
+    return b"%d" % value if isinstance(value, int) else f"{value + 0.0:.3f}".encode()  # -0.0 + 0.0 is 0.0
 
 
 def flag(field: str, value: Any) -> bytes:

@@ -9,8 +9,7 @@ from email.message import Message
 from io import BytesIO
 from typing import Any, cast
 
-from streamq.errors import MalformedMail
-from streamq.mail.address import Address, parse_list
+from streamq.mail.address import Address, WrongAddress, parse_list
 from streamq.mail.values import wrong
 
 __all__ = ["taken_apart"]
@@ -67,7 +66,8 @@ def _addresses(message: Message, name: str) -> list[Address]:
             for each in known:
                 found += parse_list(each.addr_spec)
         except ValueError as why:
-            raise MalformedMail("raw", shown[:400], f"its {name}: {why}") from None
+            wrong_one = why.shown if isinstance(why, WrongAddress) else shown
+            raise wrong("raw", wrong_one, f"its {name}: {why}") from None
     return found
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from streamq.mail.domain import HOST, to_wire
 
-__all__ = ["Address", "parse_list"]
+__all__ = ["Address", "WrongAddress", "parse_list"]
 
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 DOT_ATOM = rf"{ATOM}(?>(?:\.{ATOM})*)"
@@ -49,8 +49,17 @@ class Address(NamedTuple):
         return f"{self.local}@{self.domain}"
 
 
+class WrongAddress(ValueError):
+    """An address list that is none. `shown`: the address in it that is wrong, which may stand behind a thousand good
+    ones; of several the text says which, counted from 1."""
+
+    def __init__(self, why: str, shown: str) -> None:
+        super().__init__(why)
+        self.shown = shown
+
+
 def parse_list(text: str) -> list[Address]:
-    """All mailboxes of an address list, in order; groups give their members. Raises ValueError.
+    """All mailboxes of an address list, in order; groups give their members. Raises WrongAddress.
 
     `text` is one unfolded line. Nothing found is an error, unless a group said so (`undisclosed:;`). It is
     RFC 5322, section 3.4, without routes (`<@a:b@c>`) and without blanks inside an address, and wider in one
@@ -61,31 +70,44 @@ def parse_list(text: str) -> list[Address]:
         if len(domain) <= MAX_LABEL and len(local) <= MAX_LOCAL:
             return [Address(name, local, domain)]
     if BREAKING.search(text):
-        raise ValueError("CR, LF or NUL in it")
+        raise WrongAddress("CR, LF or NUL in it", text)
     found_addresses: list[Address] = []
     item: list[Token] = []
+    had_group = False
+    try:
+        had_group = _read_list(text, found_addresses, item)
+    except ValueError as broken:
+        why, *rest = broken.args
+        shown = "".join([word for _, word in item]) + "".join(rest)
+        place = f"address {len(found_addresses) + 1}: " if "," in text else ""
+        raise WrongAddress(place + why, shown.strip() or text) from None
+    if not found_addresses and not had_group:
+        raise WrongAddress("no address in it", text)
+    return found_addresses
+
+
+def _read_list(text: str, found: list[Address], item: list[Token]) -> bool:
+    """Whether a group was in it. What was read, and what it is at, stay in the two lists where it raises ValueError."""
     in_group = had_group = False
     for token in _tokens(text):
         if token == ("special", ","):
-            found_addresses += _mailbox(item)
-            item = []
+            found += _mailbox(item)
+            item.clear()
         elif token == ("special", ":") and not in_group:
             if not _trimmed(item) or ("special", "<") in item:
                 raise ValueError("not an address list (a stray colon)")
             in_group = had_group = True
-            item = []
+            item.clear()
         elif token == ("special", ";") and in_group:
-            found_addresses += _mailbox(item)
+            found += _mailbox(item)
             in_group = False
-            item = []
+            item.clear()
         else:
             item.append(token)
     if in_group:
         raise ValueError("a group without its semicolon")
-    found_addresses += _mailbox(item)
-    if not found_addresses and not had_group:
-        raise ValueError("no address in it")
-    return found_addresses
+    found += _mailbox(item)
+    return had_group
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -99,7 +121,7 @@ def _tokens(text: str) -> Iterator[Token]:
             at = found.end()
             yield found.lastgroup, found[0]
         else:
-            raise ValueError(f"not an address list (at {text[at]!r})")
+            raise ValueError(f"not an address list (at {text[at]!r})", text[at:])
 
 
 def _after_comment(text: str, at: int) -> int:
@@ -108,7 +130,7 @@ def _after_comment(text: str, at: int) -> int:
         depth += {"(": 1, ")": -1}.get(found[0], 0)
         if not depth:
             return found.end()
-    raise ValueError("a comment without its end")
+    raise ValueError("a comment without its end", text[at:])
 
 
 def _trimmed(item: list[Token]) -> list[Token]:

@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
+from streamq.mail.custom import Headers
 from streamq.mail.headers import address_field, text_field
 from streamq.mail.mime import body
 from streamq.mail.parameters import filename
+from streamq.mail.wire import crlf
 
 __all__ = ["Composed"]
 
 HEAD_SIZE = 400  # octets of the fields that every mail has, roughly
 PART_SIZE = 200  # the same of an attachment
+ADDRESS_SIZE = 6  # ` <`, `@`, `>,` and its share of a fold
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -35,7 +38,7 @@ class Composed:
     subject: str
     date: str
     message_id: str
-    headers: list[tuple[str, str]]
+    headers: Headers
     text: bytes
     html: bytes
     attachments: tuple[Attachment, ...] = ()
@@ -55,16 +58,20 @@ class Composed:
         """Octets, within a factor of two; to know it better is to build it."""
         size = HEAD_SIZE + _about(self.subject)
         for part in (self.text, self.html):
-            size += len(part) if part.isascii() else len(part) * 4 // 3
+            # Each line end becomes two octets, whichever it is. What is encoded is a third longer; lines of one blank
+            # each, two thirds: that blank is coded, and no others of which `transfer` knows.
+            lines = len(part) + part.count(b"\n") if b"\r" not in part else len(crlf(part))
+            size += lines if part.isascii() else lines * 4 // 3
         for each in self.attachments:
             size += PART_SIZE + len(each.data) * 39 // 38 + sum(map(len, (*each.media_type, *filename(each.filename))))
         for address in self._everyone():
-            size += _about(address.name) + len(address.local) + len(address.domain)
-        return size + sum(len(name) + _about(value) for name, value in self.headers)
+            size += ADDRESS_SIZE + _about(address.name) + _about(address.local) + len(address.domain)
+        return size + sum(4 + len(name) + _about(value) for name, value in self.headers if isinstance(value, str))
 
     def _everyone(self) -> tuple[Address, ...]:
         sender = (self.sender,) if self.sender else ()
-        return (self.author, *sender, *self.reply_to, *self.to, *self.cc)
+        custom = [each for _, value in self.headers if not isinstance(value, str) for each in value]
+        return (self.author, *sender, *self.reply_to, *self.to, *self.cc, *custom)
 
     def content(self) -> bytes:
         """The whole message, ending with CRLF."""
@@ -88,7 +95,10 @@ class Composed:
         if self.subject:
             lines.append(text_field("Subject", self.subject))
         lines += (f"Date: {self.date}", f"Message-ID: {self.message_id}", "MIME-Version: 1.0")
-        lines += [text_field(name, value) for name, value in self.headers]
+        lines += [
+            text_field(name, value) if isinstance(value, str) else address_field(name, value)
+            for name, value in self.headers
+        ]
         return lines
 
 

@@ -63,7 +63,11 @@ def _notify(given: Given) -> str:
 
 
 def _envid(given: Given) -> str:
+    """Blanks inside stay as they are; at its ends no field of a report can hold them (RFC 3464, 2.2.1), and what comes
+    back would be another id."""
     value = _repeated(given, b"dsn_envid", MAX_ENVID)
+    if value != value.strip():
+        raise wrong(b"dsn_envid", value, "a blank at one of its ends")
     if value and len(xtext(value)) > MAX_ENVID:
         raise wrong(
             b"dsn_envid", value, f"longer than {MAX_ENVID} characters as xtext (each blank, + and = takes three)"

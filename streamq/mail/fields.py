@@ -1,13 +1,13 @@
 """From the fields of an entry to a checked mail: the rules of CONTRACT, section 2, and their order.
 
-First a field that this version does not know (a later version's rules may differ in all else), then a known
-field that breaks its rule, then what is missing or contradicts, last a template that is not there. A new field
-stands in `BUILT`, has its rule, and is used in `_mail`.
+First a field that this version does not know (a later version's rules may differ in all else), then one that was
+given twice, then a known field that breaks its rule, then what is missing or contradicts, last a template that is not
+there. A new field stands in `BUILT`, has its rule, and is used in `_mail`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
@@ -24,7 +24,7 @@ from streamq.mail.several import OF
 from streamq.mail.template import installed
 from streamq.mail.values import wrong
 
-__all__ = ["BUILT", "able", "parse"]
+__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "parse"]
 
 BUILT = frozenset(
     {
@@ -37,6 +37,7 @@ BUILT = frozenset(
     }
 )
 IGNORED_PREFIX = b"x_"
+SENSITIVE = b"sensitive"
 
 VERSION = b"1"
 NAMES_TOLD = 20  # unknown fields that an error names; an entry can have as many as its producer likes
@@ -48,6 +49,11 @@ def able(need: str) -> bool:
     """Whether this version can do what a mail was held for: one name out of `UnknownFields.fields` or
     `UnsupportedFields.fields`."""
     return need.encode("utf-8", "replace") in BUILT and (need != "template" or installed())
+
+
+def is_flagged(value: bytes) -> bool:
+    """Whether what `sensitive` says hides a body: what is no flag was meant as one, too (lib/letter.lua)."""
+    return value not in (b"", b"0")
 
 
 def parse(
@@ -62,6 +68,7 @@ def parse(
     nth: int = 0,
     template: Find = lambda name, at_ms: None,
     recipients: Recipients | None = None,
+    twice: Collection[bytes] = (),
 ) -> Mail:
     """Check an entry's fields; an empty value is no value.
 
@@ -69,17 +76,20 @@ def parse(
     the fields together and the built message. With `pii="hash"` no address stands in `event`. Of a child (`fields`
     are merged with what it shares) `parent` is the entry that it came of, `nth` which of its children it is, from 1,
     `entry` the name by which its message is stamped, `at_ms` its parent's time. `template` finds a stored one.
-    `recipients`: what came of reading that field, where that was done already, in steps. Raises
-    UnknownFields, MalformedMail, UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
+    `recipients`: what came of reading that field, where that was done already, in steps. `twice`: fields that stand
+    more than once in the entry: nobody can tell which of them was meant. Raises UnknownFields, MalformedMail,
+    UnsupportedFields or UnknownTemplate and nothing else, whatever the bytes.
     """
     given = {name: value for name, value in fields.items() if value}
     if not given.keys() <= BUILT or given.get(b"v", VERSION) != VERSION:
         _refuse_unknown(given)
     try:
+        if twice:
+            _refuse_twice(given, twice)
         return _mail(given, entry, at_ms, salt, max_bytes, pii == "hash", parent, nth, template, recipients)
     except MalformedMail as found:
         # The reason goes into events and dead letters: it must not say there what they are not to hold
-        if found.value and (pii == "hash" or given.get(b"sensitive", b"0") != b"0"):
+        if found.value and (pii == "hash" or is_flagged(given.get(SENSITIVE, b""))):
             raise MalformedMail(found.field, "", found.why) from None
         raise
 
@@ -97,6 +107,13 @@ def _refuse_unknown(given: Given) -> None:
         raise UnknownFields(name[:SHOWN].decode("utf-8", "backslashreplace") for name in shown)
     if version != VERSION:
         raise wrong(b"v", version, "not a version of the field table")
+
+
+def _refuse_twice(given: Given, twice: Collection[bytes]) -> None:
+    """An empty one counts, too: whether the first or the last is read would decide what the mail says."""
+    for field in sorted(twice):
+        if not field.startswith(IGNORED_PREFIX):
+            raise wrong(field[:SHOWN], given.get(field, b""), "given more than once")
 
 
 def _mail(
@@ -127,7 +144,7 @@ def _mail(
         given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes, recipients=recipients
     )
     envelope_from, addressed, source, stamped = message
-    if several is not None and dsn is not None and dsn.orcpt:  # each one's report would name the same one
+    if several is not None and dsn is not None and dsn.orcpt and len(several.children) > 1:  # RFC 3461, section 4.2
         raise wrong(b"dsn_orcpt", dsn.orcpt, "names one recipient, and this mail has several")
     if several is not None and parent:
         raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from streamq.mail.address import Address
 
-__all__ = ["address_field", "can_stand", "parameter_field", "text_field"]
+__all__ = ["address_field", "fault", "parameter_field", "text_field"]
 
 LINE = 78  # RFC 5322, section 2.1.1
 CODED_LINE = 76  # RFC 2047, section 2: a line that holds an encoded word
@@ -24,7 +24,8 @@ LONGEST = 900  # a word over this would come near 998 with its neighbours: it is
 # Made of words that programs read: an encoded word may not stand in them (RFC 2047, section 5)
 STRUCTURED = frozenset(
     {
-        *("references", "in-reply-to", "auto-submitted", "feedback-id", "disposition-notification-to", "errors-to"),
+        *("references", "in-reply-to", "auto-submitted", "feedback-id", "autocrypt", "autocrypt-gossip", "openpgp"),
+        *("archived-at", "supersedes", "expires", "thread-index"),
         *("list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post", "list-subscribe", "list-post"),
         *("list-owner", "list-archive"),
     }
@@ -41,11 +42,14 @@ Q_TABLE = [chr(code) if code in Q_SAFE and code != 32 else f"={code:02X}" for co
 Q_TABLE[32] = "_"
 
 
-def can_stand(name: str, value: str) -> bool:
-    """Whether the field can be written: one that may not be encoded must be ASCII, in words that fit a line."""
-    if name.lower() not in STRUCTURED:
-        return True
-    return bool(VISIBLE.fullmatch(value)) and max(map(len, value.split())) <= LONGEST
+def fault(name: str, value: str) -> str:
+    """Why a field that its producer named cannot be written, "" where it can: one that programs read must be ASCII, and
+    a word of ASCII fits a line: encoded, as a Subject's would be, programs would not find it again."""
+    if VISIBLE.fullmatch(value):
+        if len(value) <= LONGEST or max(map(len, value.split())) <= LONGEST:
+            return ""
+        return f"a word of more than {LONGEST} characters, which no line holds (RFC 5322, 2.1.1): part it by blanks"
+    return "not ASCII, and programs that read it decode nothing" if name.lower() in STRUCTURED else ""
 
 
 def text_field(name: str, value: str) -> str:

@@ -22,8 +22,11 @@ def child_digest(parent: str, nth: int) -> bytes:
 
 
 def collapse_digest(tenant: str, rcpt: str, key: str) -> str:
-    """20 hexadecimal digits: of these mails only the newest is sent."""
-    return sha1(f"{tenant}\0{rcpt.lower()}\0{key}".encode(), usedforsecurity=False).hexdigest()[:20]
+    """20 hexadecimal digits: of these mails only the newest is sent. A domain has no case; whether Bob is bob only his
+    server knows (RFC 5321, section 2.4)."""
+    local, _, domain = rcpt.rpartition("@")
+    whose = f"{tenant}\0{local}@{domain.lower()}\0{key}"
+    return sha1(whose.encode(), usedforsecurity=False).hexdigest()[:20]
 
 
 def content_hash(given: Mapping[bytes, bytes]) -> bytes:

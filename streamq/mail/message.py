@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from streamq.errors import MalformedMail
 from streamq.mail import rules
-from streamq.mail.address import Address
+from streamq.mail.address import Address, WrongAddress
 from streamq.mail.attachments import read_attachments
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers, custom_headers
@@ -64,18 +64,19 @@ def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     try:
         head = RawHead(raw)
         if not recipients:
-            recipients = tuple(head.addresses(b"to", b"cc", b"bcc", limit=MAX_HEADER))
+            recipients = tuple(head.recipients(limit=MAX_HEADER))
     except ValueError as broken:
-        raise wrong(b"raw", raw, str(broken)) from None
+        raise wrong(b"raw", broken.shown if isinstance(broken, WrongAddress) else raw, str(broken)) from None
+    prefix = head.prefix.decode().title()
     if not recipients:
-        raise wrong(b"raw", raw, "no recipient in To, Cc or Bcc, and no envelope_to")
+        raise wrong(b"raw", raw, f"no recipient in {prefix}To, {prefix}Cc or {prefix}Bcc, and no envelope_to")
     author = None
     stamped = head.message_id
     if return_path is None or stamped is None:
         author = head.author(limit=MAX_HEADER)
     if return_path is None:
         if author is None:
-            raise wrong(b"raw", raw, "no single address in From or Sender, and no envelope_from")
+            raise wrong(b"raw", raw, f"no single address in {prefix}From or {prefix}Sender, and no envelope_from")
         return_path = author.spec
     missing_id = ""
     if stamped is None:

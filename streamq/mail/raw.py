@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from streamq.mail.address import Address, parse_list
+from streamq.mail.address import Address, WrongAddress, parse_list
 from streamq.mail.wire import crlf
 
 __all__ = ["Raw", "RawHead"]
@@ -30,7 +30,11 @@ STRAYED = re.compile(
 )
 DROPPED_NAMES = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 # Looked for in a lower-case copy: a case-insensitive pattern can't skip to line ends and costs ten times that
-NAMES = re.compile(rb"\n(bcc|cc|date|from|message-id|resent-bcc|return-path|sender|to)(?=[ \t]*+:)")
+NAMES = re.compile(
+    rb"\n(bcc|cc|date|from|message-id|resent-(?:bcc|cc|date|from|message-id|sender|to)|return-path|sender|to)"
+    rb"(?=[ \t]*+:)"
+)
+RESENT = frozenset(b"resent-" + name for name in (b"bcc", b"cc", b"date", b"from", b"message-id", b"sender", b"to"))
 VALUE = re.compile(rb"[ \t]*+:(" + CONTINUED + rb")")
 MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\r]*+\r\n")
 # In front of a head it makes all of that a part of the body, to every reader: its Bcc, too.
@@ -94,26 +98,42 @@ class RawHead:
             for found in self._raw_values(name)
         ]
 
-    def addresses(self, *names: bytes, limit: int) -> list[Address]:
-        """All addresses in fields of those names, which may be `limit` characters together. Raises
-        ValueError."""
+    def addresses(self, *names: bytes, limit: int, most: int | None = None) -> list[Address]:
+        """All addresses in fields of those names (of each `most`, the first ones), which may be `limit` characters
+        together. Raises ValueError."""
         found: list[Address] = []
         for name in names:
-            for value in self.values(name):
+            for value in self.values(name)[:most]:
                 limit -= len(value)
                 if limit < 0:
                     raise ValueError(f"its {name.decode().title()} is too long")
                 try:
                     found += parse_list(value) if value else []
-                except ValueError as broken:
-                    raise ValueError(f"its {name.decode().title()}: {broken}") from None
+                except WrongAddress as broken:
+                    raise WrongAddress(f"its {name.decode().title()}: {broken}", broken.shown) from None
         return found
 
+    @property
+    def prefix(self) -> bytes:
+        """Which fields say from whom and to whom it goes now: b"resent-" where it was resent (RFC 5322, section 3.6.6)
+        and its old ones tell of a journey that is over, else b"". One such field is enough, as for sendmail."""
+        return b"" if RESENT.isdisjoint(self._names) else b"resent-"
+
+    def recipients(self, *, limit: int) -> list[Address]:
+        """Whom To, Cc and Bcc name, or Resent-To, Resent-Cc and Resent-Bcc where it was resent. Raises ValueError: also
+        where it was resent more than once, since nobody can tell which of these are the last."""
+        prefix = self.prefix
+        if prefix and max(len(self._raw_values(b"resent-" + name)) for name in (b"date", b"from")) > 1:
+            raise ValueError("it was resent more than once: who gets it is for envelope_to to say")
+        return self.addresses(prefix + b"to", prefix + b"cc", prefix + b"bcc", limit=limit)
+
     def author(self, *, limit: int) -> Address | None:
-        """Who stands in From, or in Sender where From is not one address; None when neither is good."""
-        for name in (b"from", b"sender"):
+        """Who stands in From, or in Sender where From is not one address; None when neither is good. Where it was
+        resent, in Resent-From or Resent-Sender, the first ones: these are put in front."""
+        prefix = self.prefix
+        for name in (prefix + b"from", prefix + b"sender"):
             try:
-                found = self.addresses(name, limit=limit)
+                found = self.addresses(name, limit=limit, most=1 if prefix else None)
             except ValueError:
                 continue
             if len(found) == 1:

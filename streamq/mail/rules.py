@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from streamq.mail.address import Address, parse_list
+from streamq.mail.address import Address, WrongAddress, parse_list
 from streamq.mail.times import YEAR_MS, moment_ms, span_ms
 from streamq.mail.values import CONTROL, json_object, line, listed, plain, text, wrong
 
@@ -190,17 +190,23 @@ def mailboxes(given: Given, field: bytes) -> tuple[Address, ...]:
     _short(field, value)
     try:
         if value.startswith(b"[") and ARRAY.match(value):
-            return tuple(_single(part) for part in listed(field, value))
+            return tuple([_single(field, value, at, part) for at, part in enumerate(listed(field, value))])
         return tuple(parse_list(text(field, value)))
-    except ValueError as broken:
-        raise wrong(field, value, str(broken)) from None
+    except WrongAddress as broken:
+        raise wrong(field, broken.shown, str(broken)) from None
 
 
-def _single(part: str) -> Address:
-    found = parse_list(part)
-    if len(found) != 1:
-        raise ValueError("not one address for each element of the array")
-    return found[0]
+def _single(field: bytes, value: bytes, at: int, part: str) -> Address:
+    """`at`: which of the elements that are not empty."""
+    try:
+        found = parse_list(part)
+        if len(found) == 1:
+            return found[0]
+        why = "not one address for each element of the array"
+    except WrongAddress as broken:
+        why = str(broken)
+    place = [place for place, each in enumerate(orjson.loads(value)) if each][at]
+    raise wrong(field, part, f"[{place}]: {why}")
 
 
 def mailbox(given: Given, field: bytes) -> Address | None:

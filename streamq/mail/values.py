@@ -11,6 +11,7 @@ from streamq.errors import MalformedMail
 __all__ = ["json_object", "line", "listed", "plain", "text", "wrong"]
 
 CUT = 400  # octets of a wrong value worth decoding: MalformedMail shows 80 characters, at most 4 octets each
+BEFORE = 40  # octets in front of what is wrong that an error shows
 BREAKING = re.compile(r"[\r\n\0]")
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 
@@ -22,10 +23,13 @@ def wrong(field: bytes | str, value: bytes | str, why: str) -> MalformedMail:
 
 
 def text(field: bytes, value: bytes) -> str:
-    """UTF-8 (RFC 3629), strictly."""
+    """UTF-8 (RFC 3629), strictly. The error shows where it is not."""
     try:
         return value.decode()
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as broken:
+        at = broken.start
+        if at > BEFORE:
+            raise wrong(field, value[at - BEFORE :], f"not UTF-8 (octet {at + 1})") from None
         raise wrong(field, value, "not UTF-8") from None
 
 

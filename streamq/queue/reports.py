@@ -123,6 +123,7 @@ class Reports:
         try:
             mail = parse(
                 entry.fields,
+                twice=entry.twice,
                 entry=entry.stamp or entry.entry,
                 at_ms=time_ms(entry.parent or entry.entry),
                 salt=self.salt,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
+from streamq.mail.fields import SENSITIVE, is_flagged
 from streamq.mail.recipients import Recipients, read_in_steps
 from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
@@ -41,7 +43,8 @@ def time_ms(entry: str) -> int:
 class Entry:
     """An entry of the spool. Of the child of an expanded mail that is complete `fields` hold what it shares, too;
     `parent` is the entry that it came of, `nth` which of its children it is, `stamp` the name by which its message is
-    stamped (Message-ID, boundaries), `recipients` what came of reading many of them beforehand."""
+    stamped (Message-ID, boundaries), `recipients` what came of reading many of them beforehand. `twice`: fields that
+    its producer gave more than once; of those `fields` hold the last."""
 
     entry: str
     fields: dict[bytes, bytes]
@@ -49,11 +52,25 @@ class Entry:
     stamp: str = ""
     nth: int = 0
     recipients: Recipients | None = None
+    twice: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, entry: str, flat: Sequence[bytes]) -> Entry:
+        """As it stands in its stream: name, value, name, value, … Whether a name is there twice is seen by their
+        number, which costs a mail nothing that matters."""
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if len(fields) * 2 == len(flat):
+            return cls(entry, fields)
+        counted = Counter(flat[::2])
+        if SENSITIVE in counted:  # whichever of them asks for it hides the body (lib/letter.lua)
+            asked = (value for name, value in zip(flat[::2], flat[1::2], strict=True) if name == SENSITIVE)
+            fields[SENSITIVE] = max(asked, key=is_flagged)
+        return cls(entry, fields, twice=tuple(name for name, many in counted.items() if many > 1))
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes more than some milliseconds to read who gets it: 17,000 addresses take a third of a
-        second, a hundred thousand `recipients` half a one."""
+        """Whether it takes more than some milliseconds to read who gets it, or whom `headers` name: 17,000 addresses
+        take a third of a second, a hundred thousand `recipients` half a one."""
         fields = self.fields
         return (
             len(fields.get(b"to", b"")) > LONG
@@ -61,6 +78,7 @@ class Entry:
             or len(fields.get(b"recipients", b"")) > LONG
             or len(fields.get(b"cc", b"")) > LONG
             or len(fields.get(b"bcc", b"")) > LONG
+            or len(fields.get(b"headers", b"")) > LONG
         )
 
     async def read_recipients(self) -> None:
@@ -208,7 +226,7 @@ class Spool:
                 continue
             p = self._digit[stream]
             for id_, flat in rows:
-                reading.entries.append(Entry(f"{p}{id_.decode()}", _fields(flat)))
+                reading.entries.append(Entry.of(f"{p}{id_.decode()}", flat))
 
     async def touch(self, consumer: str) -> None:
         """Be seen: before Redis 7.2 a read that finds nothing neither makes a consumer nor renews its idle time.
@@ -238,9 +256,7 @@ class Spool:
         """Entries as they stand in their streams, in one round trip; None where one is gone."""
         ranges = [("XRANGE", self.stream(entry), entry[1:], entry[1:]) for entry in entries]
         replies = await pipelined(self.redis, ranges)
-        return [
-            Entry(entry, _fields(rows[0][1])) if rows else None for entry, rows in zip(entries, replies, strict=True)
-        ]
+        return [Entry.of(entry, rows[0][1]) if rows else None for entry, rows in zip(entries, replies, strict=True)]
 
     async def mean_bytes(self) -> float:
         """Of a mail, where they are largest: by the streams' memory, which the server samples. Children weigh what they
@@ -305,7 +321,3 @@ def _first(entries: Sequence[Entry], weights: Mapping[str, int], most: int) -> S
 def _joined(child: Entry, shared: Shared, nth: int) -> Entry:
     stamp = f"{shared.parent}#{nth}" if shared.personal else shared.parent
     return Entry(child.entry, merged(child.fields, shared), shared.parent, stamp, nth)
-
-
-def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -113,7 +113,7 @@ async def _unread(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
     while True:
         many = pages.many
         rows = await command(spool.redis, "XRANGE", stream, f"({last}", "+", "COUNT", many)
-        found = [Entry(f"{p}{id_.decode()}", dict(zip(flat[::2], flat[1::2], strict=True))) for id_, flat in rows]
+        found = [Entry.of(f"{p}{id_.decode()}", flat) for id_, flat in rows]
         async for entry in _each_complete(spool, found):
             yield MailView(entry.entry, name, "waiting", entry.fields)
         if len(rows) < many:

@@ -44,6 +44,7 @@ class Intake:
         try:
             mail = parse(
                 entry.fields,
+                twice=entry.twice,
                 entry=entry.stamp or entry.entry,
                 at_ms=at_ms,
                 salt=self.salt,
@@ -92,7 +93,7 @@ class Intake:
     def glance(self, entry: Entry) -> AdmitRow | None:
         """The row of a plain mail without judging the rest of it: for a lane that is known to be closed. (With
         `pii=hash` an event must not show what a glance would put there.)"""
-        if self.settings.pii == "hash" or not self.ways.at_a_glance or entry.parent:
+        if self.settings.pii == "hash" or not self.ways.at_a_glance or entry.parent or entry.twice:
             return None
         seen = glance(entry.fields, self.settings.max_mail_bytes)
         if seen is None:

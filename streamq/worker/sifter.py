@@ -72,5 +72,5 @@ class Sifter:
         self.note(name, found.visited, found.parked)
         if found.large:  # the mean tells little where a few are large
             self._rests_until[name] = asyncio.get_running_loop().time() + REST_SECONDS
-        taken = [Entry(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in found.taken]
+        taken = [Entry.of(entry, flat) for entry, flat in found.taken]
         return taken, found.parked

@@ -226,6 +226,47 @@ def test_what_has_no_form_on_the_wire_is_named_too(keyword: str, value: Any, say
     assert str(caught.value) == says
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "says"),
+    [
+        ("send_at", float("nan"), "send_at: not a finite number: 'nan'"),
+        ("send_at", 10**400, f"send_at: a number of more than 20 digits: '1{'0' * 79}…'"),
+        ("delay", -(10**400), f"delay: a number of more than 20 digits: '-1{'0' * 78}…'"),
+        ("ttl", 10**5000, "ttl: a number of more than 20 digits: '0x"),
+        ("expires_at", 1e300, "expires_at: a number of more than 20 digits: '1e+300'"),
+        ("collapse_seconds", 10**20, "collapse_seconds: a number of more than 20 digits"),
+        ("ttl", 10**20 - 1, "ttl: more than a year ahead"),
+        ("delay", timedelta.max, "delay: more than a year ahead"),
+        ("delay", timedelta(days=-1), "delay: not a number of seconds: '-86400.000'"),
+        ("tags", [10**5000], "tags: no JSON ("),
+        ("to", 10**5000, "to: not a mailbox nor a list of them, but int: '0x"),
+        ("metadata", {"a": [1.0, None, {"b": float("nan")}]}, "metadata: no JSON (not a finite number): 'nan'"),
+        ("vars", {"a": float("-inf")}, "vars: no JSON (not a finite number): '-inf'"),
+        (
+            "recipients",
+            [Recipient(to="a@x.de", vars={"a": float("nan")})],
+            "recipients: no JSON (not a finite number): 'nan'",
+        ),
+        (
+            "expires_at",
+            datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+            "expires_at: no year of UTC (1 to 9999): 'datetime.datetime(9999, 12, 31,",
+        ),
+    ],
+    ids=range(15),
+)
+def test_a_number_that_is_none_or_too_large_is_named(keyword: str, value: Any, says: str) -> None:
+    with pytest.raises(MalformedMail) as caught:
+        made(**{keyword: value})
+    assert str(caught.value).startswith(says)
+    assert len(str(caught.value)) < 200
+
+
+def test_numbers_that_are_some() -> None:
+    assert made(delay=-0.0)["delay"] == made(delay=0.0)["delay"] == b"0.000"
+    assert made(metadata={"a": None, "b": [0.5]})["metadata"] == b'{"a":null,"b":[0.5]}'
+
+
 def test_what_is_missing() -> None:
     for known in ({"from_": None}, {"to": None}, {"text": None}):
         with pytest.raises(MalformedMail):

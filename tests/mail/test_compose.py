@@ -2,7 +2,9 @@ import random
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from streamq.mail import parse
 from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
 from streamq.mail.compose import Composed
+from streamq.mail.custom import Headers
 
 SHOP = Address("My Shop", "shop", "example.com")
 BOB = Address("", "bob", "example.net")
@@ -33,7 +36,7 @@ def composed(
     reply_to: tuple[Address, ...] = (),
     to: tuple[Address, ...] = (BOB,),
     subject: str = "Hi",
-    headers: list[tuple[str, str]] | None = None,
+    headers: Headers | None = None,
     text: str = "",
     html: str = "",
     cc: tuple[Address, ...] = (),
@@ -199,3 +202,57 @@ def test_head_and_body_are_the_content() -> None:
     assert b"\r\nTo: bob@example.net\r\nCc: My Shop <shop@example.com>, bob@example.net\r\n" in mail.head()
     other = composed(text="ü", html="<p>", to=(SHOP,), attachments=mail.attachments)
     assert other.body() == mail.body()
+
+
+def test_addresses_in_fields_of_a_producers_own_are_bare() -> None:
+    """RFC 2047, section 5: no encoded word over an address."""
+    many = tuple(Address("Jörg", f"j{n}", "example.net") for n in range(9))
+    mail = composed(text="x", headers=[("Resent-To", many), ("Return-Receipt-To", (Address("", "ü", "x.de"),))])
+    found = read(mail.content())
+    assert [(each.display_name, each.addr_spec) for each in found["Resent-To"].addresses] == [
+        ("Jörg", f"j{n}@example.net") for n in range(9)
+    ]
+    assert b"<j8@example.net>" in mail.content()
+    assert "Return-Receipt-To: ü@x.de\r\n".encode() in mail.content()
+    assert mail.smtputf8  # RFC 6532: there is no other way to write it
+    assert not composed(text="x", headers=[("Resent-To", many)]).smtputf8
+
+
+BLANKS = (" \n", "\t\n", ".\n", " \r\n", "\n", "\r", "\r\n", "=\n", "\0", "é \n", " \né", "x" * 999 + " \n", "é\n")
+PART = st.tuples(st.sampled_from(BLANKS), st.integers(1, 999)).map(lambda drawn: drawn[0] * drawn[1])
+PARTS = st.lists(PART, max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PARTS.map("".join), PARTS.map("".join))
+def test_a_size_is_at_most_twice_and_at_least_half_of_what_is_built(text: str, html: str) -> None:
+    """Of hostile texts, too: by it a mail is refused, or its bytes are counted."""
+    mail = composed(text=text, html=html)
+    assert mail.size / 2 <= len(mail.content()) <= mail.size * 2
+
+
+@pytest.mark.parametrize("part", BLANKS)
+@pytest.mark.parametrize("more", ["", "é", "x" * 999])
+def test_whatever_fills_a_mail_its_size_is_right(part: str, more: str) -> None:
+    mail = composed(text=part * 100_000 + more)
+    assert mail.size / 2 <= len(mail.content()) <= mail.size * 2
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"headers": [("X", "a")] * 5000},
+        {"headers": [("X", "é")] * 5000},
+        {"headers": [("X", "日本" * 2000), ("Y", "😀" * 2000)]},
+        {"headers": [("Resent-To", (Address("N", "a", "b"),) * 5000)]},
+        {"to": (Address("", "a", "b"),) * 5000},
+        {"to": (Address("N", "a", "b"),) * 5000},
+        {"to": (Address("é", "é", "b"),) * 5000},
+        {"subject": "é" * 50_000},
+        {"subject": "=?" * 50_000},
+    ],
+    ids=range(9),
+)
+def test_a_head_is_of_about_its_size(known: dict[str, Any]) -> None:
+    mail = composed(text="x", **known)
+    assert mail.size / 2 <= len(mail.content()) <= mail.size * 2

@@ -57,6 +57,9 @@ def test_what_reports_a_mail_asks_for(fields: dict[str, str], asked: Dsn | None)
         ("dsn_orcpt", "rfc822;" + "=" * 200, "longer than 500 characters as xtext"),
         ("dsn_envid", "é", "not printable ASCII"),
         ("dsn_envid", "a\r\nb", "not printable ASCII"),
+        ("dsn_envid", " a", "a blank at one of its ends"),
+        ("dsn_envid", "a ", "a blank at one of its ends"),
+        ("dsn_envid", " ", "a blank at one of its ends"),
         ("require_tls", "true", "not one of 0, 1"),
     ],
 )
@@ -66,6 +69,39 @@ def test_a_wrong_value_is_named(field: str, value: str, why: str) -> None:
     assert malformed.value.field == field
     assert malformed.value.why.startswith(why)
     assert value.startswith(malformed.value.value.removesuffix("…"))
+
+
+ORCPT = "rfc822;bob@example.org"
+SEVERAL = {"to": "bob@example.net, eve@example.net"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        SEVERAL,
+        {"cc": "eve@example.net"},
+        {"envelope_to": "bob@example.net, Bob@example.net"},
+        {"to": "", "recipients": '[{"to":"bob@example.net"},{"to":"bob@example.net"}]'},
+    ],
+)
+def test_one_recipients_address_is_not_said_to_several(fields: dict[str, str]) -> None:
+    """RFC 3461, 4.2: ORCPT goes with one RCPT."""
+    with pytest.raises(MalformedMail) as malformed:
+        read(**fields, dsn_orcpt=ORCPT)
+    assert (malformed.value.field, malformed.value.value) == ("dsn_orcpt", ORCPT)
+    assert malformed.value.why == "names one recipient, and this mail has several"
+    assert read(**fields, dsn_envid="a").dsn == Dsn("", "", "a")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cc": "bob@Example.NET"},
+        {**SEVERAL, "envelope_to": "a@b.de"},
+    ],
+)
+def test_one_recipients_address_is_said_to_one(fields: dict[str, str]) -> None:
+    assert read(**fields, dsn_orcpt=ORCPT).dsn == Dsn("", "", "", ORCPT)
 
 
 @pytest.mark.parametrize(("value", "wanted"), [("", False), ("0", False), ("1", True)])
@@ -103,7 +139,6 @@ def test_xtext() -> None:
     [
         {"to": "bob@example.net, eve@example.net"},
         {"cc": "eve@example.net"},
-        {"to": "", "recipients": '[{"to":"bob@example.net"}]'},
     ],
 )
 def test_an_original_recipient_is_one(several: dict[str, str]) -> None:

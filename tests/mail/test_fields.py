@@ -64,6 +64,30 @@ def test_an_empty_value_is_no_value() -> None:
     assert (mail.id, mail.digest, mail.content_hash) == (None, None, b"")
 
 
+@pytest.mark.parametrize("field", sorted({*BUILT, b"@of"}))
+def test_a_field_that_was_given_twice_is_wrong(field: bytes) -> None:
+    """Whether the first or the last of them is read would decide who gets the mail, or what it says."""
+    with pytest.raises(MalformedMail) as found:
+        read({**MAIL, b"to": b"second@y.de"}, twice=[field])
+    assert (found.value.field, found.value.why) == (field.decode(), "given more than once")
+    assert field != b"to" or found.value.value == "second@y.de"
+
+
+def test_an_unknown_field_that_was_given_twice_waits_for_who_knows_it() -> None:
+    with pytest.raises(UnknownFields) as held:
+        read({**MAIL, b"colour": b"red"}, twice=[b"colour", b"to"])
+    assert held.value.fields == ("colour",)
+    assert read({**MAIL, b"x_a": b"1"}, twice=[b"x_a"]).id is None
+
+
+@pytest.mark.parametrize("how", [{"pii": "hash"}, {"more": {b"sensitive": b"1"}}])
+def test_what_was_given_twice_is_not_shown_where_it_must_not_be(how: dict[str, Any]) -> None:
+    fields = {**MAIL, **how.pop("more", {})}
+    with pytest.raises(MalformedMail) as found:
+        read(fields, twice=[b"to"], **how)
+    assert (found.value.field, found.value.value) == ("to", "")
+
+
 @pytest.mark.parametrize(("pii", "rcpt"), [("full", "bob@Example.net"), ("hash", "sha256:e7b3b708168e80fd")])
 def test_addresses_in_events(pii: str, rcpt: str) -> None:
     event = orjson.loads(b"{" + read(MAIL, pii=pii).event + b"}")

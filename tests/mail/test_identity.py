@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamq.errors import MalformedMail
-from streamq.mail.identity import child_digest, content_hash, digest
+from streamq.mail.identity import child_digest, collapse_digest, content_hash, digest
 from streamq.mail.rules import key
 
 
@@ -39,3 +39,13 @@ def test_a_byte_may_not_move_between_name_value_and_neighbour() -> None:
         for fields in ({b"ab": b"c"}, {b"a": b"bc"}, {b"a": b"b", b"c": b""}, {b"a": b"", b"b": b"c"})
     ]
     assert len(set(hashes)) == 4
+
+
+def test_only_the_newest_of_one_mailbox_is_sent_and_case_tells_mailboxes_apart() -> None:
+    """RFC 5321, section 2.4: a local part is its own server's to read, a domain has no case."""
+    bob = collapse_digest("t", "bob@example.net", "k")
+    assert bob == collapse_digest("t", "bob@Example.NET", "k")
+    assert len(bob) == 20
+    others = [("t", "Bob@example.net", "k"), ("", "bob@example.net", "k"), ("t", "bob@example.net", "K")]
+    assert len({bob, *(collapse_digest(*other) for other in others)}) == 4
+    assert collapse_digest("", '"a@B"@x.de', "k") != collapse_digest("", '"a@b"@x.de', "k")

@@ -112,6 +112,42 @@ def test_what_is_missing_or_contradicts(fields: dict[bytes, bytes], field: str, 
     assert found.value.field == field
 
 
+RESENT = b"Resent-From: g@x.de\nResent-To: e@x.de\nFrom: a@x.de\nTo: b@x.de\nMessage-ID: <1@x>\n\nbody"
+
+
+def test_a_resent_message_goes_to_whom_it_was_resent() -> None:
+    found = message({b"raw": RESENT})
+    assert ([each.spec for each in found.to], found.envelope_from) == (["e@x.de"], "g@x.de")
+    assert b"\r\nResent-To: e@x.de\r\n" in found.source.content()
+    given = message({b"raw": RESENT, b"envelope_to": b"h@x.de", b"envelope_from": b"i@x.de"})
+    assert ([each.spec for each in given.to], given.envelope_from) == (["h@x.de"], "i@x.de")
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (
+            b"Resent-Date: x\nTo: b@x.de\nFrom: a@x.de\n\n",
+            "no recipient in Resent-To, Resent-Cc or Resent-Bcc, and no env",
+        ),
+        (b"Resent-To: b@x.de\nFrom: a@x.de\n\n", "no single address in Resent-From or Resent-Sender, and no env"),
+        (b"Resent-Date: x\n" * 2 + RESENT, "it was resent more than once: who gets it is for envelope_to to say"),
+        (b"Resent-To: oops\n" + RESENT, "its Resent-To: not an address"),
+    ],
+)
+def test_what_a_resent_message_lacks(raw: bytes, why: str) -> None:
+    with pytest.raises(MalformedMail, match=why) as found:
+        message({b"raw": raw})
+    assert found.value.field == "raw"
+
+
+def test_the_wrong_address_of_a_raw_is_named() -> None:
+    good = b",\n ".join(b"user%d@x.de" % n for n in range(300))
+    with pytest.raises(MalformedMail) as found:
+        message({b"raw": b"From: a@x.de\nX-Long: " + b"y" * 100 + b"\nCc: " + good + b",\n oops <>,\n c@x.de\n\nbody"})
+    assert str(found.value) == "raw: its Cc: address 301: not an address (no @): 'oops <>'"
+
+
 BREAKS = [b"x\rBcc: e@x.de", b"x\nBcc: e@x.de", b"x\r\n\r\nbody", b"x\0"]
 
 

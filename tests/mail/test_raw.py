@@ -151,6 +151,39 @@ def test_the_author(raw: bytes, author: str | None) -> None:
     assert (found and found.spec) == author
 
 
+OLD = b"From: a@x.de\nTo: b@x.de\nCc: c@x.de\nBcc: d@x.de\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "to", "author"),
+    [
+        (OLD, ["b", "c", "d"], "a"),
+        (OLD + b"Resent-To: e@x.de\n", ["e"], None),
+        (b"Resent-From: g@x.de\nresent-bcc : f@x.de\nResent-Cc: e@x.de\n" + OLD, ["e", "f"], "g"),
+        (b"Resent-Sender: h@x.de\nResent-From: g@x.de, i@x.de\nResent-To: e@x.de,\n f@x.de\n" + OLD, ["e", "f"], "h"),
+        (b"Resent-Date: x\n" + OLD, [], None),
+        (b"X-Resent-To: e@x.de\nSubject: Resent-To: f@x.de\n" + OLD, ["b", "c", "d"], "a"),
+        (OLD + b"\nResent-To: e@x.de\n", ["b", "c", "d"], "a"),
+    ],
+)
+def test_of_a_resent_message_the_resent_fields_count(raw: bytes, to: list[str], author: str | None) -> None:
+    """RFC 5322, section 3.6.6; as sendmail -t."""
+    head = RawHead(raw + b"\nbody")
+    assert [each.spec for each in head.recipients(limit=99)] == [f"{name}@x.de" for name in to]
+    found = head.author(limit=99)
+    assert (found and found.spec) == (author and f"{author}@x.de")
+    assert b"resent-bcc" not in sent(raw + b"\nbody").lower()
+
+
+@pytest.mark.parametrize("name", [b"Resent-Date", b"Resent-From"])
+def test_of_a_message_that_was_resent_twice_nobody_can_tell_whom(name: bytes) -> None:
+    head = RawHead(b"%b: new@x.de\nResent-To: e@x.de\n%b: old@x.de\nResent-To: f@x.de\n%b\n" % (name, name, OLD))
+    with pytest.raises(ValueError, match="resent more than once"):
+        head.recipients(limit=99)
+    found = head.author(limit=99)
+    assert (found and found.spec) == ("new@x.de" if name == b"Resent-From" else None)
+
+
 def test_a_message_id_is_told_cut_and_as_text() -> None:
     assert RawHead(b"Message-ID:\n  <1@x> \n\n").message_id == "<1@x>"
     assert RawHead(b"Message-ID: <\xff" + b"a" * 9999 + b">\n\n").message_id == "<?" + "a" * 253

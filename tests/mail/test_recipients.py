@@ -164,7 +164,7 @@ async def test_the_loop_goes_on_between_the_steps() -> None:
     assert few.recipients is None  # it is read with the rest
 
 
-@pytest.mark.parametrize("name", ["to", "cc", "bcc", "envelope_to", "recipients"])
+@pytest.mark.parametrize("name", ["to", "cc", "bcc", "envelope_to", "recipients", "headers"])
 def test_what_takes_long_to_read_is_known_by_its_size(name: str) -> None:
     assert Entry("11-1", {name.encode(): b"x" * 8193}).is_long
     assert not Entry("11-1", {name.encode(): b"x" * 8192, b"raw": b"x" * 100_000}).is_long

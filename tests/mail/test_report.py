@@ -134,6 +134,18 @@ def test_the_head_of_a_report() -> None:
     ]
 
 
+@pytest.mark.parametrize("envid", ["a  b", "a   b+c=d", "x" + " " * 30 + "y", "a " * 16 + "b"])
+def test_a_senders_id_comes_back_blank_for_blank(envid: str) -> None:
+    """RFC 3464, 2.2.1: it is what the sender's program looks for."""
+    _, told, _ = read(report(dsn_envid=envid)).iter_parts()
+    groups = told.get_payload()
+    assert isinstance(groups, list)
+    of_mail = groups[0]
+    assert isinstance(of_mail, Message)
+    assert of_mail["Original-Envelope-Id"] == envid
+    assert f"Original-Envelope-Id: {envid}\r\n".encode() in report(dsn_envid=envid)
+
+
 def test_its_words_and_its_status() -> None:
     raw = report(dsn_envid="order 18", dsn_orcpt="rfc822;bob@example.org")
     text, told, head = read(raw).iter_parts()
@@ -346,7 +358,7 @@ def test_no_message_id_that_could_be_answered(found: bytes) -> None:
     kind=st.sampled_from([FAILED, DELAYED]),
     code=st.sampled_from([0, 250, 451, 550]),
     peer=st.text(max_size=40),
-    envid=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30),
+    envid=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30).map(str.strip),
 )
 def test_whatever_a_server_says_the_report_is_one(
     text: str, to: str, kind: str, code: int, peer: str, envid: str

@@ -184,6 +184,35 @@ def test_wrong_mailboxes(value: bytes, why: str) -> None:
         rules.mailboxes({b"reply_to": value}, b"reply_to")
 
 
+GOOD = ", ".join(f'"User, {n}" <user{n}@example.com>' for n in range(300))
+ARRAY = [f"user{n}@example.com" for n in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (f"{GOOD}, oops, c@d.example", "address 301: not an address (no @): 'oops'"),
+        (f"oops,{GOOD}", "address 1: not an address (no @): 'oops'"),
+        (f"{GOOD},Ed <e d@x.de>", "address 301: not an address (what precedes the @ is no local part): 'Ed <e d@"),
+        (f'{GOOD}, "Ed <e@x.de>', "address 301: not an address list (at '\"'): '\"Ed <e@x.de>'"),
+        (f"{GOOD}, e@x.de (Ed", "address 301: a comment without its end: 'e@x.de (Ed'"),
+        (f"{GOOD}, Team: {GOOD}, oops;", "address 601: not an address (no @): 'oops'"),
+        (f"{GOOD}, Team: {GOOD}", "address 600: a group without its semicolon: '\"User, 299\" <user299@example.com>'"),
+        (f"{GOOD}, b@x_y.de, nor this", "address 301: "),
+        (f"{GOOD}, {'x' * 5000}", f"address 301: not an address (no @): '{'x' * 80}…'"),
+        (orjson.dumps([*ARRAY, "", "oops"]).decode(), "[301]: not an address (no @): 'oops'"),
+        (orjson.dumps([*ARRAY, "a@x.de, b@x.de"]).decode(), "[300]: not one address for each element of the array: "),
+        (f"{GOOD}, m\udcfcller@x.de", "not UTF-8 (octet "),
+    ],
+)  # fmt: skip
+def test_of_many_the_wrong_one_is_named(value: str, said: str) -> None:
+    """A reason shows 80 characters: those of the first address would tell nothing."""
+    with pytest.raises(MalformedMail) as found:
+        rules.mailboxes({b"to": value.encode("utf-8", "surrogateescape")}, b"to")
+    assert str(found.value).startswith(f"to: {said}")
+    assert "user0@" not in str(found.value)
+
+
 def test_one_mailbox() -> None:
     found = rules.mailbox({b"from": b"A <a@x.de>"}, b"from")
     assert found is not None

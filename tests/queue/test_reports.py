@@ -440,6 +440,15 @@ async def test_for_whom_none_can_be_made(room: Mailroom) -> None:
     )
 
 
+async def test_of_a_mail_that_says_twice_who_gets_it_nobody_is_told(room: Mailroom) -> None:
+    flat = [part for pair in TOLD.items() for part in pair]
+    for more, made in ((), 1), (("to", "eve@example.net"), 0):
+        id_ = await room.do("XADD", room.keys.stream("low"), "*", *flat, *more)
+        entry = f"2{id_.decode()}"
+        found = await fetch_reports(room.spool, [entry], "expired")
+        assert (found[entry] != NOBODY) == made
+
+
 async def test_the_author_and_the_host_are_settings(room: Mailroom) -> None:
     known = load_settings(
         report_from="Post <post@example.org>",

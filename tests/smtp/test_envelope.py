@@ -45,6 +45,7 @@ def test_reports_are_asked_for_where_they_are_offered() -> None:
         "MAIL FROM:<shop@example.com>\r\n",
         "NEVER ORCPT=rfc822;bob@example.net\r\n",
     )
+    assert lines(Offer(dsn=True), dsn=Dsn("", "", "a  b~"))[0] == "MAIL FROM:<shop@example.com> ENVID=a+20+20b~\r\n"
     asked = Dsn("", "", "", "rfc822;a+b@example.org")
     assert lines(Offer(dsn=True), dsn=asked)[1] == "RCPT TO:<bob@example.net> ORCPT=rfc822;a+2Bb@example.org\r\n"
 

@@ -13,11 +13,12 @@ async def test_three_warnings_are_one_mail_the_last(server_url: str) -> None:
         for percent in (70, 80, 90):
             await c.add(subject=f"{percent} % used", collapse_key="quota", collapse_seconds="2", id=f"q{percent}")
         await c.add(subject="70 % used", collapse_key="quota", collapse_seconds="2", to="eve@example.net")
-        await c.until("email.relayed", many=2)
+        await c.add(subject="60 % used", collapse_key="quota", collapse_seconds="2", to="Bob@example.net")
+        await c.until("email.relayed", many=3)
         subjects = sorted((mail.envelope_to[0], mail.content.split(b"Subject: ")[1][:4]) for mail in c.sink.received)
         assert await c.count("total:superseded") == 2
         assert await command(c.spool.redis, "EXISTS", c.spool.keys.collapse) == 0
-    assert subjects == [("bob@example.net", b"90 %"), ("eve@example.net", b"70 %")]
+    assert subjects == [("Bob@example.net", b"60 %"), ("bob@example.net", b"90 %"), ("eve@example.net", b"70 %")]
 
 
 async def test_each_recipient_of_several_has_a_wait_of_its_own(server_url: str) -> None:

@@ -62,6 +62,19 @@ async def test_to_cc_and_bcc_get_the_same_bytes(server_url: str) -> None:
     assert len({event["message_id"] for event in relayed}) == 1
 
 
+async def test_a_mailbox_that_is_named_twice_gets_one_copy_and_each_of_recipients_its_own_mail(server_url: str) -> None:
+    async with crew(server_url) as c:
+        await c.worker()
+        await c.add(id="a1", to="a@x.example, A B <a@X.example>", cc="a@x.example, b@x.example", bcc="b@x.example")
+        both = '[{"to":"a@x.example","metadata":{"seat":1}},{"to":"a@x.example","metadata":{"seat":2}}]'
+        await c.add(id="a2", to="", recipients=both)
+        relayed = await c.until("email.relayed", many=4)
+        await nothing_left(c)
+        found = [mail.envelope_to[0] for mail in c.sink.received]
+    assert sorted(found) == ["a@x.example"] * 3 + ["b@x.example"]
+    assert sorted(event["metadata"]["seat"] for event in relayed if "metadata" in event) == [1, 2]
+
+
 async def test_each_of_recipients_gets_a_mail_of_its_own(server_url: str) -> None:
     async with crew(server_url) as c:
         await c.worker()

@@ -263,3 +263,23 @@ def test_what_needs_a_closer_look_is_not_glanced_at(fields: dict[str, str]) -> N
 def test_a_glance_shows_no_address_where_none_may_stand() -> None:
     assert intake(pii="hash").glance(entry(**GOOD)) is None
     assert b"bob@" not in judged(entry(**GOOD), pii="hash").tail
+
+
+@pytest.mark.parametrize("field", ["id", "to", "from", "text", "sensitive", "raw", "collapse_key"])
+def test_a_field_that_is_there_twice_is_a_dead_letter_that_names_it(field: str) -> None:
+    flat = [part.encode() for pair in GOOD.items() for part in pair]
+    first = [] if field in GOOD else [field.encode(), b"1"]
+    one = Entry.of(NAME, [*flat, *first, field.encode(), b"a@x.example"])
+    row = judged(one)
+    assert (row.kind, why(row)["class"]) == ("dead", "malformed")
+    assert why(row)["reason"].startswith(f"{field}: given more than once")
+    assert intake().glance(one) is None
+    assert intake().glance(Entry.of(NAME, flat)) is not None
+
+
+@pytest.mark.parametrize("said", [(b"0", b"1"), (b"1", b"0"), (b"", b"yes"), (b"1", b"")])
+def test_a_value_is_hidden_where_one_of_several_flags_says_so(said: tuple[bytes, bytes]) -> None:
+    one = Entry.of(NAME, [b"to", b"oops", b"sensitive", said[0], b"to", b"secret", b"sensitive", said[1]])
+    assert why(judged(one))["reason"] == "sensitive: given more than once"
+    only = Entry.of(NAME, [b"to", b"oops", b"sensitive", said[0], b"a", b"b", b"sensitive", said[1]])
+    assert only.fields[b"sensitive"] in (b"1", b"yes")

@@ -48,8 +48,9 @@ local function changed(flat, new, names)
   end
   for at = 1, #flat, 2 do
     local name = flat[at]
+    local again = there[name] and new[name] -- given twice, and what it shall say instead once
     there[name] = true
-    if not OWN[name] then add(name, new[name] or flat[at + 1]) end
+    if not (OWN[name] or again) then add(name, new[name] or flat[at + 1]) end
   end
   for _, name in ipairs(names) do
     if not there[name] then add(name, new[name]) end

@@ -26,10 +26,11 @@ if way then closed = 0 end
 local last = delivered(stream)
 if closed > 0 or not last or is_rereading(p, stream) then return {text(now), text(closed), '0', 0, 0, 0} end
 
--- As glance.py: fields none of which decides when, which way, or by which rule a mail goes.
+-- As glance.py: fields none of which decides when, which way, or by which rule a mail goes. Each holds the number of the
+-- last mail that had it: who has it again was given it twice.
 local PLAIN = {
-  id = 1, raw = 1, envelope_from = 1, envelope_to = 1, from = 1, to = 1, subject = 1, text = 1, html = 1,
-  reply_to = 1, sender = 1, headers = 1, auto_text = 1, attachments = 1, metadata = 1, traceparent = 1, sensitive = 1, on_ambiguous = 1,
+  id = 0, raw = 0, envelope_from = 0, envelope_to = 0, from = 0, to = 0, subject = 0, text = 0, html = 0,
+  reply_to = 0, sender = 0, headers = 0, auto_text = 0, attachments = 0, metadata = 0, traceparent = 0, sensitive = 0, on_ambiguous = 0,
 }
 local find, match = string.find, string.match
 -- No dot at the beginning; where two would meet, or one the @, is looked for by itself.
@@ -63,18 +64,23 @@ local function lane_for(domain)
 end
 
 -- A mail's lane, and the producer's id, '' without one; nil or false where only intake can tell. And its bytes.
+local glances = 0
 local function glance(fields)
-  local id, raw, to, envelope_to, size, plain = '', false, '', '', 0, true
+  local id, raw, to, envelope_to -- nil: not given
+  local size, plain, turn, had = 0, true, glances + 1, PLAIN
+  glances = turn
   for at = 1, #fields, 2 do
     local name, value = fields[at], fields[at + 1]
     size = size + #value
-    if name == 'id' then id = value
-    elseif name == 'envelope_to' then envelope_to = value
-    elseif name == 'raw' then raw = true
-    elseif name == 'to' then to = value
-    elseif not PLAIN[name] then plain = false
+    if name == 'id' then id, plain = value, plain and not id
+    elseif name == 'envelope_to' then envelope_to, plain = value, plain and not envelope_to
+    elseif name == 'raw' then raw, plain = true, plain and not raw
+    elseif name == 'to' then to, plain = value, plain and not to
+    elseif (had[name] or turn) == turn then plain = false
+    else had[name] = turn
     end
   end
+  id, to, envelope_to = id or '', to or '', envelope_to or ''
   if envelope_to == '' then envelope_to = raw and '' or to end
   if not plain or size > max_bytes or #envelope_to > 128 or #id > 256 or find(id, '[^!-~]') then return nil, id, size end
   local domain = match(envelope_to, ADDRESS)

@@ -99,7 +99,7 @@ local function bury(entry, stream, id, why, now, window)
   local map = known_of(fields, entry)
   if map.parent then fields = whole(fields, map) end
   local letter = {}
-  local sensitive = is_sensitive(info(fields))
+  local sensitive = is_secret(fields)
   local function add(name, value) letter[#letter + 1] = name; letter[#letter + 1] = value end
   if #fields > MOST_FIELDS then
     add('packed', sensitive and '' or cjson.encode(fields))

@@ -7,6 +7,14 @@ local BODY = {text = true, html = true, raw = true, attachments = true, vars = t
 -- What is no flag was meant as one, too.
 local function is_sensitive(fields) return (fields['sensitive'] or '') ~= '' and fields['sensitive'] ~= '0' end
 
+-- The same of a flat list, in which a field may stand twice: one that says so is enough.
+local function is_secret(flat)
+  for at = 1, #flat, 2 do
+    if flat[at] == 'sensitive' and is_sensitive({sensitive = flat[at + 1]}) then return true end
+  end
+  return false
+end
+
 local function letter_bytes(flat)
   local bytes = 0
   for _, part in ipairs(flat) do bytes = bytes + #tostring(part) end
