@@ -5,8 +5,9 @@ PLAIN     by what they look at: a step for 250 characters or 2 items, all that s
 SHALLOW   look at no more than how many items there are, or hand them on as they are: a step for 10
 SLOW      write each character or item by itself, in Python: a step for 2 characters, or for an item
 ORDERING  compare: two steps an item, and their characters as often as they are compared
-Some are worse than that at one thing (`_worse`); what they make is weighed, too. What makes much of little (MULTIPLYING)
-is looked at before: no call keeps all threads waiting for more than some tens of milliseconds, none fills the memory.
+Some are worse than that at one thing (`_worse`); what they make is weighed, too. What makes much of little
+(MULTIPLYING) is looked at before: no call keeps all threads waiting for more than some tens of milliseconds, none fills
+the memory.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ SHALLOW_ITEMS, SLOW_SIGNS = 10, 2
 LONG_WORD = 100
 HASH_BITS = 61  # greater numbers may be made to share one hash
 
-VIEWS = (type({}.keys()), type({}.values()), type({}.items()))  # their abstract classes are slow to ask
-CONTAINERS = (dict, list, tuple, set, frozenset, range, *VIEWS)
+# Views by their own types: their abstract classes are slow to ask
+CONTAINERS: tuple[type[Any], ...] = (
+    *(dict, list, tuple, set, frozenset, range),
+    *(type({}.keys()), type({}.values()), type({}.items())),
+)
 SHALLOW = frozenset(
     {
         *("attr", "batch", "copy", "count", "d", "default", "first", "get", "items", "keys", "last", "length", "list"),
@@ -133,7 +137,7 @@ def before(name: str, values: Sequence[object]) -> None:
     _worse(name, values)
 
 
-def _size(value: object, *, shallow: bool) -> tuple[int, int]:
+def _size(value: Any, *, shallow: bool) -> tuple[int, int]:
     """Items and characters: with all that stands in it, as often as it stands there."""
     if isinstance(value, str):
         return 0, _bounded(len(value))

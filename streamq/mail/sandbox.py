@@ -121,9 +121,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self, html: bool) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=html, keep_trailing_newline=True, cache_size=0)
         self.globals = {"range": _range}
-        self.filters = {
-            name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.filters.items() if name != CHANCE
-        }
+        del self.filters[CHANCE]
+        self.filters = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.filters.items()}
         self.tests = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.tests.items()}
         self.filters |= {COUNTED: _counted, WEIGHED: _weighed, SLICED: _sliced}
 

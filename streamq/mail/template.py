@@ -1,7 +1,7 @@
 """A stored template and a mail's `vars` become its subject, text and html, by jinja2 in its sandbox.
 
 A template is an operator's, vars are a producer's: vars are escaped in html, and a variable that is missing rejects the
-mail. What a template may do is bounded: by the sandbox (sandbox.py), in its steps (effort.py), and in the size of what it
+mail. What a template may do is bounded: by the sandbox (sandbox.py), in its steps (effort.py), in the size of what it
 writes. A little of it may be done at once, while others wait; the rest has to be asked for (`Template.light`).
 """
 

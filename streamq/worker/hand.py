@@ -127,6 +127,12 @@ class Hand:
         self.bytes += delivery.weight - (before.weight if before is not None else 0)
         self.deliveries[delivery.entry] = delivery
 
+    def carry(self, weight: int) -> None:
+        """So many octets are here beside deliveries; less than 0: no more."""
+        self.bytes += weight
+        if weight < 0:
+            self._changed.set()
+
     def drop(self, entry: str) -> None:
         self.pending.pop(entry, None)
         self.at_once.pop(entry, None)
