@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import orjson
 
 from streamq.mail.address import Address, parse_list
+from streamq.mail.numbers import exact, written
 from streamq.mail.times import YEAR_MS, moment_ms, span_ms
 from streamq.mail.values import CONTROL, json_object, line, listed, plain, text, wrong
 
@@ -33,6 +34,7 @@ __all__ = [
     "send_at_ms",
     "tags",
     "traceparent",
+    "variables",
 ]
 
 Given = Mapping[bytes, bytes]  # the fields that are set: an empty value was left out
@@ -45,6 +47,7 @@ MAX_TAGS = 50
 MAX_TAG = 100  # characters
 MAX_TAGS_SIZE = 4 * MAX_TAGS * MAX_TAG + 4096
 MAX_METADATA = 8192
+MAX_VARS = 1_000_000  # octets: a parser of JSON keeps all others waiting while it reads
 COLLAPSE_MS = 60_000  # where a mail does not say how long
 # Octets of one value that goes into a header: parsing it must not hold up a worker, and Postfix cuts
 # headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
@@ -106,16 +109,25 @@ def tags(given: Given) -> list[str]:
 
 
 def metadata(given: Given) -> dict[str, object] | None:
+    """For events: numbers as they were written (numbers.py)."""
     if b"metadata" not in given:
         return None
     if len(given[b"metadata"]) > MAX_METADATA:
         raise wrong(b"metadata", given[b"metadata"], f"longer than {MAX_METADATA} bytes")
-    found = json_object(b"metadata", given[b"metadata"])
+    found = json_object(b"metadata", given[b"metadata"], written)
     try:
         orjson.dumps(found)
     except TypeError:  # orjson reads 1,024 levels and writes 254
         raise wrong(b"metadata", given[b"metadata"], "nested too deep") from None
     return found
+
+
+def variables(given: Given) -> dict[str, object]:
+    """`vars`: whole numbers of any size are what they are."""
+    value = given.get(b"vars", b"{}")
+    if len(value) > MAX_VARS:
+        raise wrong(b"vars", value, f"longer than {MAX_VARS} bytes")
+    return json_object(b"vars", value, exact)
 
 
 def _time(given: Given, field: bytes, read: Callable[[str], int], from_ms: int, at_ms: int) -> int:
