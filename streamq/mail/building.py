@@ -10,7 +10,7 @@ from streamq.mail.mail import Several
 from streamq.mail.message import Message, read_message
 from streamq.mail.recipients import Recipients, read_recipients
 from streamq.mail.rules import Given
-from streamq.mail.several import Child, copies, shared_fields
+from streamq.mail.several import Child, copies, shared_fields, weight_of
 from streamq.mail.template import PARTS, Template, installed, split_name
 from streamq.mail.values import wrong
 
@@ -48,13 +48,16 @@ def build(
         if template is not None:  # each child fills it in with values of its own
             probe = _filled(probe, dict.fromkeys(template.parts, "x"))
         message = read_message(probe, entry=entry, at_ms=at_ms, salt=salt)
-        return message, Several(children, shared, True)
+        return message, Several(children, shared, True, weight_of(children, shared))
     filled = given
     if template is not None:
         filled = _filled(given, template.render(rules.variables(given), max_bytes))
     message = read_message(filled, entry=entry, at_ms=at_ms, salt=salt)
     children = copies(message.to)
-    return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
+    if len(children) == 1:
+        return message, None
+    shared = shared_fields(given)
+    return message, Several(children, shared, False, weight_of(children, shared))
 
 
 def _read(given: Given, recipients: Recipients | None) -> list[Child]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
 from streamq.mail.headers import address_field, text_field
+from streamq.mail.mailboxes import Mailboxes
 from streamq.mail.mime import body
 from streamq.mail.parameters import filename
 
@@ -29,9 +30,9 @@ class Composed:
 
     author: Address
     sender: Address | None
-    reply_to: tuple[Address, ...]
-    to: tuple[Address, ...]
-    cc: tuple[Address, ...] = ()
+    reply_to: Mailboxes
+    to: Mailboxes
+    cc: Mailboxes
     subject: str
     date: str
     message_id: str
@@ -44,7 +45,8 @@ class Composed:
     @property
     def smtputf8(self) -> bool:
         """A header holds UTF-8 (RFC 6532): an address's local part can't be written otherwise."""
-        return not all(address.local.isascii() for address in self._everyone())
+        plain = self.author.local.isascii() and (self.sender is None or self.sender.local.isascii())
+        return not (plain and self.to.are_ascii and self.cc.are_ascii and self.reply_to.are_ascii)
 
     @property
     def eight_bit(self) -> bool:
@@ -58,13 +60,10 @@ class Composed:
             size += len(part) if part.isascii() else len(part) * 4 // 3
         for each in self.attachments:
             size += PART_SIZE + len(each.data) * 39 // 38 + sum(map(len, (*each.media_type, *filename(each.filename))))
-        for address in self._everyone():
+        size += self.to.octets + self.cc.octets + self.reply_to.octets
+        for address in (self.author, self.sender) if self.sender else (self.author,):
             size += _about(address.name) + len(address.local) + len(address.domain)
         return size + sum(len(name) + _about(value) for name, value in self.headers)
-
-    def _everyone(self) -> tuple[Address, ...]:
-        sender = (self.sender,) if self.sender else ()
-        return (self.author, *sender, *self.reply_to, *self.to, *self.cc)
 
     def content(self) -> bytes:
         """The whole message, ending with CRLF."""
@@ -84,7 +83,7 @@ class Composed:
             lines.append(address_field("Sender", (self.sender,)))
         for name, addresses in (("Reply-To", self.reply_to), ("To", self.to), ("Cc", self.cc)):
             if addresses:
-                lines.append(address_field(name, addresses))
+                lines.append(addresses.field(name))
         if self.subject:
             lines.append(text_field("Subject", self.subject))
         lines += (f"Date: {self.date}", f"Message-ID: {self.message_id}", "MIME-Version: 1.0")

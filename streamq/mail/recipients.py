@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import orjson
 
 from streamq.errors import MalformedMail
-from streamq.mail.numbers import written
+from streamq.mail.numbers import packed, written
 from streamq.mail.rules import Given
 from streamq.mail.several import Child
 from streamq.mail.values import wrong
@@ -149,6 +149,6 @@ def _child(name: str, at: int, one: object) -> Child:
 
 def _dumped(found: dict[str, object], where: str) -> bytes:
     try:
-        return orjson.dumps(found)
+        return packed(found)
     except TypeError:  # orjson reads 1,024 levels and writes 254
         raise wrong(FIELD, "", f"{where}: nested too deep") from None

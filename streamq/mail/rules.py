@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from streamq.mail.address import Address, parse_list
+from streamq.mail.address import Address
+from streamq.mail.mailboxes import Mailboxes, read_mailboxes
 from streamq.mail.numbers import exact, written
 from streamq.mail.times import YEAR_MS, moment_ms, span_ms
 from streamq.mail.values import CONTROL, json_object, line, listed, plain, text, wrong
@@ -40,7 +41,6 @@ __all__ = [
 Given = Mapping[bytes, bytes]  # the fields that are set: an empty value was left out
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-ARRAY = re.compile(rb'\[\s*["\]]')  # and not `[Shop] News <news@example.com>`
 FLAG = frozenset({b"0", b"1"})
 MAX_KEY = 256  # octets of id, tenant, traceparent
 MAX_TAGS = 50
@@ -52,6 +52,7 @@ COLLAPSE_MS = 60_000  # where a mail does not say how long
 # Octets of one value that goes into a header: parsing it must not hold up a worker, and Postfix cuts
 # headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
 MAX_HEADER = 131_072
+NOBODY = Mailboxes()
 
 
 def key(given: Given, field: bytes) -> str | None:
@@ -194,25 +195,16 @@ def body(given: Given, field: bytes) -> bytes:
     return value
 
 
-def mailboxes(given: Given, field: bytes) -> tuple[Address, ...]:
+def mailboxes(given: Given, field: bytes) -> Mailboxes:
     """A comma list as in RFC 5322, or a JSON array of strings with one address each."""
     if field not in given:
-        return ()
+        return NOBODY
     value = given[field]
     _short(field, value)
     try:
-        if value.startswith(b"[") and ARRAY.match(value):
-            return tuple(_single(part) for part in listed(field, value))
-        return tuple(parse_list(text(field, value)))
+        return read_mailboxes(field, value)
     except ValueError as broken:
         raise wrong(field, value, str(broken)) from None
-
-
-def _single(part: str) -> Address:
-    found = parse_list(part)
-    if len(found) != 1:
-        raise ValueError("not one address for each element of the array")
-    return found[0]
 
 
 def mailbox(given: Given, field: bytes) -> Address | None:

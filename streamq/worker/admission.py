@@ -141,8 +141,15 @@ class Admission:
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None and mail.several is not None:
-                    weight = sum(map(len, entry.fields.values()))
-                    self.expander.put(Expansion(entry=row.entry, token=admitted.token, mail=mail, weight=weight))
+                    self.expander.put(
+                        Expansion(
+                            entry=row.entry,
+                            token=admitted.token,
+                            id=mail.id or row.entry,
+                            event=mail.event,
+                            several=mail.several,
+                        )
+                    )
                 elif mail is not None:
                     self.deliver(row, mail, admitted.token, notes, way, slot, asked_at)
                 else:
@@ -212,7 +219,7 @@ class Admission:
         delivery = Delivery(
             envelope_from=mail.envelope_from,
             envelope_to=mail.envelope_to,
-            content=mail.content(),
+            content=mail.built(),
             site=mail.site,
             priority=int(row.entry[0]),
             eight_bit=mail.eight_bit,

@@ -38,9 +38,13 @@ class Aside:
     async def run(self) -> None:
         while True:
             _, _, entry, then = await self._queue.get()
-            judged = await self.judged(entry)
-            self.hand.carry(-_weight(entry))
-            await then(judged)
+            if await self.hand.lighter(carrying=True):
+                judged = await self.judged(entry)
+                self.hand.carry(-_weight(entry))
+                await then(judged)
+            else:  # this process ends first: whoever reclaims it has it
+                self.hand.carry(-_weight(entry))
+                self.hand.drop(entry.entry)
             self._queue.task_done()
 
     async def flushed(self) -> None:
