@@ -3,8 +3,10 @@ same mail must come of it on a machine that is busy.
 
 PLAIN     by what they look at: a step for 250 characters or 2 items, all that stands in them, as often as it does
 SHALLOW   look at no more than how many items there are, or hand them on as they are: a step for 10
+COMPARING look at all that stands there, too: a step for 10 items, and for a dict where it is looked for a key
 SLOW      write each character or item by itself, in Python: a step for 2 characters, or for an item
 ORDERING  compare: two steps an item, and their characters as often as they are compared
+PIECEMEAL take a text for a list of characters, or make one of it: a step for 10
 Some are worse than that at one thing (`_worse`); what they make is weighed, too. What makes much of little
 (MULTIPLYING) is looked at before: no call keeps all threads waiting for more than some tens of milliseconds, none fills
 the memory.
@@ -18,7 +20,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LIGHT_STEPS", "MOST_STEPS", "Heavy", "TooMuch", "before", "counting", "settled", "spend", "spend_on"]
+__all__ = [
+    "LIGHT_STEPS",
+    "MOST_STEPS",
+    "Heavy",
+    "TooMuch",
+    "before",
+    "counting",
+    "settled",
+    "spend",
+    "spend_on",
+    "spend_to_compare",
+]
 
 MOST_STEPS = 100_000  # of a part: some tenths of a second
 LIGHT_STEPS = 2_000  # some milliseconds: as long as others may be kept waiting
@@ -46,10 +59,17 @@ SHALLOW = frozenset(
         *("number", "sameas", "sequence", "test", "undefined", "false", "true", "divisibleby", "even", "odd"),
     }
 )
+COMPARING = frozenset(
+    {
+        *("in", "eq", "equalto", "ne", "ge", "greaterthan", "gt", "le", "lessthan", "lt", "changed", "index"),
+        *("==", "!=", ">=", ">", "<=", "<"),
+    }
+)
 SLOW = frozenset(
     {"pprint", "striptags", "title", "tojson", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr", "unescape"}
 )
 ORDERING = frozenset({"dictsort", "groupby", "max", "min", "sort", "sum", "unique"})
+PIECEMEAL = frozenset({"batch", "join", "list", "rsplit", "slice", "split", "splitlines"})
 MULTIPLYING = frozenset(
     {
         *("expandtabs", "format", "format_map", "indent", "join", "replace", "wordwrap"),
@@ -95,10 +115,18 @@ def spend(steps: int, name: str = "") -> None:
         raise TooMuch(f"takes more than {MOST_STEPS} steps" + (f" ({name})" if name else ""))
 
 
-def spend_on(value: object, *, shallow: bool = False) -> None:
+def spend_on(value: object, *, shallow: bool = False, items_a_step: int = ITEMS_A_STEP) -> None:
     """A step, and what it costs to look at a value, or to write it."""
     items, signs = _size(value, shallow=shallow)
-    spend(1 + items // (SHALLOW_ITEMS if shallow else ITEMS_A_STEP) + signs // SIGNS_A_STEP)
+    spend(1 + items // (SHALLOW_ITEMS if shallow else items_a_step) + signs // SIGNS_A_STEP)
+
+
+def spend_to_compare(value: object, *, for_a_key: bool) -> None:
+    """`for_a_key`: it is looked for one, which a dict has at hand."""
+    if for_a_key and isinstance(value, dict):
+        spend(1)
+    else:
+        spend_on(value, items_a_step=SHALLOW_ITEMS)
 
 
 def settled(name: str, value: Any, lazy: type) -> Any:
@@ -120,14 +148,18 @@ def before(name: str, values: Sequence[object]) -> None:
     """Pays for a filter, a test or a method of these values. Raises TooMuch, Heavy."""
     if name in REFUSED:
         raise TooMuch(f"{name} is not for that")
-    sizes = [_size(value, shallow=name in SHALLOW) for value in values]
+    sizes = [_size(value, shallow=_is_shallow(name, value)) for value in values]
     items, signs = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
     if name in SLOW:
         cost = items + signs // SLOW_SIGNS
     elif name in ORDERING:
+        items += sum(len(value) for value in values if isinstance(value, str))
         cost = 2 * items + signs * items.bit_length() // SIGNS_A_STEP
     else:
-        cost = items // (SHALLOW_ITEMS if name in SHALLOW else ITEMS_A_STEP) + signs // SIGNS_A_STEP
+        few = name in SHALLOW or name in COMPARING
+        cost = items // (SHALLOW_ITEMS if few else ITEMS_A_STEP) + signs // SIGNS_A_STEP
+        if name in PIECEMEAL:
+            cost += sum(len(value) for value in values if isinstance(value, str)) // SHALLOW_ITEMS
     spend(CALL_STEPS + cost, name)
     for value in values:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -135,6 +167,10 @@ def before(name: str, values: Sequence[object]) -> None:
     if name in MULTIPLYING:
         _bound_product(name, values, sizes)
     _worse(name, values)
+
+
+def _is_shallow(name: str, value: object) -> bool:
+    return name in SHALLOW or (name == "in" and isinstance(value, dict))
 
 
 def _size(value: Any, *, shallow: bool) -> tuple[int, int]:

@@ -16,7 +16,17 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from streamq.mail.effort import MOST_BITS, MOST_FACTOR, TooMuch, before, counting, settled, spend, spend_on
+from streamq.mail.effort import (
+    MOST_BITS,
+    MOST_FACTOR,
+    TooMuch,
+    before,
+    counting,
+    settled,
+    spend,
+    spend_on,
+    spend_to_compare,
+)
 
 __all__ = ["compiled"]
 
@@ -25,7 +35,13 @@ MACRO_STEPS = 10
 METHOD_STEPS = 3  # beside what a filter costs
 OWNERS = (str, list, tuple, dict, set, frozenset, range, int, float, LoopContext)
 CHANCE = "random"  # no filter of ours: each attempt at a mail has to be the same bytes
-COUNTED, WEIGHED, SLICED = " counted", " weighed", " sliced"  # filters that no template can name
+COUNTED, WEIGHED, SLICED, COMPARED, SEARCHED = (
+    " counted",
+    " weighed",
+    " sliced",
+    " compared",
+    " searched",
+)  # filters that no template can name
 SHORT = 100  # of a template's own text: paid with what stands beside it
 
 
@@ -65,6 +81,18 @@ def _weighed(context: object, found: Any) -> Any:
 
 
 @pass_context
+def _compared(context: object, found: Any) -> Any:
+    spend_to_compare(found, for_a_key=False)
+    return found
+
+
+@pass_context
+def _searched(context: object, found: Any) -> Any:
+    spend_to_compare(found, for_a_key=True)
+    return found
+
+
+@pass_context
 def _sliced(context: object, found: Any) -> Any:
     spend_on(found, shallow=True)
     return found
@@ -87,7 +115,7 @@ class _Bounds(NodeTransformer):
 
     def visit_Operand(self, node: nodes.Operand) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
-        node.expr = _filtered(node.expr, WEIGHED)
+        node.expr = _filtered(node.expr, SEARCHED if node.op in ("in", "notin") else COMPARED)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
@@ -125,6 +153,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.filters.items()}
         self.tests = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.tests.items()}
         self.filters |= {COUNTED: _counted, WEIGHED: _weighed, SLICED: _sliced}
+        self.filters |= {COMPARED: _compared, SEARCHED: _searched}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         plain = (int, float)

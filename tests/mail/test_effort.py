@@ -107,6 +107,11 @@ def test_a_loop_pays_for_what_its_filters_look_at(body: str) -> None:
         "{{ x | sum(start=[]) }}",
         "{{ [x, x] | sum(start=[]) }}",
         "{{ v.rfind(v) }}",
+        "{{ (v * 100) | list | length }}",
+        "{{ ('a ' * 5000 * 1000).split() | length }}",
+        "{{ (v * 10) | sort | length }}",
+        "{{ (v * 100) | batch(2) | list | length }}",
+        "{{ (v * 100) | join(',') | length }}",
     ],
 )
 def test_nothing_fills_the_memory_or_takes_a_second_in_one_call(source: str) -> None:
@@ -146,7 +151,19 @@ def test_what_mails_are_made_of_is_far_from_it() -> None:
         "<p>{{ orders | sum(attribute='price') }}</p>{{ note | urlize }}{{ orders | tojson | length }}"
         "{{ note | wordwrap(60) | replace('a', 'b') | default('none') }}"
     )
-    html = made(source, "html", name="ann", orders=orders, note="Look at https://example.com/a?b=c (or not). " * 200)
+    source += (
+        "{% for o in orders %}{% if o.sku in known and o.sku not in sold %}{{ known[o.sku] }}{% endif %}{% endfor %}"
+    )
+    known = {o["sku"]: {"a": [1] * 50} for o in orders}
+    html = made(
+        source,
+        "html",
+        name="ann",
+        orders=orders,
+        known=known,
+        sold=list(known)[:50],
+        note="Look at https://example.com/a?b=c (or not). " * 200,
+    )
     assert html.count("<tr>") == 500
 
 
