@@ -39,7 +39,7 @@ class Aside:
         while True:
             _, _, entry, then = await self._queue.get()
             if await self.hand.lighter(carrying=True):
-                judged = await self.judged(entry)
+                judged = await self._in_thread(entry)
                 self.hand.carry(-_weight(entry))
                 await then(judged)
             else:  # this process ends first: whoever reclaims it has it
@@ -52,9 +52,20 @@ class Aside:
         await self._queue.join()
 
     async def judged(self, entry: Entry) -> Judged:
+        """For whoever can wait for it: at once, where that takes no time."""
+        return self.intake.judge_at_once(entry) or await self._in_thread(entry)
+
+    async def _in_thread(self, entry: Entry) -> Judged:
         """`recipients` are read in steps, since a parser of JSON keeps even other threads waiting; the rest in one."""
         await entry.read_recipients()
-        return await asyncio.to_thread(self.intake.judge, entry)
+        return await asyncio.to_thread(self._judge, entry)
+
+    def _judge(self, entry: Entry) -> Judged:
+        """With its message: what a template wrote may be long."""
+        row, mail = self.intake.judge(entry)
+        if mail is not None and mail.several is None:
+            mail.built()
+        return row, mail
 
 
 def _weight(entry: Entry) -> int:

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from crew import crew
 
+from streamq.mail.compose import Composed
 from streamq.mail.template import Template
 from streamq.queue.check import check
 from streamq.queue.connection import command
@@ -47,6 +48,15 @@ async def test_others_go_out_while_a_heavy_template_is_filled_in(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
+    composed: list[bool] = []
+    compose = Composed.content
+
+    def noted(source: Composed) -> bytes:
+        if source.subject == "Heavy":
+            composed.append(threading.current_thread() is threading.main_thread())
+        return compose(source)
+
+    monkeypatch.setattr(Composed, "content", noted)
     async with crew(server_url) as c:
         await c.spool.templates.put("heavy", HEAVY)
         for number in range(5):
@@ -62,6 +72,7 @@ async def test_others_go_out_while_a_heavy_template_is_filled_in(
         assert sum(b"x" * 70 in mail.content for mail in c.sink.received) == 5
         assert (await check(c.spool)).clean
     assert gate.held == [True] * 5
+    assert set(composed) == {False}  # where others wait nothing long is composed either
 
 
 async def test_leases_are_renewed_while_a_heavy_template_is_filled_in(
@@ -137,6 +148,9 @@ async def test_a_worker_that_stops_leaves_nothing_half_read(server_url: str, mon
         pending = await command(c.spool.redis, "XPENDING", c.spool.keys.stream("normal"), "streamq")
         assert pending[0] == 0
         assert (await check(c.spool)).clean
+        await c.worker()  # what was handed back
+        while len(c.sink.received) < 3:
+            await c.until("email.relayed")
 
 
 async def test_the_loop_has_its_turn_between_mails_that_are_read(
