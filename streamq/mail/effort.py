@@ -6,7 +6,7 @@ SHALLOW   look at no more than how many items there are, or hand them on as they
 COMPARING look at all that stands there, too: a step for 10 items, and for a dict where it is looked for a key
 SLOW      write each character or item by itself, in Python: a step for 2 characters, or for an item
 ORDERING  compare: two steps an item, and their characters as often as they are compared
-PIECEMEAL take a text for a list of characters, or make one of it: a step for 10
+PIECEMEAL take a text for a list of characters or lines, or make one of it: a step for 10, for one of what is markup
 Some are worse than that at one thing (`_worse`); what they make is weighed, too. What makes much of little
 (MULTIPLYING) is looked at before: no call keeps all threads waiting for more than some tens of milliseconds, none fills
 the memory.
@@ -43,6 +43,7 @@ MOST_SIZE = 25_000_000  # characters and items of one value, and of what comes o
 CALL_STEPS = 3
 SIGNS_A_STEP, ITEMS_A_STEP = 250, 2
 SHALLOW_ITEMS, SLOW_SIGNS = 10, 2
+TEXTUAL_ITEM = 8
 LONG_WORD = 100
 HASH_BITS = 61  # greater numbers may be made to share one hash
 
@@ -54,7 +55,7 @@ CONTAINERS: tuple[type[Any], ...] = (
 SHALLOW = frozenset(
     {
         *("attr", "batch", "copy", "count", "d", "default", "first", "get", "items", "keys", "last", "length", "list"),
-        *("map", "reject", "rejectattr", "reverse", "safe", "select", "selectattr", "slice", "values"),
+        *("map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "values"),
         *("boolean", "callable", "defined", "escaped", "filter", "float", "integer", "iterable", "mapping", "none"),
         *("number", "sameas", "sequence", "test", "undefined", "false", "true", "divisibleby", "even", "odd"),
     }
@@ -69,7 +70,8 @@ SLOW = frozenset(
     {"pprint", "striptags", "title", "tojson", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr", "unescape"}
 )
 ORDERING = frozenset({"dictsort", "groupby", "max", "min", "sort", "sum", "unique"})
-PIECEMEAL = frozenset({"batch", "join", "list", "rsplit", "slice", "split", "splitlines"})
+PIECEMEAL = frozenset({"batch", "indent", "join", "list", "rsplit", "slice", "split", "splitlines"})
+TEXTUAL = frozenset({"striptags", "title", "urlize", "wordcount", "wordwrap"})  # of a list they take what it looks like
 MULTIPLYING = frozenset(
     {
         *("expandtabs", "format", "format_map", "indent", "join", "replace", "wordwrap"),
@@ -151,7 +153,7 @@ def before(name: str, values: Sequence[object]) -> None:
     sizes = [_size(value, shallow=_is_shallow(name, value)) for value in values]
     items, signs = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
     if name in SLOW:
-        cost = items + signs // SLOW_SIGNS
+        cost = (TEXTUAL_ITEM if name in TEXTUAL else 1) * items + signs // SLOW_SIGNS
     elif name in ORDERING:
         items += sum(len(value) for value in values if isinstance(value, str))
         cost = 2 * items + signs * items.bit_length() // SIGNS_A_STEP
@@ -159,7 +161,7 @@ def before(name: str, values: Sequence[object]) -> None:
         few = name in SHALLOW or name in COMPARING
         cost = items // (SHALLOW_ITEMS if few else ITEMS_A_STEP) + signs // SIGNS_A_STEP
         if name in PIECEMEAL:
-            cost += sum(len(value) for value in values if isinstance(value, str)) // SHALLOW_ITEMS
+            cost += sum(_pieces(value) for value in values if isinstance(value, str))
     spend(CALL_STEPS + cost, name)
     for value in values:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -167,6 +169,11 @@ def before(name: str, values: Sequence[object]) -> None:
     if name in MULTIPLYING:
         _bound_product(name, values, sizes)
     _worse(name, values)
+
+
+def _pieces(text: str) -> int:
+    """Steps: a piece of what is markup is made an object by itself."""
+    return len(text) // (SHALLOW_ITEMS if type(text) is str else 1)
 
 
 def _is_shallow(name: str, value: object) -> bool:

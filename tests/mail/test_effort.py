@@ -60,6 +60,7 @@ def test_what_grows_faster_than_its_input_is_bounded_by_it(name: str, value: Any
     [
         "{{ v | wordwrap(3) | length }}",
         "{{ v | urlize | length }}",
+        "{{ v | replace(' ', '\n') | e | indent(5) | length }}",
         "{{ v.upper().lower().title() | length }}",
         "{% if v | upper == w | upper | lower %}{% endif %}",
         "{% if w in [v, v, v, v] %}{% endif %}",
