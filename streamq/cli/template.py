@@ -12,6 +12,7 @@ from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun, Yes
 from streamq.cli.terminal import ask, console, emit, safe, shown_ms, table
 from streamq.errors import MalformedMail, NotFound, SettingsError
+from streamq.mail.numbers import exact
 from streamq.mail.rules import NAME
 from streamq.mail.template import PARTS, Template, installed, split_name
 from streamq.queue.look import now_ms
@@ -147,9 +148,9 @@ def show_template(
 def _tried(given: Template, values: str) -> dict[str, str]:
     _need_jinja()
     try:
-        known = orjson.loads(values)
-    except orjson.JSONDecodeError as wrong:
-        raise SettingsError(f"--vars: not JSON ({wrong.msg})") from None
+        known = exact(values.encode())
+    except (orjson.JSONDecodeError, RecursionError) as wrong:
+        raise SettingsError(f"--vars: not JSON ({wrong})") from None
     if not isinstance(known, dict):
         raise SettingsError(f"--vars: not a JSON object (got {values[:80]!r})")
     try:

@@ -3,6 +3,7 @@ here is only what has no form on the wire at all, in the same error."""
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ __all__ = ["ENCODERS", "Attachment", "Mailbox", "Mailboxes", "Recipient", "text"
 
 Mailbox: TypeAlias = "str | Address"  # `Bob <bob@example.net>`
 Mailboxes: TypeAlias = "Mailbox | Iterable[Mailbox]"  # of a list each element is one address
+
+
+BEYOND = "64-bit"  # what orjson says of a whole number that it does not take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,8 @@ def _json(field: str, value: object) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError as broken:  # orjson's JSONEncodeError is one
+        if BEYOND in str(broken):
+            return _exactly(field, value)
         raise _bad(field, value, f"no JSON ({broken})") from None
 
 
@@ -150,6 +156,18 @@ def _not_finite(value: object) -> Iterator[float]:
         yield value
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
         yield from _not_finite(inner)
+
+
+def _exactly(field: str, value: object) -> bytes:
+    """Whole numbers that 64 bits do not hold."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).encode()
+    except (TypeError, ValueError, RecursionError) as broken:
+        raise _bad(field, value, f"no JSON ({broken})") from None
+
+
+def _plain(value: object) -> object:
+    return orjson.loads(orjson.dumps(value))
 
 
 def mapping(field: str, value: Any) -> bytes:

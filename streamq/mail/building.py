@@ -10,9 +10,9 @@ from streamq.mail.mail import Several
 from streamq.mail.message import Message, read_message
 from streamq.mail.recipients import Recipients, read_recipients
 from streamq.mail.rules import Given
-from streamq.mail.several import Child, copies, shared_fields
+from streamq.mail.several import Child, copies, shared_fields, weight_of
 from streamq.mail.template import PARTS, Template, installed, split_name
-from streamq.mail.values import json_object, wrong
+from streamq.mail.values import wrong
 
 __all__ = ["Find", "build"]
 
@@ -48,14 +48,16 @@ def build(
         if template is not None:  # each child fills it in with values of its own
             probe = _filled(probe, dict.fromkeys(template.parts, "x"))
         message = read_message(probe, entry=entry, at_ms=at_ms, salt=salt)
-        return message, Several(children, shared, True)
+        return message, Several(children, shared, True, weight_of(children, shared))
     filled = given
     if template is not None:
-        known = json_object(b"vars", given[b"vars"]) if b"vars" in given else {}
-        filled = _filled(given, template.render(known, max_bytes))
+        filled = _filled(given, template.render(rules.variables(given), max_bytes))
     message = read_message(filled, entry=entry, at_ms=at_ms, salt=salt)
     children = copies(message.to)
-    return message, Several(children, shared_fields(given), False) if len(children) > 1 else None
+    if len(children) == 1:
+        return message, None
+    shared = shared_fields(given)
+    return message, Several(children, shared, False, weight_of(children, shared))
 
 
 def _read(given: Given, recipients: Recipients | None) -> list[Child]:
@@ -74,8 +76,7 @@ def _template(given: Given, find: Find, at_ms: int) -> Template | None:
     rules.name({b"template": name.encode()}, b"template")
     if version is None and b"@" in given[b"template"]:
         raise wrong(b"template", given[b"template"], "not a name, or a name, @ and a version")
-    if b"vars" in given:
-        json_object(b"vars", given[b"vars"])
+    rules.variables(given)
     if not installed():
         raise UnsupportedFields(["template"])
     found = find(given[b"template"], at_ms)

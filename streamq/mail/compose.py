@@ -12,6 +12,7 @@ from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
 from streamq.mail.custom import Headers
 from streamq.mail.headers import address_field, text_field
+from streamq.mail.mailboxes import Mailboxes, octets_of
 from streamq.mail.mime import body
 from streamq.mail.parameters import filename
 from streamq.mail.wire import crlf
@@ -20,7 +21,6 @@ __all__ = ["Composed"]
 
 HEAD_SIZE = 400  # octets of the fields that every mail has, roughly
 PART_SIZE = 200  # the same of an attachment
-ADDRESS_SIZE = 6  # ` <`, `@`, `>,` and its share of a fold
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -32,9 +32,9 @@ class Composed:
 
     author: Address
     sender: Address | None
-    reply_to: tuple[Address, ...]
-    to: tuple[Address, ...]
-    cc: tuple[Address, ...] = ()
+    reply_to: Mailboxes
+    to: Mailboxes
+    cc: Mailboxes
     subject: str
     date: str
     message_id: str
@@ -47,7 +47,12 @@ class Composed:
     @property
     def smtputf8(self) -> bool:
         """A header holds UTF-8 (RFC 6532): an address's local part can't be written otherwise."""
-        return not all(address.local.isascii() for address in self._everyone())
+        plain = self.author.local.isascii() and (self.sender is None or self.sender.local.isascii())
+        if not (plain and self.to.are_ascii and self.cc.are_ascii and self.reply_to.are_ascii):
+            return True
+        return not all(
+            each.local.isascii() for _, value in self.headers if not isinstance(value, str) for each in value
+        )
 
     @property
     def eight_bit(self) -> bool:
@@ -64,14 +69,11 @@ class Composed:
             size += lines if part.isascii() else lines * 4 // 3
         for each in self.attachments:
             size += PART_SIZE + len(each.data) * 39 // 38 + sum(map(len, (*each.media_type, *filename(each.filename))))
-        for address in self._everyone():
-            size += ADDRESS_SIZE + _about(address.name) + _about(address.local) + len(address.domain)
-        return size + sum(4 + len(name) + _about(value) for name, value in self.headers if isinstance(value, str))
-
-    def _everyone(self) -> tuple[Address, ...]:
-        sender = (self.sender,) if self.sender else ()
-        custom = [each for _, value in self.headers if not isinstance(value, str) for each in value]
-        return (self.author, *sender, *self.reply_to, *self.to, *self.cc, *custom)
+        size += self.to.octets + self.cc.octets + self.reply_to.octets
+        size += octets_of((self.author, self.sender) if self.sender else (self.author,))
+        for name, value in self.headers:
+            size += 4 + len(name) + (_about(value) if isinstance(value, str) else octets_of(value))
+        return size
 
     def content(self) -> bytes:
         """The whole message, ending with CRLF."""
@@ -91,7 +93,7 @@ class Composed:
             lines.append(address_field("Sender", (self.sender,)))
         for name, addresses in (("Reply-To", self.reply_to), ("To", self.to), ("Cc", self.cc)):
             if addresses:
-                lines.append(address_field(name, addresses))
+                lines.append(addresses.field(name))
         if self.subject:
             lines.append(text_field("Subject", self.subject))
         lines += (f"Date: {self.date}", f"Message-ID: {self.message_id}", "MIME-Version: 1.0")

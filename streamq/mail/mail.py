@@ -9,7 +9,7 @@ from typing import Protocol
 from streamq.mail.dsn import Dsn
 from streamq.mail.several import Child
 
-__all__ = ["Mail", "Several", "Source"]
+__all__ = ["Built", "Mail", "Several", "Source"]
 
 
 class Source(Protocol):
@@ -25,12 +25,30 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """A message that was composed, without what it was composed of."""
+
+    made: bytes
+    eight_bit: bool
+    smtputf8: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.made)
+
+    def content(self) -> bytes:
+        return self.made
+
+
+@dataclass(frozen=True, slots=True)
 class Several:
-    """Of a mail that becomes several: one child each, and what they share. `personal`: each has its own message."""
+    """Of a mail that becomes several: one child each, and what they share. `personal`: each has its own message;
+    `weight`: octets that all of it takes in memory."""
 
     children: Sequence[Child]
     fields: dict[bytes, bytes]
     personal: bool
+    weight: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)  # frozen would be right, and costs 1.5 µs of 15
@@ -78,3 +96,9 @@ class Mail:
         """The whole RFC 5322 message: CRLF line ends, the last one too; not dot-stuffed; the same bytes at
         every call and every attempt. Cannot fail: what could be wrong was found by `parse`."""
         return self.source.content()
+
+    def built(self) -> bytes:
+        """`content`, for good: what it was made of (five thousand addresses are ten times their octets) goes."""
+        made = self.source.content()
+        self.source = Built(made, self.source.eight_bit, self.source.smtputf8)
+        return made

@@ -60,7 +60,7 @@ def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
         extra = next(field for field in COMPOSING if field in given)
         raise wrong(extra, given[extra], "may not stand beside raw, which is the whole message")
     return_path = _return_path(given)
-    recipients = rules.mailboxes(given, b"envelope_to")
+    recipients: tuple[Address, ...] = rules.mailboxes(given, b"envelope_to")
     try:
         head = RawHead(raw)
         if not recipients:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import orjson
 
 from streamq.errors import MalformedMail
+from streamq.mail.numbers import packed, written
 from streamq.mail.rules import Given
 from streamq.mail.several import Child
 from streamq.mail.values import wrong
@@ -78,10 +79,12 @@ def read_in_steps(given: Given) -> Generator[None, None, Recipients]:
 
 def _read(piece: bytes, name: str, at: int) -> list[Child]:
     try:
-        found: list[object] = orjson.loads(b"[%b]" % piece)
+        found: list[object] = written(b"[%b]" % piece)
     except orjson.JSONDecodeError as broken:
         where = f", from recipients[{at}] on" if at else ""
         raise wrong(FIELD, piece, f"not JSON: {broken}{where}") from None
+    except RecursionError:
+        raise wrong(FIELD, piece, f"nested too deep, from recipients[{at}] on") from None
     if not found:
         raise wrong(FIELD, piece, f"not JSON: nothing behind the last comma, at recipients[{at}]")
     if at + len(found) > MOST:
@@ -146,6 +149,6 @@ def _child(name: str, at: int, one: object) -> Child:
 
 def _dumped(found: dict[str, object], where: str) -> bytes:
     try:
-        return orjson.dumps(found)
+        return packed(found)
     except TypeError:  # orjson reads 1,024 levels and writes 254
         raise wrong(FIELD, "", f"{where}: nested too deep") from None

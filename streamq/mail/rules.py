@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from streamq.mail.address import Address, WrongAddress, parse_list
+from streamq.mail.address import Address, WrongAddress
+from streamq.mail.mailboxes import Mailboxes, read_mailboxes
+from streamq.mail.numbers import exact, written
 from streamq.mail.times import YEAR_MS, moment_ms, span_ms
 from streamq.mail.values import CONTROL, json_object, line, listed, plain, text, wrong
 
@@ -33,22 +35,24 @@ __all__ = [
     "send_at_ms",
     "tags",
     "traceparent",
+    "variables",
 ]
 
 Given = Mapping[bytes, bytes]  # the fields that are set: an empty value was left out
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-ARRAY = re.compile(rb'\[\s*["\]]')  # and not `[Shop] News <news@example.com>`
 FLAG = frozenset({b"0", b"1"})
 MAX_KEY = 256  # octets of id, tenant, traceparent
 MAX_TAGS = 50
 MAX_TAG = 100  # characters
 MAX_TAGS_SIZE = 4 * MAX_TAGS * MAX_TAG + 4096
 MAX_METADATA = 8192
+MAX_VARS = 1_000_000  # octets: a parser of JSON keeps all others waiting while it reads
 COLLAPSE_MS = 60_000  # where a mail does not say how long
 # Octets of one value that goes into a header: parsing it must not hold up a worker, and Postfix cuts
 # headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
 MAX_HEADER = 131_072
+NOBODY = Mailboxes()
 
 
 def key(given: Given, field: bytes) -> str | None:
@@ -106,16 +110,25 @@ def tags(given: Given) -> list[str]:
 
 
 def metadata(given: Given) -> dict[str, object] | None:
+    """For events: numbers as they were written (numbers.py)."""
     if b"metadata" not in given:
         return None
     if len(given[b"metadata"]) > MAX_METADATA:
         raise wrong(b"metadata", given[b"metadata"], f"longer than {MAX_METADATA} bytes")
-    found = json_object(b"metadata", given[b"metadata"])
+    found = json_object(b"metadata", given[b"metadata"], written)
     try:
         orjson.dumps(found)
     except TypeError:  # orjson reads 1,024 levels and writes 254
         raise wrong(b"metadata", given[b"metadata"], "nested too deep") from None
     return found
+
+
+def variables(given: Given) -> dict[str, object]:
+    """`vars`: whole numbers of any size are what they are."""
+    value = given.get(b"vars", b"{}")
+    if len(value) > MAX_VARS:
+        raise wrong(b"vars", value, f"longer than {MAX_VARS} bytes")
+    return json_object(b"vars", value, exact)
 
 
 def _time(given: Given, field: bytes, read: Callable[[str], int], from_ms: int, at_ms: int) -> int:
@@ -182,31 +195,16 @@ def body(given: Given, field: bytes) -> bytes:
     return value
 
 
-def mailboxes(given: Given, field: bytes) -> tuple[Address, ...]:
+def mailboxes(given: Given, field: bytes) -> Mailboxes:
     """A comma list as in RFC 5322, or a JSON array of strings with one address each."""
     if field not in given:
-        return ()
+        return NOBODY
     value = given[field]
     _short(field, value)
     try:
-        if value.startswith(b"[") and ARRAY.match(value):
-            return tuple([_single(field, value, at, part) for at, part in enumerate(listed(field, value))])
-        return tuple(parse_list(text(field, value)))
+        return read_mailboxes(field, value)
     except WrongAddress as broken:
         raise wrong(field, broken.shown, str(broken)) from None
-
-
-def _single(field: bytes, value: bytes, at: int, part: str) -> Address:
-    """`at`: which of the elements that are not empty."""
-    try:
-        found = parse_list(part)
-        if len(found) == 1:
-            return found[0]
-        why = "not one address for each element of the array"
-    except WrongAddress as broken:
-        why = str(broken)
-    place = [place for place, each in enumerate(orjson.loads(value)) if each][at]
-    raise wrong(field, part, f"[{place}]: {why}")
 
 
 def mailbox(given: Given, field: bytes) -> Address | None:

@@ -1,17 +1,13 @@
 """The sandbox of templates: jinja2's own, and bounds on what it may do. That one keeps a template from the program's
 insides; it lets a loop that writes nothing run for ever, and one line make a gigabyte.
 
-STEPS   An iteration, a call, a filter, a test, a comparison cost one, and what they look at by its size. Counted, not
-        timed: the same mail must come of it on a machine that is busy.
-SIZES   What is multiplied, joined, padded, formatted is looked at before it is made.
-Imported only where jinja2 is there.
+Every iteration, call, filter, test, comparison and output is paid for before it is done (effort.py says what it costs),
+so that what a template may do is bounded in time and in memory. Imported only where jinja2 is there.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
 from functools import wraps
 from typing import Any, cast
 
@@ -20,80 +16,51 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-__all__ = ["MOST_STEPS", "TooMuch", "compiled", "counting"]
+from streamq.mail.effort import (
+    MOST_BITS,
+    MOST_FACTOR,
+    TooMuch,
+    before,
+    counting,
+    settled,
+    spend,
+    spend_on,
+    spend_to_compare,
+)
 
-MOST_STEPS = 100_000  # of a part: some tenths of a second
-MOST_FACTOR = 10_000  # `text * number`, `text | center(number)`
-MOST_BITS = 4096  # of a product
+__all__ = ["compiled"]
+
 MOST_RANGE = 10_000
-MOST_SIZE = 100_000_000  # of a text or a list; and of the sizes of what is put together, multiplied
 MACRO_STEPS = 10
-ITEMS_A_STEP, SIGNS_A_STEP = 100, 1000
-LISTS = (list, tuple, dict, set, frozenset, range)
-WIDE = frozenset({"batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "wordwrap", "zfill"})
-WIDTH = re.compile(r"%[^%A-Za-z]*(?:\d{5}|\*)|\{[^{}]*(?:\d{5}|\{)")
-COUNTED, WEIGHED = " counted", " weighed"  # filters that no template can name
-
-_left: ContextVar[list[int]] = ContextVar("steps_left")
-
-
-class TooMuch(ValueError):
-    """A template wants more than it may."""
-
-
-def counting() -> None:
-    """The steps of a part begin."""
-    _left.set([MOST_STEPS])
-
-
-def _spend(steps: int) -> None:
-    left = _left.get(None)
-    if left is not None:  # an expression of constants is worked out when it is compiled
-        left[0] -= steps
-        if left[0] < 0:
-            raise TooMuch(f"takes more than {MOST_STEPS} steps")
-
-
-def _weigh(value: object) -> int:
-    """In steps."""
-    size = len(value) if isinstance(value, (str, *LISTS)) else 0
-    if size > MOST_SIZE:
-        raise TooMuch(f"a text or list of more than {MOST_SIZE}")
-    return size // (SIGNS_A_STEP if isinstance(value, str) else ITEMS_A_STEP)
-
-
-def _guard(name: str, values: Iterable[object]) -> None:
-    """Before a filter, a test or a method of a text or list does what it is there for."""
-    product = 1
-    for value in values:
-        _spend(_weigh(value))
-        if isinstance(value, (str, *LISTS)):
-            product *= max(1, len(value))
-        elif isinstance(value, int) and value > MOST_FACTOR and name in WIDE:
-            raise TooMuch(f"{name} by more than {MOST_FACTOR}")
-    if product > MOST_SIZE:
-        raise TooMuch(f"{name} of too much")
-    if name in ("format", "format_map"):
-        for value in values:
-            if isinstance(value, str) and WIDTH.search(value):
-                raise TooMuch(f"{name} with a width of more than four digits, or one that is a value")
-            break  # the pattern, and not what is put into it
+METHOD_STEPS = 3  # beside what a filter costs
+OWNERS = (str, list, tuple, dict, set, frozenset, range, int, float, LoopContext)
+CHANCE = "random"  # no filter of ours: each attempt at a mail has to be the same bytes
+COUNTED, WEIGHED, SLICED, COMPARED, SEARCHED = (
+    " counted",
+    " weighed",
+    " sliced",
+    " compared",
+    " searched",
+)  # filters that no template can name
+SHORT = 100  # of a template's own text: paid with what stands beside it
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)  # jinja2 looks at its attributes
     def guarded(*args: Any, **known: Any) -> Any:
-        _spend(1)
-        _guard(name, [*args, *known.values()])
-        return function(*args, **known)
+        return _paid(name, function, [], args, known)
 
     return guarded
 
 
-def _iterated(found: Iterable[Any]) -> Iterator[Any]:
-    for each in found:
-        _spend(1)
-        yield each
+def _paid(name: str, function: Callable[..., Any], owner: list[Any], args: Iterable[Any], known: dict[str, Any]) -> Any:
+    args = [settled(name, value, LoopContext) for value in args]
+    known = {key: settled(name, value, LoopContext) for key, value in known.items()}
+    before(name, [*owner, *args, *known.values()])
+    made = function(*args, **known)
+    if isinstance(made, (str, list, tuple, dict)):
+        spend_on(made, shallow=True)
+    return made
 
 
 @pass_context  # so that it is never worked out beforehand
@@ -101,9 +68,33 @@ def _counted(context: object, found: Iterable[Any]) -> Iterator[Any]:
     return _iterated(found)
 
 
+def _iterated(found: Iterable[Any]) -> Iterator[Any]:
+    for each in found:
+        spend(1)
+        yield each
+
+
 @pass_context
-def _weighed(context: object, found: object) -> object:
-    _spend(1 + _weigh(found))
+def _weighed(context: object, found: Any) -> Any:
+    spend_on(found)
+    return found
+
+
+@pass_context
+def _compared(context: object, found: Any) -> Any:
+    spend_to_compare(found, for_a_key=False)
+    return found
+
+
+@pass_context
+def _searched(context: object, found: Any) -> Any:
+    spend_to_compare(found, for_a_key=True)
+    return found
+
+
+@pass_context
+def _sliced(context: object, found: Any) -> Any:
+    spend_on(found, shallow=True)
     return found
 
 
@@ -115,7 +106,7 @@ def _range(*bounds: int) -> range:
 
 
 class _Bounds(NodeTransformer):
-    """Puts those two filters where a template loops, compares, joins and cuts."""
+    """Puts those filters where a template loops, compares, joins, cuts and writes."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
@@ -124,16 +115,27 @@ class _Bounds(NodeTransformer):
 
     def visit_Operand(self, node: nodes.Operand) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
-        node.expr = _filtered(node.expr, WEIGHED)
+        node.expr = _filtered(node.expr, SEARCHED if node.op in ("in", "notin") else COMPARED)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
-        return _filtered(node, WEIGHED)
+        node.nodes = [_filtered(each, WEIGHED) for each in node.nodes]
+        return node
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
+        """A block, a macro, a loop that calls itself: what they write is put together in memory first."""
+        self.generic_visit(node)
+        node.nodes = [each if _is_short(each) else _filtered(each, WEIGHED) for each in node.nodes]
+        return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
-        return _filtered(node, WEIGHED) if isinstance(node.arg, nodes.Slice) else node
+        return _filtered(node, SLICED) if isinstance(node.arg, nodes.Slice) else node
+
+
+def _is_short(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.TemplateData) and len(node.data) <= SHORT
 
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
@@ -147,9 +149,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self, html: bool) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=html, keep_trailing_newline=True, cache_size=0)
         self.globals = {"range": _range}
+        del self.filters[CHANCE]
         self.filters = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.filters.items()}
         self.tests = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.tests.items()}
-        self.filters |= {COUNTED: _counted, WEIGHED: _weighed}
+        self.filters |= {COUNTED: _counted, WEIGHED: _weighed, SLICED: _sliced}
+        self.filters |= {COMPARED: _compared, SEARCHED: _searched}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         plain = (int, float)
@@ -161,23 +165,29 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             if factor > MOST_FACTOR:
                 raise TooMuch(f"* by more than {MOST_FACTOR}")
         elif operator == "%" and not numbers:
-            _guard("format", [left, right])
+            before("format", [left, right])
         elif operator == "*" and sum(each.bit_length() for each in (left, right) if isinstance(each, int)) > MOST_BITS:
             raise TooMuch(f"a number of more than {MOST_BITS} bits")  # squared twenty times one takes a minute
         made = super().call_binop(context, operator, left, right)
         if not numbers:
-            _spend(1 + _weigh(made))
+            spend_on(made, shallow=True)
         return made
 
     def call(self, context: Any, function: Any, /, *args: Any, **known: Any) -> Any:
-        _spend(MACRO_STEPS if isinstance(function, Macro) else 1)
+        spend(MACRO_STEPS if isinstance(function, Macro) else METHOD_STEPS)
         if isinstance(function, LoopContext) and args:  # a loop that calls itself
             args = (_iterated(args[0]), *args[1:])
         method = getattr(function, "__wrapped__", function)  # `format` comes in a wrapper of jinja2's
         owner = getattr(method, "__self__", None)
-        if isinstance(owner, (str, *LISTS)):
-            _guard(method.__name__, [owner, *args, *known.values()])
-        return super().call(context, function, *args, **known)
+        if not isinstance(owner, OWNERS):
+            owner = owner if isinstance(owner, type) and issubclass(owner, OWNERS) else None
+        if owner is None:
+            return super().call(context, function, *args, **known)
+
+        def call(*args: Any, **known: Any) -> Any:
+            return super(_Sandbox, self).call(context, function, *args, **known)
+
+        return _paid(method.__name__, call, [owner], args, known)
 
 
 _environments: dict[bool, _Sandbox] = {}
@@ -188,5 +198,6 @@ def compiled(source: str, *, html: bool) -> Template:
     found = _environments.get(html)
     if found is None:
         found = _environments[html] = _Sandbox(html)
+    counting()  # what is worked out beforehand: too much of it is left for later
     code = found.compile(_Bounds().visit(found.parse(source)))
     return Template.from_code(found, code, found.make_globals(None))

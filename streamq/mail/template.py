@@ -1,16 +1,17 @@
 """A stored template and a mail's `vars` become its subject, text and html, by jinja2 in its sandbox.
 
 A template is an operator's, vars are a producer's: vars are escaped in html, and a variable that is missing rejects the
-mail. What a template may do is bounded: by the sandbox (sandbox.py), in its steps, and in the size of what it writes.
+mail. What a template may do is bounded: by the sandbox (sandbox.py), in its steps (effort.py), in the size of what it
+writes. A little of it may be done at once, while others wait; the rest has to be asked for (`Template.light`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from streamq.mail.effort import Heavy, TooMuch, counting
 from streamq.mail.values import wrong
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["PARTS", "Template", "installed", "split_name"]
 
 PARTS = ("subject", "text", "html")
 MOST_PIECES = 1_000_000  # of output: a loop that writes ends there
+LIGHT_SOURCE = 8192  # characters: to compile more takes longer than others may be kept waiting
 
 
 def installed() -> bool:
@@ -42,12 +44,23 @@ class Template:
     """Sources by part: subject, text, html; `check` says whether they are any good."""
 
     parts: Mapping[str, str] = field(default_factory=dict)
+    is_light: bool = False
+    _made: dict[str, Compiled] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
+    def light(self) -> Template:
+        """The same, whose `render` raises Heavy where it takes longer than others may be kept waiting."""
+        return Template(self.parts, True, self._made)
+
     def _compiled(self) -> dict[str, Compiled]:
+        """No lock, as `cached_property` has: two threads may compile it at once, and none waits for the other."""
         from streamq.mail.sandbox import compiled
 
-        return {part: compiled(source, html=part == "html") for part, source in self.parts.items()}
+        if len(self._made) < len(self.parts):
+            if self.is_light and sum(map(len, self.parts.values())) > LIGHT_SOURCE:
+                raise Heavy
+            made = {part: compiled(source, html=part == "html") for part, source in self.parts.items()}
+            self._made.update(made)
+        return self._made
 
     def check(self) -> None:
         """Raises ValueError with the part and the line where jinja2 does not understand it."""
@@ -67,36 +80,39 @@ class Template:
 
     def render(self, known: Mapping[str, Any], most: int) -> dict[str, str]:
         """The parts with these variables, at most `most` characters each. Raises MalformedMail: of `vars` where one is
-        missing or of no use, of `template` where that itself fails."""
-        from jinja2 import TemplateSyntaxError, UndefinedError
-
-        from streamq.mail.sandbox import TooMuch, counting
+        missing or of no use, of `template` where that itself fails; Heavy, of a light one."""
+        from jinja2 import TemplateSyntaxError
 
         try:
-            found = self._compiled
+            found = self._compiled()
         except TemplateSyntaxError as error:
             raise wrong(b"template", "", f"line {error.lineno}: {error.message}") from None
-        made = {}
-        for part, compiled in found.items():
-            counting()
-            try:
-                made[part] = "".join(_bounded(compiled.generate(known), most))
-                made[part].encode()  # a template may write half of a surrogate pair
-            except UndefinedError as error:
-                raise wrong(b"vars", "", f"{part} of the template: {error}") from None
-            except RecursionError:
-                raise wrong(b"template", "", f"{part}: nested too deep") from None
-            except TooMuch as error:
-                raise wrong(b"template", "", f"{part}: {error}") from None
-            except Exception as error:  # noqa: BLE001 - whatever an expression does to values of any kind
-                # Its text may repeat a value, and a reason stands in events, whatever the mail says of secrecy.
-                raise wrong(b"template", "", f"{part}: {type(error).__name__}") from None
+        except RecursionError:
+            raise wrong(b"template", "", "nested too deep") from None
+        return {part: self._render(part, found[part], known, most) for part in self.parts}
+
+    def _render(self, part: str, compiled: Compiled, known: Mapping[str, Any], most: int) -> str:
+        from jinja2 import UndefinedError
+
+        counting(light=self.is_light)
+        try:
+            made = "".join(_bounded(compiled.generate(known), most))
+            made.encode()  # a template may write half of a surrogate pair
+        except Heavy:
+            raise
+        except UndefinedError as error:
+            raise wrong(b"vars", "", f"{part} of the template: {error}") from None
+        except RecursionError:
+            raise wrong(b"template", "", f"{part}: nested too deep") from None
+        except TooMuch as error:
+            raise wrong(b"template", "", f"{part}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - whatever an expression does to values of any kind
+            # Its text may repeat a value, and a reason stands in events, whatever the mail says of secrecy.
+            raise wrong(b"template", "", f"{part}: {type(error).__name__}") from None
         return made
 
 
 def _bounded(pieces: Iterator[str], most: int) -> Iterator[str]:
-    from streamq.mail.sandbox import TooMuch
-
     size = 0
     for number, piece in enumerate(pieces):
         size += len(piece)

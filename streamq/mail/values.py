@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 
@@ -64,12 +66,15 @@ def listed(field: bytes, value: bytes) -> list[str]:
     return [part for part in found if part]
 
 
-def json_object(field: bytes, value: bytes) -> dict[str, object]:
-    """A JSON object. orjson refuses what is nested deeper than 1,024 levels and lone surrogates."""
+def json_object(field: bytes, value: bytes, read: Callable[[bytes], Any] = orjson.loads) -> dict[str, object]:
+    """A JSON object. orjson refuses what is nested deeper than 1,024 levels and lone surrogates; `read` may refuse
+    more, by RecursionError."""
     try:
-        found = orjson.loads(value)
+        found = read(value)
     except orjson.JSONDecodeError as broken:
         raise wrong(field, value, f"not a JSON object ({broken.msg})") from None
+    except RecursionError:
+        raise wrong(field, value, "nested too deep") from None
     if not isinstance(found, dict):
         raise wrong(field, value, "not a JSON object")
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from streamq.mail.numbers import packed
 from streamq.queue.rows import (
     AdmitRow,
     Admitted,
@@ -273,4 +274,4 @@ class Scripts:
 
 def why(**known: object) -> bytes:
     """The JSON argument of a row."""
-    return orjson.dumps(known)
+    return packed(known)

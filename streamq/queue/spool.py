@@ -17,6 +17,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
 from streamq.mail.fields import SENSITIVE, is_flagged
+from streamq.mail.mailboxes import is_kept
 from streamq.mail.recipients import Recipients, read_in_steps
 from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
@@ -31,6 +32,7 @@ __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
 FORMAT = "2"
 LONG = 8192  # octets of a field with addresses
+LONG_VARS = 65_536
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
 
 
@@ -70,15 +72,18 @@ class Entry:
     @property
     def is_long(self) -> bool:
         """Whether it takes more than some milliseconds to read who gets it, or whom `headers` name: 17,000 addresses
-        take a third of a second, a hundred thousand `recipients` half a one."""
+        take a third of a second, a hundred thousand `recipients` half a one. Lists of addresses that have just been
+        read take none."""
         fields = self.fields
         return (
-            len(fields.get(b"to", b"")) > LONG
-            or len(fields.get(b"envelope_to", b"")) > LONG
-            or len(fields.get(b"recipients", b"")) > LONG
-            or len(fields.get(b"cc", b"")) > LONG
-            or len(fields.get(b"bcc", b"")) > LONG
+            len(fields.get(b"recipients", b"")) > LONG
+            or len(fields.get(b"vars", b"")) > LONG_VARS
             or len(fields.get(b"headers", b"")) > LONG
+            or _is_long(fields.get(b"to", b""))
+            or _is_long(fields.get(b"envelope_to", b""))
+            or _is_long(fields.get(b"cc", b""))
+            or _is_long(fields.get(b"bcc", b""))
+            or _is_long(fields.get(b"reply_to", b""))
         )
 
     async def read_recipients(self) -> None:
@@ -92,6 +97,10 @@ class Entry:
             except StopIteration as done:
                 self.recipients = done.value
             await asyncio.sleep(0)
+
+
+def _is_long(value: bytes) -> bool:
+    return len(value) > LONG and not is_kept(value)
 
 
 @dataclass(slots=True)

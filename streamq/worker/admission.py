@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -17,9 +18,10 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.queue.walk import Pages
 from streamq.smtp.outbox import Outbox
+from streamq.worker.aside import Aside
 from streamq.worker.expander import Expander, Expansion
 from streamq.worker.hand import Delivery, Hand
-from streamq.worker.intake import Intake
+from streamq.worker.intake import Intake, Judged
 from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, ending
 from streamq.worker.turns import Turns
@@ -29,6 +31,8 @@ __all__ = ["Admission", "ways_of"]
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
+TURN_BYTES = 65_536  # of mails that are read before the loop does other things: some milliseconds, some tens at most
+TEMPLATED_BYTES = 16_384  # what a template counts there
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 
@@ -69,6 +73,8 @@ class Admission:
         self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
         self.now_us = 0
+        self.aside = Aside(intake, hand)
+        self._read_bytes = 0  # since the loop had its turn
         self._pages = Pages(1)
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
@@ -97,22 +103,39 @@ class Admission:
 
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
-        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
-        judged = []
+        found: list[tuple[Entry, int, Judged]] = []
         for entry in entries:
-            if entry.is_long:
-                judged.append(await self._judge_long(entry))
+            claim = self.hand.pending.get(entry.entry, 0)
+            judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
+            if judged is None:
+                self.aside.put(entry, partial(self._enter_late, entry, claim))
             else:
-                judged.append(self.intake.judge(entry) if entry.entry in whole else self._look(entry, now))
-        rows = [row for row, _ in judged]
+                found.append((entry, claim, judged))
+            await self._turn(entry)
+        return await self._enter(found) if found else []
+
+    async def _enter_late(self, entry: Entry, claim: int, judged: Judged) -> None:
+        await self._enter([(entry, claim, judged)])
+
+    async def _turn(self, entry: Entry) -> None:
+        """Other things are done, now and then."""
+        self._read_bytes += sum(map(len, entry.fields.values())) + TEMPLATED_BYTES * (b"template" in entry.fields)
+        if self._read_bytes >= TURN_BYTES:
+            self._read_bytes = 0
+            await asyncio.sleep(0)
+
+    async def _enter(self, found: Sequence[tuple[Entry, int, Judged]]) -> list[str]:
+        """What was judged; `claim` is the token that it came with."""
+        now = asyncio.get_running_loop().time()
+        rows = [row for _, _, (row, _) in found]
         admitted, asked_at = await self.link.call(lambda: self._ask(rows))
         self.closed_us = admitted.closed_us
         self.now_us = admitted.now_us
         again: list[Entry] = []
         parked: list[str] = []
         ended: list[tuple[SettleRow, int]] = []
-        for entry, claim, (row, mail), (status, notes, way, slot, target, token) in zip(
-            entries, claims, judged, admitted.statuses, strict=True
+        for (entry, claim, (row, mail)), (status, notes, way, slot, target, token) in zip(
+            found, admitted.statuses, strict=True
         ):
             if status in GOING:
                 self._closed.pop(row.lane, None)
@@ -120,8 +143,15 @@ class Admission:
                 if mail is None:  # it was glanced at, and its lane has opened since
                     row, mail = self.intake.judge(entry)
                 if mail is not None and mail.several is not None:
-                    weight = sum(map(len, entry.fields.values()))
-                    self.expander.put(Expansion(entry=row.entry, token=token, mail=mail, weight=weight))
+                    self.expander.put(
+                        Expansion(
+                            entry=row.entry,
+                            token=token,
+                            id=mail.id or row.entry,
+                            event=mail.event,
+                            several=mail.several,
+                        )
+                    )
                 elif mail is not None:
                     self.deliver(row, mail, token, notes, way, slot, asked_at)
                 else:
@@ -161,13 +191,7 @@ class Admission:
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
         return end if mail is None else self.reports.filled(end, mail, mail.content(), self.spool.now_ms())
 
-    async def _judge_long(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
-        """Heartbeats and SMTP go on meanwhile: `recipients` are read in steps, since a parser of JSON keeps even other
-        threads waiting; the rest in a thread, which hands over every few milliseconds."""
-        await entry.read_recipients()
-        return await asyncio.to_thread(self.intake.judge, entry)
-
-    def _look(self, entry: Entry, now: float) -> tuple[AdmitRow, Mail | None]:
+    def _look(self, entry: Entry, now: float) -> Judged | None:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
         if self._closed:
             row = self.intake.glance(entry)
@@ -175,7 +199,7 @@ class Admission:
                 return row, None
             if len(self._closed) > CLOSED_MOST:
                 self._closed.clear()
-        return self.intake.judge(entry)
+        return self.intake.judge_at_once(entry)
 
     def deliver(
         self,
@@ -197,7 +221,7 @@ class Admission:
         delivery = Delivery(
             envelope_from=mail.envelope_from,
             envelope_to=mail.envelope_to,
-            content=mail.content(),
+            content=mail.built(),
             site=mail.site,
             priority=int(row.entry[0]),
             eight_bit=mail.eight_bit,
@@ -252,17 +276,25 @@ class Admission:
             if not await self.hand.lighter():
                 return False
             for entry in await self._complete(slotted[at:]):
-                if not await self._take(entry, known[entry.entry], token, since):
+                lease, judged = known[entry.entry], self.intake.judge_at_once(entry)
+                if judged is None:
+                    self.aside.put(entry, partial(self._take_late, entry, lease, token, since))
+                elif not self._take(lease, token, since, judged):
                     unslotted.append(slotted[at])
                 at += 1
+                await self._turn(entry)
         unslotted += [entry for entry in there if known[entry.entry].way not in self.outboxes]
         if unslotted:
             await self.admit(unslotted, {lease.entry for lease in leases if lease.way})
         return True
 
-    async def _take(self, entry: Entry, lease: Leased, token: int, since: float) -> bool:
+    async def _take_late(self, entry: Entry, lease: Leased, token: int, since: float, judged: Judged) -> None:
+        if not self._take(lease, token, since, judged):
+            await self._enter([(entry, token, judged)])
+
+    def _take(self, lease: Leased, token: int, since: float, judged: Judged) -> bool:
         """On the way on which it has its slot; False where it has to be admitted."""
-        row, mail = await self._judge_long(entry) if entry.is_long else self.intake.judge(entry)
+        row, mail = judged
         if mail is None or not (lease.way in ways_of(row.lane) or b'"stays"' in lease.notes):
             return False
         self.deliver(row, mail, token, lease.notes, lease.way, lease.slot, since, unhashed=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
-from streamq.mail import Mail
 from streamq.mail.mail import Several
 from streamq.mail.several import Child
 from streamq.queue.rows import ChildRow, Expanded
@@ -30,14 +29,19 @@ log = logging.getLogger("streamq.expander")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Expansion:
-    """A lease of a mail that becomes several."""
+    """A lease of a mail that becomes several. `id` and `event` as its events say them."""
 
     entry: str
     token: int
-    mail: Mail
-    weight: int
+    id: str
+    event: bytes
+    several: Several
     lost: bool = False
     uploads: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def weight(self) -> int:
+        return self.several.weight
 
 
 class Expander:
@@ -72,8 +76,7 @@ class Expander:
         await self._queue.join()
 
     async def _expand(self, expansion: Expansion) -> None:
-        several = expansion.mail.several
-        assert several is not None
+        several = expansion.several
         made, upload, full = 0, "", False
         while not expansion.lost:
             verb = "back" if self._stopping else "later" if full else "more"
@@ -103,8 +106,8 @@ class Expander:
                     self.consumer,
                     expansion.entry,
                     expansion.token,
-                    expansion.mail.id or expansion.entry,
-                    expansion.mail.event,
+                    expansion.id,
+                    expansion.event,
                     rows,
                     verb=verb,
                     upload=upload,

@@ -75,6 +75,7 @@ class Hand:
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
         self.at_once: dict[str, tuple[int, str]] = {}  # entry → token, and its `target`, where it has one
         self.bytes = 0
+        self.carried = 0  # beside deliveries: of mails that wait to be read
         self.closing = False
         self._changed = asyncio.Event()
 
@@ -85,7 +86,7 @@ class Hand:
 
     def room_beside(self, waiting: int) -> int:
         """The same for what is more urgent than so many of these, that wait for a slot: they take no room from it."""
-        if self.bytes >= HAND_BYTES:
+        if self.bytes + self.carried >= HAND_BYTES:
             return 0
         return max(0, self.size - len(self) + waiting)
 
@@ -127,6 +128,12 @@ class Hand:
         self.bytes += delivery.weight - (before.weight if before is not None else 0)
         self.deliveries[delivery.entry] = delivery
 
+    def carry(self, weight: int) -> None:
+        """So many octets are here beside deliveries; less than 0: no more."""
+        self.carried += weight
+        if weight < 0:
+            self._changed.set()
+
     def drop(self, entry: str) -> None:
         self.pending.pop(entry, None)
         self.at_once.pop(entry, None)
@@ -152,11 +159,15 @@ class Hand:
         leaves it."""
         return [*self.leases(), *((entry, token or READ) for entry, token in self.pending.items())]
 
-    async def lighter(self) -> bool:
-        """Returns when there is room for another large mail; False where this process ends before that."""
-        while self.bytes >= HAND_BYTES and not self.closing:
+    async def lighter(self, *, carrying: bool = False) -> bool:
+        """Returns when there is room for another large mail; False where this process ends before that. `carrying`: for
+        one of those that are carried, which do not wait for each other."""
+        while self._is_heavy(carrying) and not self.closing:
             await self.changed()
-        return self.bytes < HAND_BYTES
+        return not self._is_heavy(carrying)
+
+    def _is_heavy(self, carrying: bool) -> bool:
+        return self.bytes + (0 if carrying else self.carried) >= HAND_BYTES
 
     def close(self) -> None:
         """Nobody waits for room any more."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail import Mail, glance, parse
+from streamq.mail.building import Find
+from streamq.mail.effort import Heavy
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
@@ -14,7 +14,9 @@ from streamq.queue.spool import Entry, time_ms
 from streamq.settings import Settings
 from streamq.worker.ways import UnknownRoute, Ways
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "Judged"]
+
+Judged = tuple[AdmitRow, Mail | None]  # the mail where it may be sent, or expanded
 
 
 class Intake:
@@ -26,7 +28,7 @@ class Intake:
         settings: Settings,
         salt: bytes,
         ways: Ways,
-        template: Callable[[bytes, int], Template | None] = lambda name, at_ms: None,
+        template: Find = lambda name, at_ms: None,
     ) -> None:
         self.settings = settings
         self.salt = salt
@@ -38,8 +40,24 @@ class Intake:
         """The route of every mail that names none; None where that hangs on the mail."""
         return self.ways.only
 
-    def judge(self, entry: Entry) -> tuple[AdmitRow, Mail | None]:
-        """The row, and the mail where it may be sent, or expanded."""
+    def judge(self, entry: Entry) -> Judged:
+        """However long it takes."""
+        return self._judge(entry, self.template)
+
+    def judge_at_once(self, entry: Entry) -> Judged | None:
+        """None where that takes longer than others may be kept waiting."""
+        if entry.is_long:
+            return None
+        try:
+            return self._judge(entry, self._light)
+        except Heavy:
+            return None
+
+    def _light(self, name: bytes, at_ms: int) -> Template | None:
+        found = self.template(name, at_ms)
+        return found.light() if found is not None else None
+
+    def _judge(self, entry: Entry, template: Find) -> Judged:
         at_ms = time_ms(entry.parent or entry.entry)
         try:
             mail = parse(
@@ -53,7 +71,7 @@ class Intake:
                 parent=entry.parent,
                 nth=entry.nth,
                 recipients=entry.recipients,
-                template=self.template,
+                template=template,
             )
         except UnknownFields as unknown:
             return self._held(entry, "unknown_field", str(unknown), unknown.fields), None

@@ -156,7 +156,7 @@ class Keeper:
             rows: list[SettleRow] = []
             for name in ambiguous:  # few, and each may be 25 MB
                 [entry] = await self.link.call(self.spool.fetch, [name])
-                mail = self.intake.judge(entry)[1] if entry is not None else None
+                mail = (await self.admission.aside.judged(entry))[1] if entry is not None else None
                 if entry is None or mail is None:
                     continue
                 policy = mail.on_ambiguous or self.settings.on_ambiguous

@@ -6,7 +6,7 @@ import asyncio
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from streamq.mail import Mail
@@ -17,6 +17,7 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.smtp.letter import Letter, Report
 from streamq.worker.hand import Delivery, Hand
+from streamq.worker.intake import Judged
 from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes, target_kind
 from streamq.worker.recall import Recall
@@ -60,7 +61,7 @@ class Settler:
         consumer: str,
         outcomes: Outcomes,
         next_due: Callable[[int, int], None],
-        judge: Callable[[Entry], Mail | None],
+        judge: Callable[[Entry], Awaitable[Judged]],
         spoke: Callable[[], None],
         alone: Callable[[str], None] = lambda route: None,
         broken: Callable[[str], None] = lambda route: None,
@@ -162,6 +163,11 @@ class Settler:
         again = 0
         for part in _parts(young):
             found = await self.spool.fetch([final.row.entry for final in part])
+            there = [
+                (final, await self._same(entry, final.content))
+                for final, entry in zip(part, found, strict=True)
+                if entry is not None
+            ]
             rows = [
                 ResettleRow(
                     final.row.entry,
@@ -171,8 +177,8 @@ class Settler:
                     self.reports.filled(final.row, mail, mail.content(), now_ms).arg if final.row.op == "dead" else b"",
                     f"{final.row.entry}.{final.row.token}",
                 )
-                for final, entry in zip(part, found, strict=True)
-                if entry is not None and (mail := self._same(entry, final.content)) is not None
+                for final, mail in there
+                if mail is not None
             ]
             rows += [
                 ResettleRow(final.row.entry, final.row.id, final.row.kind, final.row.tail, b"", "", final.seen)
@@ -183,8 +189,8 @@ class Settler:
                 again += await self.spool.scripts.resettle(rows)
         return again
 
-    def _same(self, entry: Entry, content: int) -> Mail | None:
-        mail = self.judge(entry)
+    async def _same(self, entry: Entry, content: int) -> Mail | None:
+        _, mail = await self.judge(entry)
         return mail if mail is not None and zlib.crc32(mail.content()) == content else None
 
 

@@ -162,7 +162,7 @@ class Worker:
             self.consumer,
             outcomes,
             self.releaser.next_due,
-            intake.read_mail,
+            self.admission.aside.judged,
             lambda: self.reader.reopened.set(),
             self.allowances.alone,
             self.allowances.broken,
@@ -227,6 +227,7 @@ class Worker:
             "marker": self.marker.run(),
             "turns": self.turns.run(),
             "expander": self.expander.run(),
+            "aside": self.admission.aside.run(),
             "heartbeat": self.keeper.beat(),
             "at once": self.keeper.renew(),
             "adopter": self._adopt(),
@@ -260,6 +261,7 @@ class Worker:
         self.keeper.stop()
         unread = asyncio.create_task(self.reader.stop(takers[0], end))
         await self._within(asyncio.gather(unread, *takers, return_exceptions=True), end)
+        await self._within(asyncio.ensure_future(self.admission.aside.flushed()), end)
         for courier in self.couriers:
             courier.stop()
         self._hand_back()

@@ -75,6 +75,7 @@ def test_every_field_of_the_table_has_its_keyword() -> None:
         ("tags", ["a,b", "c"], '["a,b","c"]'),
         ("tags", "a,b", "a,b"),
         ("metadata", {"order": 18}, '{"order":18}'),
+        ("metadata", {"account": 10**30, "at": [1.5, None]}, f'{{"account":{10**30},"at":[1.5,null]}}'),
         ("tenant", "t1", "t1"),
         ("traceparent", TRACE, TRACE),
         ("dsn_notify", ["success", "delay"], '["success","delay"]'),

@@ -14,6 +14,7 @@ from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers
+from streamq.mail.mailboxes import Mailboxes
 
 SHOP = Address("My Shop", "shop", "example.com")
 BOB = Address("", "bob", "example.net")
@@ -45,9 +46,9 @@ def composed(
     return Composed(
         author=author,
         sender=sender,
-        reply_to=reply_to,
-        to=to,
-        cc=cc,
+        reply_to=Mailboxes(reply_to),
+        to=Mailboxes(to),
+        cc=Mailboxes(cc),
         attachments=attachments,
         subject=subject,
         date="Fri, 22 Nov 2024 01:06:01 +0000",

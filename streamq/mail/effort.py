@@ -1,0 +1,271 @@
+"""What an operation of a template costs, before it is done: in steps of about a microsecond, and never timed, since the
+same mail must come of it on a machine that is busy.
+
+PLAIN     by what they look at: a step for 250 characters or 2 items, all that stands in them, as often as it does
+SHALLOW   look at no more than how many items there are, or hand them on as they are: a step for 10
+COMPARING look at all that stands there, too: a step for 10 items, and for a dict where it is looked for a key
+SLOW      write each character or item by itself, in Python: a step for 2 characters, or for an item
+ORDERING  compare: two steps an item, and their characters as often as they are compared
+PIECEMEAL take a text for a list of characters or lines, or make one of it: a step for 10, for one of what is markup
+Some are worse than that at one thing (`_worse`); what they make is weighed, too. What makes much of little
+(MULTIPLYING) is looked at before: no call keeps all threads waiting for more than some tens of milliseconds, none fills
+the memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "LIGHT_STEPS",
+    "MOST_STEPS",
+    "Heavy",
+    "TooMuch",
+    "before",
+    "counting",
+    "settled",
+    "spend",
+    "spend_on",
+    "spend_to_compare",
+]
+
+MOST_STEPS = 100_000  # of a part: some tenths of a second
+LIGHT_STEPS = 2_000  # some milliseconds: as long as others may be kept waiting
+MOST_FACTOR = 10_000  # `text * number`, `text | center(number)`
+MOST_BITS = 4096  # of a number
+MOST_DIGITS = 1300  # the same, written
+MOST_PRECISION = 100
+MOST_SIZE = 25_000_000  # characters and items of one value, and of what comes of those that are put together
+CALL_STEPS = 3
+SIGNS_A_STEP, ITEMS_A_STEP = 250, 2
+SHALLOW_ITEMS, SLOW_SIGNS = 10, 2
+TEXTUAL_ITEM = 8
+LONG_WORD = 100
+HASH_BITS = 61  # greater numbers may be made to share one hash
+
+# Views by their own types: their abstract classes are slow to ask
+CONTAINERS: tuple[type[Any], ...] = (
+    *(dict, list, tuple, set, frozenset, range),
+    *(type({}.keys()), type({}.values()), type({}.items())),
+)
+SHALLOW = frozenset(
+    {
+        *("attr", "batch", "copy", "count", "d", "default", "first", "get", "items", "keys", "last", "length", "list"),
+        *("map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "values"),
+        *("boolean", "callable", "defined", "escaped", "filter", "float", "integer", "iterable", "mapping", "none"),
+        *("number", "sameas", "sequence", "test", "undefined", "false", "true", "divisibleby", "even", "odd"),
+    }
+)
+COMPARING = frozenset(
+    {
+        *("in", "eq", "equalto", "ne", "ge", "greaterthan", "gt", "le", "lessthan", "lt", "changed", "index"),
+        *("==", "!=", ">=", ">", "<=", "<"),
+    }
+)
+SLOW = frozenset(
+    {"pprint", "striptags", "title", "tojson", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr", "unescape"}
+)
+ORDERING = frozenset({"dictsort", "groupby", "max", "min", "sort", "sum", "unique"})
+PIECEMEAL = frozenset({"batch", "indent", "join", "list", "rsplit", "slice", "split", "splitlines"})
+TEXTUAL = frozenset({"striptags", "title", "urlize", "wordcount", "wordwrap"})  # of a list they take what it looks like
+MULTIPLYING = frozenset(
+    {
+        *("expandtabs", "format", "format_map", "indent", "join", "replace", "wordwrap"),
+        *("rfind", "rindex", "rpartition", "rsplit"),  # these look at one for each of the other
+    }
+)
+WIDE = frozenset({"batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "wordwrap", "zfill"})
+REFUSED = frozenset({"encode", "from_bytes", "fromkeys", "maketrans", "to_bytes", "translate"})  # methods
+WIDTH = re.compile(r"%[^%A-Za-z]*(?:\d{4}|\*)|\{[^{}]*(?:\d{4}|\{)")
+SOME_WIDTH = re.compile(r"%[^%A-Za-z]*\d{3}|\{[^{}]*\d{3}")
+TAIL = ")>.,;"  # urlize tries each of them for an end, from each of them on
+
+
+class TooMuch(ValueError):
+    """A template wants more than it may."""
+
+
+class Heavy(Exception):
+    """A template wants more than may be done while others wait."""
+
+
+@dataclass(slots=True)
+class _Meter:
+    left: int
+    light: bool
+
+
+_meter: ContextVar[_Meter] = ContextVar("steps_left")
+
+
+def counting(*, light: bool = False) -> None:
+    """The steps of a part begin."""
+    _meter.set(_Meter(LIGHT_STEPS if light else MOST_STEPS, light))
+
+
+def spend(steps: int, name: str = "") -> None:
+    """Raises TooMuch, or Heavy while little is allowed. `name`: of the filter or method that costs it."""
+    meter = _meter.get()
+    meter.left -= steps
+    if meter.left < 0:
+        if meter.light:
+            raise Heavy
+        raise TooMuch(f"takes more than {MOST_STEPS} steps" + (f" ({name})" if name else ""))
+
+
+def spend_on(value: object, *, shallow: bool = False, items_a_step: int = ITEMS_A_STEP) -> None:
+    """A step, and what it costs to look at a value, or to write it."""
+    items, signs = _size(value, shallow=shallow)
+    spend(1 + items // (SHALLOW_ITEMS if shallow else items_a_step) + signs // SIGNS_A_STEP)
+
+
+def spend_to_compare(value: object, *, for_a_key: bool) -> None:
+    """`for_a_key`: it is looked for one, which a dict has at hand."""
+    if for_a_key and isinstance(value, dict):
+        spend(1)
+    else:
+        spend_on(value, items_a_step=SHALLOW_ITEMS)
+
+
+def settled(name: str, value: Any, lazy: type) -> Any:
+    """What a filter or method gets in place of a value: an iterator's items cost a step each, and are known before all
+    that looks at more than one. `lazy`: iterators that stay what they are."""
+    if isinstance(value, Iterator) and not isinstance(value, lazy):
+        items = _each(value)
+        return items if name in SHALLOW else list(items)
+    return value
+
+
+def _each(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        spend(1)
+        yield value
+
+
+def before(name: str, values: Sequence[object]) -> None:
+    """Pays for a filter, a test or a method of these values. Raises TooMuch, Heavy."""
+    if name in REFUSED:
+        raise TooMuch(f"{name} is not for that")
+    sizes = [_size(value, shallow=_is_shallow(name, value)) for value in values]
+    items, signs = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+    if name in SLOW:
+        cost = (TEXTUAL_ITEM if name in TEXTUAL else 1) * items + signs // SLOW_SIGNS
+    elif name in ORDERING:
+        items += sum(len(value) for value in values if isinstance(value, str))
+        cost = 2 * items + signs * items.bit_length() // SIGNS_A_STEP
+    else:
+        few = name in SHALLOW or name in COMPARING
+        cost = items // (SHALLOW_ITEMS if few else ITEMS_A_STEP) + signs // SIGNS_A_STEP
+        if name in PIECEMEAL:
+            cost += sum(_pieces(value) for value in values if isinstance(value, str))
+    spend(CALL_STEPS + cost, name)
+    for value in values:
+        if isinstance(value, int) and not isinstance(value, bool):
+            _bound_number(name, value)
+    if name in MULTIPLYING:
+        _bound_product(name, values, sizes)
+    _worse(name, values)
+
+
+def _pieces(text: str) -> int:
+    """Steps: a piece of what is markup is made an object by itself."""
+    return len(text) // (SHALLOW_ITEMS if type(text) is str else 1)
+
+
+def _is_shallow(name: str, value: object) -> bool:
+    return name in SHALLOW or (name == "in" and isinstance(value, dict))
+
+
+def _size(value: Any, *, shallow: bool) -> tuple[int, int]:
+    """Items and characters: with all that stands in it, as often as it stands there."""
+    if isinstance(value, str):
+        return 0, _bounded(len(value))
+    if not isinstance(value, CONTAINERS):
+        return 0, 0
+    if shallow or isinstance(value, range):
+        return _bounded(len(value)), 0
+    most = (_meter.get().left + 1) * ITEMS_A_STEP
+    items = signs = 0
+    stack: list[Any] = [value]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, str):
+            signs += len(each)
+        elif isinstance(each, CONTAINERS):
+            items += len(each)
+            if items > most:
+                spend(items // ITEMS_A_STEP + 1)
+            if not isinstance(each, range):
+                stack.extend(each)
+            if isinstance(each, dict):
+                stack.extend(each.values())
+    return _bounded(items), _bounded(signs)
+
+
+def _bounded(size: int) -> int:
+    if size > MOST_SIZE:
+        raise TooMuch(f"a text or list of more than {MOST_SIZE}")
+    return size
+
+
+def _bound_number(name: str, value: int) -> None:
+    if value.bit_length() > MOST_BITS:
+        raise TooMuch(f"{name} of a number of more than {MOST_BITS} bits")
+    if name in WIDE and value > MOST_FACTOR:
+        raise TooMuch(f"{name} by more than {MOST_FACTOR}")
+
+
+def _bound_product(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]) -> None:
+    product = 1
+    for items, signs in sizes:
+        product *= max(1, items + signs)
+    if name in ("expandtabs", "indent"):
+        product *= max((value for value in values if isinstance(value, int)), default=1) or 1
+    if name in ("format", "format_map"):
+        pattern = next((value for value in values if isinstance(value, str)), "")  # and not what is put into it
+        if WIDTH.search(pattern):
+            raise TooMuch(f"{name} with a width of more than three digits, or one that is a value")
+        if SOME_WIDTH.search(pattern):
+            product *= 1000
+    if product > MOST_SIZE:
+        raise TooMuch(f"{name} of too much")
+
+
+def _worse(name: str, values: Sequence[object]) -> None:
+    """What grows faster than what is looked at."""
+    texts = [value for value in values if isinstance(value, str)]
+    if name == "urlize":
+        spend(4 * sum(len(text.split()) for text in texts), name)
+        for word in _long_words(texts):
+            spend(sum(map(word.count, TAIL)) ** 2 // 25, name)
+    elif name == "wordwrap":
+        spend(sum(4 * len(text.splitlines()) for text in texts), name)
+        spend(sum(len(word) ** 2 for word in _long_words(texts)) // 25_000, name)
+    elif name == "striptags":
+        spend(sum(text.count("<") * len(text) for text in texts) // 10_000, name)
+    elif name == "pprint":
+        spend(3 * sum(_size(value, shallow=False)[0] for value in values), name)
+    elif name == "unique":
+        large = sum(_greatest(value) for value in values)
+        spend(large * large // 100, name)
+    elif name == "sum" and sum(isinstance(value, (list, tuple)) for value in values) > 1:
+        raise TooMuch("sum is for numbers")
+    elif name == "round" and any(isinstance(value, int) and abs(value) > MOST_PRECISION for value in values[1:]):
+        raise TooMuch(f"round to more than {MOST_PRECISION} digits")
+    elif name == "int" and any(len(text) > MOST_DIGITS for text in texts):
+        raise TooMuch(f"int of more than {MOST_DIGITS} digits")
+
+
+def _long_words(texts: Iterable[str]) -> Iterator[str]:
+    return (word for text in texts for word in text.split() if len(word) > LONG_WORD)
+
+
+def _greatest(value: object) -> int:
+    """How many numbers of a list are so large that they may all have one hash."""
+    if not isinstance(value, (list, tuple)):
+        return 0
+    return sum(isinstance(each, int) and each.bit_length() >= HASH_BITS for each in value)

@@ -1,0 +1,241 @@
+"""What takes long to read keeps nobody waiting: neither other mails nor heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import orjson
+import pytest
+from crew import crew
+
+from streamq.mail.compose import Composed
+from streamq.mail.template import Template
+from streamq.queue.check import check
+from streamq.queue.connection import command
+from streamq.queue.spool import Entry
+from streamq.worker import admission
+from streamq.worker import hand as hand_file
+from streamq.worker.aside import Aside
+from streamq.worker.hand import Hand
+from streamq.worker.intake import Intake, Judged
+
+HEAVY = Template({"subject": "Heavy", "text": "{% for i in range(2000) %}{{ v }}{% endfor %}"})
+ENDLESS = Template({"subject": "Endless", "html": "{{ v | urlize }}"})
+NOTHING = dict.fromkeys(("subject", "text"), "")
+WAIT_SECONDS = 30.0  # for a failure to be one
+
+
+class Gate:
+    """Holds the thread in which mails are judged."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        self.held: list[bool] = []  # whether it was opened in time
+        judge = Intake.judge
+
+        def held(intake: Intake, entry: Entry) -> Judged:
+            self.begun.set()
+            self.held.append(self.open.wait(WAIT_SECONDS))
+            return judge(intake, entry)
+
+        monkeypatch.setattr(Intake, "judge", held)
+
+
+async def test_others_go_out_while_a_heavy_template_is_filled_in(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    composed: list[bool] = []
+    compose = Composed.content
+
+    def noted(source: Composed) -> bytes:
+        if source.subject == "Heavy":
+            composed.append(threading.current_thread() is threading.main_thread())
+        return compose(source)
+
+    monkeypatch.setattr(Composed, "content", noted)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        for number in range(5):
+            await c.add(id=f"heavy{number}", template="heavy", vars='{"v":"x"}', **NOTHING)
+        await c.worker()
+        await asyncio.to_thread(gate.begun.wait, WAIT_SECONDS)
+        for number in range(5):
+            await c.add(id=f"light{number}")
+        await c.until("email.relayed", many=5)
+        assert len(c.sink.received) == 5
+        gate.open.set()
+        await c.until("email.relayed", many=5)
+        assert sum(b"x" * 70 in mail.content for mail in c.sink.received) == 5
+        assert (await check(c.spool)).clean
+    assert gate.held == [True] * 5
+    assert set(composed) == {False}  # where others wait nothing long is composed either
+
+
+async def test_leases_are_renewed_while_a_heavy_template_is_filled_in(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two heartbeats after it began it is still there, and nobody else has it: it goes once."""
+    gate = Gate(monkeypatch)
+    beats: list[list[str]] = []
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        worker = c.new_worker(lease_seconds=1)
+        await c.started(worker)
+        heartbeat = worker.spool.scripts.heartbeat
+        beaten = asyncio.Event()
+
+        async def noted(consumer: str, leases: Any) -> Any:
+            beats.append([entry for entry, _ in leases])
+            lost = await heartbeat(consumer, leases)
+            assert not lost
+            if sum(entry in names for names in beats) > 1:
+                beaten.set()
+            return lost
+
+        monkeypatch.setattr(worker.spool.scripts, "heartbeat", noted)
+        entry = await c.add(id="heavy", template="heavy", vars='{"v":"x"}', **NOTHING)
+        await asyncio.wait_for(beaten.wait(), WAIT_SECONDS)
+        gate.open.set()
+        await c.until("email.relayed", "heavy")
+        assert len(c.sink.received) == 1
+    assert gate.held == [True]
+
+
+async def test_a_template_that_wants_too_much_ends_its_mail_alone(server_url: str) -> None:
+    async with crew(server_url) as c:
+        await c.spool.templates.put("endless", ENDLESS)
+        large = orjson.dumps({"v": "see a.com " * 25_000})
+        for number in range(10):
+            await c.add(id=f"bad{number}", template="endless", vars=large, **NOTHING)
+        await c.add(id="good", template="endless", vars='{"v":"see a.com"}', **NOTHING)
+        await c.worker()
+        rejected = await c.until("email.rejected", many=10)
+        assert {found["reason"] for found in rejected} == {"template: html: takes more than 100000 steps (urlize)"}
+        if not c.sink.received:
+            await c.until("email.relayed", "good")
+        assert len(c.sink.received) == 1
+        assert (await check(c.spool)).clean
+
+
+async def test_a_heavy_mail_goes_out_when_its_time_has_come(server_url: str) -> None:
+    """Taken back from the schedule and from its lane it is judged anew."""
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        for number in range(3):
+            await c.add(id=f"later{number}", template="heavy", vars='{"v":"x"}', delay="1", **NOTHING)
+        await c.worker(sites={"*": {"rate": ["20/s"]}})
+        await c.until("email.relayed", many=3)
+        assert len(c.sink.received) == 3
+        assert (await check(c.spool)).clean
+
+
+async def test_a_worker_that_stops_leaves_nothing_half_read(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        for number in range(3):
+            await c.add(id=f"heavy{number}", template="heavy", vars='{"v":"x"}', **NOTHING)
+        worker = c.new_worker()
+        running = asyncio.create_task(worker.run())
+        await asyncio.to_thread(gate.begun.wait, WAIT_SECONDS)
+        worker.stop()
+        gate.open.set()
+        await running
+        pending = await command(c.spool.redis, "XPENDING", c.spool.keys.stream("normal"), "streamq")
+        assert pending[0] == 0
+        assert (await check(c.spool)).clean
+        await c.worker()  # what was handed back
+        while len(c.sink.received) < 3:
+            await c.until("email.relayed")
+
+
+async def test_the_loop_has_its_turn_between_mails_that_are_read(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: whoever else wants to run does, between two mails of some size, however many came at once."""
+    turns = 0
+    seen: list[int] = []
+    look = Intake.judge_at_once
+
+    def noted(intake: Intake, entry: Entry) -> Judged | None:
+        seen.append(turns)
+        return look(intake, entry)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Intake, "judge_at_once", noted)
+    async with crew(server_url) as c:
+        html = "<p>x" * (admission.TURN_BYTES // 4)
+        for _ in range(20):
+            await c.add(html=html, text="")
+        running = asyncio.create_task(other())
+        await c.worker()
+        await c.until("email.relayed", many=20)
+        running.cancel()
+        assert len(c.sink.received) == 20
+    assert len(seen) == len(set(seen)) == 20
+
+
+# -- what waits has weight ---------------------------------------------------------------------------------------------
+
+
+class Judging:
+    """An intake that notes what it judged."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def judge(self, entry: Entry) -> Any:
+        self.entries.append(entry.entry)
+        return entry.entry, None
+
+
+async def test_what_waits_to_be_read_leaves_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_file, "HAND_BYTES", 1000)
+    hand, judging = Hand(10), Judging()
+    aside = Aside(judging, hand)  # type: ignore[arg-type]
+    told: list[str] = []
+
+    async def then(judged: Any) -> None:
+        told.append(judged[0])
+
+    for entry in ("21-1", "11-1", "01-1"):  # the most urgent one comes last
+        hand.claim([entry])
+        aside.put(Entry(entry, {b"text": b"x" * 600}), then)
+    assert (hand.room, hand.carried) == (0, 1800)
+    running = asyncio.create_task(aside.run())
+    await aside.flushed()
+    assert told == judging.entries == ["01-1", "11-1", "21-1"]
+    assert (hand.room, hand.carried) == (7, 0)
+    running.cancel()
+
+
+async def test_nothing_is_read_while_the_hand_is_full_and_it_is_left_where_that_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hand_file, "HAND_BYTES", 1000)
+    hand, judging = Hand(10), Judging()
+    hand.bytes = 1000
+    aside = Aside(judging, hand)  # type: ignore[arg-type]
+
+    async def then(judged: Any) -> None:
+        raise AssertionError
+
+    hand.claim(["11-1"])
+    aside.put(Entry("11-1", {b"text": b"x"}), then)
+    running = asyncio.create_task(aside.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not judging.entries
+    hand.close()
+    await aside.flushed()
+    assert (judging.entries, hand.carried, len(hand)) == ([], 0, 0)
+    running.cancel()
