@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from streamq.mail.values import wrong
+from streamq.mail.values import TOO_DEEP, wrong
 
 if TYPE_CHECKING:  # it takes the whole of `email` along, which most producers have no use for
     from email.headerregistry import Address
@@ -25,6 +25,7 @@ Mailboxes: TypeAlias = "Mailbox | Iterable[Mailbox]"  # of a list each element i
 
 
 BEYOND = "64-bit"  # what orjson says of a whole number that it does not take
+DEEP = "ecursion"  # and of what is nested deeper than 254 levels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,8 @@ def _shown(value: object) -> str:
         return repr(value)
     except ValueError:  # Python writes no int of more than 4,300 digits
         return f"{value:#x}" if isinstance(value, int) else f"<{type(value).__name__}>"
+    except RecursionError:
+        return f"<{type(value).__name__}>"
 
 
 def text(field: str, value: Any) -> bytes:
@@ -139,6 +142,8 @@ def _json(field: str, value: object) -> bytes:
     except TypeError as broken:  # orjson's JSONEncodeError is one
         if BEYOND in str(broken):
             return _exactly(field, value)
+        if DEEP in str(broken):
+            raise wrong(field, "", TOO_DEEP) from None
         raise _bad(field, value, f"no JSON ({broken})") from None
 
 
@@ -151,18 +156,22 @@ def _finite(field: str, value: object, made: bytes) -> bytes:
 
 
 def _not_finite(value: object) -> Iterator[float]:
-    """No deeper than what orjson has written."""
-    if isinstance(value, float) and not isfinite(value):
-        yield value
-    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
-        yield from _not_finite(inner)
+    """The last one first: by a list of what is to be looked at, since it may be nested as deep as `json` writes."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, float) and not isfinite(one):
+            yield one
+        left += one.values() if isinstance(one, Mapping) else one if isinstance(one, list | tuple) else ()
 
 
 def _exactly(field: str, value: object) -> bytes:
     """Whole numbers that 64 bits do not hold."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).encode()
-    except (TypeError, ValueError, RecursionError) as broken:
+    except RecursionError:
+        raise wrong(field, "", TOO_DEEP) from None
+    except (TypeError, ValueError) as broken:
         raise _bad(field, value, f"no JSON ({broken})") from None
 
 

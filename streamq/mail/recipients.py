@@ -17,7 +17,7 @@ from streamq.errors import MalformedMail
 from streamq.mail.numbers import packed, written
 from streamq.mail.rules import Given
 from streamq.mail.several import Child
-from streamq.mail.values import wrong
+from streamq.mail.values import TOO_DEEP, is_deep, wrong
 
 __all__ = ["PIECE", "Recipients", "read_in_steps", "read_recipients"]
 
@@ -84,7 +84,7 @@ def _read(piece: bytes, name: str, at: int) -> list[Child]:
         where = f", from recipients[{at}] on" if at else ""
         raise wrong(FIELD, piece, f"not JSON: {broken}{where}") from None
     except RecursionError:
-        raise wrong(FIELD, piece, f"nested too deep, from recipients[{at}] on") from None
+        raise wrong(FIELD, piece, f"{TOO_DEEP}, from recipients[{at}] on") from None
     if not found:
         raise wrong(FIELD, piece, f"not JSON: nothing behind the last comma, at recipients[{at}]")
     if at + len(found) > MOST:
@@ -129,26 +129,38 @@ def _pieces(value: bytes) -> Iterator[bytes | None]:
 def _child(name: str, at: int, one: object) -> Child:
     where = f"recipients[{at}]"
     if not isinstance(one, dict):
-        raise wrong(FIELD, orjson.dumps(one), f"{where} is not a JSON object")
+        raise wrong(FIELD, _shown(one), f"{where} is not a JSON object")
     if not one.keys() <= PERSONAL:
         extra = min(one.keys() - PERSONAL)
         raise wrong(FIELD, extra, f"{where}: not one of {', '.join(sorted(PERSONAL))}")
     to, mail_id = one.get("to"), one.get("id", "")
     if not isinstance(to, str) or not to:
-        raise wrong(FIELD, orjson.dumps(to), f"{where}.to: not a text with an address")
+        raise wrong(FIELD, _shown(to), f"{where}.to: not a text with an address")
     if not isinstance(mail_id, str):
-        raise wrong(FIELD, orjson.dumps(mail_id), f"{where}.id: not a text")
+        raise wrong(FIELD, _shown(mail_id), f"{where}.id: not a text")
     parts = {}
     for part in ("vars", "metadata"):
         found = one.get(part, {})
         if not isinstance(found, dict):
-            raise wrong(FIELD, orjson.dumps(found), f"{where}.{part}: not a JSON object")
+            raise wrong(FIELD, _shown(found), f"{where}.{part}: not a JSON object")
         parts[part] = _dumped(found, f"{where}.{part}") if found else b""
     return Child(name, to.encode(), parts["vars"], parts["metadata"], mail_id.encode())
 
 
 def _dumped(found: dict[str, object], where: str) -> bytes:
+    """Of what is nested too deep for orjson to write even (254 levels) nothing can be shown."""
     try:
-        return packed(found)
-    except TypeError:  # orjson reads 1,024 levels and writes 254
-        raise wrong(FIELD, "", f"{where}: nested too deep") from None
+        made = packed(found)
+    except TypeError:
+        raise wrong(FIELD, "", f"{where}: {TOO_DEEP}") from None
+    if is_deep(found, made):
+        raise wrong(FIELD, made, f"{where}: {TOO_DEEP}")
+    return made
+
+
+def _shown(found: object) -> bytes:
+    """For a reason, which stays one where that cannot be written."""
+    try:
+        return orjson.dumps(found)
+    except TypeError:
+        return b""

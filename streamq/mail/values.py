@@ -10,10 +10,14 @@ import orjson
 
 from streamq.errors import MalformedMail
 
-__all__ = ["json_object", "line", "listed", "plain", "text", "wrong"]
+__all__ = ["TOO_DEEP", "is_deep", "json_object", "line", "listed", "plain", "text", "wrong"]
 
 CUT = 400  # octets of a wrong value worth decoding: MalformedMail shows 80 characters, at most 4 octets each
 BEFORE = 40  # octets in front of what is wrong that an error shows
+# Of arrays and objects in each other. orjson reads 1,024 and writes 254, and what is written lies deeper than what was
+# read: an event, a child, a dead letter wraps it once more, or twice.
+MOST_LEVELS = 100
+TOO_DEEP = f"nested too deep (more than {MOST_LEVELS} levels)"
 BREAKING = re.compile(r"[\r\n\0]")
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 
@@ -66,15 +70,34 @@ def listed(field: bytes, value: bytes) -> list[str]:
     return [part for part in found if part]
 
 
+def is_deep(value: object, data: bytes) -> bool:
+    """Whether it is nested deeper than anything here is written; `data` is its JSON, which mostly tells by itself."""
+    if data.count(b"[") + data.count(b"{") <= MOST_LEVELS:
+        return False
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def json_object(field: bytes, value: bytes, read: Callable[[bytes], Any] = orjson.loads) -> dict[str, object]:
-    """A JSON object. orjson refuses what is nested deeper than 1,024 levels and lone surrogates; `read` may refuse
-    more, by RecursionError."""
+    """A JSON object of at most `MOST_LEVELS`. orjson refuses lone surrogates; `read` may refuse depth by itself, by
+    RecursionError."""
     try:
         found = read(value)
     except orjson.JSONDecodeError as broken:
         raise wrong(field, value, f"not a JSON object ({broken.msg})") from None
     except RecursionError:
-        raise wrong(field, value, "nested too deep") from None
+        raise wrong(field, value, TOO_DEEP) from None
     if not isinstance(found, dict):
         raise wrong(field, value, "not a JSON object")
+    if is_deep(found, value):
+        raise wrong(field, value, TOO_DEEP)
     return found

@@ -11,6 +11,7 @@ KNOWN      A worker that ends a mail brings its report at once. Where only the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,10 +26,13 @@ from streamq.mail.template import Template
 from streamq.queue.connection import pipelined
 from streamq.queue.rows import SettleRow
 from streamq.queue.spool import Entry, Spool, time_ms
+from streamq.queue.unforeseen import log_unforeseen
 from streamq.queue.walk import notes_from
 from streamq.settings import Settings, Window
 
 __all__ = ["NOBODY", "Reports", "delay_is_told", "failure_is_told", "fetch_reports", "is_due"]
+
+log = logging.getLogger("streamq.reports")
 
 NOBODY = b"-"
 PAGE = 10  # mails at a time: of 25 MB each they are 250
@@ -156,8 +160,14 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
         found = await spool.fetch(page)
         notes = await pipelined(spool.redis, [("HGET", spool.keys.notes, entry) for entry in page])
         for entry, known in zip(found, notes, strict=True):
-            if entry is not None:
+            if entry is None:
+                continue
+            told = entry, notes_from(known), klass, spool.now_ms()
+            try:
                 await entry.read_recipients()
-                told = entry, notes_from(known), klass, spool.now_ms()
                 made[entry.entry] = await asyncio.to_thread(reports.of_entry, *told)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug here must not keep the mail from its end
+                log_unforeseen(log, entry.entry, error)
     return made

@@ -57,8 +57,13 @@ class Aside:
 
     async def _in_thread(self, entry: Entry) -> Judged:
         """`recipients` are read in steps, since a parser of JSON keeps even other threads waiting; the rest in one."""
-        await entry.read_recipients()
-        return await asyncio.to_thread(self._judge, entry)
+        try:
+            await entry.read_recipients()
+            return await asyncio.to_thread(self._judge, entry)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in intake, also of what composes the message
+            return self.intake.unforeseen(entry, error)
 
     def _judge(self, entry: Entry) -> Judged:
         """With its message: what a template wrote may be long."""

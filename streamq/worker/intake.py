@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail import Mail, glance, parse
 from streamq.mail.building import Find
@@ -11,10 +13,13 @@ from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
 from streamq.queue.scripts import why
 from streamq.queue.spool import Entry, time_ms
+from streamq.queue.unforeseen import log_unforeseen
 from streamq.settings import Settings
 from streamq.worker.ways import UnknownRoute, Ways
 
 __all__ = ["Intake", "Judged"]
+
+log = logging.getLogger("streamq.intake")
 
 Judged = tuple[AdmitRow, Mail | None]  # the mail where it may be sent, or expanded
 
@@ -57,7 +62,22 @@ class Intake:
         found = self.template(name, at_ms)
         return found.light() if found is not None else None
 
+    def unforeseen(self, entry: Entry, error: Exception) -> Judged:
+        """A bug here: the mail is held, for an operator to let go when it is mended. Nothing is lost, and all others go
+        on. (To reject it lost: it may be a good one.)"""
+        log_unforeseen(log, entry.entry, error)
+        reason = f"reading it raised {type(error).__name__}: a bug in streamq, which the worker's log tells of"
+        return self._held(entry, "internal", reason, ()), None
+
     def _judge(self, entry: Entry, template: Find) -> Judged:
+        try:
+            return self._read(entry, template)
+        except (Heavy, MemoryError):  # the latter says nothing of this mail, and the process ends
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the bug is
+            return self.unforeseen(entry, error)
+
+    def _read(self, entry: Entry, template: Find) -> Judged:
         at_ms = time_ms(entry.parent or entry.entry)
         try:
             mail = parse(

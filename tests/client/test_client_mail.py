@@ -384,3 +384,36 @@ def test_any_value_is_taken_or_named(known: dict[str, Any]) -> None:
     except MailError:
         return
     assert all(type(part) is bytes for pair in mail.fields.items() for part in pair)
+
+
+# -- nested values ------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> Any:
+    found: Any = []
+    for _ in range(depth - 1):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("beside", [{}, {"n": 10**30}, {"n": 10**30, "z": None}])
+@pytest.mark.parametrize("depth", [100, 253, 254, 300, 900, 5000])
+def test_what_is_nested_too_deep_is_refused_by_its_name(depth: int, beside: dict[str, Any]) -> None:
+    for name in ("metadata", "vars"):
+        with pytest.raises(MalformedMail, match=rf"^{name}: nested too deep \(more than 100 levels\)"):
+            Mail(
+                **(
+                    GOOD
+                    | ({"text": None, "template": "t"} if name == "vars" else {})
+                    | {name: {**beside, "a": nested(depth)}}
+                )
+            )
+    with pytest.raises(MalformedMail, match=r"^recipients: .*nested too deep \(more than 100 levels\)"):
+        Mail(**(GOOD | {"to": None, "recipients": [Recipient(to="a@b.example", metadata={"a": nested(depth)})]}))
+    assert made(metadata={**beside, "a": nested(99)})["metadata"].endswith(b"[" * 99 + b"]" * 99 + b"}")
+
+
+@pytest.mark.parametrize("name", ["id", "to", "tags", "metadata", "recipients", "attachments", "delay", "sensitive"])
+def test_what_cannot_even_be_shown_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(MalformedMail, match=f"^{name}: "):
+        Mail(**(GOOD | {name: nested(5000)}))

@@ -74,7 +74,7 @@ def test_what_no_number_can_be_is_refused(fields: dict[str, str], why: str) -> N
 
 def test_recipients_that_are_nested_too_deep_are_refused() -> None:
     deep = '[{"to":"a@x.example","metadata":{"n":1.5,"m":' + "[" * 1000 + "]" * 1000 + "}}]"
-    with pytest.raises(MalformedMail, match=r"^recipients: nested too deep, from recipients\[0\] on"):
+    with pytest.raises(MalformedMail, match=r"^recipients: nested too deep .*, from recipients\[0\] on"):
         read(to="", recipients=deep)
 
 

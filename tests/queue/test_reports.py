@@ -475,3 +475,19 @@ async def test_a_mail_of_a_template_is_one(room: Mailroom) -> None:
     assert dict(await apply(room.spool, "bounce", [entry])) == {"bounced": 1}
     (report,) = await reports(room)
     assert b"Subject: Hi Bob\r\n" in (await fields_of(room, report))[b"raw"]
+
+
+async def test_a_bug_in_reading_a_mail_does_not_keep_it_from_its_end(
+    room: Mailroom, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> object:
+        raise KeyError(TOLD["text"])
+
+    await telling(room)
+    entry = await room.held(**TOLD)
+    monkeypatch.setattr("streamq.queue.reports.parse", fails)
+    assert dict(await apply(room.spool, "bounce", [entry])) == {"bounced": 1}
+    assert (await reports(room), len(await room.letters())) == ([], 1)
+    assert f"{entry}: reading it raised KeyError" in caplog.text
+    assert "in fails" in caplog.text
+    assert "secret" not in caplog.text

@@ -1,0 +1,113 @@
+"""A bug in reading one mail stays with that mail: it is held, the log and the counts tell of it, all others go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from crew import crew
+
+from streamq.mail import Mail, parse
+from streamq.mail.compose import Composed
+from streamq.mail.template import Template
+from streamq.queue.check import check
+from streamq.queue.connection import command
+from streamq.queue.spool import Entry
+from streamq.queue.steer import apply
+from streamq.worker import intake as judging
+
+HEAVY = Template({"subject": "Heavy", "text": "{% for i in range(2000) %}{{ v }}{% endfor %}"})
+NOTHING = dict.fromkeys(("subject", "text"), "")
+SECRET = "4711"
+
+
+class Bug:
+    """`parse`, which fails for mails with a certain subject until it is mended."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+        self.error = error
+        self.mended = False
+        self.parse = parse
+        monkeypatch.setattr(judging, "parse", self)
+
+    def __call__(self, fields: Any, **known: Any) -> Mail:
+        if fields.get(b"subject") == b"Bug" and not self.mended:
+            raise self.error
+        return self.parse(fields, **known)
+
+
+@pytest.mark.parametrize("error", [TypeError(SECRET), KeyError(SECRET), RecursionError(SECRET), AssertionError(SECRET)])
+async def test_it_is_held_and_the_others_go_on(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    bug = Bug(monkeypatch, error)
+    async with crew(server_url) as c:
+        entries = [await c.add(id=f"bad{number}", subject="Bug") for number in range(3)]
+        await c.add(id="good")
+        await c.worker()
+        kind = type(error).__name__
+        held, relayed = [], False
+        async for event, name, data in c.events():
+            relayed = relayed or (event, name) == ("email.relayed", "good")
+            if event == "email.held":
+                held.append((name, data["class"], data["reason"]))
+            if relayed and len(held) == 3:
+                break
+        assert {name for name, _, _ in held} == {"bad0", "bad1", "bad2"}
+        assert {(klass, reason) for _, klass, reason in held} == {
+            ("internal", f"reading it raised {kind}: a bug in streamq, which the worker's log tells of")
+        }
+        assert await command(c.spool.redis, "ZCARD", c.spool.keys.held) == 3
+        assert f"{entries[0]}: reading it raised {kind}" in caplog.text
+        assert "in __call__" in caplog.text  # the traceback
+        assert SECRET not in caplog.text
+        bug.mended = True
+        assert dict(await apply(c.spool, "unhold", entries)) == {"scheduled": 3}
+        await c.until("email.relayed", many=3)
+        assert (await check(c.spool)).clean
+
+
+@pytest.mark.leaves_mail
+async def test_so_is_one_whose_recipients_are_read_in_steps(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(entry: Entry) -> None:
+        if entry.fields[b"id"] == b"bad":
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(Entry, "read_recipients", fails)
+    async with crew(server_url) as c:
+        many = "[" + ",".join(['{"to":"bob@example.net"}'] * 500) + "]"
+        await c.add(id="bad", to="", recipients=many)
+        await c.worker()
+        (held,) = await c.until("email.held")
+        assert held["class"] == "internal"
+        await c.add(id="good", to="", recipients=many)
+        await c.until("email.relayed", many=500)
+        assert (await check(c.spool)).clean
+
+
+@pytest.mark.leaves_mail
+async def test_so_is_one_that_fails_to_be_composed_aside(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(source: Composed) -> bytes:
+        raise IndexError
+
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        await c.worker()
+        with monkeypatch.context() as patched:
+            patched.setattr(Composed, "content", fails)
+            await c.add(id="bad", template="heavy", vars='{"v":"x"}', **NOTHING)
+            (held,) = await c.until("email.held")
+        assert held["class"] == "internal"
+        await c.add(id="good", template="heavy", vars='{"v":"x"}', **NOTHING)
+        await c.until("email.relayed", "good")
+        assert (await check(c.spool)).clean
+
+
+async def test_a_process_without_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of the mail that is read just then."""
+    from test_intake import GOOD, entry
+    from test_intake import intake as made
+
+    Bug(monkeypatch, MemoryError())
+    with pytest.raises(MemoryError):
+        made().judge(entry(**GOOD | {"subject": "Bug"}))
