@@ -10,6 +10,7 @@ from io import BytesIO
 from typing import Any, cast
 
 from streamq.mail.address import Address, WrongAddress, parse_list
+from streamq.mail.raw import RESENT
 from streamq.mail.values import wrong
 
 __all__ = ["taken_apart"]
@@ -20,15 +21,16 @@ HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)  # `a@b,,c@d`; RFC 65
 def taken_apart(message: Message) -> tuple[bytes, str, list[str]]:
     """The bytes without Bcc, the return path, the recipients in order and each once. `message` stays as it is.
 
-    Of a message that was resent once (RFC 5322, section 3.6.6) the Resent- fields count; resent more often, nobody can
-    tell which of them are the last. Raises `MalformedMail` with the header's name where an address is none.
+    Of a message that was resent once (RFC 5322, section 3.6.6) the Resent- fields count, as of a `raw`; where one of
+    them stands twice it was resent more often, and nobody can tell which are the last. Raises `MalformedMail` with the
+    header's name where an address is none.
     """
     if not isinstance(message, Message):
         raise wrong("raw", repr(message), f"not an email.message.EmailMessage, but {type(message).__name__}")
-    resent = message.get_all("Resent-Date") or ()
-    if len(resent) > 1:
+    resent = [len(message.get_all(name.decode(), ())) for name in RESENT]
+    if max(resent) > 1:
         raise wrong("raw", "", "resent more than once: give Mail.raw the envelope")
-    prefix = "Resent-" if resent else ""
+    prefix = "Resent-" if any(resent) else ""
     recipients: dict[str, None] = {}
     for name in ("To", "Cc", "Bcc"):
         recipients.update((each.spec, None) for each in _addresses(message, prefix + name))

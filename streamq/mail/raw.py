@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from streamq.mail.address import Address, WrongAddress, parse_list
 from streamq.mail.wire import crlf
 
-__all__ = ["Raw", "RawHead"]
+__all__ = ["RESENT", "Raw", "RawHead"]
 
 # RFC 5322, sections 2.2 and 4.5 (blanks before the colon). The text is normalised: no CR without its LF.
 CONTINUED = rb"[^\r]*+\r\n(?>(?:[ \t][^\r]*+\r\n)*)"
@@ -121,9 +121,10 @@ class RawHead:
 
     def recipients(self, *, limit: int) -> list[Address]:
         """Whom To, Cc and Bcc name, or Resent-To, Resent-Cc and Resent-Bcc where it was resent. Raises ValueError: also
-        where it was resent more than once, since nobody can tell which of these are the last."""
+        where it was resent more than once, since nobody can tell which of these are the last: of one time each of them
+        stands once (RFC 5322, section 3.6)."""
         prefix = self.prefix
-        if prefix and max(len(self._raw_values(b"resent-" + name)) for name in (b"date", b"from")) > 1:
+        if prefix and any(len(self._raw_values(name)) > 1 for name in RESENT & self._names):
             raise ValueError("it was resent more than once: who gets it is for envelope_to to say")
         return self.addresses(prefix + b"to", prefix + b"cc", prefix + b"bcc", limit=limit)
 

@@ -74,6 +74,28 @@ def test_resent_once() -> None:
         Mail.from_message(twice)
 
 
+@pytest.mark.parametrize("name", ["Resent_To", "Resent_Cc", "Resent_Bcc"])
+def test_one_resent_field_is_enough(name: str) -> None:
+    """The rule of `raw`: who had it at first does not get it again."""
+    mail = Mail.from_message(plain(To="old@example.net", Resent_From="me@example.org", **{name: "new@example.net"}))
+    assert envelope(mail) == ("me@example.org", ["new@example.net"])
+    with pytest.raises(MalformedMail, match="no address in Resent-From"):
+        Mail.from_message(plain(To="old@example.net", **{name: "new@example.net"}))
+    with pytest.raises(MalformedMail, match="no recipient in Resent-To, Resent-Cc or Resent-Bcc"):
+        Mail.from_message(plain(To="old@example.net", Resent_From="me@example.org"))
+
+
+@pytest.mark.parametrize("name", ["Date", "From", "Sender", "To", "Cc", "Bcc", "Message-ID"])
+def test_any_resent_field_twice_is_resent_twice(name: str) -> None:
+    message = Message()
+    message["From"] = "shop@example.com"
+    for who in ("new", "old"):
+        message[f"Resent-{name}"] = f"{who}@example.net"
+    message["Resent-To" if name != "To" else "Resent-From"] = "me@example.org"
+    with pytest.raises(MalformedMail, match="resent more than once"):
+        Mail.from_message(message)
+
+
 def test_an_address_that_needs_utf8_is_not_mangled() -> None:
     mail = Mail.from_message(plain(To="Bücher <bücher@example.net>"))
     assert "To: Bücher <bücher@example.net>\r\n".encode() in mail.fields[b"raw"]

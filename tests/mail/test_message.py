@@ -132,7 +132,7 @@ def test_a_resent_message_goes_to_whom_it_was_resent() -> None:
         ),
         (b"Resent-To: b@x.de\nFrom: a@x.de\n\n", "no single address in Resent-From or Resent-Sender, and no env"),
         (b"Resent-Date: x\n" * 2 + RESENT, "it was resent more than once: who gets it is for envelope_to to say"),
-        (b"Resent-To: oops\n" + RESENT, "its Resent-To: not an address"),
+        (b"Resent-Cc: oops\n" + RESENT, "its Resent-Cc: not an address"),
     ],
 )
 def test_what_a_resent_message_lacks(raw: bytes, why: str) -> None:

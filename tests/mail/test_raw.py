@@ -175,13 +175,21 @@ def test_of_a_resent_message_the_resent_fields_count(raw: bytes, to: list[str], 
     assert b"resent-bcc" not in sent(raw + b"\nbody").lower()
 
 
-@pytest.mark.parametrize("name", [b"Resent-Date", b"Resent-From"])
+@pytest.mark.parametrize("name", [b"Resent-" + name for name in (b"Date", b"From", b"Sender", b"Message-ID")])
 def test_of_a_message_that_was_resent_twice_nobody_can_tell_whom(name: bytes) -> None:
     head = RawHead(b"%b: new@x.de\nResent-To: e@x.de\n%b: old@x.de\nResent-To: f@x.de\n%b\n" % (name, name, OLD))
     with pytest.raises(ValueError, match="resent more than once"):
         head.recipients(limit=99)
     found = head.author(limit=99)
-    assert (found and found.spec) == ("new@x.de" if name == b"Resent-From" else None)
+    assert (found and found.spec) == ("new@x.de" if name in (b"Resent-From", b"Resent-Sender") else None)
+
+
+@pytest.mark.parametrize("name", [b"Resent-To", b"Resent-Cc", b"resent-bcc"])
+def test_nor_where_only_those_to_whom_stand_twice(name: bytes) -> None:
+    """Of the first time only some fields are left, as some mailers leave it."""
+    head = RawHead(b"%b: new@x.de\nResent-From: g@x.de\n%b : old@x.de\n%b\n" % (name, name, OLD))
+    with pytest.raises(ValueError, match="resent more than once"):
+        head.recipients(limit=1000)
 
 
 def test_a_message_id_is_told_cut_and_as_text() -> None:
