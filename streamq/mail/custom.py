@@ -54,12 +54,21 @@ ONCE = {
 }
 
 MONTH = "|".join(MONTHS[1:])
-DATE = re.compile(  # RFC 5322, section 3.3, without its obsolete zones
-    rf"(?:({'|'.join(DAYS)}), ?)?([0-9]{{1,2}}) ({MONTH}) ([0-9]{{4}})"
-    r" ([0-9]{2}):([0-9]{2})(?::([0-9]{2}))? [+-]([0-9]{2})([0-9]{2})"
+FWS = "[ \t]+"
+WORDS = r"(?:[ \t!-'*-\[\]-~]|\\[ -~])*"  # of a comment (section 3.2.2), in which one more may stand
+COMMENT = rf"\({WORDS}(?:\({WORDS}\){WORDS})*\)"
+DATE = re.compile(  # RFC 5322, section 3.3, without its obsolete zones; `… +0000 (UTC)` is how many write it
+    rf"(?:({'|'.join(DAYS)}),[ \t]*)?([0-9]{{1,2}}){FWS}({MONTH}){FWS}([0-9]{{4}})"
+    rf"{FWS}([0-9]{{2}}):([0-9]{{2}})(?::([0-9]{{2}}))?{FWS}[+-]([0-9]{{2}})([0-9]{{2}})(?:[ \t]*{COMMENT})?",
+    re.I | re.A,
 )
+LONGEST_DATE = 100
 FIRST_YEAR = 1900  # the same
-MESSAGE_ID = re.compile(r"<(?=[!-~]{3,248}>)[^<>@\s]+@[^<>@\s]+>")  # section 3.6.4
+ATOMS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"  # dots wherever: so do some that make ids
+# Section 3.6.4, and the quoted left side of RFC 2822
+MESSAGE_ID = re.compile(rf'<(?=[!-~]{{3,248}}>)(?:{ATOMS}|"[!#-\[\]-~]+")@(?:{ATOMS}|\[[!-Z^-~]*\])>')
+# Of mails of others, who make ids as they like
+IDS = re.compile(r"<[!-;=?-~]+>(?:[ \t]*<[!-;=?-~]+>)*")
 OVERRIDABLE = {"date": DATE, "message-id": MESSAGE_ID}
 NAME = re.compile(r"[!-9;-~]{1,76}")  # section 2.2: any printable but the colon
 KEYS = frozenset({"autocrypt", "autocrypt-gossip"})  # whose last part, `keydata=`, is base64 with blanks or without
@@ -139,6 +148,8 @@ def _formed(name: str, lower: str, text: str) -> str:
     else:
         text = _folded_key(text) if lower in KEYS else text
         why = fault(name, text)
+        if not why and lower in ("references", "in-reply-to") and not IDS.fullmatch(text):
+            why = "not message ids in angle brackets, with blanks between them (<left@right>)"
     if why:
         raise wrong(FIELD, text, f"{name}: {why}")
     return text
@@ -154,16 +165,16 @@ def _folded_key(text: str) -> str:
 
 
 def _date_fault(text: str) -> str:
-    if not (found := DATE.fullmatch(text)):
+    if len(text) > LONGEST_DATE or not (found := DATE.fullmatch(text)):
         return "not in its RFC 5322 form (Fri, 22 Nov 2024 01:06:01 +0000)"
     weekday, day, month, year, hour, minute, second, away_hours, away_minutes = found.groups()
     try:
-        then = date(int(year), MONTHS.index(month), int(day))
+        then = date(int(year), MONTHS.index(month.title()), int(day))
     except ValueError:
         return "no such day"
     if then.year < FIRST_YEAR:
         return f"before the year {FIRST_YEAR}"
-    if weekday and weekday != DAYS[then.weekday()]:
+    if weekday and weekday.title() != DAYS[then.weekday()]:
         return f"that day is a {DAYS[then.weekday()]}"
     if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 60 or int(away_hours) > 23 or int(away_minutes) > 59:
         return "no such time of day"

@@ -60,6 +60,28 @@ def test_what_may_not_be_set(name: str) -> None:
         ({"Date": "Fri, 22 Nov 2024 01:06:01 +0000 (UTC)\n"}, "CR, LF or NUL"),
         ({"Message-ID": "a@b"}, "RFC 5322 form"),
         ({"Message-ID": "<a b@c>"}, "RFC 5322 form"),
+        *[
+            ({"Message-ID": wrong}, "Message-ID: not in its RFC 5322 form")
+            for wrong in ("<a(b@c:d,e;>", "<a,b@c>", "<a@b;c>", "<a@[b]c>", '<"a@b>', "<a@b@c>", "<a@>", "<@b>")
+        ],
+        *[
+            ({name: wrong}, f"{name}: not message ids in angle brackets")
+            for name in ("References", "In-Reply-To")
+            for wrong in ("hello world", "a@b", "<a@b> c@d", "<a@b>, <c@d>", "<a b@c>", "<a@b", "<a@<b>>")
+        ],
+        *[
+            ({"Date": wrong}, "Date: not in its RFC 5322 form")
+            for wrong in (
+                *("Fri, 27 Nov 2026 10:00:00 GMT", "27 Nov 2026 10:00 +0000 (a", "27 Nov 2026 10:00 +0000 (ü)"),
+                *(
+                    "27 Nov 2026 10:00 +0000 a",
+                    "27 \u017fep 2026 10:00 +0000",
+                    "27 Nov 2026 (a) 10:00 +0000",
+                    f"27 Nov 2026{' ' * 100}10:00 +0000",
+                ),
+                "27 Nov 2026 10:00 +0000 (" + "(" * 50 + ")" * 51,
+            )
+        ],
         ({"Message-ID": "<ü@c>"}, "RFC 5322 form"),
         ({"Message-ID": "<" + "a" * 300 + "@c>"}, "RFC 5322 form"),
         ({"Message-ID": ["<a@b>", "<c@d>"]}, "only once"),
@@ -98,7 +120,16 @@ def test_a_date_that_is_none_is_named(name: str, date: str, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "date", ["29 Feb 2024 23:59:60 +0000", "Thu, 1 Jan 1970 00:00 +1400", "2 Nov 2024 01:06 -1200"]
+    "date",
+    [
+        *("29 Feb 2024 23:59:60 +0000", "Thu, 1 Jan 1970 00:00 +1400", "2 Nov 2024 01:06 -1200"),
+        *(
+            "Fri, 27 Nov 2026 10:00:00 +0000 (UTC)",
+            "Fri,  6 Nov 2026 10:00:00 +0000",
+            "Fri,6 Nov\t2026  10:00:00 -0000",
+        ),
+        *("fri, 27 nov 2026 10:00:00 +0000", "27 Nov 2026 10:00:00 +0000(a (b\\)) c)", "27 Nov 2026 10:00 +0000 ()"),
+    ],
 )
 def test_a_date_that_is_one(date: str) -> None:
     assert custom_headers(orjson.dumps({"Date": date}))[1] == {"date": date}
@@ -168,3 +199,15 @@ def test_a_key_of_many_beginnings_costs_no_more_than_its_length() -> None:
 def test_what_is_no_json(value: bytes) -> None:
     with pytest.raises(MalformedMail, match="headers: not a JSON object"):
         custom_headers(value)
+
+
+@pytest.mark.parametrize(
+    "name", ['<"a.b"@x.example>', "<a..b@x>", "<a/b=+{c}@[127.0.0.1]>", "<20261127.1@mail_1.example>"]
+)
+def test_a_message_id_that_is_one(name: str) -> None:
+    assert custom_headers(orjson.dumps({"Message-ID": name}))[1] == {"message-id": name}
+
+
+@pytest.mark.parametrize("ids", ["<a(b@c:d,e;>", "<a@b><c@d>", "<no-at>  <a@b@c>"])
+def test_ids_of_others_are_taken_as_they_made_them(ids: str) -> None:
+    assert custom_headers(orjson.dumps({"References": ids}))[0] == [("References", ids)]
