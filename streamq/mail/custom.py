@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import partial
 
 from streamq.mail.address import Address, WrongAddress, parse_list
-from streamq.mail.headers import fault
+from streamq.mail.headers import MAX_FIELD, address_field, fault, is_too_long, text_field
 from streamq.mail.stamp import DAYS, MONTHS
 from streamq.mail.values import BREAKING, json_object, wrong
 
@@ -63,6 +64,7 @@ DATE = re.compile(  # RFC 5322, section 3.3, without its obsolete zones; `… +0
     re.I | re.A,
 )
 LONGEST_DATE = 100
+TOO_LONG = f"longer than {MAX_FIELD} bytes, encoded and folded"
 FIRST_YEAR = 1900  # the same
 ATOMS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"  # dots wherever: so do some that make ids
 # Section 3.6.4, and the quoted left side of RFC 2822
@@ -134,6 +136,8 @@ def _addresses(name: str, text: str) -> tuple[Address, ...]:
     """An encoded word may stand for a name, never over an address (RFC 2047, section 5)."""
     try:
         if found := parse_list(text):
+            if is_too_long(len(text.encode()), partial(address_field, name, found)):
+                raise WrongAddress(TOO_LONG, "")
             return tuple(found)
         raise WrongAddress("no address in it", text)
     except WrongAddress as broken:
@@ -150,6 +154,8 @@ def _formed(name: str, lower: str, text: str) -> str:
         why = fault(name, text)
         if not why and lower in ("references", "in-reply-to") and not IDS.fullmatch(text):
             why = "not message ids in angle brackets, with blanks between them (<left@right>)"
+        if not why and is_too_long(len(text.encode()), partial(text_field, name, text)):
+            why = TOO_LONG
     if why:
         raise wrong(FIELD, text, f"{name}: {why}")
     return text

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from streamq.mail.address import Address
 
-__all__ = ["address_field", "fault", "parameter_field", "text_field"]
+__all__ = ["MAX_FIELD", "address_field", "fault", "is_too_long", "parameter_field", "text_field"]
 
+# Octets of one field with its folds: what is beyond 102,400 (header_size_limit) is another header to Postfix, or body
+MAX_FIELD = 102_000
+GROWTH = 5  # times the octets of a value that its field may take: encoded words of one letter each, A-labels, folds
 LINE = 78  # RFC 5322, section 2.1.1
 CODED_LINE = 76  # RFC 2047, section 2: a line that holds an encoded word
 CODED_WORD = 75
@@ -64,6 +67,11 @@ def text_field(name: str, value: str) -> str:
     if room < SHORTEST:
         return f"{name}:\r\n " + "\r\n ".join(_encoded_words(value, CODED_WORD))
     return f"{name}: " + "\r\n ".join(_encoded_words(value, room))
+
+
+def is_too_long(octets: int, made: Callable[[], str]) -> bool:
+    """Whether the field that is made of a value of so many octets is over `MAX_FIELD`; made only where it may be."""
+    return octets * GROWTH > MAX_FIELD and len(made().encode()) > MAX_FIELD
 
 
 def address_field(name: str, addresses: Iterable[Address]) -> str:

@@ -5,6 +5,7 @@ In each: first every given field's rule, then what is missing.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from streamq.errors import MalformedMail
@@ -13,6 +14,7 @@ from streamq.mail.address import Address, WrongAddress
 from streamq.mail.attachments import read_attachments
 from streamq.mail.compose import Composed
 from streamq.mail.custom import Headers, custom_headers
+from streamq.mail.headers import text_field
 from streamq.mail.mail import Source
 from streamq.mail.plain import text_of
 from streamq.mail.raw import RawHead
@@ -26,6 +28,7 @@ COMPOSING = (
     *(b"from", b"sender", b"reply_to", b"to", b"cc", b"bcc", b"subject"),
     *(b"text", b"html", b"auto_text", b"headers", b"attachments", b"template", b"vars"),
 )
+MAX_RAW = 131_072  # octets of the addresses in its header
 NO_DOMAIN = "localhost"  # of the Message-ID of a mail that names no sender
 
 
@@ -64,7 +67,7 @@ def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     try:
         head = RawHead(raw)
         if not recipients:
-            recipients = tuple(head.recipients(limit=MAX_HEADER))
+            recipients = tuple(head.recipients(limit=MAX_RAW))
     except ValueError as broken:
         raise wrong(b"raw", broken.shown if isinstance(broken, WrongAddress) else raw, str(broken)) from None
     prefix = head.prefix.decode().title()
@@ -73,7 +76,7 @@ def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     author = None
     stamped = head.message_id
     if return_path is None or stamped is None:
-        author = head.author(limit=MAX_HEADER)
+        author = head.author(limit=MAX_RAW)
     if return_path is None:
         if author is None:
             raise wrong(b"raw", raw, f"no single address in {prefix}From or {prefix}Sender, and no envelope_from")
@@ -102,6 +105,9 @@ def _composed(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     cc = rules.mailboxes(given, b"cc")
     bcc = rules.mailboxes(given, b"bcc")
     subject = rules.header_line(given, b"subject")
+    for field, name, found in ((b"reply_to", "Reply-To", reply_to), (b"to", "To", to), (b"cc", "Cc", cc)):
+        rules.fits(given, field, partial(found.field, name))
+    rules.fits(given, b"subject", partial(text_field, "Subject", subject))
     text = rules.body(given, b"text")
     html = rules.body(given, b"html")
     auto_text = rules.flag(given, b"auto_text", default=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from streamq.mail.address import Address, WrongAddress
+from streamq.mail.headers import MAX_FIELD, is_too_long
 from streamq.mail.mailboxes import Mailboxes, read_mailboxes
 from streamq.mail.numbers import exact, written
 from streamq.mail.times import YEAR_MS, moment_ms, span_ms
@@ -24,6 +25,7 @@ __all__ = [
     "choice",
     "collapse",
     "expires_at_ms",
+    "fits",
     "flag",
     "header_line",
     "key",
@@ -48,9 +50,9 @@ MAX_TAGS_SIZE = 4 * MAX_TAGS * MAX_TAG + 4096
 MAX_METADATA = 8192
 MAX_VARS = 1_000_000  # octets: a parser of JSON keeps all others waiting while it reads
 COLLAPSE_MS = 60_000  # where a mail does not say how long
-# Octets of one value that goes into a header: parsing it must not hold up a worker, and Postfix cuts
-# headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
-MAX_HEADER = 131_072
+# Octets of one value that goes into a header: parsing it must not hold up a worker. Some 4,000 addresses: more than
+# that are the field `recipients`.
+MAX_HEADER = MAX_FIELD
 NOBODY = Mailboxes()
 USUAL = 256  # octets of a sender that is kept
 
@@ -200,6 +202,12 @@ def mailboxes(given: Given, field: bytes) -> Mailboxes:
         return read_mailboxes(field, value)
     except WrongAddress as broken:
         raise wrong(field, broken.shown, str(broken)) from None
+
+
+def fits(given: Given, field: bytes, made: Callable[[], str]) -> None:
+    """Raises MalformedMail where the header field that is made of that one is longer than servers take in one piece."""
+    if field in given and is_too_long(len(given[field]), made):
+        raise wrong(field, given[field], f"longer than {MAX_HEADER} bytes as a header, encoded and folded")
 
 
 def mailbox(given: Given, field: bytes) -> Address | None:

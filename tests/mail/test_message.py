@@ -1,3 +1,7 @@
+import json
+import re
+from collections.abc import Iterable
+
 import pytest
 
 from streamq.errors import MalformedMail
@@ -245,3 +249,62 @@ def test_attachments_alone_are_a_mail() -> None:
         message({**fields, b"attachments": b'[{"content":"!"}]'})
     with pytest.raises(MalformedMail, match="nothing to send"):
         message({**fields, b"attachments": b"[]"})
+
+
+# -- the length of a header -----------------------------------------------------------------------------------------
+
+POSTFIX = 102_400  # header_size_limit
+LISTS = {
+    "plain": ", ".join(f"user{n}@example{n}.net" for n in range(4400)),
+    "one letter": ",".join(f"a{n}@b.io" for n in range(9000)),
+    "names": ", ".join(f"Jörg Müller <u{n}@x.de>" for n in range(3000)),
+    "one letter names": ",".join(["ä<a@b.de>"] * 9000),
+    "idn": ",".join(["a@ä.de"] * 11_000),
+    "idn names": ",".join(["ä<a@ä.de>"] * 7000),
+    "local parts": ",".join(["äöü@b.de"] * 8000),
+}
+
+
+def tried(known: Iterable[dict[bytes, bytes]]) -> tuple[int, set[str]]:
+    """The longest header that came of any of them, and why others were refused."""
+    longest, whys = 0, set()
+    for fields in known:
+        try:
+            head = message({**COMPOSED, **fields}).source.content().partition(b"\r\n\r\n")[0]
+        except MalformedMail as found:
+            whys.add(f"{found.field}: {found.why}")
+        else:
+            longest = max(longest, *map(len, re.split(rb"\r\n(?![ \t])", head)))
+    return longest, whys
+
+
+@pytest.mark.parametrize(
+    ("field", "name"), [*((b"to", name) for name in LISTS), (b"cc", "idn"), (b"reply_to", "names")]
+)
+def test_no_list_becomes_a_header_that_postfix_splits(field: bytes, name: str) -> None:
+    """Up to where it is refused it is as long as it may be."""
+    parts = LISTS[name].split(",")
+    longest, whys = tried({field: ",".join(parts[: len(parts) * share // 32]).encode()} for share in range(10, 33, 2))
+    assert 80_000 < longest <= POSTFIX
+    assert whys
+    assert all(why.startswith(f"{field.decode()}: longer than 102000 bytes") for why in whys)
+
+
+@pytest.mark.parametrize("letter", ["ä", "€", "😀", "x ", "ä "])
+def test_nor_does_a_subject_or_a_header_of_ones_own(letter: str) -> None:
+    numbers = range(2000, 102_000, 4000)
+    longest, whys = tried({b"subject": letter.encode() * number} for number in numbers)
+    assert 80_000 < longest <= POSTFIX
+    assert all(why.startswith("subject: longer than 102000 bytes") for why in whys)
+    longest, whys = tried({b"headers": json.dumps({"X-A": letter * number}).encode()} for number in numbers)
+    assert 20_000 < longest <= POSTFIX  # of what JSON escapes less goes in
+    assert all("longer than 102000 bytes" in why for why in whys)
+
+
+def test_addresses_in_a_header_of_ones_own_are_as_short() -> None:
+    known = (
+        {b"headers": json.dumps({"Errors-To": "ä<a@b.de>," * n}, ensure_ascii=False).encode()} for n in (999, 8999)
+    )
+    longest, whys = tried(known)
+    assert 20_000 < longest <= POSTFIX
+    assert whys == {"headers: Errors-To: longer than 102000 bytes, encoded and folded"}
