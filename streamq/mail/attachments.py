@@ -21,6 +21,7 @@ from typing import NamedTuple
 import orjson
 
 from streamq.errors import MalformedMail
+from streamq.mail.twice import doubled
 from streamq.mail.values import BREAKING, CONTROL, wrong
 from streamq.mail.wire import crlf, is_7bit
 
@@ -65,6 +66,8 @@ def read_attachments(value: bytes) -> tuple[Attachment, ...]:
     if len(given) > MAX_ATTACHMENTS:
         raise wrong(FIELD, f"{len(given)} of them", f"more than {MAX_ATTACHMENTS}")
     found = tuple(_attachment(at, one) for at, one in enumerate(given))
+    if (twice := doubled(value, given)) is not None:
+        raise wrong(FIELD, twice, "a member twice in one of them")
     owner: dict[str, int] = {}
     for at, one in enumerate(found):
         if one.content_id and owner.setdefault(one.content_id, at) != at:

@@ -21,6 +21,7 @@ from functools import partial
 from streamq.mail.address import Address, WrongAddress, parse_list
 from streamq.mail.headers import MAX_FIELD, address_field, fault, is_too_long, text_field
 from streamq.mail.stamp import DAYS, MONTHS
+from streamq.mail.twice import doubled
 from streamq.mail.values import BREAKING, json_object, wrong
 
 __all__ = ["ADDRESSES", "FORBIDDEN", "FORBIDDEN_PREFIXES", "OVERRIDABLE", "Headers", "custom_headers"]
@@ -90,7 +91,10 @@ def custom_headers(value: bytes) -> tuple[Headers, dict[str, str]]:
     headers: Headers = []
     overrides: dict[str, str] = {}
     had: set[str] = set()
-    for name, given in json_object(FIELD, value).items():
+    known = json_object(FIELD, value)
+    if (twice := doubled(value, known)) is not None:
+        raise wrong(FIELD, twice, "a name twice in one object: give an array")
+    for name, given in known.items():
         lower = name.lower()
         _check_name(name, lower)
         texts = _texts(name, given)

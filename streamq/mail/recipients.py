@@ -17,6 +17,7 @@ from streamq.errors import MalformedMail
 from streamq.mail.numbers import packed, written
 from streamq.mail.rules import Given
 from streamq.mail.several import Child
+from streamq.mail.twice import doubled
 from streamq.mail.values import TOO_DEEP, is_deep, wrong
 
 __all__ = ["PIECE", "Recipients", "read_in_steps", "read_recipients"]
@@ -89,7 +90,10 @@ def _read(piece: bytes, name: str, at: int) -> list[Child]:
         raise wrong(FIELD, piece, f"not JSON: nothing behind the last comma, at recipients[{at}]")
     if at + len(found) > MOST:
         raise wrong(FIELD, "", f"more than {MOST} recipients")
-    return [_child(name, nth, one) for nth, one in enumerate(found, at)]
+    children = [_child(name, nth, one) for nth, one in enumerate(found, at)]
+    if (twice := doubled(b"[%b]" % piece, found)) is not None:
+        raise wrong(FIELD, twice, f"a name twice in one object, from recipients[{at}] on")
+    return children
 
 
 def _pieces(value: bytes) -> Iterator[bytes | None]:

@@ -18,6 +18,7 @@ BEFORE = 40  # octets in front of what is wrong that an error shows
 # read: an event, a child, a dead letter wraps it once more, or twice.
 MOST_LEVELS = 100
 TOO_DEEP = f"nested too deep (more than {MOST_LEVELS} levels)"
+TOO_LARGE = "a number of more than 308 digits, or beyond 1.8e308"  # which no double holds
 BREAKING = re.compile(r"[\r\n\0]")
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 
@@ -93,7 +94,8 @@ def json_object(field: bytes, value: bytes, read: Callable[[bytes], Any] = orjso
     try:
         found = read(value)
     except orjson.JSONDecodeError as broken:
-        raise wrong(field, value, f"not a JSON object ({broken.msg})") from None
+        why = TOO_LARGE if "infinity" in broken.msg else f"not a JSON object ({broken.msg})"
+        raise wrong(field, value, why) from None
     except RecursionError:
         raise wrong(field, value, TOO_DEEP) from None
     if not isinstance(found, dict):

@@ -1,0 +1,45 @@
+"""A name that stands twice in one JSON object: parsers take the last and say nothing of it.
+
+Which one was meant nobody can tell, as of a field that stands twice. It is looked for in `headers`, `attachments` and
+`recipients`. In `vars` and `metadata` it is not: those of a child are two objects made one, in which its own member
+stands behind the shared one of the same name (several.py, lib/dead.lua), and a dead letter has them so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+__all__ = ["doubled"]
+
+NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')  # of a name; in a text its quote would be escaped, here and when written anew
+
+
+class _Twice(Exception):
+    pass
+
+
+def doubled(value: bytes, found: object) -> str | None:
+    """A name that is there twice; `found` is what was read of `value`. Read once more, slowly, only where it has fewer
+    names than stand there."""
+    try:
+        kept = len(NAME_ENDS.findall(orjson.dumps(found)))
+        if len(NAME_ENDS.findall(value)) > kept:
+            json.loads(value, object_pairs_hook=_once)
+    except _Twice as name:
+        return str(name)
+    except (TypeError, RecursionError):  # nested too deep: others say so
+        pass
+    return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Twice(name)
+        found[name] = value
+    return found
