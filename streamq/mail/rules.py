@@ -53,6 +53,7 @@ COLLAPSE_MS = 60_000  # where a mail does not say how long
 # Octets of one value that goes into a header: parsing it must not hold up a worker. Some 4,000 addresses: more than
 # that are the field `recipients`.
 MAX_HEADER = MAX_FIELD
+MAX_MAILBOX = 1000  # octets of a field that holds one address: 254 of it, and a name
 NOBODY = Mailboxes()
 USUAL = 256  # octets of a sender that is kept
 
@@ -213,6 +214,8 @@ def fits(given: Given, field: bytes, made: Callable[[], str]) -> None:
 def mailbox(given: Given, field: bytes) -> Address | None:
     """`from`, `sender`, `envelope_from`: one address."""
     value = given.get(field)
+    if value is not None and len(value) > MAX_MAILBOX:
+        raise wrong(field, value, f"longer than {MAX_MAILBOX} bytes, and it holds one address")
     return None if value is None else _usual(field, value) if len(value) <= USUAL else _mailbox(given, field)
 
 

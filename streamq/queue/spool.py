@@ -33,6 +33,8 @@ __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 FORMAT = "2"
 LONG = 8192  # octets of a field with addresses
 LONG_VARS = 65_536
+LONG_HEAD = 16_384  # of a raw: its addresses are in there
+HEAD_ENDS = (b"\n\n", b"\n\r\n")
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
 
 LISTS = frozenset({b"to", b"cc", b"bcc", b"reply_to", b"envelope_to"})  # of addresses
@@ -74,12 +76,15 @@ class Entry:
 
     @property
     def is_long(self) -> bool:
-        """Whether it takes more than some milliseconds to read who gets it, or whom `headers` name: 17,000 addresses
-        take a third of a second, a hundred thousand `recipients` half a one. Lists of addresses that have just been
-        read take none."""
+        """Whether it takes more than some milliseconds to read who gets it, or whom `headers` or the header of a `raw`
+        name: 17,000 addresses take a third of a second, a hundred thousand `recipients` half a one. Lists of addresses
+        that have just been read take none."""
         for name, value in self.fields.items():
             if len(value) > LONG and name in LONG_NAMES and not (name in LISTS and is_kept(value)):
                 return True
+        raw = self.fields.get(b"raw", b"")
+        if len(raw) > LONG_HEAD and all(raw.find(end, 0, LONG_HEAD) < 0 for end in HEAD_ENDS):
+            return True
         return len(self.fields.get(b"vars", b"")) > LONG_VARS
 
     async def read_recipients(self) -> None:

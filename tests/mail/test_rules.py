@@ -213,6 +213,18 @@ def test_of_many_the_wrong_one_is_named(value: str, said: str) -> None:
     assert "user0@" not in str(found.value)
 
 
+@pytest.mark.parametrize("field", [b"from", b"sender", b"envelope_from"])
+def test_one_mailbox_is_short(field: bytes) -> None:
+    """However its octets are spent, nothing else has to wait for it."""
+    room = 1000 - len(" <a@x.de>")
+    found = rules.mailbox({field: b"n" * room + b" <a@x.de>"}, field)
+    assert found
+    assert found.spec == "a@x.de"
+    for value in (b"n" * (room + 1) + b" <a@x.de>", b"a@x.de, " * 9999, b"(" * 60_000, b"a." * 60_000 + b"@x.de"):
+        with pytest.raises(MalformedMail, match=f"^{field.decode()}: longer than 1000 bytes, and it holds one address"):
+            rules.mailbox({field: value}, field)
+
+
 def test_one_mailbox() -> None:
     found = rules.mailbox({b"from": b"A <a@x.de>"}, b"from")
     assert found is not None
