@@ -111,3 +111,30 @@ async def test_a_process_without_memory_ends(monkeypatch: pytest.MonkeyPatch) ->
     Bug(monkeypatch, MemoryError())
     with pytest.raises(MemoryError):
         made().judge(entry(**GOOD | {"subject": "Bug"}))
+
+
+async def test_what_is_nested_deep_is_a_dead_letter_of_its_own(
+    server_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As large as it takes to be read at once, and aside."""
+    nest = "[" * 300 + "]" * 300
+    pad = " " * 10_000
+    deep = [
+        nest,
+        *(f'{{"to":"a@b.example","{name}":{nest}}}' for name in ("id", "vars", "metadata")),
+        f'{{"to":{nest}}}',
+    ]
+    async with crew(server_url) as c:
+        await c.worker()
+        for one in deep:
+            await c.add(to="", recipients=f"[{one}]")
+            await c.add(to="", recipients=f"[{one}{pad}]")
+        for depth in (101, 252, 253, 254, 1000):
+            await c.add(metadata='{"a":' + "[" * depth + "]" * depth + "}")
+        rejected = await c.until("email.rejected", many=15)
+        assert {found["class"] for found in rejected} == {"malformed"}
+        assert {found["reason"].partition(":")[0] for found in rejected} == {"recipients", "metadata"}
+        await c.add(id="good")
+        await c.until("email.relayed", "good")
+        assert (await check(c.spool)).clean
+    assert "a bug in streamq" not in caplog.text
