@@ -22,6 +22,9 @@ __all__ = ["Aside"]
 Then = Callable[[Judged], Awaitable[object]]
 
 
+WAITING_MOST = 20  # a few seconds' work: more would fill the hand, and keep out what is read at once
+
+
 class Aside:
     """One per process. What waits here is the hand's, pending there, which renews its leases and feels its weight."""
 
@@ -38,6 +41,24 @@ class Aside:
         self._named.update(_names(entry))
         self._queue.put_nowait((entry.entry[0], next(self._turn), entry, then))
 
+    @property
+    def full(self) -> bool:
+        return self._queue.qsize() >= WAITING_MOST
+
+    def drain(self) -> list[Entry]:
+        """All that nobody has begun with: this process ends."""
+        left = []
+        while not self._queue.empty():
+            *_, entry, _ = self._queue.get_nowait()
+            self.hand.carry(-_weight(entry))
+            self._forget(entry)
+            left.append(entry)
+        return left
+
+    def _forget(self, entry: Entry) -> None:
+        self._named -= Counter(_names(entry))
+        self._queue.task_done()
+
     def precedes(self, entry: Entry) -> bool:
         """Whether one of its id, or of its collapse key, is here: which of them came first decides what becomes of
         both."""
@@ -53,8 +74,7 @@ class Aside:
             else:  # this process ends first: whoever reclaims it has it
                 self.hand.carry(-_weight(entry))
                 self.hand.drop(entry.entry)
-            self._named -= Counter(_names(entry))
-            self._queue.task_done()
+            self._forget(entry)
 
     async def flushed(self) -> None:
         """Returns when nothing is left."""
