@@ -35,6 +35,7 @@ TURN_BYTES = 65_536  # of mails that are read before the loop does other things:
 TEMPLATED_BYTES = 16_384  # what a template counts there
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
+LATER_MS = 5_000
 
 
 def ways_of(lane: str) -> list[str]:
@@ -104,15 +105,36 @@ class Admission:
     async def _admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
         now = asyncio.get_running_loop().time()
         found: list[tuple[Entry, int, Judged]] = []
+        later: list[Entry] = []
         for entry in entries:
             claim = self.hand.pending.get(entry.entry, 0)
-            judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
-            if judged is None:
+            judged = None
+            if not self.aside.precedes(entry):
+                judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
+            if judged is not None:
+                found.append((entry, claim, judged))
+            elif self.aside.full:
+                later.append(entry)
+            else:
+                self.aside.put(entry, partial(self._enter_late, entry, claim))
+            await self._turn(entry)
+        await self.put_off(later, LATER_MS)  # first: of two mails of one id the first has it
+        return await self._enter(found) if found else []
+
+    async def put_off(self, entries: Sequence[Entry], ms: int) -> None:
+        """Of those that take long there are enough here: they go on the schedule for so long, unlooked-at, with their
+        ids."""
+        if not entries:
+            return
+        claims = [self.hand.pending.get(entry.entry, 0) for entry in entries]
+        rows = [self.intake.unread(entry, self.spool.now_ms() + ms) for entry in entries]
+        admitted, _ = await self.link.call(lambda: self._ask(rows))
+        for entry, claim, said in zip(entries, claims, admitted.statuses, strict=True):
+            if said.status in (BOUNCING, EXPIRING):  # its report needs a look
                 self.aside.put(entry, partial(self._enter_late, entry, claim))
             else:
-                found.append((entry, claim, judged))
-            await self._turn(entry)
-        return await self._enter(found) if found else []
+                self.hand.let_go(entry.entry, claim)
+        self.next_due(admitted.next_us, admitted.now_us)
 
     async def _enter_late(self, entry: Entry, claim: int, judged: Judged) -> None:
         await self._enter([(entry, claim, judged)])
@@ -270,6 +292,7 @@ class Admission:
         if there:
             self._pages.saw([sum(map(len, entry.fields.values())) for entry in there])
         unslotted: list[Entry] = []
+        later: list[Entry] = []
         slotted = [entry for entry in there if known[entry.entry].way in self.outboxes]
         at = 0
         while at < len(slotted):
@@ -277,12 +300,15 @@ class Admission:
                 return False
             for entry in await self._complete(slotted[at:]):
                 lease, judged = known[entry.entry], self.intake.judge_at_once(entry)
-                if judged is None:
+                if judged is None and self.aside.full:
+                    later.append(entry)
+                elif judged is None:
                     self.aside.put(entry, partial(self._take_late, entry, lease, token, since))
                 elif not self._take(lease, token, since, judged):
                     unslotted.append(slotted[at])
                 at += 1
                 await self._turn(entry)
+        await self.put_off(later, LATER_MS)
         unslotted += [entry for entry in there if known[entry.entry].way not in self.outboxes]
         if unslotted:
             await self.admit(unslotted, {lease.entry for lease in leases if lease.way})

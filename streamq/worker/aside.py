@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from streamq.queue.spool import Entry
@@ -21,6 +22,9 @@ __all__ = ["Aside"]
 Then = Callable[[Judged], Awaitable[object]]
 
 
+WAITING_MOST = 20  # a few seconds' work: more would fill the hand, and keep out what is read at once
+
+
 class Aside:
     """One per process. What waits here is the hand's, pending there, which renews its leases and feels its weight."""
 
@@ -29,11 +33,36 @@ class Aside:
         self.hand = hand
         self._queue: asyncio.PriorityQueue[tuple[str, int, Entry, Then]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
+        self._named: Counter[tuple[bytes, bytes, bytes]] = Counter()  # what is to stay in its order
 
     def put(self, entry: Entry, then: Then) -> None:
         """`then` is told what came of it."""
         self.hand.carry(_weight(entry))
+        self._named.update(_names(entry))
         self._queue.put_nowait((entry.entry[0], next(self._turn), entry, then))
+
+    @property
+    def full(self) -> bool:
+        return self._queue.qsize() >= WAITING_MOST
+
+    def drain(self) -> list[Entry]:
+        """All that nobody has begun with: this process ends."""
+        left = []
+        while not self._queue.empty():
+            *_, entry, _ = self._queue.get_nowait()
+            self.hand.carry(-_weight(entry))
+            self._forget(entry)
+            left.append(entry)
+        return left
+
+    def _forget(self, entry: Entry) -> None:
+        self._named -= Counter(_names(entry))
+        self._queue.task_done()
+
+    def precedes(self, entry: Entry) -> bool:
+        """Whether one of its id, or of its collapse key, is here: which of them came first decides what becomes of
+        both."""
+        return bool(self._named) and not self._named.keys().isdisjoint(_names(entry))
 
     async def run(self) -> None:
         while True:
@@ -45,7 +74,7 @@ class Aside:
             else:  # this process ends first: whoever reclaims it has it
                 self.hand.carry(-_weight(entry))
                 self.hand.drop(entry.entry)
-            self._queue.task_done()
+            self._forget(entry)
 
     async def flushed(self) -> None:
         """Returns when nothing is left."""
@@ -71,6 +100,12 @@ class Aside:
         if mail is not None and mail.several is None:
             mail.built()
         return row, mail
+
+
+def _names(entry: Entry) -> list[tuple[bytes, bytes, bytes]]:
+    tenant = entry.fields.get(b"tenant", b"")
+    named = ((field, entry.fields.get(field, b"")) for field in (b"id", b"collapse_key"))
+    return [(tenant, field, value) for field, value in named if value]
 
 
 def _weight(entry: Entry) -> int:

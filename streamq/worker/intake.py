@@ -8,6 +8,8 @@ from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, Unsupp
 from streamq.mail import Mail, glance, parse
 from streamq.mail.building import Find
 from streamq.mail.effort import Heavy
+from streamq.mail.identity import content_hash, digest
+from streamq.mail.rules import key
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
@@ -148,6 +150,19 @@ class Intake:
             seen.id or entry.entry,
             seen.event,
         )
+
+    def unread(self, entry: Entry, due_ms: int) -> AdmitRow:
+        """The row of a mail that is to be looked at later: scheduled, and of its id at most that it is taken."""
+        given = {name: value for name, value in entry.fields.items() if value}
+        seen = b""
+        try:
+            tenant, id_ = key(given, b"tenant"), key(given, b"id")
+        except MalformedMail:  # which it will be told in its turn
+            id_ = None
+        if id_ is not None:
+            seen = digest(tenant or "", id_) + content_hash(given)
+        due = due_ms + self.settings.max_age
+        return AdmitRow("send", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry))
 
     def read_mail(self, entry: Entry) -> Mail | None:
         """The mail as it was or would be sent; None where it is none that can be."""

@@ -261,7 +261,8 @@ class Worker:
         self.keeper.stop()
         unread = asyncio.create_task(self.reader.stop(takers[0], end))
         await self._within(asyncio.gather(unread, *takers, return_exceptions=True), end)
-        await self._within(asyncio.ensure_future(self.admission.aside.flushed()), end)
+        begun = asyncio.gather(self.admission.put_off(self.admission.aside.drain(), 1), self.admission.aside.flushed())
+        await self._within(begun, end)
         for courier in self.couriers:
             courier.stop()
         self._hand_back()

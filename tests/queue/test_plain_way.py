@@ -302,6 +302,17 @@ async def test_of_two_of_an_id_the_first_has_it_whatever_it_is(room: Mailroom) -
     assert await room.move("cancel", first) is not None
 
 
+async def test_so_it_is_where_the_first_waits_for_its_site(room: Mailroom) -> None:
+    await IN_THE_WAY["a pause of the site"](room)
+    first, second, other = await read(room, 3)
+    rows = [room.row(first, seen=ident("a1")), room.row(second, lane="main|x.de", seen=ident("a1", subject="Ho"))]
+    rows.append(room.row(other, lane="main|x.de", seen=ident("a2")))
+    found = await Plain(room.scripts).admit("w1", rows)
+    assert [said for said, *_ in found.statuses] == ["parked", "dead", "go"]
+    assert await room.settled("sent", Lease(other, found.statuses[2].token, "w1")) == "ok"
+    assert await room.moved("cancel", first) == ["cancelled"]
+
+
 async def test_each_has_the_token_of_its_script(room: Mailroom) -> None:
     await room.well()
     plain = Plain(room.scripts)

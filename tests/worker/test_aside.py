@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from crew import crew
+from mailroom import Mailroom
 
 from streamq.mail.compose import Composed
 from streamq.mail.template import Template
@@ -17,7 +18,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Entry
 from streamq.worker import admission
 from streamq.worker import hand as hand_file
-from streamq.worker.aside import Aside
+from streamq.worker.aside import WAITING_MOST, Aside
 from streamq.worker.hand import Hand
 from streamq.worker.intake import Intake, Judged
 
@@ -239,3 +240,65 @@ async def test_nothing_is_read_while_the_hand_is_full_and_it_is_left_where_that_
     await aside.flushed()
     assert (judging.entries, hand.carried, len(hand)) == ([], 0, 0)
     running.cancel()
+
+
+@pytest.mark.parametrize("named", [{"id": "order-1"}, {"collapse_key": "quota", "collapse_seconds": "1"}])
+async def test_what_is_behind_one_of_its_name_waits_for_it(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    """The first of an id has it, the last of a collapse key is sent, however long the first one took."""
+    gate = Gate(monkeypatch)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        first = await c.add(**NOTHING, **named, template="heavy", vars='{"v":"x"}')
+        second = await c.add(**named, subject="Second")
+        await c.add(id="other")
+        await c.worker()
+        await c.until("email.relayed", "other")
+        gate.open.set()
+        ended: dict[str, str] = {}
+        async for kind, _, data in c.events():
+            if (entry := data.get("entry")) in {first, second}:
+                ended[entry] = kind
+            if len(ended) == 2:
+                break
+    kinds = ("email.relayed", "email.rejected") if "id" in named else ("email.superseded", "email.relayed")
+    assert (ended[first], ended[second]) == kinds
+
+
+async def test_heavy_ones_beyond_a_few_wait_on_the_schedule(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would fill the hand, and keep out what is read at once."""
+    gate = Gate(monkeypatch)
+    monkeypatch.setattr(admission, "LATER_MS", 50)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        heavy = [await c.add(**NOTHING, id=f"h{n}", template="heavy", vars='{"v":"x"}') for n in range(50)]
+        worker = await c.worker()
+        await c.add(id="other")
+        await c.until("email.relayed", "other")
+        assert len(worker.hand) <= WAITING_MOST + 1 < len(heavy)
+        double = await c.add(**NOTHING, id="h49", template="heavy", vars='{"v":"y"}')
+        gate.open.set()
+        ended: dict[str, str] = {}
+        async for kind, _, data in c.events():
+            if kind != "email.deferred":
+                ended[data["entry"]] = kind
+            if len(ended) > len(heavy):
+                break
+    assert ended == dict.fromkeys(heavy, "email.relayed") | {double: "email.rejected"}
+
+
+@pytest.mark.leaves_mail
+async def test_who_ends_gives_back_what_it_has_not_begun_with(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        heavy = [await c.add(**NOTHING, id=f"h{n}", template="heavy", vars='{"v":"x"}') for n in range(5)]
+        worker = await c.worker()
+        await asyncio.to_thread(gate.begun.wait)
+        worker.stop()
+        await c.until_state(heavy[-1], "scheduled")
+        gate.open.set()
+        await c.until_state(heavy[0], "parked")
+        states = await Mailroom(c.spool).states()
+    assert states == dict.fromkeys(heavy[1:], "scheduled") | {heavy[0]: "parked"}
