@@ -14,6 +14,7 @@ from typing import Any, cast
 from jinja2 import StrictUndefined, Template, nodes, pass_context
 from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing, object_type_repr
 from jinja2.visitor import NodeTransformer
 
 from streamq.mail.effort import (
@@ -35,12 +36,13 @@ MACRO_STEPS = 10
 METHOD_STEPS = 3  # beside what a filter costs
 OWNERS = (str, list, tuple, dict, set, frozenset, range, int, float, LoopContext)
 CHANCE = "random"  # no filter of ours: each attempt at a mail has to be the same bytes
-COUNTED, WEIGHED, SLICED, COMPARED, SEARCHED = (
+COUNTED, WEIGHED, SLICED, COMPARED, SEARCHED, NAMED = (
     " counted",
     " weighed",
     " sliced",
     " compared",
     " searched",
+    " named",
 )  # filters that no template can name
 SHORT = 100  # of a template's own text: paid with what stands beside it
 
@@ -105,8 +107,32 @@ def _range(*bounds: int) -> range:
     return found
 
 
+class _Missing(StrictUndefined):
+    """Says what is missing as the template writes it. jinja2 would say what it was looked for by, which may be a value
+    (`plans[plan]`), and a reason stands in events, whatever the mail says of secrecy."""
+
+    __slots__ = ("written",)
+
+    def __init__(self, *args: Any, **known: Any) -> None:
+        super().__init__(*args, **known)
+        self.written = ""
+
+    @property
+    def _undefined_message(self) -> str:
+        if self._undefined_hint or self._undefined_obj is missing:
+            return super()._undefined_message
+        return f"{object_type_repr(self._undefined_obj)!r} has no {self.written or 'element of that name'}"
+
+
+@pass_context
+def _named(context: object, found: Any, written: str) -> Any:
+    if isinstance(found, _Missing) and not found.written:
+        found.written = written
+    return found
+
+
 class _Bounds(NodeTransformer):
-    """Puts those filters where a template loops, compares, joins, cuts and writes."""
+    """Puts those filters where a template loops, compares, joins, cuts, looks things up and writes."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
@@ -131,29 +157,41 @@ class _Bounds(NodeTransformer):
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
         self.generic_visit(node)
-        return _filtered(node, SLICED) if isinstance(node.arg, nodes.Slice) else node
+        if isinstance(node.arg, nodes.Slice):
+            return _filtered(node, SLICED)
+        return _filtered(node, NAMED, nodes.Const(_written(node.arg)))
+
+    def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:  # noqa: N802 - jinja2 calls it so
+        self.generic_visit(node)
+        return _filtered(node, NAMED, nodes.Const(f"attribute {node.attr!r}"))
+
+
+def _written(key: nodes.Expr) -> str:
+    if isinstance(key, nodes.Const):
+        return f"{'attribute' if isinstance(key.value, str) else 'element'} {key.value!r}"
+    return f"element [{key.name}]" if isinstance(key, nodes.Name) else ""
 
 
 def _is_short(node: nodes.Node) -> bool:
     return isinstance(node, nodes.TemplateData) and len(node.data) <= SHORT
 
 
-def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+def _filtered(node: nodes.Node, name: str, *args: nodes.Expr) -> nodes.Filter:
     place = node.lineno, node.environment
-    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=place[0], environment=place[1])
+    return nodes.Filter(cast(nodes.Expr, node), name, [*args], [], None, None, lineno=place[0], environment=place[1])
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, html: bool) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=html, keep_trailing_newline=True, cache_size=0)
+        super().__init__(undefined=_Missing, autoescape=html, keep_trailing_newline=True, cache_size=0)
         self.globals = {"range": _range}
         del self.filters[CHANCE]
         self.filters = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.filters.items()}
         self.tests = {name: _guarded(name, cast(Callable[..., Any], each)) for name, each in self.tests.items()}
         self.filters |= {COUNTED: _counted, WEIGHED: _weighed, SLICED: _sliced}
-        self.filters |= {COMPARED: _compared, SEARCHED: _searched}
+        self.filters |= {COMPARED: _compared, SEARCHED: _searched, NAMED: _named}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         plain = (int, float)
