@@ -92,7 +92,7 @@ PLAIN = frozenset(
 PIECEMEAL = frozenset({"batch", "indent", "join", "list", "rsplit", "slice", "split", "splitlines"})
 TEXTUAL = frozenset({"striptags", "title", "urlize", "wordcount", "wordwrap"})  # of a list they take what it looks like
 CROSSING = STRIPPING | {"rfind", "rindex", "rpartition", "rsplit"}  # look at one for each of the other
-MULTIPLYING = CROSSING | {"expandtabs", "format", "format_map", "indent", "join", "replace", "wordwrap"}
+MULTIPLYING = CROSSING | {"expandtabs", "format", "format_map", "indent", "join", "replace", "urlize", "wordwrap"}
 PASSING = frozenset({"attr", "map", "reject", "rejectattr", "select", "selectattr"})  # look up what they are given
 FILTERS = PLAIN | SIGNWISE | SHALLOW | SLOW | ORDERING | PIECEMEAL
 WIDE = frozenset({"batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "wordwrap", "zfill"})
@@ -206,7 +206,7 @@ def before(name: str, values: Sequence[object]) -> None:
             _bound_number(name, value)
     if name in MULTIPLYING:
         _bound_product(name, values, sizes)
-    _worse(name, values)
+    _worse(name, values, sizes)
 
 
 def _is_written(name: str, value: Any) -> bool:
@@ -267,9 +267,7 @@ def _bound_number(name: str, value: int) -> None:
 
 
 def _bound_product(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]) -> None:
-    product = 1
-    for items, signs in sizes:
-        product *= max(1, items + signs)
+    product = _product(sizes)
     if name in ("expandtabs", "indent"):
         product *= max((value for value in values if isinstance(value, int)), default=1) or 1
     if name in ("format", "format_map"):
@@ -282,16 +280,21 @@ def _bound_product(name: str, values: Sequence[object], sizes: Sequence[tuple[in
         raise TooMuch(f"{name} of too much")
 
 
-def _worse(name: str, values: Sequence[object]) -> None:
+def _product(sizes: Sequence[tuple[int, int]]) -> int:
+    product = 1
+    for items, signs in sizes:
+        product *= max(1, items + signs)
+    return product
+
+
+def _worse(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]) -> None:
     """What grows faster than what is looked at."""
     texts = [value for value in values if isinstance(value, str)]
     if name in CROSSING:
-        product = 1
-        for text in texts:
-            product *= max(1, len(text))
-        spend(product // CROSSED, name)
+        spend(_product(sizes) // CROSSED, name)
     elif name == "urlize":
         spend(4 * sum(len(text.split()) for text in texts), name)
+        spend(_product(sizes) // SIGNS_A_STEP if len(sizes) > 1 else 0, name)  # its `rel` and `target` at each of them
         for word in _long_words(texts):
             spend(sum(map(word.count, TAIL)) ** 2 // 25, name)
     elif name == "wordwrap":

@@ -37,6 +37,7 @@ __all__ = ["compiled"]
 
 MOST_RANGE = 10_000
 MACRO_STEPS = 10
+ARGUMENTS_A_STEP = 10
 METHOD_STEPS = 3  # beside what a filter costs
 WRITTEN = (Macro, BlockReference, LoopContext, Undefined)  # pay for what is in them, or say that they are not there
 COUNTED, WEIGHED, SLICED, COMPARED, SEARCHED, HASHED, NAMED = (
@@ -247,12 +248,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return made
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Of `a[b]`, and of what filters look up."""
+        """Of `a[b]`, and of what filters look up: `map(attribute='a.b.c')` three times for each item."""
+        spend(1)
         spend_on_key(argument)
         return super().getitem(obj, argument)
 
     def call(self, context: Any, function: Any, /, *args: Any, **known: Any) -> Any:
-        spend(MACRO_STEPS if isinstance(function, Macro) else METHOD_STEPS)
+        spend((MACRO_STEPS if isinstance(function, Macro) else METHOD_STEPS) + len(args) // ARGUMENTS_A_STEP)
         if isinstance(function, LoopContext) and args:  # a loop that calls itself
             args = (_iterated(args[0]), *args[1:])
         if not callable(function) or function is _range or isinstance(function, WRITTEN):

@@ -142,6 +142,7 @@ def test_a_loop_pays_for_what_its_filters_look_at(body: str) -> None:
         "{{ [1, 2] | tojson(indent=300000000) }}",
         "{{ [1, 2] | tojson(300000000) }}",
         "{{ [1, 2] | tojson(indent=v) }}",
+        "{{ ('www.example.com ' * 3000) | urlize(rel=v) | length }}",
         "{{ v.strip(w) | length }}",
         "{{ v.lstrip(w) | length }}",
         "{{ v.rstrip(w) | length }}",
@@ -239,6 +240,31 @@ def test_who_looks_into_a_dict_does_not_pay_for_all_of_it() -> None:
     keys = [str(number) for number in range(1_000)]
     source = "{% for k in keys %}{{ d[k] + d.get(k) if k in d }}{% endfor %}"
     assert made(source, d=dict.fromkeys(map(str, range(20_000)), 1), keys=keys) == "2" * 1_000
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ v | map(attribute=path, default=1) | list | length }}",
+        "{{ v | sort(attribute=path) | length }}",
+        "{{ v | map(attribute=path | replace(',', '.'), default=1) | list | length }}",
+        "{{ v | selectattr(path) | list | length }}",
+    ],
+)
+def test_each_step_of_a_path_is_paid_for_each_item(source: str) -> None:
+    """Twice the steps that there are, and so before long."""
+    path = "a" + (",a" if "sort" in source or "replace" in source else ".a") * 199
+    given: Any = {"a": 1}
+    for _ in range(0 if "sort" in source else 200):  # which looks at each of them anyway
+        given = {"a": given}
+    with pytest.raises(Heavy):
+        Template({"text": source}).light().render({"v": [given] * 20, "path": path}, 100)
+
+
+def test_what_a_macro_is_given_is_paid() -> None:
+    source = "{% macro m() %}{% if varargs %}{% endif %}{% endmacro %}{% for i in range(9) %}{{ m(*v) }}{% endfor %}"
+    with pytest.raises(Heavy):
+        Template({"text": source}).light().render({"v": list(range(3_000))}, 100)
 
 
 # -- what may be called ------------------------------------------------------------------------------------------------
