@@ -1,9 +1,11 @@
 """What an operation of a template costs, before it is done: in steps of about a microsecond, and never timed, since the
 same mail must come of it on a machine that is busy.
 
-PLAIN     by what they look at: a step for 250 characters or 2 items, all that stands in them, as often as it does
+PLAIN     by what they look at: a step for 250 characters or 2 items, all that stands in them, as often as it does.
+          A filter that is in none of these sets is not there for templates: its cost is not known
 SHALLOW   look at no more than how many items there are, or hand them on as they are: a step for 10
 COMPARING look at all that stands there, too: a step for 10 items, and for a dict where it is looked for a key
+SIGNWISE  look at each character by itself, in C, as all do that write a list: a step for 25 characters
 SLOW      write each character or item by itself, in Python: a step for 2 characters, or for an item
 ORDERING  compare: two steps an item, and their characters as often as they are compared
 PIECEMEAL take a text for a list of characters or lines, or make one of it: a step for 10, for one of what is markup
@@ -21,15 +23,18 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "FILTERS",
     "LIGHT_STEPS",
     "MOST_STEPS",
     "Heavy",
     "TooMuch",
     "before",
     "counting",
+    "foresee",
     "settled",
     "spend",
     "spend_on",
+    "spend_on_key",
     "spend_to_compare",
 ]
 
@@ -42,9 +47,11 @@ MOST_PRECISION = 100
 MOST_SIZE = 25_000_000  # characters and items of one value, and of what comes of those that are put together
 CALL_STEPS = 3
 SIGNS_A_STEP, ITEMS_A_STEP = 250, 2
-SHALLOW_ITEMS, SLOW_SIGNS = 10, 2
+SHALLOW_ITEMS, SLOW_SIGNS, SIGNWISE_SIGNS = 10, 2, 25
 TEXTUAL_ITEM = 8
 LONG_WORD = 100
+CROSSED = 1_000  # characters of one and the other
+MOST_INDENT = 100  # of `tojson`
 HASH_BITS = 61  # greater numbers may be made to share one hash
 
 # Views by their own types: their abstract classes are slow to ask
@@ -62,24 +69,33 @@ SHALLOW = frozenset(
 )
 COMPARING = frozenset(
     {
-        *("in", "eq", "equalto", "ne", "ge", "greaterthan", "gt", "le", "lessthan", "lt", "changed", "index"),
+        *("in", "eq", "equalto", "ne", "ge", "greaterthan", "gt", "le", "lessthan", "lt", "changed"),
+        *("index", ".count"),  # methods; the filter `count` is `length`
         *("==", "!=", ">=", ">", "<=", "<"),
     }
 )
+STRIPPING = frozenset({"lstrip", "rstrip", "strip", "trim"})
+SIGNWISE = STRIPPING | {
+    *("capitalize", "casefold", "isalnum", "isalpha", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric"),
+    *("isprintable", "isspace", "istitle", "isupper", "lower", "swapcase", "upper"),
+}
 SLOW = frozenset(
     {"pprint", "striptags", "title", "tojson", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr", "unescape"}
 )
 ORDERING = frozenset({"dictsort", "groupby", "max", "min", "sort", "sum", "unique"})
-PIECEMEAL = frozenset({"batch", "indent", "join", "list", "rsplit", "slice", "split", "splitlines"})
-TEXTUAL = frozenset({"striptags", "title", "urlize", "wordcount", "wordwrap"})  # of a list they take what it looks like
-MULTIPLYING = frozenset(
+PLAIN = frozenset(
     {
-        *("expandtabs", "format", "format_map", "indent", "join", "replace", "wordwrap"),
-        *("rfind", "rindex", "rpartition", "rsplit"),  # these look at one for each of the other
+        *("abs", "center", "e", "escape", "filesizeformat", "forceescape", "format", "int", "replace", "round", "safe"),
+        *("string", "truncate"),
     }
 )
+PIECEMEAL = frozenset({"batch", "indent", "join", "list", "rsplit", "slice", "split", "splitlines"})
+TEXTUAL = frozenset({"striptags", "title", "urlize", "wordcount", "wordwrap"})  # of a list they take what it looks like
+CROSSING = STRIPPING | {"rfind", "rindex", "rpartition", "rsplit"}  # look at one for each of the other
+MULTIPLYING = CROSSING | {"expandtabs", "format", "format_map", "indent", "join", "replace", "urlize", "wordwrap"}
+PASSING = frozenset({"attr", "map", "reject", "rejectattr", "select", "selectattr"})  # look up what they are given
+FILTERS = PLAIN | SIGNWISE | SHALLOW | SLOW | ORDERING | PIECEMEAL
 WIDE = frozenset({"batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "wordwrap", "zfill"})
-REFUSED = frozenset({"encode", "from_bytes", "fromkeys", "maketrans", "to_bytes", "translate"})  # methods
 WIDTH = re.compile(r"%[^%A-Za-z]*(?:\d{4}|\*)|\{[^{}]*(?:\d{4}|\{)")
 SOME_WIDTH = re.compile(r"%[^%A-Za-z]*\d{3}|\{[^{}]*\d{3}")
 TAIL = ")>.,;"  # urlize tries each of them for an end, from each of them on
@@ -120,7 +136,12 @@ def spend(steps: int, name: str = "") -> None:
 def spend_on(value: object, *, shallow: bool = False, items_a_step: int = ITEMS_A_STEP) -> None:
     """A step, and what it costs to look at a value, or to write it."""
     items, signs = _size(value, shallow=shallow)
-    spend(1 + items // (SHALLOW_ITEMS if shallow else items_a_step) + signs // SIGNS_A_STEP)
+    written = items_a_step == ITEMS_A_STEP and isinstance(value, CONTAINERS)
+    spend(
+        1
+        + items // (SHALLOW_ITEMS if shallow else items_a_step)
+        + signs // (SIGNWISE_SIGNS if written else SIGNS_A_STEP)
+    )
 
 
 def spend_to_compare(value: object, *, for_a_key: bool) -> None:
@@ -129,6 +150,23 @@ def spend_to_compare(value: object, *, for_a_key: bool) -> None:
         spend(1)
     else:
         spend_on(value, items_a_step=SHALLOW_ITEMS)
+
+
+def spend_on_key(value: object) -> None:
+    """What is looked for, in a dict above all: a tuple's hash is made of all that stands in it, as often as it stands
+    there, and each time anew. A text remembers its own."""
+    if isinstance(value, CONTAINERS):
+        spend_on(value, items_a_step=SHALLOW_ITEMS)
+
+
+def foresee(value: object, times: int = 1) -> None:
+    """Raises before a text, list or tuple is made that is as long as this one so many times, where that could not be
+    paid. Its price is asked for when it is there."""
+    if isinstance(value, (str, list, tuple)):
+        size = _bounded(len(value) * max(0, times))
+        steps = size // (SIGNS_A_STEP if isinstance(value, str) else SHALLOW_ITEMS)
+        if steps > _meter.get().left:
+            spend(steps)
 
 
 def settled(name: str, value: Any, lazy: type) -> Any:
@@ -148,9 +186,7 @@ def _each(values: Iterable[Any]) -> Iterator[Any]:
 
 def before(name: str, values: Sequence[object]) -> None:
     """Pays for a filter, a test or a method of these values. Raises TooMuch, Heavy."""
-    if name in REFUSED:
-        raise TooMuch(f"{name} is not for that")
-    sizes = [_size(value, shallow=_is_shallow(name, value)) for value in values]
+    sizes = [_size(value, shallow=_is_shallow(name, value, place)) for place, value in enumerate(values)]
     items, signs = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
     if name in SLOW:
         cost = (TEXTUAL_ITEM if name in TEXTUAL else 1) * items + signs // SLOW_SIGNS
@@ -159,7 +195,9 @@ def before(name: str, values: Sequence[object]) -> None:
         cost = 2 * items + signs * items.bit_length() // SIGNS_A_STEP
     else:
         few = name in SHALLOW or name in COMPARING
-        cost = items // (SHALLOW_ITEMS if few else ITEMS_A_STEP) + signs // SIGNS_A_STEP
+        signwise = name in SIGNWISE or (not few and any(_is_written(name, value) for value in values))
+        cost = items // (SHALLOW_ITEMS if few else ITEMS_A_STEP)
+        cost += signs // (SIGNWISE_SIGNS if signwise else SIGNS_A_STEP)
         if name in PIECEMEAL:
             cost += sum(_pieces(value) for value in values if isinstance(value, str))
     spend(CALL_STEPS + cost, name)
@@ -168,7 +206,14 @@ def before(name: str, values: Sequence[object]) -> None:
             _bound_number(name, value)
     if name in MULTIPLYING:
         _bound_product(name, values, sizes)
-    _worse(name, values)
+    _worse(name, values, sizes)
+
+
+def _is_written(name: str, value: Any) -> bool:
+    """A list, as a list is written, with its brackets."""
+    if name == "join" and isinstance(value, CONTAINERS):
+        return any(isinstance(each, CONTAINERS) for each in value)
+    return isinstance(value, CONTAINERS)
 
 
 def _pieces(text: str) -> int:
@@ -176,7 +221,9 @@ def _pieces(text: str) -> int:
     return len(text) // (SHALLOW_ITEMS if type(text) is str else 1)
 
 
-def _is_shallow(name: str, value: object) -> bool:
+def _is_shallow(name: str, value: object, place: int) -> bool:
+    if name in PASSING:
+        return place == 0
     return name in SHALLOW or (name == "in" and isinstance(value, dict))
 
 
@@ -220,9 +267,7 @@ def _bound_number(name: str, value: int) -> None:
 
 
 def _bound_product(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]) -> None:
-    product = 1
-    for items, signs in sizes:
-        product *= max(1, items + signs)
+    product = _product(sizes)
     if name in ("expandtabs", "indent"):
         product *= max((value for value in values if isinstance(value, int)), default=1) or 1
     if name in ("format", "format_map"):
@@ -235,11 +280,21 @@ def _bound_product(name: str, values: Sequence[object], sizes: Sequence[tuple[in
         raise TooMuch(f"{name} of too much")
 
 
-def _worse(name: str, values: Sequence[object]) -> None:
+def _product(sizes: Sequence[tuple[int, int]]) -> int:
+    product = 1
+    for items, signs in sizes:
+        product *= max(1, items + signs)
+    return product
+
+
+def _worse(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]) -> None:
     """What grows faster than what is looked at."""
     texts = [value for value in values if isinstance(value, str)]
-    if name == "urlize":
+    if name in CROSSING:
+        spend(_product(sizes) // CROSSED, name)
+    elif name == "urlize":
         spend(4 * sum(len(text.split()) for text in texts), name)
+        spend(_product(sizes) // SIGNS_A_STEP if len(sizes) > 1 else 0, name)  # its `rel` and `target` at each of them
         for word in _long_words(texts):
             spend(sum(map(word.count, TAIL)) ** 2 // 25, name)
     elif name == "wordwrap":
@@ -247,8 +302,11 @@ def _worse(name: str, values: Sequence[object]) -> None:
         spend(sum(len(word) ** 2 for word in _long_words(texts)) // 25_000, name)
     elif name == "striptags":
         spend(sum(text.count("<") * len(text) for text in texts) // 10_000, name)
-    elif name == "pprint":
-        spend(3 * sum(_size(value, shallow=False)[0] for value in values), name)
+    elif name == "pprint":  # writes an item once more for each that it stands in
+        items, signs = _depths(values[0])
+        spend(3 * items + signs // SIGNS_A_STEP, name)
+    elif name == "tojson":
+        _indented(name, values)
     elif name == "unique":
         large = sum(_greatest(value) for value in values)
         spend(large * large // 100, name)
@@ -258,6 +316,38 @@ def _worse(name: str, values: Sequence[object]) -> None:
         raise TooMuch(f"round to more than {MOST_PRECISION} digits")
     elif name == "int" and any(len(text) > MOST_DIGITS for text in texts):
         raise TooMuch(f"int of more than {MOST_DIGITS} digits")
+
+
+def _indented(name: str, values: Sequence[object]) -> None:
+    """Each item has a line, which begins with `indent` for each that it stands in."""
+    width = max(
+        (len(each) if isinstance(each, str) else each for each in values[1:] if isinstance(each, (str, int))), default=0
+    )
+    if width > MOST_INDENT:
+        raise TooMuch(f"{name} with an indent of more than {MOST_INDENT}")
+    if len(values) > 1:
+        deep, _ = _depths(values[0])
+        spend(deep // SHALLOW_ITEMS + deep * max(0, width) // SIGNS_A_STEP, name)
+        _bounded(deep * max(0, width))
+
+
+def _depths(value: object) -> tuple[int, int]:
+    """Items and characters, each once for all that it stands in. To be asked when they have been paid once."""
+    items = signs = 0
+    level = [value]
+    depth = 0
+    while level:
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, str):
+                signs += depth * len(each)
+            elif isinstance(each, CONTAINERS):
+                items += (depth + 1) * len(each)
+                below.extend(each)
+                if isinstance(each, dict):
+                    below.extend(each.values())
+        level, depth = below, depth + 1
+    return items, signs
 
 
 def _long_words(texts: Iterable[str]) -> Iterator[str]:

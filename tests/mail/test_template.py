@@ -221,6 +221,34 @@ def test_a_reason_repeats_no_value() -> None:
         made("{{ range(n) | list }}", n=10_001)
 
 
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{{ plans[plan] }}", "'dict object' has no element [plan]"),
+        ("{{ plans[plan].price }}", "'dict object' has no element [plan]"),
+        ("{{ plans[plan ~ 'x'] }}", "'dict object' has no element of that name"),
+        ("{% set p = plans[plan] %}{{ [p][0] }}", "'dict object' has no element [plan]"),
+        ("{{ plans | attr(plan) }}", "'dict object' has no element of that name"),
+        ("{{ [plans] | map(attribute=plan) | join }}", "'dict object' has no element of that name"),
+        ("{{ [plans] | sum(attribute=plan) }}", "'dict object' has no element of that name"),
+        ("{{ ('{0[' ~ plan ~ ']}').format(plans) }}", "'dict object' has no element of that name"),
+        ("{{ ('{' ~ plan ~ '}').format(plans) }}", "KeyError"),
+        ("{{ [plans] | map(plan) | list }}", "TemplateRuntimeError"),
+        ("{{ [1][number] }}", "'list object' has no element [number]"),
+        ("{{ plans.a.b }}", "'dict object' has no attribute 'a'"),
+        ("{{ plans['a']['b'] }}", "'dict object' has no attribute 'a'"),
+        ("{{ [1][5] }}", "'list object' has no element 5"),
+        ("{{ gone }}", "'gone' is undefined"),
+        ("{{ [] | first }}", "No first item, sequence was empty."),
+    ],
+)
+def test_a_reason_says_what_is_missing_as_the_template_writes_it(source: str, why: str) -> None:
+    with pytest.raises(MalformedMail) as found:
+        made(source, plans={}, plan="SECRET-48", number=48)
+    assert "48" not in str(found.value)
+    assert str(found.value).endswith(why)
+
+
 def test_what_a_template_may() -> None:
     assert made("{{ 3 * 4 }} {{ '-' * 10 }} {{ name | upper }} {{ range(3) | list }}", name="n") == (
         "12 ---------- N [0, 1, 2]"
