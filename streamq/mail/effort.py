@@ -302,6 +302,8 @@ def _worse(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]
         spend(sum(len(word) ** 2 for word in _long_words(texts)) // 25_000, name)
     elif name == "striptags":
         spend(sum(text.count("<") * len(text) for text in texts) // 10_000, name)
+    elif name in ("format", "format_map"):  # what a pair of braces stands for is put there in Python
+        spend(sum(text.count("{") + text.count("%") // SHALLOW_ITEMS for text in texts[:1]), name)
     elif name == "pprint":  # writes an item once more for each that it stands in
         items, signs = _depths(values[0])
         spend(3 * items + signs // SIGNS_A_STEP, name)

@@ -261,6 +261,11 @@ def test_each_step_of_a_path_is_paid_for_each_item(source: str) -> None:
         Template({"text": source}).light().render({"v": [given] * 20, "path": path}, 100)
 
 
+def test_each_brace_of_a_pattern_is_paid() -> None:
+    with pytest.raises(Heavy):
+        Template({"text": "{% if ('{0}' * 2000).format(1) %}{% endif %}"}).light().render({}, 100)
+
+
 def test_what_a_macro_is_given_is_paid() -> None:
     source = "{% macro m() %}{% if varargs %}{% endif %}{% endmacro %}{% for i in range(9) %}{{ m(*v) }}{% endfor %}"
     with pytest.raises(Heavy):
