@@ -45,6 +45,7 @@ MOST_BITS = 4096  # of a number
 MOST_DIGITS = 1300  # the same, written
 MOST_PRECISION = 100
 MOST_SIZE = 25_000_000  # characters and items of one value, and of what comes of those that are put together
+MOST_DEPTH = 2_000  # of what is looked into: a hash is made without a look at how much stack is left
 CALL_STEPS = 3
 SIGNS_A_STEP, ITEMS_A_STEP = 250, 2
 SHALLOW_ITEMS, SLOW_SIGNS, SIGNWISE_SIGNS = 10, 2, 25
@@ -236,20 +237,24 @@ def _size(value: Any, *, shallow: bool) -> tuple[int, int]:
     if shallow or isinstance(value, range):
         return _bounded(len(value)), 0
     most = (_meter.get().left + 1) * ITEMS_A_STEP
-    items = signs = 0
-    stack: list[Any] = [value]
-    while stack:
-        each = stack.pop()
-        if isinstance(each, str):
-            signs += len(each)
-        elif isinstance(each, CONTAINERS):
-            items += len(each)
-            if items > most:
-                spend(items // ITEMS_A_STEP + 1)
-            if not isinstance(each, range):
-                stack.extend(each)
-            if isinstance(each, dict):
-                stack.extend(each.values())
+    items = signs = depth = 0
+    level: list[Any] = [value]
+    while level:
+        if depth > MOST_DEPTH:
+            raise TooMuch(f"a list in a list more than {MOST_DEPTH} deep")
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, str):
+                signs += len(each)
+            elif isinstance(each, CONTAINERS):
+                items += len(each)
+                if items > most:
+                    spend(items // ITEMS_A_STEP + 1)
+                if not isinstance(each, range):
+                    below.extend(each)
+                if isinstance(each, dict):
+                    below.extend(each.values())
+        level, depth = below, depth + 1
     return _bounded(items), _bounded(signs)
 
 
@@ -302,6 +307,8 @@ def _worse(name: str, values: Sequence[object], sizes: Sequence[tuple[int, int]]
         spend(sum(len(word) ** 2 for word in _long_words(texts)) // 25_000, name)
     elif name == "striptags":
         spend(sum(text.count("<") * len(text) for text in texts) // 10_000, name)
+    elif name in ("format", "format_map"):  # what a pair of braces stands for is put there in Python
+        spend(sum(text.count("{") + text.count("%") // SHALLOW_ITEMS for text in texts[:1]), name)
     elif name == "pprint":  # writes an item once more for each that it stands in
         items, signs = _depths(values[0])
         spend(3 * items + signs // SIGNS_A_STEP, name)

@@ -236,6 +236,14 @@ def test_what_is_looked_for_is_paid_with_all_that_stands_in_it(source: str) -> N
         Template({"text": DEEP + source}).light().render({"d": {"a": 1}}, 100)
 
 
+@pytest.mark.parametrize("source", ["{% set d = {t: 1} %}", "{{ [t, t] | unique | list | length }}", "{{ d.get(t) }}"])
+def test_a_key_is_not_nested_without_end(source: str) -> None:
+    """Its hash would take the stack, and the worker with it."""
+    nested_ = "{% set t = " + "(" * 30 + "t" + ",)" * 30 + " %}"
+    with pytest.raises(MalformedMail, match=r"^template: text: a list in a list more than 2000 deep$"):
+        made("{% set t = 1 %}" + nested_ * 70 + source, d={})
+
+
 def test_who_looks_into_a_dict_does_not_pay_for_all_of_it() -> None:
     keys = [str(number) for number in range(1_000)]
     source = "{% for k in keys %}{{ d[k] + d.get(k) if k in d }}{% endfor %}"
@@ -259,6 +267,11 @@ def test_each_step_of_a_path_is_paid_for_each_item(source: str) -> None:
         given = {"a": given}
     with pytest.raises(Heavy):
         Template({"text": source}).light().render({"v": [given] * 20, "path": path}, 100)
+
+
+def test_each_brace_of_a_pattern_is_paid() -> None:
+    with pytest.raises(Heavy):
+        Template({"text": "{% if ('{0}' * 2000).format(1) %}{% endif %}"}).light().render({}, 100)
 
 
 def test_what_a_macro_is_given_is_paid() -> None:
