@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.programs import Programs, feed, programs, until
+from bench.programs import Programs, feed, programs, rested, until
 from streamq.queue.connection import command
 from streamq.queue.look import status
 from streamq.queue.spool import Spool
@@ -43,17 +43,6 @@ async def _fetches(spool: Spool) -> int:
     """Round trips that the workers' connections made, whatever the command."""
     text = (await command(spool.redis, "CLIENT LIST")).decode()
     return sum(int(part[9:]) for line in text.splitlines() for part in line.split() if part.startswith("tot-cmds="))
-
-
-async def _rested(spool: Spool) -> None:
-    """Feeding 130 MB makes the server rewrite its AOF in a child: another program on one of two cores, which is no
-    part of what is compared here."""
-
-    async def idle_again() -> bool:
-        text = (await command(spool.redis, "INFO", "persistence")).decode()
-        return "aof_rewrite_in_progress:0" in text and "aof_rewrite_scheduled:0" in text
-
-    await until(idle_again)
 
 
 async def _spool(p: Programs) -> Spool:
@@ -161,7 +150,7 @@ async def blocked(folder: Path, how: str) -> dict[str, Any]:
             if how == "unread":
                 await feed(spool, BLOCKED, domain="slow.example", name="slow")
             await feed(spool, HEALTHY, domain="ok*.example", name="ok")
-            await _rested(spool)
+            await rested(spool)
             before = await _server_stats(spool)
             first, second = await asyncio.gather(p.worker(SLOW), p.worker(SLOW))
             assert first.consumer
