@@ -12,13 +12,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import campaign, compose, curves, limits, mails, scheduler
+from bench import campaign, compose, curves, limits, mails, scheduler, throughput
+from bench.facts import machine, versions
 from bench.heart import heart
 from bench.oracle import oracle, table
 from streamq import __version__
 from streamq.server import find_binary
 from streamq.settings import RouteSettings, load_settings
 from streamq.simulate.yardstick import CASES
+
+LATER = (throughput,)  # each brings its flags (`add`), and with them what runs it
+
+
+def _own(asked: argparse.Namespace) -> int:
+    found, good, shown = asked.run(asked)
+    record = {"bench": asked.name, "arguments": sys.argv[2:], "machine": machine(), "versions": versions(), **found}
+    for name in ("machine", "versions"):
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in record[name].items()))
+    print(shown)
+    if asked.json:
+        asked.json.write_text(json.dumps(record, indent=2, default=str) + "\n")
+    return 0 if good else 1
 
 
 def _mails(text: str) -> int:
@@ -61,7 +75,11 @@ def main() -> int:
     one = benches.add_parser("curves", parents=[common], help="the policy against known limits, in virtual time")
     one.add_argument("--case", choices=list(CASES), action="append", default=[], help="of them (each)")
     one.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw those of docs/limits.md there (docs/curves)")
+    for bench in LATER:
+        bench.add(benches, common)
     asked = parser.parse_args()
+    if "run" in asked:
+        return _own(asked)
     record: dict[str, Any] = {
         "bench": asked.name,
         "machine": f"{os.cpu_count()} cores, {platform.platform()}",

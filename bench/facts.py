@@ -21,7 +21,8 @@ SERVER = (
     "appendonly", "appendfsync", "no-appendfsync-on-rewrite", "auto-aof-rewrite-percentage",
     "auto-aof-rewrite-min-size", "aof-use-rdb-preamble", "save", "maxmemory", "maxmemory-policy", "io-threads", "hz",
     "stream-node-max-bytes", "stream-node-max-entries", "hash-max-listpack-entries", "hash-max-listpack-value",
-    "zset-max-listpack-entries", "activedefrag", "lazyfree-lazy-user-del", "latency-tracking", "slowlog-log-slower-than",
+    "zset-max-listpack-entries", "activedefrag", "lazyfree-lazy-user-del", "latency-tracking",
+    "slowlog-log-slower-than",
 )  # fmt: skip
 LIBRARIES = ("redis", "hiredis", "uvloop", "orjson", "aiosmtplib")
 
@@ -45,7 +46,7 @@ def machine() -> dict[str, str | int]:
 
 
 def version(package: str) -> str:
-    """"" where it is not installed."""
+    """ "" where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

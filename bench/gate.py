@@ -1,7 +1,7 @@
 """The moment from which a run is measured: everybody has started, and stands before the first mail.
 
-The sink is held (SIGSTOP): the kernel takes connections for it and nobody is greeted, so workers start, read what they
-read ahead, connect and wait. When their CPU stands still the sink goes on, and what is used from then on was used for
+The sink is held (SIGSTOP): it answers nothing, and the kernel takes connections for it, so workers start, read what
+they read ahead, connect and wait. When their CPU stands still the sink goes on, and what is used from then on was used for
 mails. Reading a process's figures at its first mail instead lost: of two workers one is always later.
 """
 
@@ -58,6 +58,6 @@ async def delivered(sink: Receiver, mails: int, seconds: float) -> float:
     """Loop time when they were all there. Raises `TimeoutError`."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):
-        while sink.count() < mails:
+        while sink.count() < mails:  # noqa: ASYNC110 (another process)
             await asyncio.sleep(LOOK_S)
     return loop.time()

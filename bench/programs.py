@@ -125,7 +125,18 @@ class Programs:
     async def sink(self, rules: str = "", options: Sequence[str] = ()) -> SinkProcess:
         """`rules`: the text of its file; `options`: more of its flags."""
         journal, counters = self.folder / "journal", self.folder / "counters"
-        words = ["--port", "0", "--keep", "0", "--quiet", "--journal", str(journal), "--counters", str(counters), *options]
+        words = [
+            "--port",
+            "0",
+            "--keep",
+            "0",
+            "--quiet",
+            "--journal",
+            str(journal),
+            "--counters",
+            str(counters),
+            *options,
+        ]
         if rules:
             (self.folder / "rules.toml").write_text(rules)
             words += ["--rules", str(self.folder / "rules.toml")]

@@ -1,5 +1,5 @@
 """celery: `celery -A bench.peers.celery_app worker -P threads -c 16`, once a process: threads are its fastest pool here
-(prefork moves each mail through one more pipe). Late acknowledgement: else what a worker had fetched is lost with it."""
+(prefork moves each mail through one more pipe). Late acknowledgement: else what a worker had fetched dies with it."""
 
 from __future__ import annotations
 
