@@ -145,9 +145,10 @@ def _tool(server: Mta, *words: str, tries: int = 1) -> None:
 
 
 async def _inject(server: Mta, mails: int, length: int) -> None:
+    words = ["-d", "-s", str(CONNECTIONS), "-m", str(mails), "-l", str(length), "-f", "shop@example.com"]
     process = await asyncio.create_subprocess_exec(
-        _tool_path("smtp-source"), "-d", "-s", str(CONNECTIONS), "-m", str(mails), "-l", str(length),
-        "-f", "shop@example.com", "-t", "bob@example.net", f"127.0.0.1:{server.port}", env=server.environment, stdout=subprocess.DEVNULL,
+        _tool_path("smtp-source"), *words, "-t", "bob@example.net", f"127.0.0.1:{server.port}",
+        env=server.environment, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     if await process.wait():
         raise RuntimeError(f"smtp-source ended with {process.returncode}")

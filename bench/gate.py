@@ -1,8 +1,8 @@
 """The moment from which a run is measured: everybody has started, and stands before the first mail.
 
 The sink is held (SIGSTOP): it answers nothing, and the kernel takes connections for it, so workers start, read what
-they read ahead, connect and wait. When their CPU stands still the sink goes on, and what is used from then on was used for
-mails. Reading a process's figures at its first mail instead lost: of two workers one is always later.
+they read ahead, connect and wait. When their CPU stands still the sink goes on, and what is used from then on was
+used for mails. Reading a process's figures at its first mail instead lost: of two workers one is always later.
 """
 
 from __future__ import annotations

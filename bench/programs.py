@@ -243,13 +243,14 @@ async def feed(
     name: str = "m",
     priority: str = "normal",
     kind: str = "4k",
+    more: Sequence[str] = (),
 ) -> None:
     """XADD so many mails of a kind (bench/content.py) with ids, 250 a round trip. A `*` in the domain becomes one of
-    200 numbers."""
+    200 numbers; `more`: fields of each of them, name, value, …"""
     stream, fields = spool.keys.stream(priority), KINDS[kind]
     for start_ in range(0, many, 250):
         commands = []
         for number in range(start_, min(start_ + 250, many)):
             to = f"{name}{number}@{domain.replace('*', str(number % 200))}"
-            commands.append(("XADD", stream, "*", "id", f"{name}{number}", *fields(to)))
+            commands.append(("XADD", stream, "*", "id", f"{name}{number}", *fields(to), *more))
         await pipelined(spool.redis, commands)
