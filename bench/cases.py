@@ -94,7 +94,7 @@ STANDARD = (
 )
 
 
-def asked_for(**choices: Sequence[Any]) -> tuple[Case, ...]:
+def asked_for(**choices: Sequence[Any] | None) -> tuple[Case, ...]:
     """Each combination of what is given; what is not given is as in BASE; nothing given: STANDARD. Settings that a
     peer does not have make no more cases of it."""
     given = {name: tuple(values) for name, values in choices.items() if values}
