@@ -8,7 +8,7 @@ from html import escape
 
 __all__ = ["Bar", "bars"]
 
-WIDTH, TOP, NAMES, RIGHT, ROW, BAR, HEAD = 860, 56, 330, 90, 22, 14, 40
+WIDTH, TOP, NAMES, RIGHT, ROW, BAR, HEAD = 920, 56, 390, 90, 22, 14, 40
 STYLE = """
   text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2430; }
   .title { font-size: 15px; font-weight: 600; } .name { font-weight: 600; } .end { text-anchor: end; }

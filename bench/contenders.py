@@ -36,7 +36,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 
-__all__ = ["run_peer", "run_postfix"]
+__all__ = ["feed_peer", "inject", "peer_workers", "release", "run_peer", "run_postfix"]
 
 THREADS = 16
 SECONDS = 900.0
@@ -60,7 +60,9 @@ def _words(peer: str, processes: int) -> list[list[str]]:
 
 
 @asynccontextmanager
-async def _workers(peer: str, processes: int, environment: Mapping[str, str], folder: Path) -> AsyncIterator[list[int]]:
+async def peer_workers(
+    peer: str, processes: int, environment: Mapping[str, str], folder: Path
+) -> AsyncIterator[list[int]]:
     """Their parents' process ids; all end with the context."""
     with (folder / "peer.log").open("wb") as log:
         started = [
@@ -79,6 +81,16 @@ async def _workers(peer: str, processes: int, environment: Mapping[str, str], fo
                 await process.wait()
 
 
+async def feed_peer(
+    peer: str, mails: int, kind: str, environment: Mapping[str, str], domain: str = "example*.net"
+) -> None:
+    """Its backlog, by a process that ends. Raises `RuntimeError`."""
+    words = ("-m", "bench.peers.feed", peer, str(mails), kind, domain)
+    feeder = await asyncio.create_subprocess_exec(sys.executable, *words, env=environment, cwd=ROOT)
+    if await feeder.wait():
+        raise RuntimeError(f"{peer}: its backlog could not be made")
+
+
 async def run_peer(folder: Path, case: Case, mails: int) -> Run:
     try:
         _words(case.client, 1)
@@ -92,15 +104,11 @@ async def run_peer(folder: Path, case: Case, mails: int) -> Run:
             else:
                 sink = await p.stack.enter_async_context(debian_sink(folder))
             known = {**os.environ, "PEER_REDIS": p.url, "PEER_RELAY": f"127.0.0.1:{sink.port}"}
-            feeder = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bench.peers.feed", case.client, str(mails), case.kind, env=known, cwd=ROOT
-            )
-            if await feeder.wait():
-                raise RuntimeError(f"{case.client}: its backlog could not be made")
+            await feed_peer(case.client, mails, case.kind, known)
             await rested(spool)
             sink.hold()
             loop = asyncio.get_running_loop()
-            async with _workers(case.client, case.processes, known, folder) as roots:
+            async with peer_workers(case.client, case.processes, known, folder) as roots:
                 if not await poised(sink, roots, case.processes):
                     log = (folder / "peer.log").read_text("utf-8", "replace")
                     raise RuntimeError(f"{case.client} does not connect: {log[-2000:]}")
@@ -133,7 +141,7 @@ def _tool_path(name: str) -> str:
     return str(found)
 
 
-def _tool(server: Mta, *words: str, tries: int = 1) -> None:
+def tool(server: Mta, *words: str, tries: int = 1) -> None:
     """One of Postfix's own commands, on that instance. Raises `RuntimeError`."""
     command_ = [_tool_path(words[0]), "-c", str(server.place / "etc"), *words[1:]]
     for _ in range(tries):
@@ -144,10 +152,19 @@ def _tool(server: Mta, *words: str, tries: int = 1) -> None:
     raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
-async def _inject(server: Mta, mails: int, length: int) -> None:
+def release(server: Mta) -> None:
+    """What it holds, at once."""
+    tool(server, "postsuper", "-H", "ALL")
+    # What postqueue -f says to the queue manager (flush dead, all, deferred): that command wants a pickup service.
+    # A queue manager that is busy with what it was told before does not listen.
+    tool(server, "postkick", "public", "qmgr", "FAD", tries=100)
+
+
+async def inject(server: Mta, mails: int, length: int, to: str = "bob@example.net") -> None:
+    """By smtp-source, over sessions that are kept. Raises `Missing`, `RuntimeError`."""
     words = ["-d", "-s", str(CONNECTIONS), "-m", str(mails), "-l", str(length), "-f", "shop@example.com"]
     process = await asyncio.create_subprocess_exec(
-        _tool_path("smtp-source"), *words, "-t", "bob@example.net", f"127.0.0.1:{server.port}",
+        _tool_path("smtp-source"), *words, "-t", to, f"127.0.0.1:{server.port}",
         env=server.environment, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     if await process.wait():
@@ -160,17 +177,14 @@ async def _postfix(server: Mta, sink: Receiver, case: Case, mails: int) -> tuple
     length = len(message(case.kind))
     drains = case.what == "drain"
     if drains:
-        await _inject(server, mails, length)
+        await inject(server, mails, length)
     await still([server.process.pid])
     cpu, begun = used(server.process.pid), loop.time()
     feeding = None
     if drains:
-        await asyncio.to_thread(_tool, server, "postsuper", "-H", "ALL")
-        # What postqueue -f says to the queue manager (flush dead, all, deferred): that command wants a pickup service.
-        # A queue manager that is busy with what it was told before does not listen.
-        await asyncio.to_thread(_tool, server, "postkick", "public", "qmgr", "FAD", tries=100)
+        await asyncio.to_thread(release, server)
     else:
-        feeding = asyncio.create_task(_inject(server, mails, length))
+        feeding = asyncio.create_task(inject(server, mails, length))
     seconds = await delivered(sink, mails, SECONDS) - begun
     if feeding is not None:
         await feeding

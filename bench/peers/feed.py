@@ -1,4 +1,5 @@
-"""`python -m bench.peers.feed PEER MAILS KIND`: hands its mails to one of the task queues."""
+"""`python -m bench.peers.feed PEER MAILS KIND DOMAIN`: hands its mails to one of the task queues. A `*` in the domain
+becomes one of 200 numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from bench.content import message
 
 
 def main() -> int:
-    peer, mails, kind = sys.argv[1:]
+    peer, mails, kind, domain = sys.argv[1:]
     app = importlib.import_module(f"bench.peers.{peer}_app")
-    recipients = [f"m{number}@example{number % 200}.net" for number in range(int(mails))]
+    recipients = [f"m{number}@{domain.replace('*', str(number % 200))}" for number in range(int(mails))]
     asyncio.run(app.hand_over(recipients, message(kind).decode("ascii")))
     return 0
 
