@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import campaign, compose, curves, isolation, latency, limits, mails, memory, scheduler, throughput
+from bench import campaign, compose, curves, isolation, latency, limits, mails, memory, scale, scheduler, throughput
 from bench.facts import machine, versions
 from bench.heart import heart
 from bench.oracle import oracle, table
@@ -21,7 +21,7 @@ from streamq.server import find_binary
 from streamq.settings import RouteSettings, load_settings
 from streamq.simulate.yardstick import CASES
 
-LATER = (throughput, memory, latency, isolation)  # each brings its flags (`add`), and with them what runs it
+LATER = (throughput, memory, latency, isolation, scale)  # each brings its flags (`add`), and with them what runs it
 
 
 def _own(asked: argparse.Namespace) -> int:

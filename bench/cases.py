@@ -107,7 +107,7 @@ def asked_for(**choices: Sequence[Any] | None) -> tuple[Case, ...]:
 def _possible(case: Case) -> Case:
     if case.client == "streamq":
         return case
-    usual = replace(case, mode=BASE.mode, limited=False, kind="50k" if case.kind == "50k" else "4k")
+    usual = replace(case, mode=BASE.mode, limited=False, kind="4k" if case.kind == "composed" else case.kind)
     return replace(usual, fsync=BASE.fsync, processes=2) if case.client == "postfix" else replace(usual, what="drain")
 
 

@@ -1,4 +1,4 @@
-"""What the mails of a bench hold: about 4 or 50 KB of raw message, or text and html to be composed."""
+"""What the mails of a bench hold: about 4 or 50 KB of raw message (or a line), or text and html to be composed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ def _composed(to: str) -> Pairs:
 
 
 # The fields of an XADD, beside the id, by recipient.
-KINDS: Mapping[str, Callable[[str], Pairs]] = {"4k": _raw(BODY), "50k": _raw(LONG), "composed": _composed}
+KINDS: Mapping[str, Callable[[str], Pairs]] = {
+    "small": _raw(HEAD + LINE),
+    "4k": _raw(BODY),
+    "50k": _raw(LONG),
+    "composed": _composed,
+}
 
 
 def message(kind: str) -> bytes:
     """The same for who sends messages and nothing else; of `composed` what they would have composed beforehand."""
-    return LONG if kind == "50k" else BODY
+    return {"small": HEAD + LINE, "50k": LONG}.get(kind, BODY)

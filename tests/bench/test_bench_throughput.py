@@ -98,13 +98,14 @@ def test_the_table_says_what_was_not_so_and_who_was_not_there() -> None:
 
 def test_a_server_s_books() -> None:
     now = read_books(INFO)
-    assert now == Books(cpu=3.75, reads=100, scripts=30, reading=12, commands=900)
-    found = now.since(Books(cpu=1.75, reads=0, scripts=10, reading=2, commands=100), 100)
+    assert now == Books(cpu=3.75, reads=100, scripts=30, reading=12, commands=900, script_us=100)
+    found = now.since(Books(cpu=1.75, reads=0, scripts=10, reading=2, commands=100, script_us=50), 100)
     assert found == {
         "redis_cpu_s_per_1000": 20.0,
         "socket_reads_per_mail": 1.0,
         "script_calls_per_mail": 0.2,
         "round_trips_per_mail": 0.3,
+        "script_us_per_mail": 0.5,
         "commands_per_mail": 8.0,
     }
 
