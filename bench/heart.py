@@ -9,7 +9,9 @@ blocked   3,000 mails to healthy sites alone; then behind 30,000 to a site at 50
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import statistics
 import tempfile
 import time
@@ -199,3 +201,15 @@ async def heart(only: str = "", rounds: int = 5) -> dict[str, Any]:
         if only in ("", "blocked"):
             found["blocked"] = await _rounds(folder, rounds)
     return found
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("heart", parents=[common], help="latency, throughput, and sites that hold up nobody")
+    one.add_argument("--only", choices=["idle", "drain", "blocked"], default="", help="one part of it")
+    one.add_argument("--rounds", type=int, default=5, help="of what is compared by turns (5)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = asyncio.run(heart(asked.only, asked.rounds))
+    return {"results": found}, True, json.dumps(found, indent=2)
