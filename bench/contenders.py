@@ -112,13 +112,19 @@ async def run_peer(folder: Path, case: Case, mails: int) -> Run:
                 if not await poised(sink, roots, case.processes):
                     log = (folder / "peer.log").read_text("utf-8", "replace")
                     raise RuntimeError(f"{case.client} does not connect: {log[-2000:]}")
+                sinks = used(sink.process.pid)
                 before, cpu, begun = await books(spool.redis), used(*roots), loop.time()
                 sink.go()
                 seconds = await delivered(sink, mails, SECONDS) - begun
                 await still(roots)  # until the last mails are acknowledged, too
                 spent = used(*roots) - cpu
                 work = (await books(spool.redis)).since(before, mails)
-            figures = {"mails_per_s": mails / seconds, "worker_cpu_s_per_1000": spent / mails * 1000}
+                sinks = used(sink.process.pid) - sinks
+            figures = {
+                "mails_per_s": mails / seconds,
+                "worker_cpu_s_per_1000": spent / mails * 1000,
+                "sink_cpu_s_per_1000": sinks / mails * 1000,
+            }
             kept = {"redis_cpu_s_per_1000", "socket_reads_per_mail", "commands_per_mail"}
             return Run(
                 case,
@@ -202,12 +208,18 @@ async def run_postfix(folder: Path, case: Case, mails: int) -> Run:
                 sink = await p.stack.enter_async_context(debian_sink(folder))
             lines = tuned(held=case.what == "drain")
             with mta("postfix", relaying_to(sink.port, CONNECTIONS * case.processes, lines)) as server:
+                sinks = used(sink.process.pid)
                 seconds, spent = await _postfix(server, sink, case, mails)
+                sinks = used(sink.process.pid) - sinks
                 return Run(
                     case,
                     server.version,
                     mails,
-                    {"mails_per_s": mails / seconds, "worker_cpu_s_per_1000": spent / mails * 1000},
+                    {
+                        "mails_per_s": mails / seconds,
+                        "worker_cpu_s_per_1000": spent / mails * 1000,
+                        "sink_cpu_s_per_1000": sinks / mails * 1000,
+                    },
                     {"each mail once": sink.count() == mails},
                     {"main.cf": (server.place / "etc/main.cf").read_text().splitlines()},
                 )

@@ -48,6 +48,7 @@ async def _empty(spool: Spool) -> bool:
 class _Measured:
     seconds: float
     cpu: float
+    sink_cpu: float
 
 
 async def _measured(
@@ -71,6 +72,7 @@ async def _measured(
         await rested(spool)
     if not await still(pids):
         raise RuntimeError(f"{case.name}: the workers do not come to rest")
+    sinks = used(sink.process.pid)
     before, cpu, begun = await books(spool.redis), used(*pids), loop.time()
     if drains:
         sink.go()
@@ -80,8 +82,8 @@ async def _measured(
         ended = await delivered(sink, warm + mails, SECONDS)
         await feeding
     await until(partial(_empty, spool), 60)
-    spent = used(*pids) - cpu
-    return _Measured(ended - begun, spent), (await books(spool.redis)).since(before, mails)
+    spent = _Measured(ended - begun, used(*pids) - cpu, used(sink.process.pid) - sinks)
+    return spent, (await books(spool.redis)).since(before, mails)
 
 
 async def _checks(case: Case, mails: int, sink: Receiver, spool: Spool) -> dict[str, bool]:
@@ -121,6 +123,7 @@ async def run_streamq(folder: Path, case: Case, mails: int) -> Run:
                     "mails_per_s": mails / measured.seconds,
                     "worker_cpu_s_per_1000": measured.cpu / mails * 1000,
                     **work,
+                    "sink_cpu_s_per_1000": measured.sink_cpu / mails * 1000,
                     "worker_peak_mb": largest / 1e6,
                 },
                 checks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from streamq import __version__
 from streamq.queue.connection import command
 from streamq.settings import Settings
 
-__all__ = ["machine", "of_server", "of_settings", "processor", "version", "versions"]
+__all__ = ["filesystem", "machine", "of_server", "of_settings", "processor", "version", "versions"]
 
 # Of a server's settings those that change what a mail costs it; a record has all that the server knows of them.
 SERVER = (
@@ -35,12 +36,25 @@ def processor(text: str) -> str:
     return ""
 
 
+def filesystem(mounts: str, path: str) -> str:
+    """Of /proc/mounts: what a path lies on, as its kind says it (ext4, tmpfs)."""
+    found = ("", "unknown")
+    for line in mounts.splitlines():
+        _, place, kind, *_ = line.split(" ")
+        inside = path == place or path.startswith(place.rstrip("/") + "/")
+        if inside and len(place) >= len(found[0]):
+            found = (place, kind)
+    return found[1]
+
+
 def machine() -> dict[str, str | int]:
-    books = Path("/proc/cpuinfo")
+    books, mounts = Path("/proc/cpuinfo"), Path("/proc/mounts")
+    folder = os.path.realpath(tempfile.gettempdir())
     return {
         "cores": os.cpu_count() or 0,
         "processor": processor(books.read_text()) if books.exists() else "",
         "system": platform.platform(),
+        "folder": filesystem(mounts.read_text(), folder) if mounts.exists() else "unknown",
         "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
 

@@ -41,6 +41,7 @@ SHOWN = {
     "round_trips_per_mail": ("trips/mail", ".3f"),
     "script_calls_per_mail": ("scripts", ".3f"),
     "commands_per_mail": ("commands", ".2f"),
+    "sink_cpu_s_per_1000": ("sink CPU", ".3f"),
     "worker_peak_mb": ("peak MB", ".0f"),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from bench.bars import Bar, bars
 from bench.cases import BASE, STANDARD, Case, Run, asked_for
 from bench.debian_sink import read_count
-from bench.facts import processor
+from bench.facts import filesystem, processor
 from bench.server_books import Books, read_books
 from bench.throughput import by_case, ratios, results, table
 from streamq.settings import load_settings
@@ -119,6 +119,14 @@ def test_a_sink_s_running_counters() -> None:
 def test_the_machine_s_name() -> None:
     assert processor("vendor_id\t: X\nmodel name\t: Some CPU: 3 GHz\n") == "Some CPU: 3 GHz"
     assert processor("") == ""
+
+
+def test_what_the_runs_lie_on() -> None:
+    mounts = "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp/disk xfs rw 0 0\nproc /proc proc rw 0 0\n"
+    assert filesystem(mounts, "/tmp/x") == "tmpfs"
+    assert filesystem(mounts, "/tmp/disk/x") == "xfs"
+    assert filesystem(mounts, "/tmpfile") == "ext4"
+    assert filesystem("", "/x") == "unknown"
 
 
 def test_a_picture_has_a_bar_for_each() -> None:
