@@ -53,8 +53,7 @@ def build(
     if template is not None:
         filled = _filled(given, template.render(rules.variables(given), max_bytes))
     message = read_message(filled, entry=entry, at_ms=at_ms, salt=salt)
-    children = copies(message.to)
-    if len(children) == 1:
+    if len(message.to) == 1 or len(children := copies(message.to)) == 1:
         return message, None
     shared = shared_fields(given)
     return message, Several(children, shared, False, weight_of(children, shared))

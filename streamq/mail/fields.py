@@ -8,13 +8,14 @@ there. A new field stands in `BUILT`, has its rule, and is used in `_mail`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from streamq.errors import SHOWN, MalformedMail, UnknownFields
 from streamq.mail import rules
 from streamq.mail.attachments import largest
 from streamq.mail.building import Find, build
-from streamq.mail.dsn import DSN_FIELDS, read_dsn, read_require_tls
-from streamq.mail.event import event_members, hashed_address, read_carried
+from streamq.mail.dsn import DSN_FIELDS, Dsn, read_dsn, read_require_tls
+from streamq.mail.event import Carried, event_members, hashed_address, read_carried
 from streamq.mail.identity import child_digest, collapse_digest, content_hash, digest
 from streamq.mail.mail import Mail
 from streamq.mail.message import COMPOSING
@@ -131,19 +132,12 @@ def _mail(
     if sum(map(len, given.values())) > max_bytes:
         raise _too_large(given, max_bytes)
     mail_id = rules.key(given, b"id")
-    route = rules.name(given, b"route")
-    on_ambiguous = rules.choice(given, b"on_ambiguous", ON_AMBIGUOUS)
-    sensitive = rules.flag(given, b"sensitive", default=False)
-    send_at_ms = rules.send_at_ms(given, at_ms)
-    expires_at_ms = rules.expires_at_ms(given, at_ms)
-    collapse_key, collapse_ms = rules.collapse(given)
-    dsn = read_dsn(given)
-    require_tls = read_require_tls(given)
-    carried = read_carried(given)
+    wishes = NONE if WISHES.isdisjoint(given) else _wishes(given, at_ms)
     message, several = build(
         given, template, entry=entry, at_ms=at_ms, salt=salt, max_bytes=max_bytes, recipients=recipients
     )
     envelope_from, addressed, source, stamped = message
+    dsn, tenant = wishes.dsn, wishes.carried.tenant or ""
     if several is not None and dsn is not None and dsn.orcpt and len(several.children) > 1:  # RFC 3461, section 4.2
         raise wrong(b"dsn_orcpt", dsn.orcpt, "names one recipient, and this mail has several")
     if several is not None and parent:
@@ -161,26 +155,59 @@ def _mail(
         envelope_from=envelope_from,
         envelope_to=rcpt,
         site=site,
-        route=route,
-        tenant=carried.tenant,
-        send_at_ms=send_at_ms,
-        expires_at_ms=expires_at_ms,
-        on_ambiguous=on_ambiguous,
-        sensitive=sensitive,
+        route=wishes.route,
+        tenant=wishes.carried.tenant,
+        send_at_ms=wishes.send_at_ms,
+        expires_at_ms=wishes.expires_at_ms,
+        on_ambiguous=wishes.on_ambiguous,
+        sensitive=wishes.sensitive,
         eight_bit=source.eight_bit,
         smtputf8=source.smtputf8 or not (rcpt.isascii() and envelope_from.isascii()),
-        digest=digest(carried.tenant or "", mail_id) if mail_id else child_digest(parent, nth) if parent else None,
+        digest=digest(tenant, mail_id) if mail_id else child_digest(parent, nth) if parent else None,
         content_hash=b"" if mail_id is None else content_hash(given),
-        event=event_members(carried, rcpt=shown, site=site, message_id=stamped, parent=parent),
+        event=event_members(wishes.carried, rcpt=shown, site=site, message_id=stamped, parent=parent),
         size=size,
         source=source,
         dsn=dsn,
-        require_tls=require_tls,
+        require_tls=wishes.require_tls,
         bounce_to=envelope_from if b"envelope_from" in given else "",
         several=several,
-        collapse=collapse_digest(carried.tenant or "", rcpt, collapse_key) if collapse_key else "",
-        collapse_ms=collapse_ms,
+        collapse=collapse_digest(tenant, rcpt, wishes.collapse_key) if wishes.collapse_key else "",
+        collapse_ms=wishes.collapse_ms,
     )
+
+
+class _Wishes(NamedTuple):
+    """What a mail asks for beside its message and its recipients. Most ask for nothing."""
+
+    route: str | None
+    on_ambiguous: str | None
+    sensitive: bool
+    send_at_ms: int | None
+    expires_at_ms: int | None
+    collapse_key: str | None
+    collapse_ms: int
+    dsn: Dsn | None
+    require_tls: bool
+    carried: Carried
+
+
+def _wishes(given: Given, at_ms: int) -> _Wishes:
+    return _Wishes(
+        rules.name(given, b"route"),
+        rules.choice(given, b"on_ambiguous", ON_AMBIGUOUS),
+        rules.flag(given, b"sensitive", default=False),
+        rules.send_at_ms(given, at_ms),
+        rules.expires_at_ms(given, at_ms),
+        *rules.collapse(given),
+        read_dsn(given),
+        read_require_tls(given),
+        read_carried(given),
+    )
+
+
+WISHES = BUILT - {*COMPOSING, b"id", b"raw", b"envelope_from", b"envelope_to", b"recipients", b"v"}
+NONE = _wishes({}, 0)
 
 
 def _too_large(given: Given, max_bytes: int) -> MalformedMail:

@@ -56,11 +56,11 @@ class Mailboxes(tuple[Address, ...]):
 
 def octets_of(addresses: Iterable[Address]) -> int:
     """Of them in a header, about: what is not ASCII may be encoded words, with their frames."""
-    return sum(
-        ADDRESS_SIZE + (len(text) if text.isascii() else 6 * len(text)) + len(domain)
-        for name, local, domain in addresses
-        for text in (name + local,)
-    )
+    return sum(ADDRESS_SIZE + _about(name) + _about(local) + len(domain) for name, local, domain in addresses)
+
+
+def _about(text: str) -> int:
+    return len(text) if text.isascii() else 6 * len(text)
 
 
 _kept: OrderedDict[bytes, Mailboxes] = OrderedDict()  # the last used one last

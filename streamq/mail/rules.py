@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import orjson
 
@@ -53,6 +54,7 @@ COLLAPSE_MS = 60_000  # where a mail does not say how long
 # headers over 100 KB. Some 4,000 addresses: more than that are the field `recipients`.
 MAX_HEADER = 131_072
 NOBODY = Mailboxes()
+USUAL = 256  # octets of a sender that is kept
 
 
 def key(given: Given, field: bytes) -> str | None:
@@ -209,6 +211,17 @@ def mailboxes(given: Given, field: bytes) -> Mailboxes:
 
 def mailbox(given: Given, field: bytes) -> Address | None:
     """`from`, `sender`, `envelope_from`: one address."""
+    value = given.get(field)
+    return None if value is None else _usual(field, value) if len(value) <= USUAL else _mailbox(given, field)
+
+
+@lru_cache(maxsize=1024)
+def _usual(field: bytes, value: bytes) -> Address | None:
+    """Many mails have the same sender."""
+    return _mailbox({field: value}, field)
+
+
+def _mailbox(given: Given, field: bytes) -> Address | None:
     found = mailboxes(given, field)
     if len(found) > 1:
         raise wrong(field, given[field], "more than one address")

@@ -8,6 +8,7 @@ queues, or one queue begun anew, would give two mails one Message-ID.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from hashlib import blake2b
 
 __all__ = ["boundary", "date", "message_id"]
@@ -30,8 +31,14 @@ def boundary(salt: bytes, entry: str) -> str:
 
 
 def date(at_ms: int) -> str:
-    """RFC 5322, section 3.3, in UTC. Not strftime: its names follow the locale."""
-    then = time.gmtime(min(at_ms // 1000, LAST_SECOND))
+    """RFC 5322, section 3.3, in UTC."""
+    return _date(min(at_ms // 1000, LAST_SECOND))
+
+
+@lru_cache(maxsize=64)  # a burst's mails are of one second
+def _date(second: int) -> str:
+    """Not strftime: its names follow the locale."""
+    then = time.gmtime(second)
     return (
         f"{DAYS[then.tm_wday]}, {then.tm_mday:02} {MONTHS[then.tm_mon]} {then.tm_year:04}"
         f" {then.tm_hour:02}:{then.tm_min:02}:{then.tm_sec:02} +0000"

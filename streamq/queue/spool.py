@@ -35,6 +35,9 @@ LONG = 8192  # octets of a field with addresses
 LONG_VARS = 65_536
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
 
+LISTS = frozenset({b"to", b"cc", b"bcc", b"reply_to", b"envelope_to"})  # of addresses
+LONG_NAMES = LISTS | {b"recipients", b"headers"}
+
 
 def time_ms(entry: str) -> int:
     """The time that stands in an entry, in ms."""
@@ -74,17 +77,10 @@ class Entry:
         """Whether it takes more than some milliseconds to read who gets it, or whom `headers` name: 17,000 addresses
         take a third of a second, a hundred thousand `recipients` half a one. Lists of addresses that have just been
         read take none."""
-        fields = self.fields
-        return (
-            len(fields.get(b"recipients", b"")) > LONG
-            or len(fields.get(b"vars", b"")) > LONG_VARS
-            or len(fields.get(b"headers", b"")) > LONG
-            or _is_long(fields.get(b"to", b""))
-            or _is_long(fields.get(b"envelope_to", b""))
-            or _is_long(fields.get(b"cc", b""))
-            or _is_long(fields.get(b"bcc", b""))
-            or _is_long(fields.get(b"reply_to", b""))
-        )
+        for name, value in self.fields.items():
+            if len(value) > LONG and name in LONG_NAMES and not (name in LISTS and is_kept(value)):
+                return True
+        return len(self.fields.get(b"vars", b"")) > LONG_VARS
 
     async def read_recipients(self) -> None:
         """In steps, between which the loop does other things."""
@@ -97,10 +93,6 @@ class Entry:
             except StopIteration as done:
                 self.recipients = done.value
             await asyncio.sleep(0)
-
-
-def _is_long(value: bytes) -> bool:
-    return len(value) > LONG and not is_kept(value)
 
 
 @dataclass(slots=True)

@@ -212,6 +212,8 @@ class Courier:
         if self._outage.left > 0:
             self._refuse_soon()
             return
+        if len(self._lines) >= self.route.connections:  # no worker may have more: nothing to open, nor to ask for
+            return
         if (self._proven or self._lot.elsewhere) and self._lot.held:
             return
         wanted = 1 if not self._route_proven else self.wanted

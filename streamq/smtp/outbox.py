@@ -34,14 +34,10 @@ class Outbox:
         self._resting: list[asyncio.Future[None]] = []
         self._short_of_hands: Callable[[], object] | None = None
         self._closed = False
+        self.counted = 0  # letters that are one of so many transactions at once somewhere
 
     def __len__(self) -> int:
         return len(self._heap)
-
-    @property
-    def counted(self) -> int:
-        """How many of the letters are one of so many transactions at once somewhere."""
-        return sum(letter.counted for *_, letter in self._heap)
 
     @property
     def resting(self) -> int:
@@ -51,6 +47,7 @@ class Outbox:
     def put(self, letter: Letter) -> None:
         if self._closed:
             raise OutboxClosed
+        self.counted += letter.counted
         heapq.heappush(self._heap, (letter.priority, letter.fresh_until == inf, next(self._arrivals), letter))
         if not self._wake_one() and self._short_of_hands is not None:
             self._short_of_hands()
@@ -61,7 +58,11 @@ class Outbox:
         return self._heap[0][3] if self._heap else None
 
     def get_nowait(self) -> Letter | None:
-        return heapq.heappop(self._heap)[3] if self._heap else None
+        if not self._heap:
+            return None
+        letter = heapq.heappop(self._heap)[3]
+        self.counted -= letter.counted
+        return letter
 
     async def get(self) -> Letter:
         while (letter := self.get_nowait()) is None:
@@ -83,6 +84,7 @@ class Outbox:
         """All that nobody took, the most urgent first."""
         letters = [letter for *_, letter in sorted(self._heap)]
         self._heap.clear()
+        self.counted = 0
         return letters
 
     def waiting(self) -> list[Letter]:

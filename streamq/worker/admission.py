@@ -106,7 +106,9 @@ class Admission:
         found: list[tuple[Entry, int, Judged]] = []
         for entry in entries:
             claim = self.hand.pending.get(entry.entry, 0)
-            judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
+            judged = None
+            if not self.aside.precedes(entry):
+                judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
             if judged is None:
                 self.aside.put(entry, partial(self._enter_late, entry, claim))
             else:

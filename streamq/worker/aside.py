@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from streamq.queue.spool import Entry
@@ -29,11 +30,18 @@ class Aside:
         self.hand = hand
         self._queue: asyncio.PriorityQueue[tuple[str, int, Entry, Then]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
+        self._named: Counter[tuple[bytes, bytes, bytes]] = Counter()  # what is to stay in its order
 
     def put(self, entry: Entry, then: Then) -> None:
         """`then` is told what came of it."""
         self.hand.carry(_weight(entry))
+        self._named.update(_names(entry))
         self._queue.put_nowait((entry.entry[0], next(self._turn), entry, then))
+
+    def precedes(self, entry: Entry) -> bool:
+        """Whether one of its id, or of its collapse key, is here: which of them came first decides what becomes of
+        both."""
+        return bool(self._named) and not self._named.keys().isdisjoint(_names(entry))
 
     async def run(self) -> None:
         while True:
@@ -45,6 +53,7 @@ class Aside:
             else:  # this process ends first: whoever reclaims it has it
                 self.hand.carry(-_weight(entry))
                 self.hand.drop(entry.entry)
+            self._named -= Counter(_names(entry))
             self._queue.task_done()
 
     async def flushed(self) -> None:
@@ -66,6 +75,12 @@ class Aside:
         if mail is not None and mail.several is None:
             mail.built()
         return row, mail
+
+
+def _names(entry: Entry) -> list[tuple[bytes, bytes, bytes]]:
+    tenant = entry.fields.get(b"tenant", b"")
+    named = ((field, entry.fields.get(field, b"")) for field in (b"id", b"collapse_key"))
+    return [(tenant, field, value) for field, value in named if value]
 
 
 def _weight(entry: Entry) -> int:

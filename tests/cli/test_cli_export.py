@@ -95,10 +95,10 @@ async def test_a_child_is_exported_as_it_was_sent(
 ) -> None:
     """By its parent's stamp, out of the version that was the newest when that was handed over."""
     sent: list[bytes] = []
-    content = Mail.content
+    built = Mail.built
 
     def noted(self: Mail) -> bytes:
-        sent.append(content(self))
+        sent.append(built(self))
         return sent[-1]
 
     await queue.spool.templates.put("news", NEWS)
@@ -115,7 +115,7 @@ async def test_a_child_is_exported_as_it_was_sent(
     await queue.do("XADD", queue.keys.stream("normal"), "*", *flat)
     queue.tick(2)  # those of the template's next version are no longer its
     with monkeypatch.context() as patched:
-        patched.setattr(Mail, "content", noted)
+        patched.setattr(Mail, "built", noted)
         async with delivering(server_url, rules_of(tmp_path, REFUSES)):
             await _dead(queue, 2)
     await queue.spool.templates.put("news", Template({"subject": "Other", "text": "other"}))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeSpool
+from family import expanded, parent, tail_of
 from mailroom import DAY, LANE, START, Lease, Mailroom, ident
 
 from streamq.queue.plain import IN_VAIN_FIRST, IN_VAIN_LAST, Plain, plain_of
@@ -137,6 +138,17 @@ async def test_what_is_noted_or_stands_in_an_index_is_left_to_admission(room: Ma
 
 
 @pytest.mark.leaves_mail
+async def test_what_was_started_is_known_when_it_is_read_again(room: Mailroom) -> None:
+    [entry] = await read(room)
+    token, letters = await room.start(entry)
+    assert (letters, await room.settled("defer", Lease(entry, token, "w1"))) == ("g", "ok")
+    await room.do("XGROUP", "SETID", room.keys.stream("normal"), "streamq", "0")
+    assert await room.read() == [entry]
+    assert (await room.start(entry))[1] == "a"
+    assert await room.admitted(entry) == ["elsewhere"]
+
+
+@pytest.mark.leaves_mail
 async def test_too_old_is_left_to_admission(room: Mailroom) -> None:
     [entry] = await read(room)
     room.tick(1)
@@ -185,6 +197,28 @@ async def test_what_hangs_on_a_mail_goes_with_it(room: Mailroom) -> None:
     await room.do("ZADD", room.keys.expiry, str(room.now + DAY), lease.entry)
     assert await room.finish(lease) == "o"
     assert await room.do("EXISTS", room.keys.notes, room.keys.expiry) == 0
+
+
+async def test_the_last_child_takes_the_body_along(room: Mailroom) -> None:
+    up = await parent(room)
+    children = await expanded(room, up)
+    await room.read()
+    await room.well()
+    for nth, child in enumerate(children, 1):
+        tail = await tail_of(room, child)
+        token, letters = await room.start(child)
+        assert letters == "g"
+        assert await room.finish(Lease(child, token, "w1"), tail=tail) == "o"
+        assert await room.do("EXISTS", room.keys.body(up.entry)) == (nth < len(children))
+    assert await room.do("EXISTS", room.keys.bodies) == 0
+
+
+@pytest.mark.leaves_mail
+async def test_one_that_was_expanded_itself_is_left_to_settle(room: Mailroom) -> None:
+    up = await parent(room)
+    await expanded(room, up, 2)
+    await room.well()
+    assert await room.finish(up) == "s"
 
 
 LEARNS: dict[str, Step] = {
@@ -266,6 +300,17 @@ async def test_of_two_of_an_id_the_first_has_it_whatever_it_is(room: Mailroom) -
     found = await Plain(room.scripts).admit("w1", rows)
     assert [said for said, *_ in found.statuses] == ["scheduled", "duplicate"]
     assert await room.move("cancel", first) is not None
+
+
+async def test_so_it_is_where_the_first_waits_for_its_site(room: Mailroom) -> None:
+    await IN_THE_WAY["a pause of the site"](room)
+    first, second, other = await read(room, 3)
+    rows = [room.row(first, seen=ident("a1")), room.row(second, lane="main|x.de", seen=ident("a1", subject="Ho"))]
+    rows.append(room.row(other, lane="main|x.de", seen=ident("a2")))
+    found = await Plain(room.scripts).admit("w1", rows)
+    assert [said for said, *_ in found.statuses] == ["parked", "dead", "go"]
+    assert await room.settled("sent", Lease(other, found.statuses[2].token, "w1")) == "ok"
+    assert await room.moved("cancel", first) == ["cancelled"]
 
 
 async def test_each_has_the_token_of_its_script(room: Mailroom) -> None:

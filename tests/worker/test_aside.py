@@ -239,3 +239,27 @@ async def test_nothing_is_read_while_the_hand_is_full_and_it_is_left_where_that_
     await aside.flushed()
     assert (judging.entries, hand.carried, len(hand)) == ([], 0, 0)
     running.cancel()
+
+
+@pytest.mark.parametrize("named", [{"id": "order-1"}, {"collapse_key": "quota", "collapse_seconds": "1"}])
+async def test_what_is_behind_one_of_its_name_waits_for_it(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    """The first of an id has it, the last of a collapse key is sent, however long the first one took."""
+    gate = Gate(monkeypatch)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        first = await c.add(**NOTHING, **named, template="heavy", vars='{"v":"x"}')
+        second = await c.add(**named, subject="Second")
+        await c.add(id="other")
+        await c.worker()
+        await c.until("email.relayed", "other")
+        gate.open.set()
+        ended: dict[str, str] = {}
+        async for kind, _, data in c.events():
+            if (entry := data.get("entry")) in {first, second}:
+                ended[entry] = kind
+            if len(ended) == 2:
+                break
+    kinds = ("email.relayed", "email.rejected") if "id" in named else ("email.superseded", "email.relayed")
+    assert (ended[first], ended[second]) == kinds

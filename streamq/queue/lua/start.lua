@@ -59,6 +59,7 @@ ask_holds(consumer, 1)
 local notes = said_of_all('HMGET', K.notes, 1)
 local now_ms = math.floor(now / 1000)
 local digests, owners, rows = {}, {}, {} -- rows: which has that digest
+local left = {} -- digests of those that are not taken
 local go, nth_of = {}, {} -- stream → ids; stream .. id → which row
 local nth = 0
 for at = HEAD + 1, #ARGV, EACH do
@@ -67,13 +68,16 @@ for at = HEAD + 1, #ARGV, EACH do
   nth = nth + 1
   if not held_token(stream, id, consumer) then
     letters[nth] = 'l'
-  elseif (is_free or open[ARGV[at + 1]]) and not notes[entry] and tonumber(ARGV[at + 2]) > now_ms and is_new(p, id) then
+  elseif (is_free or open[ARGV[at + 1]]) and not notes[entry] and tonumber(ARGV[at + 2]) > now_ms and
+    not (left[1] and left[sub(known, 1, 10)]) and is_new(p, id) then
     letters[nth] = 'g'
     if known ~= '' then
       rows[#rows + 1] = nth
       digests[#rows] = sub(known, 1, 10)
       owners[#rows] = pack_id(sub(known, 11), sub(entry, 1, 1), id_parts(id))
     end
+  elseif known ~= '' then -- of two mails of one id the first has it
+    left[1], left[sub(known, 1, 10)] = true, true
   end
 end
 for place in pairs(see_all(digests, owners, now, window)) do letters[rows[place]] = 'a' end
