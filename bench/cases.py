@@ -87,6 +87,7 @@ STANDARD = (
     replace(BASE, kind="composed"),
     replace(BASE, processes=2),
     replace(BASE, processes=2, mode="overlap"),
+    replace(BASE, processes=2, limited=True),
     replace(BASE, what="flow", processes=2),
     replace(BASE, what="flow", processes=2, fsync="always"),
     *(replace(BASE, client=peer, processes=2) for peer in PEERS),

@@ -21,6 +21,7 @@ import asyncio
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from bench.contenders import run_peer, run_postfix
 from bench.content import KINDS
 from bench.drain import run_streamq
 from bench.figures import columns, middle, ratio, spread
+from bench.promises import Kept, kept
 
 __all__ = ["add", "by_case", "ratios", "results", "table", "throughput"]
 
@@ -77,7 +79,13 @@ def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
     runs = asyncio.run(throughput(cases, asked.rounds, asked.mails, asked.peer_mails))
     if asked.picture:
         asked.picture.write_text(_picture(runs), "utf-8")
-    return {"results": results(runs)}, all(run.good for run in runs), table(runs)
+    held = _kept(runs)
+    good = all(run.good for run in runs) and all(each.good for each in held)
+    return {"results": results(runs), "promises": [asdict(each) for each in held]}, good, table(runs)
+
+
+def _kept(runs: Sequence[Run]) -> list[Kept]:
+    return kept({case: middle(run.figures for run in each) for case, each in by_case(runs).items()}, ratios(runs))
 
 
 async def _one(case: Case, mails: int, peer_mails: int) -> Run:
@@ -119,7 +127,7 @@ def _rates(runs: Sequence[Run]) -> list[float]:
     return [rate for run in runs if (rate := run.figures["mails_per_s"]) is not None]
 
 
-def ratios(runs: Sequence[Run]) -> list[tuple[str, str, float]]:
+def ratios(runs: Sequence[Run]) -> list[tuple[Case, str, float]]:
     """(Case of ours, peer, how many times its mails a second), for the same kind of run, mail and sink. Who has no case
     of the same number of processes is not compared with that peer, but Postfix, which has none."""
     found = by_case(runs)
@@ -130,7 +138,7 @@ def ratios(runs: Sequence[Run]) -> list[tuple[str, str, float]]:
             as_many = other.client == "postfix" or case.processes == other.processes
             as_durable = other.client == "postfix" or case.fsync == other.fsync
             if case.client == "streamq" and other.client in PEERS and alike and as_many and as_durable:
-                made.append((case.name, other.client, ratio(_rates(ours), _rates(theirs))))
+                made.append((case, other.client, ratio(_rates(ours), _rates(theirs))))
     return made
 
 
@@ -143,7 +151,8 @@ def table(runs: Sequence[Run]) -> str:
         off = f"{spread(_rates(each)):.0%}"
         rows.append([case.name, str(len(each)), *cells, off, case.durable, each[0].version])
     lines = [columns(rows), ""]
-    lines += [f"{ours}: {times:.1f} times {peer}" for ours, peer, times in ratios(runs)]
+    lines += [f"{ours.name}: {times:.1f} times {peer}" for ours, peer, times in ratios(runs)]
+    lines += ["promises:", *(f"  {each.words}" for each in _kept(runs))]
     lines += [f"{run.case.name}: skipped: {run.skipped}" for run in runs if run.skipped]
     lines += [_checked(found), *_settings(found)]
     return "\n".join(lines)
@@ -177,7 +186,7 @@ def results(runs: Sequence[Run]) -> dict[str, Any]:
     found = by_case(runs)
     return {
         "medians": {case.name: middle(run.figures for run in each) for case, each in found.items()},
-        "ratios": [{"case": ours, "peer": peer, "times": times} for ours, peer, times in ratios(runs)],
+        "ratios": [{"case": ours.name, "peer": peer, "times": times} for ours, peer, times in ratios(runs)],
         "runs": [run.as_json() for run in runs],
     }
 

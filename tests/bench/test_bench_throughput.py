@@ -11,6 +11,7 @@ from bench.bars import Bar, bars
 from bench.cases import BASE, STANDARD, Case, Run, asked_for
 from bench.debian_sink import read_count
 from bench.facts import filesystem, processor
+from bench.promises import kept
 from bench.server_books import Books, read_books
 from bench.throughput import by_case, ratios, results, table
 from streamq.settings import load_settings
@@ -76,9 +77,9 @@ def test_like_is_compared_with_like_round_by_round() -> None:
         runs += [run(ours, 4000 / slow), run(one, 3000 / slow), run(POSTFIX, 400 / slow), run(dramatiq, 800 / slow)]
         runs += [run(flow, 100 / slow)]
     assert ratios(runs) == [
-        (ours.name, "postfix", 10.0),
-        (ours.name, "dramatiq", 5.0),
-        (one.name, "postfix", 7.5),
+        (ours, "postfix", 10.0),
+        (ours, "dramatiq", 5.0),
+        (one, "postfix", 7.5),
     ]
 
 
@@ -94,6 +95,20 @@ def test_the_table_says_what_was_not_so_and_who_was_not_there() -> None:
     found = results(runs)
     assert found["medians"][BASE.name]["mails_per_s"] == 1000
     assert [one["good"] for one in found["runs"]] == [False, True, True]
+
+
+def test_promises_hold_with_limits_and_without() -> None:
+    limited = replace(BASE, limited=True)
+    two, flow = replace(BASE, processes=2), replace(BASE, what="flow", processes=2, fsync="always")
+    medians = {
+        BASE: {"worker_cpu_s_per_1000": 0.09, "round_trips_per_mail": 0.2},
+        limited: {"worker_cpu_s_per_1000": 0.1},
+        replace(BASE, kind="50k"): {"worker_cpu_s_per_1000": 9.0},
+        two: {"worker_cpu_s_per_1000": 9.0},
+    }
+    found = kept(medians, [(two, "dramatiq", 4.4), (flow, "postfix", 10.0), (two, "celery", 0.1)])
+    assert [each.good for each in found] == [True, False, False, False, True]
+    assert found[2].words == f"{limited.name}: worker_cpu_s_per_1000 0.100, at most 0.09: broken"
 
 
 def test_a_server_s_books() -> None:
