@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    blackfriday,
     campaign,
     compose,
     curves,
@@ -29,7 +30,8 @@ from streamq.settings import load_settings
 
 # Each brings its flags (`add`), and with them what runs it: (what goes into the record, whether all is well, a table).
 BENCHES = (
-    throughput, latency, isolation, memory, scale, heart, limits, scheduler, curves, campaign, compose, mails, oracle,
+    throughput, latency, isolation, memory, scale, blackfriday,
+    heart, limits, scheduler, curves, campaign, compose, mails, oracle,
 )  # fmt: skip
 
 

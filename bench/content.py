@@ -30,6 +30,7 @@ def _composed(to: str) -> Pairs:
 # The fields of an XADD, beside the id, by recipient.
 KINDS: Mapping[str, Callable[[str], Pairs]] = {
     "small": _raw(HEAD + LINE),
+    "1k": _raw(HEAD + LINE * 13),
     "4k": _raw(BODY),
     "50k": _raw(LONG),
     "composed": _composed,
@@ -38,4 +39,4 @@ KINDS: Mapping[str, Callable[[str], Pairs]] = {
 
 def message(kind: str) -> bytes:
     """The same for who sends messages and nothing else; of `composed` what they would have composed beforehand."""
-    return {"small": HEAD + LINE, "50k": LONG}.get(kind, BODY)
+    return {"small": HEAD + LINE, "1k": HEAD + LINE * 13, "50k": LONG}.get(kind, BODY)

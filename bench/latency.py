@@ -29,7 +29,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 
-__all__ = ["Waits", "add", "latency", "table", "waits"]
+__all__ = ["Waits", "add", "add_code", "latency", "table", "waits"]
 
 IDLE, BACKLOG, ROUNDS = 1000, 200_000, 5
 EVERY_S = 0.05
@@ -81,7 +81,7 @@ def waits(added: Mapping[str, int], accepted: Sequence[tuple[int, str]]) -> list
     return [(first[rcpt] - at) / 1e6 for rcpt, at in added.items()]
 
 
-async def _add(spool: Spool, priority: str, rcpt: str) -> int:
+async def add_code(spool: Spool, priority: str, rcpt: str) -> int:
     """ns, before it went."""
     at = time.time_ns()
     await command(
@@ -96,11 +96,11 @@ async def _idle(p: Programs, spool: Spool, sink: SinkProcess, mails: int) -> tup
     await p.worker(events_kept=mails + 1000)
     added: dict[str, int] = {}
     for number in range(5):  # connections are open, scripts are known
-        await _add(spool, "normal", f"first{number}@example.net")
+        await add_code(spool, "normal", f"first{number}@example.net")
         await sink.until(number + 1)
     for number in range(mails):
         rcpt = f"bob{number}@example.net"
-        added[rcpt] = await _add(spool, "normal", rcpt)
+        added[rcpt] = await add_code(spool, "normal", rcpt)
         await asyncio.sleep(chance.uniform(0.02, 0.04))
     await sink.until(mails + 5)
     return added, 0.0
@@ -119,7 +119,7 @@ async def _urgent(
     added: dict[str, int] = {}
     while sink.count() - len(added) < backlog:
         rcpt = f"code{len(added)}@code.example"
-        added[rcpt] = await _add(spool, "high", rcpt)
+        added[rcpt] = await add_code(spool, "high", rcpt)
         next_ = max(loop.time(), next_ + EVERY_S)
         await asyncio.sleep(next_ - loop.time())
     seconds = loop.time() - begun
