@@ -192,8 +192,8 @@ def table(found: Friday) -> str:
             f"{found.mails:,} orders: added in {found.fed_s:.1f} s, delivered in {found.seconds:.1f} s, "
             f"{found.mails / found.seconds:,.0f} a second",
             f"{found.codes:,} codes meanwhile: half within {ms['p50']:.1f} ms, 99 % within {ms['p99']:.1f}, all within "
-            f"{ms['worst']:.1f} (promised: 99 % within {PROMISED_MS:.0f}); for its last fork the server stood still for "
-            f"{found.fork_ms:.1f} ms",
+            f"{ms['worst']:.1f} (promised: 99 % within {PROMISED_MS:.0f}); for its last fork the server stood still "
+            f"for {found.fork_ms:.1f} ms",
             f"CPU for 1,000 mails: workers {found.cpu / every * 1000:.3f} s, "
             f"Redis {found.redis_cpu / every * 1000:.3f} s",
             f"memory: at the most {found.memory / 1e6:,.0f} MB of Redis (computed {found.computed / 1e6:,.0f}), "
