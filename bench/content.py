@@ -1,4 +1,4 @@
-"""What the mails of a bench hold: about 4 or 50 KB of raw message (or a line), or text and html to be composed."""
+"""What the mails of a bench hold: 1, 4 or 50 KB of raw message (or a line), or text and html to be composed."""
 
 from __future__ import annotations
 
