@@ -95,11 +95,9 @@ def show(
         async with open_queue() as spool:
             letter = await _last(spool, id_)
             if json:
-                fields = {n: v for n, v in letter.fields.items() if raw or n not in BODY}
-                named = {name.decode("utf-8", "backslashreplace"): value for name, value in fields.items()}
-                return emit({"letter": letter.letter, "fields": named})
+                return emit({"letter": letter.letter, "fields": letter.named(bytes, () if raw else BODY)})
             console.print(f"{letter.letter}{_died(letter)}", style="bold")
-            return print_fields(letter.fields, raw=raw)
+            return print_fields(letter.pairs, raw=raw)
 
     run_async(run)
 

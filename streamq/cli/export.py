@@ -60,7 +60,7 @@ def export(
         async with open_queue() as spool:
             if eml is None:
                 async for letter in _chosen(spool, ids, class_):
-                    emit_line({"letter": letter.letter, "fields": _shown(letter.fields)})
+                    emit_line({"letter": letter.letter, "fields": letter.named(_text)})
                 return True
             return await _messages(spool, _chosen(spool, ids, class_), eml, json)
 
@@ -77,11 +77,6 @@ async def _chosen(spool: Spool, ids: list[str] | None, class_: str | None) -> As
         found = await dead_letter(spool, name)
         if found is not None:
             yield found
-
-
-def _shown(fields: Mapping[bytes, bytes]) -> dict[str, object]:
-    """Text as text; other bytes as {"base64": "…"}."""
-    return {name.decode("utf-8", "backslashreplace"): _text(value) for name, value in fields.items()}
 
 
 def _text(value: bytes) -> object:

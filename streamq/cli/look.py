@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -217,7 +217,7 @@ def show(
                 emit(_plain(view, now))
             else:
                 _print_mail(view, now)
-                print_fields(view.fields, raw=raw)
+                print_fields(view.fields.items(), raw=raw)
 
     run_async(run)
 
@@ -239,9 +239,9 @@ def _print_mail(view: MailView, now: int) -> None:
     console.print()
 
 
-def print_fields(fields: dict[bytes, bytes], *, raw: bool) -> None:
+def print_fields(fields: Iterable[tuple[bytes, bytes]], *, raw: bool) -> None:
     """One a line; bodies only if `raw`, then with their lines, which none can take for fields."""
-    for field, content in fields.items():
+    for field, content in fields:
         name = clip(field.decode("utf-8", "backslashreplace"), 40)
         if raw:
             said = safe(content.decode("utf-8", "backslashreplace")).replace("\n", "\n" + " " * 17)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -19,14 +19,27 @@ REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
 
 @dataclass(slots=True)
 class DeadLetter:
-    """One dead letter: its id in the stream, the mail's fields and why it died."""
+    """One dead letter: its id in the stream, the mail's fields and why it died. `pairs` are all of them, `fields` the
+    last of each name: that one was given twice may be why it died."""
 
     letter: str
-    fields: dict[bytes, bytes]
+    pairs: list[tuple[bytes, bytes]]
+    fields: dict[bytes, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fields = dict(self.pairs)
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.fields.values()))
+        return sum(len(value) for _, value in self.pairs)
+
+    def named(self, shown: Callable[[bytes], object], without: Collection[bytes] = ()) -> dict[str, object]:
+        """For people and programs: each value as `shown` has it; of a name that was given twice, a list of them."""
+        found: dict[str, list[object]] = {}
+        for name, value in self.pairs:
+            if name not in without:
+                found.setdefault(name.decode("utf-8", "backslashreplace"), []).append(shown(value))
+        return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
     def text(self, name: str) -> str:
         return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
@@ -58,7 +71,7 @@ async def dead_letter(spool: Spool, letter: str) -> DeadLetter | None:
 
 def _letter(row: tuple[bytes, list[bytes]]) -> DeadLetter:
     id_, flat = row
-    return DeadLetter(id_.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+    return DeadLetter(id_.decode(), list(zip(flat[::2], flat[1::2], strict=True)))
 
 
 async def requeue_dead(

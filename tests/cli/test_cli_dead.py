@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from mailroom import Mailroom
 
 from cli.conftest import EVIL
 from cli.shell import steers, streamq
+from streamq.queue.scripts import why
 
 pytestmark = pytest.mark.leaves_mail
 
@@ -243,3 +245,16 @@ async def test_a_list_shows_the_beginning_of_what_is_huge(queue: Mailroom) -> No
     (listed,) = (await streamq("dead", "ls", "--json")).json
     assert (listed["subject"], listed["to"]) == ("ä" * 8192 + "…", "x" * 16_384)
     assert (await streamq("dead", "show", letter, "--json")).json["fields"]["subject"] == "ä" * 1_000_000
+
+
+async def test_what_was_given_twice_is_shown_twice(queue: Mailroom) -> None:
+    doubled = ["to", "first@example.net", "to", "second@example.net"]
+    entry = await queue.do("XADD", queue.keys.stream("normal"), f"{queue.now}-1", "id", "a1", *doubled)
+    await queue.read()
+    reason = why(reason="to: given more than once: 'second@example.net'", **{"class": "malformed"})
+    assert await queue.admitted(f"{queue.spool.digit('normal')}{entry.decode()}", kind="dead", why=reason) == ["dead"]
+    shown = await streamq("dead", "show", "a1")
+    assert shown.out.index("first@example.net") < shown.out.rindex("second@example.net")
+    for asked in (("show", "a1", "--json"), ("export", "a1")):
+        said = await streamq("dead", *asked)
+        assert orjson.loads(said.out)["fields"]["to"] == ["first@example.net", "second@example.net"]
