@@ -7,11 +7,14 @@ everybody must have got one mail (one that was past its dot when its worker died
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import signal
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -25,7 +28,7 @@ from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 from streamq.worker.expander import chunk
 
-__all__ = ["Campaign", "campaign", "table"]
+__all__ = ["Campaign", "add", "campaign", "table"]
 
 HTML = "<p>Dear {{ name }},</p>\n" + "<p>What is new in {{ month }}, at some length.</p>\n" * 80  # 4 KB
 NEWS = Template({"subject": "News of {{ month }} for {{ name }}", "text": "Dear {{ name }}.\n", "html": HTML})
@@ -185,3 +188,15 @@ async def _marked(spool: Spool) -> set[str]:
             if "rcpt" in data:
                 recipients[data["entry"]] = data["rcpt"]
     return {recipients[entry] for entry in entries if entry in recipients}
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("campaign", parents=[common], help="mails for many, a worker killed in the middle")
+    one.add_argument("--recipients", type=int, default=200_000, help="of all entries (200000)")
+    one.add_argument("--entries", type=int, default=200, help="that name them (200)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = asyncio.run(campaign(asked.recipients, asked.entries))
+    return {"results": asdict(found)}, found.good, table(found)

@@ -13,6 +13,7 @@ html        html alone, from which we make a text, and they do not (a new one ea
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
 import time
@@ -26,7 +27,7 @@ import orjson
 
 from streamq.mail import parse
 
-__all__ = ["compose", "inputs", "ours", "table", "theirs"]
+__all__ = ["add", "compose", "inputs", "ours", "table", "theirs"]
 
 Fields = dict[bytes, bytes]
 
@@ -122,3 +123,13 @@ def table(results: dict[str, dict[str, float]]) -> str:
     lines = ["            " + "".join(name.rjust(17) for name in columns)]
     lines += [name.ljust(12) + "".join(f"{one[each]:17.1f}" for each in columns) for name, one in results.items()]
     return "\n".join(lines)
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("compose", parents=[common], help="from fields to bytes, against email.policy.SMTP")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = compose()
+    return {"results": found}, True, table(found)

@@ -6,16 +6,18 @@ limit changes go to a directory, the numbers of all of them, tuned and reported 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from streamq.cli.own import own_server
-from streamq.settings import Settings
+from streamq.settings import Settings, load_settings
 from streamq.simulate import Terms, picture, simulate
 from streamq.simulate.yardstick import CASES, DRAWN, TUNED, Marks, read
 
-__all__ = ["Curve", "curves", "plain", "table"]
+__all__ = ["Curve", "add", "curves", "plain", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,15 @@ def table(found: Sequence[Curve]) -> str:
 
 def plain(found: Sequence[Curve]) -> list[dict[str, object]]:
     return [asdict(curve) for curve in found]
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("curves", parents=[common], help="the policy against known limits, in virtual time")
+    one.add_argument("--case", choices=list(CASES), action="append", default=[], help="of them (each)")
+    one.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw those of docs/limits.md there (docs/curves)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = curves(load_settings(), asked.pictures, asked.case)
+    return {"results": plain(found)}, True, table(found)

@@ -9,14 +9,16 @@ blocked   3,000 mails to healthy sites alone; then behind 30,000 to a site at 50
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.programs import Programs, feed, programs, until
+from bench.programs import Programs, feed, programs, rested, until
 from streamq.queue.connection import command
 from streamq.queue.look import status
 from streamq.queue.spool import Spool
@@ -43,17 +45,6 @@ async def _fetches(spool: Spool) -> int:
     """Round trips that the workers' connections made, whatever the command."""
     text = (await command(spool.redis, "CLIENT LIST")).decode()
     return sum(int(part[9:]) for line in text.splitlines() for part in line.split() if part.startswith("tot-cmds="))
-
-
-async def _rested(spool: Spool) -> None:
-    """Feeding 130 MB makes the server rewrite its AOF in a child: another program on one of two cores, which is no
-    part of what is compared here."""
-
-    async def idle_again() -> bool:
-        text = (await command(spool.redis, "INFO", "persistence")).decode()
-        return "aof_rewrite_in_progress:0" in text and "aof_rewrite_scheduled:0" in text
-
-    await until(idle_again)
 
 
 async def _spool(p: Programs) -> Spool:
@@ -161,7 +152,7 @@ async def blocked(folder: Path, how: str) -> dict[str, Any]:
             if how == "unread":
                 await feed(spool, BLOCKED, domain="slow.example", name="slow")
             await feed(spool, HEALTHY, domain="ok*.example", name="ok")
-            await _rested(spool)
+            await rested(spool)
             before = await _server_stats(spool)
             first, second = await asyncio.gather(p.worker(SLOW), p.worker(SLOW))
             assert first.consumer
@@ -210,3 +201,15 @@ async def heart(only: str = "", rounds: int = 5) -> dict[str, Any]:
         if only in ("", "blocked"):
             found["blocked"] = await _rounds(folder, rounds)
     return found
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("heart", parents=[common], help="latency, throughput, and sites that hold up nobody")
+    one.add_argument("--only", choices=["idle", "drain", "blocked"], default="", help="one part of it")
+    one.add_argument("--rounds", type=int, default=5, help="of what is compared by turns (5)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = asyncio.run(heart(asked.only, asked.rounds))
+    return {"results": found}, True, json.dumps(found, indent=2)

@@ -12,6 +12,8 @@ scripts  calls of scripts a mail, of all workers
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ from streamq.server import start
 from streamq.settings import load_settings
 from streamq.sink import Sink
 
-__all__ = ["Held", "limits", "table"]
+__all__ = ["Held", "add", "limits", "table"]
 
 JITTER = 0.005  # seconds
 WARM = 1.0
@@ -131,3 +133,16 @@ def table(found: dict[str, Any]) -> str:
     ]
     kinds = limiters.table([limiters.Row(**row) for row in found["kinds"]])
     return "\n".join([kinds, "", *lines])
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("limits", parents=[common], help="what a limit lets through, and how much of it is used")
+    one.add_argument("--scope", choices=SCOPES, action="append", help="what has the limit (each)")
+    one.add_argument("--rule", action="append", help="the limit (20/100ms, 100/s, 300/5s)")
+    one.add_argument("--workers", type=int, action="append", help="processes (1, 4, 16)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = asyncio.run(limits(asked.scope or SCOPES, asked.rule or RULES, asked.workers or WORKERS))
+    return {"results": found}, found["good"], table(found)

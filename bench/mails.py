@@ -8,16 +8,18 @@ unlike     of those, in which the two do not mean the same
 
 from __future__ import annotations
 
+import argparse
 import random
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from typing import Any
 
 from bench.letters import Letter, letter, tame_letter
 from bench.readers import differences, rebuilt, wire_faults
 from streamq.mail import parse
 
-__all__ = ["Found", "build", "chunk", "mails", "table", "unlike"]
+__all__ = ["Found", "add", "build", "chunk", "mails", "table", "unlike"]
 
 CHUNK = 500  # mails of a task
 EVERY = 10  # one more is drawn that policy.SMTP can build
@@ -89,3 +91,17 @@ def mails(count: int, *, seed: int = 1, processes: int = 1, first: int = 0) -> F
 def table(found: Found) -> str:
     lines = [f"{name:>10} {getattr(found, name)}" for name in ("mails", "differing", "compared", "unlike")]
     return "\n".join([*lines, *found.examples])
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("mails", parents=[common], help="mails by chance, read back by the standard library")
+    one.add_argument("--count", type=int, default=10_000, help="of them (10000)")
+    one.add_argument("--seed", type=int, default=1, help="which ones (1)")
+    one.add_argument("--first", type=int, default=0, help="number of the first one: a long run in parts (0)")
+    one.add_argument("--processes", type=int, default=1, help="that share the work (1)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found = mails(asked.count, seed=asked.seed, processes=asked.processes, first=asked.first)
+    return {"results": asdict(found)}, found.good, table(found)

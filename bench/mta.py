@@ -86,6 +86,7 @@ class Mta:
     place: Path
     log: Path
     process: subprocess.Popen[bytes] = field(repr=False)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def url(self) -> str:
@@ -135,7 +136,7 @@ def mta(kind: str, prepare: Callable[[Path, int, int], Prepared] | None = None) 
                 [sys.executable, "-I", "-S", str(LEASH), *ready.command],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, env=ready.environment, cwd=place, start_new_session=True,
             )  # fmt: skip
-        one = Mta(kind, ready.version, port, place, ready.log, process)
+        one = Mta(kind, ready.version, port, place, ready.log, process, ready.environment)
         try:
             _await_greeting(one)
             yield one

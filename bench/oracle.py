@@ -16,6 +16,8 @@ seconds    from before the workers' start to the last mail in the Maildir
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import random
 import tempfile
 import time
@@ -23,9 +25,11 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import orjson
 
+from bench.arguments import few
 from bench.letters import Letter, letter
 from bench.mta import KINDS, QUEUE_ID, Mta, mta
 from bench.package import Missing
@@ -33,9 +37,9 @@ from bench.programs import Programs, programs, until
 from bench.readers import differences
 from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool
-from streamq.settings import load_settings
+from streamq.settings import RouteSettings, load_settings
 
-__all__ = ["Found", "deliver", "oracle", "table"]
+__all__ = ["Found", "add", "deliver", "oracle", "table"]
 
 LEAST, MOST = 1_000, 50_000  # bytes of a mail
 PROCESSES = 2
@@ -235,3 +239,19 @@ def table(results: list[Found]) -> str:
     wide = [max(len(row[at]) for row in rows) for at in range(len(columns))]
     lines = ["  ".join(text.rjust(size) for text, size in zip(row, wide, strict=True)) for row in rows]
     return "\n".join([*lines, *(f"{one.server}: skipped: {one.skipped}" for one in results if one.skipped)])
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("oracle", parents=[common], help="what a Postfix and an Exim store of what we deliver")
+    one.add_argument("--mails", type=few, default=10_000, help="to each of them (10000)")
+    modes = get_args(RouteSettings.model_fields["pipelining"].annotation)
+    one.add_argument("--pipelining", choices=modes, default="transaction", help="how the route speaks (transaction)")
+    one.add_argument("--chunking", action="store_true", help="by BDAT")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    way = f'pipelining = "{asked.pipelining}"\nchunking = {str(asked.chunking).lower()}'
+    found = asyncio.run(oracle(asked.mails, way))
+    good = all(each.good for each in found) and not all(each.skipped for each in found)
+    return {"route": way.splitlines(), "results": [asdict(each) for each in found]}, good, table(found)

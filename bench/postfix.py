@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.package import Missing, Names, Prepared, find_package
 
-__all__ = ["prepare_postfix", "relaying_to"]
+__all__ = ["prepare_postfix", "relaying_to", "tuned"]
 
 NOBODY = 65_534  # who delivers: not the user of Postfix's own files
 MAIN = """\
@@ -66,6 +66,18 @@ relayhost = [127.0.0.1]:{to}
 smtpd_recipient_restrictions = permit_mynetworks, reject
 default_destination_concurrency_limit = {at_once}
 """
+# For speed: a connection goes from mail to mail by way of scache; all connections from the first moment; whatever waits
+# is active. `HOLDS` keeps all mail until somebody releases it.
+TUNED = """\
+default_process_limit = 200
+initial_destination_concurrency = {at_once}
+smtp_connection_cache_destinations = [127.0.0.1]:{to}
+smtp_connection_cache_time_limit = 60s
+smtp_dns_support_level = disabled
+qmgr_message_active_limit = 200000
+qmgr_message_recipient_limit = 200000
+"""
+HOLDS = "smtpd_client_restrictions = check_client_access static:HOLD\n"
 MASTER = """\
 127.0.0.1:{port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
@@ -90,9 +102,15 @@ smtp unix - - n - - smtp
 """
 
 
-def relaying_to(port: int, at_once: int) -> Callable[[Path, int, int], Prepared]:
-    """`prepare_postfix` for one that relays to a server on loopback, over so many connections at once."""
-    return partial(prepare_postfix, does=RELAYS.format(to=port, at_once=at_once))
+def relaying_to(port: int, at_once: int, more: str = "") -> Callable[[Path, int, int], Prepared]:
+    """`prepare_postfix` for one that relays to a server on loopback, over so many connections at once; `more`: lines
+    of its main.cf, with `{to}` and `{at_once}`."""
+    return partial(prepare_postfix, does=(RELAYS + more).format(to=port, at_once=at_once))
+
+
+def tuned(*, held: bool) -> str:
+    """Lines for `relaying_to`; `held`: what comes waits until it is released (postsuper -H ALL)."""
+    return TUNED + (HOLDS if held else "")
 
 
 def prepare_postfix(place: Path, port: int, size: int, does: str = STORES) -> Prepared:

@@ -9,22 +9,20 @@ import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from streamq.queue.connection import pipelined
+from bench.content import BODY, KINDS
+from streamq.queue.connection import command, pipelined
 from streamq.queue.spool import Spool
 from streamq.server import start
 from streamq.settings import load_settings
 
-__all__ = ["BODY", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "until"]
-
-LINE = b"The quick brown fox jumps over the lazy dog, and over it again and again..\r\n"
-BODY = b"From: Shop <shop@example.com>\r\nTo: a@example.net\r\nSubject: Order\r\n\r\n" + LINE * 53  # 4 KB
+__all__ = ["BODY", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "rested", "until"]
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
@@ -43,6 +41,14 @@ class SinkProcess:
         self.url = f"smtp://127.0.0.1:{port}"
         self.journal = journal
         self.counters = counters
+        self._seen = (0, 0)  # bytes of the journal that were counted, and the lines in them
+
+    def hold(self) -> None:
+        """It stands still: the kernel takes connections for it, and nobody is greeted."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     async def counts(self) -> dict[str, Any]:
         """All that it counted so far (`streamq sink --counters`)."""
@@ -63,7 +69,14 @@ class SinkProcess:
         return [(int(part[0]), part[1]) for part in parts if len(part) >= 2]
 
     def count(self) -> int:
-        return self.journal.read_bytes().count(b"\n") if self.journal.exists() else 0
+        """Of a million it reads only what is new."""
+        if self.journal.exists():
+            begun, lines = self._seen
+            with self.journal.open("rb") as journal:
+                journal.seek(begun)
+                new = journal.read()
+            self._seen = (begun + len(new), lines + new.count(b"\n"))
+        return self._seen[1]
 
     async def until(self, many: int, seconds: float = 300.0) -> None:
         async def enough() -> bool:
@@ -109,9 +122,21 @@ class Programs:
         self.workers: list[WorkerProcess] = []
         self.sink_: SinkProcess | None = None
 
-    async def sink(self, rules: str = "") -> SinkProcess:
+    async def sink(self, rules: str = "", options: Sequence[str] = ()) -> SinkProcess:
+        """`rules`: the text of its file; `options`: more of its flags."""
         journal, counters = self.folder / "journal", self.folder / "counters"
-        words = ["--port", "0", "--keep", "0", "--quiet", "--journal", str(journal), "--counters", str(counters)]
+        words = [
+            "--port",
+            "0",
+            "--keep",
+            "0",
+            "--quiet",
+            "--journal",
+            str(journal),
+            "--counters",
+            str(counters),
+            *options,
+        ]
         if rules:
             (self.folder / "rules.toml").write_text(rules)
             words += ["--rules", str(self.folder / "rules.toml")]
@@ -124,6 +149,7 @@ class Programs:
 
         async def end() -> None:
             if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
                 process.terminate()
             await process.communicate()
 
@@ -198,6 +224,17 @@ async def programs(folder: Path, url: str | None = None) -> AsyncIterator[Progra
         yield Programs(stack, folder, url)
 
 
+async def rested(spool: Spool) -> None:
+    """Feeding 130 MB makes the server rewrite its AOF in a child: another program on one of two cores, which is no
+    part of what is compared."""
+
+    async def idle_again() -> bool:
+        text = (await command(spool.redis, "INFO", "persistence")).decode()
+        return "aof_rewrite_in_progress:0" in text and "aof_rewrite_scheduled:0" in text
+
+    await until(idle_again)
+
+
 async def feed(
     spool: Spool,
     many: int,
@@ -205,16 +242,15 @@ async def feed(
     domain: str = "example.net",
     name: str = "m",
     priority: str = "normal",
-    raw: bytes = BODY,
+    kind: str = "4k",
+    more: Sequence[str] = (),
 ) -> None:
-    """XADD so many mails of 4 KB with ids, 250 a round trip. A `*` in the domain becomes one of 200 numbers."""
-    stream = spool.keys.stream(priority)
+    """XADD so many mails of a kind (bench/content.py) with ids, 250 a round trip. A `*` in the domain becomes one of
+    200 numbers; `more`: fields of each of them, name, value, …"""
+    stream, fields = spool.keys.stream(priority), KINDS[kind]
     for start_ in range(0, many, 250):
         commands = []
         for number in range(start_, min(start_ + 250, many)):
             to = f"{name}{number}@{domain.replace('*', str(number % 200))}"
-            commands.append(
-                ("XADD", stream, "*", "id", f"{name}{number}", "envelope_from", "shop@example.com",
-                 "envelope_to", to, "raw", BODY)
-            )  # fmt: skip
+            commands.append(("XADD", stream, "*", "id", f"{name}{number}", *fields(to), *more))
         await pipelined(spool.redis, commands)

@@ -15,6 +15,7 @@ PROMISE  At most 2 % of mails and of connections meet a refusal, at 90 % of the 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import re
 import smtplib
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.arguments import few
 from bench.mta import Mta, mta
 from bench.package import Missing
 from bench.postfix import relaying_to
@@ -34,7 +36,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 
-__all__ = ["CASES", "CLIENTS", "Run", "results", "scheduler", "table"]
+__all__ = ["CASES", "CLIENTS", "Run", "add", "results", "scheduler", "table"]
 
 AT_ONCE, SERVED, A_SECOND = 20, 5, 50
 REPLY_MS = 15  # of the server to a dot: what makes connections worth having
@@ -250,3 +252,17 @@ def table(runs: Sequence[Run]) -> str:
 
 def results(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [{**asdict(run), "good": run.good} for run in runs]
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("scheduler", parents=[common], help="a server that takes few connections, or a rate")
+    one.add_argument("--mails", type=few, default=MAILS, help=f"of the first case ({MAILS})")
+    one.add_argument("--case", choices=tuple(CASES), action="append", help="the server (each)")
+    one.add_argument("--client", choices=CLIENTS, action="append", help="who sends (each)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    runs = asyncio.run(scheduler(asked.mails, asked.case or tuple(CASES), asked.client or CLIENTS))
+    good = all(run.good for run in runs if run.client == "streamq")
+    return {"results": results(runs)}, good, table(runs)
