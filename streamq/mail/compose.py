@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from streamq.mail.address import Address
 from streamq.mail.attachments import Attachment
 from streamq.mail.custom import Headers
-from streamq.mail.headers import address_field, text_field
+from streamq.mail.headers import about, address_field, text_field
 from streamq.mail.mailboxes import Mailboxes, octets_of
 from streamq.mail.mime import body
 from streamq.mail.parameters import filename
@@ -61,7 +61,7 @@ class Composed:
     @property
     def size(self) -> int:
         """Octets, within a factor of two; to know it better is to build it."""
-        size = HEAD_SIZE + _about(self.subject)
+        size = HEAD_SIZE + about(self.subject)
         for part in (self.text, self.html):
             # Each line end becomes two octets, whichever it is. What is encoded is a third longer; lines of one blank
             # each, two thirds: that blank is coded, and no others of which `transfer` knows.
@@ -72,7 +72,7 @@ class Composed:
         size += self.to.octets + self.cc.octets + self.reply_to.octets
         size += octets_of((self.author, self.sender) if self.sender else (self.author,))
         for name, value in self.headers:
-            size += 4 + len(name) + (_about(value) if isinstance(value, str) else octets_of(value))
+            size += 4 + len(name) + (about(value) if isinstance(value, str) else octets_of(value))
         return size
 
     def content(self) -> bytes:
@@ -102,8 +102,3 @@ class Composed:
             for name, value in self.headers
         ]
         return lines
-
-
-def _about(value: str) -> int:
-    """Octets of a text in a header: four octets and a third of a character, and the encoded words' frames."""
-    return len(value) if value.isascii() else 6 * len(value)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from streamq.mail.address import Address
 
-__all__ = ["MAX_FIELD", "address_field", "fault", "is_too_long", "parameter_field", "text_field"]
+__all__ = ["MAX_FIELD", "about", "address_field", "fault", "is_too_long", "parameter_field", "text_field"]
 
 # Octets of one field with its folds: what is beyond 102,400 (header_size_limit) is another header to Postfix, or body
 MAX_FIELD = 102_000
@@ -115,6 +115,15 @@ def _folded(line: str, steps: Iterable[str], limit: int) -> str:
             line += step
     lines.append(line)
     return "\r\n".join(lines)
+
+
+def about(value: str) -> int:
+    """Octets of a text in a header, nearly: as encoded words, where it is not ASCII."""
+    if value.isascii():
+        return len(value)
+    data = value.encode()
+    coded = min(len(data) + 2 * len(data.translate(None, Q_SAFE)), len(data) * 4 // 3 + 4)
+    return coded + (coded // (CODED_WORD - CODED_FRAME) + 1) * (CODED_FRAME + 3)
 
 
 def _encoded_words(value: str, first: int) -> list[str]:

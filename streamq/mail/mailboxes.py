@@ -14,7 +14,7 @@ from threading import Lock
 import orjson
 
 from streamq.mail.address import Address, WrongAddress, parse_list
-from streamq.mail.headers import address_field
+from streamq.mail.headers import about, address_field
 from streamq.mail.values import listed, text, wrong
 
 __all__ = ["Mailboxes", "is_kept", "octets_of", "read_mailboxes"]
@@ -56,11 +56,7 @@ class Mailboxes(tuple[Address, ...]):
 
 def octets_of(addresses: Iterable[Address]) -> int:
     """Of them in a header, about: what is not ASCII may be encoded words, with their frames."""
-    return sum(ADDRESS_SIZE + _about(name) + _about(local) + len(domain) for name, local, domain in addresses)
-
-
-def _about(text: str) -> int:
-    return len(text) if text.isascii() else 6 * len(text)
+    return sum(ADDRESS_SIZE + about(name) + about(local) + len(domain) for name, local, domain in addresses)
 
 
 _kept: OrderedDict[bytes, Mailboxes] = OrderedDict()  # the last used one last
