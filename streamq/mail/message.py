@@ -18,7 +18,7 @@ from streamq.mail.headers import text_field
 from streamq.mail.mail import Source
 from streamq.mail.plain import text_of
 from streamq.mail.raw import RawHead
-from streamq.mail.rules import MAX_HEADER, Given
+from streamq.mail.rules import MAX_HEADER, MAX_MAILBOX, Given
 from streamq.mail.stamp import boundary, date, message_id
 from streamq.mail.values import wrong
 
@@ -76,7 +76,7 @@ def _raw(given: Given, entry: str, at_ms: int, salt: bytes) -> Message:
     author = None
     stamped = head.message_id
     if return_path is None or stamped is None:
-        author = head.author(limit=MAX_RAW)
+        author = head.author(limit=MAX_MAILBOX)
     if return_path is None:
         if author is None:
             raise wrong(b"raw", raw, f"no single address in {prefix}From or {prefix}Sender, and no envelope_from")

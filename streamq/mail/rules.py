@@ -19,6 +19,7 @@ from streamq.mail.values import CONTROL, json_object, line, listed, plain, text,
 
 __all__ = [
     "MAX_HEADER",
+    "MAX_MAILBOX",
     "NAME",
     "Given",
     "body",

@@ -33,7 +33,7 @@ __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 FORMAT = "2"
 LONG = 8192  # octets of a field with addresses
 LONG_VARS = 65_536
-LONG_HEAD = 16_384  # of a raw: its addresses are in there
+LONG_HEAD = 16_384  # of a raw that says itself who gets it
 HEAD_ENDS = (b"\n\n", b"\n\r\n")
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
 
@@ -82,7 +82,7 @@ class Entry:
         for name, value in self.fields.items():
             if len(value) > LONG and name in LONG_NAMES and not (name in LISTS and is_kept(value)):
                 return True
-        raw = self.fields.get(b"raw", b"")
+        raw = b"" if self.fields.get(b"envelope_to") else self.fields.get(b"raw", b"")
         if len(raw) > LONG_HEAD and all(raw.find(end, 0, LONG_HEAD) < 0 for end in HEAD_ENDS):
             return True
         return len(self.fields.get(b"vars", b"")) > LONG_VARS

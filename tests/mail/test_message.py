@@ -301,6 +301,14 @@ def test_nor_does_a_subject_or_a_header_of_ones_own(letter: str) -> None:
     assert all("longer than 102000 bytes" in why for why in whys)
 
 
+def test_an_author_of_a_raw_is_short() -> None:
+    """Nobody waits until all of a long list are read, only to hear that they are not one."""
+    long = b", ".join([b"a@x.de"] * 200)
+    with pytest.raises(MalformedMail, match="no single address in From or Sender"):
+        message({b"raw": b"From: %b\nTo: b@x.de\n\n" % long})
+    assert message({b"raw": b"From: %b\nSender: c@x.de\nTo: b@x.de\n\n" % long}).envelope_from == "c@x.de"
+
+
 def test_addresses_in_a_header_of_ones_own_are_as_short() -> None:
     known = (
         {b"headers": json.dumps({"Errors-To": "ä<a@b.de>," * n}, ensure_ascii=False).encode()} for n in (999, 8999)

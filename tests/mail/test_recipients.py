@@ -175,5 +175,6 @@ def test_so_is_a_raw_by_its_header(end: bytes) -> None:
     to = b"To: " + b",".join([b"a@x.example"] * 5000)
     assert Entry("11-1", {b"raw": to + end + b"x"}).is_long
     assert Entry("11-1", {b"raw": to}).is_long
+    assert not Entry("11-1", {b"raw": to + end, b"envelope_to": b"a@x.example"}).is_long
     assert not Entry("11-1", {b"raw": to[:16_000] + end + to}).is_long
     assert not Entry("11-1", {b"raw": b"x" * 16_384}).is_long
