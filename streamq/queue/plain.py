@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Callable, Sequence
 
 from streamq.queue.rows import AdmitRow, Admitted, Bound, FinishRow, Settled, SettleRow, StartRow, Status
@@ -59,7 +59,9 @@ class _Trial:
 class Plain:
     """Stands before `scripts` for one worker."""
 
-    def __init__(self, scripts: Scripts, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, scripts: Scripts, clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()
+    ) -> None:
         self.scripts = scripts
         self._starts = _Trial(clock)
         self._ends = _Trial(clock)
