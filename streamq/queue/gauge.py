@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from streamq.queue.connection import command, pipelined
-from streamq.queue.lanes import site_in
+from streamq.queue.lanes import site_in, ways_of
 from streamq.queue.limits import LAYERS
 from streamq.queue.routes import Closure, closures
 from streamq.queue.rows import LaneSaid
@@ -127,7 +127,7 @@ class LaneGauge:
         if self.open:
             return self.now_us
         times = []
-        for way in self.lane.partition("|")[0].split(">"):
+        for way in ways_of(self.lane):
             shut = [each for each in self.closed if each.route in {way, "*"}]
             if all(each.left_ms is not None for each in shut):
                 times.append(max((self.now_us + (each.left_ms or 0) * 1000 for each in shut), default=self.now_us))
@@ -182,7 +182,7 @@ async def gauges(spool: Spool, lanes: Sequence[str]) -> list[LaneGauge]:
 
 
 def _targets(lane: str, said: LaneSaid) -> tuple[str, str, str]:
-    way = said.way or lane.partition("|")[0].partition(">")[0]
+    way = said.way or ways_of(lane)[0]
     return "*", way, f"{way}|{site_in(lane)}"
 
 
@@ -190,7 +190,7 @@ def _gauge(
     lane: str, now_us: int, said: LaneSaid, empty: Sequence[Gauge], shut: Mapping[tuple[str, str], list[Closure]]
 ) -> LaneGauge:
     site = site_in(lane)
-    names = lane.partition("|")[0].split(">")
+    names = ways_of(lane)
     way = said.way or names[0]
     texts = (said.queue, said.route, said.site)
     found = tuple(replace(gauge, meters=_meters(text)) for gauge, text in zip(empty, texts, strict=True))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from urllib.parse import quote
 
-__all__ = ["lane_of", "road_of", "site_in", "tenant_in"]
+__all__ = ["lane_of", "road_of", "site_in", "tenant_in", "ways_of"]
 
 LONG, KEPT = 64, 40  # characters of a tenant that is encoded
 
@@ -27,6 +27,11 @@ def _encoded(tenant: str) -> str:
     if len(text) <= LONG:
         return text
     return f"{text[:KEPT]}~{blake2b(tenant.encode(), digest_size=8).hexdigest()}"
+
+
+def ways_of(lane: str) -> list[str]:
+    """Its routes, best first."""
+    return lane.partition("|")[0].split(">")
 
 
 def road_of(lane: str) -> str:

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from streamq.queue.lanes import site_in, ways_of
 from streamq.queue.rows import AdmitRow, Admitted, Bound, FinishRow, Settled, SettleRow, StartRow, Status
 from streamq.queue.scripts import Scripts
 
 __all__ = ["Plain", "is_plain_end", "plain_of"]
+
+S = TypeVar("S")
 
 WHOLE_SEEN = 14  # bytes: digest and content hash; of a child without an id there is the digest alone
 DIGEST = 10
@@ -26,7 +30,7 @@ def plain_of(rows: Sequence[AdmitRow], routes: str = "") -> dict[int, AdmitRow]:
     used = set(routes.split(","))
     for at, row in enumerate(rows):
         is_plain = row.kind == "send" and not (row.due or row.expires or row.why or row.collapse)
-        if is_plain and routes and _way(row.lane) not in used:
+        if is_plain and routes and ways_of(row.lane)[0] not in used:
             is_plain = False
         if is_plain and len(row.seen) in (0, WHOLE_SEEN) and row.seen[:DIGEST] not in taken:
             plain[at] = row
@@ -78,7 +82,7 @@ class Plain:
         done: dict[int, Status] = {}
         for at, letter in zip(plain, letters, strict=True):
             if letter == "g":
-                done[at] = Status("go", b"", _way(rows[at].lane), "", "", token)
+                done[at] = Status("go", b"", ways_of(rows[at].lane)[0], "", "", token)
             elif letter == "l":
                 done[at] = Status("lost", b"", "", "", "", 0)
         went = "g" in letters
@@ -86,8 +90,7 @@ class Plain:
         if len(done) == len(rows):
             return Admitted(now_us, 0, token, 0, Bound(now_us, 0, 0, 0), [done[at] for at in range(len(rows))])
         rest = await self.scripts.admit(consumer, [row for at, row in enumerate(rows) if at not in done], routes)
-        others = iter(rest.statuses)
-        statuses = [done[at] if at in done else next(others) for at in range(len(rows))]
+        statuses = _in_places(done, rest.statuses)
         return Admitted(rest.now_us, 0 if went else rest.closed_us, rest.token, rest.next_us, rest.bound, statuses)
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
@@ -97,31 +100,33 @@ class Plain:
             return await self._settle(consumer, rows)
         ends = [FinishRow(row.entry, row.token, _target(row), row.id, row.kind, row.tail) for row in plain.values()]
         now_us, letters = await self.scripts.finish(consumer, ends)
-        done = {at for at, letter in zip(plain, letters, strict=True) if letter == "o"}
+        done = {at: "ok" for at, letter in zip(plain, letters, strict=True) if letter == "o"}
         self._ends.ended(in_vain=not done)
         if len(done) == len(rows):
             return Settled(now_us, 0, ["ok"] * len(rows))
         rest = await self._settle(consumer, [row for at, row in enumerate(rows) if at not in done])
-        others = iter(rest.statuses)
-        statuses = ["ok" if at in done else next(others) for at in range(len(rows))]
-        return Settled(rest.now_us, rest.next_us, statuses, rest.marks)
+        return Settled(rest.now_us, rest.next_us, _in_places(done, rest.statuses), rest.marks)
 
     def _is_plain_end(self, row: SettleRow) -> bool:
-        told = self._told.get(row.way or _way(row.lane))
+        told = self._told.get(_route(row))
         return is_plain_end(row) and told is not None and self._clock() - told < TOLD_SECONDS
 
     async def _settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
         began = self._clock()
         settled = await self.scripts.settle(consumer, rows)
-        self._told |= dict.fromkeys((row.way or _way(row.lane) for row in rows if row.op == "sent"), began)
+        self._told |= dict.fromkeys((_route(row) for row in rows if row.op == "sent"), began)
         return settled
 
 
-def _way(lane: str) -> str:
-    """Its first route."""
-    return lane.partition("|")[0].partition(">")[0]
+def _in_places(done: Mapping[int, S], others: Sequence[S]) -> list[S]:
+    """Those that are done at their places, the others, in their order, at the rest."""
+    rest = iter(others)
+    return [done[at] if at in done else next(rest) for at in range(len(done) + len(others))]
+
+
+def _route(row: SettleRow) -> str:
+    return row.way or ways_of(row.lane)[0]
 
 
 def _target(row: SettleRow) -> str:
-    site = row.lane.partition("|")[2].partition("/")[0]
-    return f"{row.way or _way(row.lane)}|{site}"
+    return f"{_route(row)}|{site_in(row.lane)}"

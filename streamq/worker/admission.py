@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from streamq.mail import Mail
-from streamq.queue.lanes import lane_of
+from streamq.queue.lanes import lane_of, ways_of
 from streamq.queue.plain import Plain
 from streamq.queue.reports import Reports
 from streamq.queue.rows import AdmitRow, Admitted, Leased, SettleRow
@@ -26,7 +26,7 @@ from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, ending
 from streamq.worker.turns import Turns
 
-__all__ = ["Admission", "ways_of"]
+__all__ = ["Admission"]
 
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
@@ -36,11 +36,6 @@ TEMPLATED_BYTES = 16_384  # what a template counts there
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 LATER_MS = 5_000
-
-
-def ways_of(lane: str) -> list[str]:
-    """The routes in a lane's name, best first."""
-    return lane.partition("|")[0].split(">")
 
 
 class Admission:
