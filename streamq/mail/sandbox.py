@@ -83,34 +83,20 @@ def _iterated(found: Iterable[Any]) -> Iterator[Any]:
         yield each
 
 
-@pass_context
-def _weighed(context: object, found: Any) -> Any:
-    spend_on(found)
-    return found
+def _paying(spend_for: Callable[[Any], object]) -> Callable[[object, Any], Any]:
+    @pass_context
+    def paid(context: object, found: Any) -> Any:
+        spend_for(found)
+        return found
+
+    return paid
 
 
-@pass_context
-def _compared(context: object, found: Any) -> Any:
-    spend_to_compare(found, for_a_key=False)
-    return found
-
-
-@pass_context
-def _searched(context: object, found: Any) -> Any:
-    spend_to_compare(found, for_a_key=True)
-    return found
-
-
-@pass_context
-def _hashed(context: object, found: Any) -> Any:
-    spend_on_key(found)
-    return found
-
-
-@pass_context
-def _sliced(context: object, found: Any) -> Any:
-    spend_on(found, shallow=True)
-    return found
+_weighed = _paying(spend_on)
+_sliced = _paying(partial(spend_on, shallow=True))
+_compared = _paying(partial(spend_to_compare, for_a_key=False))
+_searched = _paying(partial(spend_to_compare, for_a_key=True))
+_hashed = _paying(spend_on_key)
 
 
 def _range(*bounds: int) -> range:
