@@ -162,7 +162,7 @@ class Intake:
         if id_ is not None:
             seen = digest(tenant or "", id_) + content_hash(given)
         due = due_ms + self.settings.max_age
-        return AdmitRow("send", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry))
+        return AdmitRow("later", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry))
 
     def read_mail(self, entry: Entry) -> Mail | None:
         """The mail as it was or would be sent; None where it is none that can be."""

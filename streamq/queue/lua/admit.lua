@@ -4,8 +4,8 @@
 --   limit limits meta notes parked pauses schedule seen shared slots stream throttled turns
 -- ARGV: now consumer window routes
 -- EACH: kind entry lane due deadline expires seen id tail why collapse
---   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it
---   lane       '' of one to be sent: nobody has looked at it yet, it is put off until it is due
+--   kind       'send', 'expand' (into several: no slot is needed), 'dead' or 'hold': what intake made of it; 'later': it
+--     has not looked yet, and will when that is due
 --   due        ms, 0 for at once          deadline  ms, when it is too old
 --   expires    ms, a deadline of its own for the index, 0 for none
 --   seen       '' or 10 bytes digest and 4 bytes content hash; of a child without an id the digest alone, which only
@@ -214,7 +214,7 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     end
     due = math.max(due, till)
   end
-  if kind == 'send' and lane == '' or due > now_ms and not notes.now then -- an operator's `retry` outranks send_at
+  if kind == 'later' or due > now_ms and not notes.now then -- an operator's `retry` outranks send_at
     due = math.min(math.max(due, now_ms + 1), deadline)
     leave(stream, id)
     schedule(entry, due)
