@@ -17,7 +17,6 @@ import pytest
 from streamq.keys import Keys
 from streamq.queue.check import check
 from streamq.queue.connection import Part
-from streamq.queue.plain import Plain
 from streamq.queue.virtual import Doorbell, Inline, VirtualSpool, remove_queue
 from streamq.settings import Settings, load_settings
 from streamq.simulate.clock import BEGIN_MS, VirtualLoop
@@ -112,8 +111,6 @@ def measured(url: str, measure: Callable[[Bench], Awaitable[Spent]], **settings:
         await bench.spool.open()
         running = asyncio.create_task(bench.worker.run())
         await bench.worker.ready.wait()
-        for role in (bench.worker.admission, bench.worker.settler):  # whose own clock is that of life
-            role.plain = Plain(bench.worker.spool.scripts, loop.time)
         await bench.deliver(WARM)  # its connections are open, the server knows the scripts
         found = await measure(bench)
         assert bench.worker.settled == {"sent": bench.added}
