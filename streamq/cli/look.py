@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import ID, Json, app, open_queue, run_async
-from streamq.cli.choice import Domain, Priority, Tag, Tenant, chosen, known_priority
+from streamq.cli.choice import Class, Domain, Priority, Tag, Tenant, chosen, known_priority
 from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.errors import SettingsError
@@ -108,6 +108,7 @@ def ls(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     doubtful: Annotated[
         bool, typer.Option("--ambiguous", help="those that may be delivered already: a dot without a reply")
     ] = False,
@@ -117,7 +118,7 @@ def ls(
     """List live mails, by state, oldest (scheduled: next) first; --ambiguous: those past their dot now first."""
     if state is not None and state not in STATES:
         raise SettingsError(f"--state: one of {', '.join(STATES)} (got {state!r})")
-    selector = chosen(priority, domain, tenant, tag).among(*(STATES if state is None else (state,)))
+    selector = chosen(priority, domain, tenant, tag, class_).among(*(STATES if state is None else (state,)))
 
     async def run() -> None:
         async with open_queue() as spool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,13 +11,13 @@ import typer
 from rich.progress import Progress
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, Domain, DryRun, Ids, Priority, Tag, Tenant, Yes, chosen, known_priority
+from streamq.cli.choice import All, Class, Domain, DryRun, Ids, Priority, Tag, Tenant, Yes, chosen, known_priority
 from streamq.cli.terminal import ask, clip, console, emit, note
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.look import locate, now_ms
+from streamq.queue.look import locate, now_ms, status
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unset_rule
-from streamq.queue.walk import STATES, MailView, is_entry
+from streamq.queue.walk import STATES, is_entry
 from streamq.settings import duration_ms
 
 DONE = {"hold": "held", "cancel": "cancelled"}  # what becomes of a mail that was not seen yet
@@ -55,9 +54,9 @@ class _Order:
                 raise SettingsError(f"{self.verb}: either IDs or a choice (--domain, --all, …), not both")
         elif self.everything == bool(flags):
             raise SettingsError(
-                f"{self.verb}: name mails by ID, or by --domain, --priority, --tenant, --tag; or --all of them"
+                f"{self.verb}: name mails by ID, or by --domain, --priority, --tenant, --tag, --class; or --all of them"
             )
-        if self.verb == "hold" and not self.ids and self.choice.rule is None:
+        if self.verb == "hold" and not self.ids and self.choice.rule is None and self.choice.klass is None:
             got = ", ".join(f"--{flag}" for flag in flags)
             raise SettingsError(f"hold: a standing rule takes one of --domain, --priority, --tenant, --tag (got {got})")
 
@@ -119,7 +118,7 @@ class _Order:
     async def _by_choice(self, spool: Spool) -> bool:
         rule = self.choice.rule
         if self.dry_run or not self.yes:
-            many = len({view.entry async for view in self._chosen(spool)})
+            many = len(await self._found(spool))
             if self.dry_run:
                 self._say(Counter(), many)
                 return True
@@ -133,18 +132,27 @@ class _Order:
         await self._sweep(spool)
         return True
 
-    async def _chosen(self, spool: Spool) -> AsyncIterator[MailView]:
-        async for view in select(spool, self.choice.among(*SWEPT[self.verb]), sweep=True):
-            yield view
+    async def _found(self, spool: Spool) -> dict[str, str]:
+        """Entries and their states, by visiting all that may be meant: a million take a minute, so it is shown."""
+        now = await status(spool)
+        many = sum(now.sum(state) for state in SWEPT[self.verb])
+        found: dict[str, str] = {}
+        with self._progress(many) as progress:
+            bar = progress.add_task("looking", total=many)
+            choice = self.choice.among(*SWEPT[self.verb])
+            async for view in select(spool, choice, sweep=True, visited=lambda: progress.advance(bar)):
+                found[view.entry] = view.state
         if self.verb == "unhold":
-            async for view in intended(spool, "hold"):
-                if self.choice.fits(view):
-                    yield view
+            found |= {view.entry: view.state async for view in intended(spool, "hold") if self.choice.fits(view)}
+        return found
+
+    def _progress(self, many: int) -> Progress:
+        return Progress(console=console, transient=True, disable=self.json or many < MANY)
 
     async def _sweep(self, spool: Spool) -> None:
-        states = {view.entry: view.state async for view in self._chosen(spool)}
+        states = await self._found(spool)
         entries = [entry for entry, state in states.items() if self.verb != "hold" or state != "waiting"]
-        with Progress(console=console, transient=True, disable=self.json or len(entries) < MANY) as progress:
+        with self._progress(len(entries)) as progress:
             bar = progress.add_task(self.verb, total=len(entries))
             done = await apply(
                 spool,
@@ -199,13 +207,14 @@ def retry(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Scheduled mails go now, through the limits. (Parked ones wait for a slot as before.)"""
-    _order("retry", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order("retry", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -215,13 +224,14 @@ def hold(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Keep mails back until `unhold`. A choice (--domain …) is a standing rule for those to come, too."""
-    _order("hold", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order("hold", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -231,6 +241,7 @@ def unhold(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     after: Annotated[
         str | None, typer.Option("--in", help="so long from now (5m, 0s), not at its old time", metavar="TIME")
@@ -244,7 +255,7 @@ def unhold(
         after_ms = None if after is None else duration_ms(after)
     except ValueError as wrong:
         raise SettingsError(f"--in: {wrong}") from None
-    _order("unhold", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json, after_ms)
+    _order("unhold", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json, after_ms)
 
 
 @app.command()
@@ -254,13 +265,14 @@ def cancel(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """End mails without a report. One in delivery ends after its attempt, if that does not send it."""
-    _order("cancel", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order("cancel", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -270,10 +282,11 @@ def bounce(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """End mails as bounced: a dead letter and its event."""
-    _order("bounce", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order("bounce", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)

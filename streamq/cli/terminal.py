@@ -18,7 +18,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["ask", "clip", "console", "emit", "emit_line", "note", "safe", "shown_ms", "table"]
+__all__ = ["ask", "clip", "console", "emit", "emit_line", "errors", "note", "safe", "shown_ms", "table"]
 
 GAP = "  "
 LEAST_COLUMN = 6
@@ -38,12 +38,12 @@ def _console(*, stderr: bool) -> Console:
 
 
 console = _console(stderr=False)
-_errors = _console(stderr=True)
+errors = _console(stderr=True)
 
 
 def note(text: str, style: str | None = None) -> None:
     """A line beside the output, on standard error."""
-    _errors.print(text, style=style, soft_wrap=True)
+    errors.print(text, style=style, soft_wrap=True)
 
 
 def safe(text: str) -> str:

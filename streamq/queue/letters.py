@@ -14,6 +14,21 @@ from streamq.queue.walk import Pages, is_entry
 
 __all__ = ["DeadLetter", "dead_letter", "dead_letters", "remove_dead", "requeue_dead", "trim_dead"]
 
+# Of the letter, not of its mail.
+OWN = frozenset(
+    (
+        b"dead_reason",
+        b"dead_class",
+        b"dead_at",
+        b"dead_entry",
+        b"dead_body",
+        b"dead_head",
+        b"dead_made",
+        b"dead_stamp",
+        b"attempts",
+        b"last_reply",
+    )
+)
 REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
 
 
@@ -28,6 +43,11 @@ class DeadLetter:
 
     def __post_init__(self) -> None:
         self.fields = dict(self.pairs)
+
+    @property
+    def mail(self) -> dict[bytes, bytes]:
+        """The fields that its mail had, as far as they were kept."""
+        return {name: value for name, value in self.fields.items() if name not in OWN}
 
     @property
     def size(self) -> int:

@@ -39,12 +39,14 @@ INTENT = "intent:"
 @dataclass(frozen=True, slots=True)
 class Selector:
     """Which mails: all that fit every given part. Nothing given: all of them. `domain` is read as an address'
-    domain is: any case, A-labels for IDN. Raises ValueError where it is none."""
+    domain is: any case, A-labels for IDN. `klass`: of their last reply, or of what holds them. Raises ValueError where
+    the domain is none."""
 
     priority: str | None = None
     domain: str | None = None
     tenant: str | None = None
     tag: str | None = None
+    klass: str | None = None
     states: tuple[str, ...] = STATES
 
     def __post_init__(self) -> None:
@@ -58,11 +60,15 @@ class Selector:
     @property
     def parts(self) -> list[str]:
         named = {"priority": self.priority, "domain": self.domain, "tenant": self.tenant, "tag": self.tag}
+        named["class"] = self.klass
         return [f"{name}:{value}" for name, value in named.items() if value is not None]
 
     @property
     def rule(self) -> str | None:
-        """Its name as a standing rule; None where more than one part is given."""
+        """Its name as a standing rule; None where more than one part is given, or the class: what is read for the
+        first time has none."""
+        if self.klass is not None:
+            return None
         return "all" if not self.parts else self.parts[0] if len(self.parts) == 1 else None
 
     @property
@@ -72,6 +78,8 @@ class Selector:
 
     def fits(self, view: MailView) -> bool:
         if self.priority is not None and view.priority != self.priority:
+            return False
+        if self.klass is not None and view.klass != self.klass:
             return False
         if self.tenant is not None and view.text("tenant") != self.tenant:
             return False
@@ -115,13 +123,19 @@ def site_of(view: MailView) -> str:
     return sites.pop() if len(sites) == 1 else ""
 
 
-async def select(spool: Spool, selector: Selector, *, sweep: bool = False) -> AsyncIterator[MailView]:
+async def select(
+    spool: Spool, selector: Selector, *, sweep: bool = False, visited: Callable[[], object] = lambda: None
+) -> AsyncIterator[MailView]:
     """The live mails that fit. A `sweep` (walk.py) gets no bodies where they are not needed to tell: a million
-    of them would be gigabytes."""
+    of them would be gigabytes. `visited` is told of each that was looked at."""
     plain = selector.tenant is None and selector.tag is None
+    classed = selector.klass is not None
     for state in selector.states:
+        if classed and state == "waiting":  # nobody has read them: nothing was said of them
+            continue
         bodies = not sweep or (selector.reads and not (plain and state == "parked"))  # a lane names its site
-        async for view in walk(spool, (state,), bodies=bodies, sweep=sweep):
+        async for view in walk(spool, (state,), bodies=bodies, notes=classed, sweep=sweep):
+            visited()
             if selector.fits(view):
                 yield view
 

@@ -360,3 +360,60 @@ async def test_thousands_go_in_small_calls(queue: Mailroom) -> None:
     assert calls["evalsha"] >= 30
     assert calls["xdel"] == 3000
     assert await queue.states() == {}
+
+
+async def classed(queue: Mailroom) -> dict[str, str]:
+    """A mail in each state but waiting whose last reply, or reason, was of the class that its name begins with."""
+    entries = {}
+    for name, arg in {"greylisted": {}, "mailbox_full": {"class": "mailbox_full", "reply": "452 full"}}.items():
+        lease = await queue.lease("low", to="bob@a.example", id=name)
+        assert await queue.settled("defer", lease, **arg) == "ok"
+        entries[name] = lease.entry
+    entries["unknown_field"] = await queue.held("low", to="bob@a.example")
+    entries["waiting"] = await queue.add("low", to="bob@b.example")
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["retry", "--class", "greylisted"], ["greylisted"]),
+        (["cancel", "--class", "unknown_field"], ["unknown_field"]),
+        (["bounce", "--class", "mailbox_full", "--domain", "a.example"], ["mailbox_full"]),
+        (["bounce", "--class", "mailbox_full", "--domain", "b.example"], []),
+        (["unhold", "--class", "unknown_field"], ["unknown_field"]),
+        (["hold", "--class", "greylisted"], ["greylisted"]),
+    ],
+    ids=lambda each: " ".join(each),
+)
+async def test_a_choice_by_class(queue: Mailroom, words: list[str], meant: list[str]) -> None:
+    entries = await classed(queue)
+    class_ = words[words.index("--class") + 1]
+    listed = (await streamq("ls", "--class", class_, "--json")).json
+    assert [entries[class_]] == [each["entry"] for each in listed]
+    before = await snapshot(queue)
+    assert (await streamq(*words, "--dry-run", "--json")).json["mails"] == len(meant)
+    assert await snapshot(queue) == before
+    said = (await streamq(*words, "--yes", "--json")).json
+    assert (said["mails"], sum(said["statuses"].values()), said["rules"]) == (len(meant), len(meant), {})
+    schedule = dict.fromkeys((await queue.do("ZRANGE", queue.keys.schedule, 0, -1)), True)
+    after = await queue.states()
+    for name, entry in entries.items():
+        was = before[0][entry]  # type: ignore[index]  # states
+        match words[0] if name in meant else "":
+            case "cancel" | "bounce":
+                assert entry not in after
+            case "hold":
+                assert after[entry] == "held"
+            case "retry" | "unhold":
+                assert after[entry] == "scheduled"
+                assert entry.encode() in schedule
+            case _:
+                assert after[entry] == was
+
+
+async def test_a_class_is_no_standing_rule(queue: Mailroom) -> None:
+    """What is read for the first time has none."""
+    assert (await streamq("hold", "--class", "greylisted", "--yes")).code == 0
+    assert await rules(queue.spool) == {}
+    assert await queue.do("EXISTS", queue.keys.holds) == 0
