@@ -21,6 +21,7 @@ def main() -> None:
         demo,
         export,
         look,
+        qshape,
         reply,
         route,
         rules,
@@ -30,6 +31,7 @@ def main() -> None:
         site,
         steer,
         template,
+        top,
         why,
     )
     from streamq.errors import SettingsError

@@ -9,11 +9,27 @@ import typer
 from streamq.errors import SettingsError
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector
+from streamq.queue.walk import STATES
 
-__all__ = ["All", "Class", "Domain", "DryRun", "Ids", "Priority", "Tag", "Tenant", "Yes", "chosen", "known_priority"]
+__all__ = [
+    "All",
+    "Class",
+    "Domain",
+    "DryRun",
+    "Ids",
+    "Priority",
+    "State",
+    "Tag",
+    "Tenant",
+    "Yes",
+    "chosen",
+    "known_priority",
+    "known_states",
+]
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="entries or producers' ids")]
 Priority = Annotated[str | None, typer.Option(help="all of this priority", metavar="NAME")]
+State = Annotated[str | None, typer.Option(help=f"one of {', '.join(STATES)}", metavar="STATE")]
 Domain = Annotated[str | None, typer.Option(help="all to this domain", metavar="DOMAIN")]
 Tenant = Annotated[str | None, typer.Option(help="all of this tenant; with IDs: whose ids they are", metavar="TENANT")]
 Tag = Annotated[str | None, typer.Option(help="all with this tag", metavar="TAG")]
@@ -37,6 +53,13 @@ def chosen(
         return Selector(priority, domain, tenant, tag, klass)
     except ValueError as wrong:
         raise SettingsError(f"--domain: {wrong} (got {domain!r})") from None
+
+
+def known_states(state: str | None) -> tuple[str, ...]:
+    """That one, or all. Raises `SettingsError` where there is no such state."""
+    if state is not None and state not in STATES:
+        raise SettingsError(f"--state: one of {', '.join(STATES)} (got {state!r})")
+    return STATES if state is None else (state,)
 
 
 def known_priority(spool: Spool, name: str | None) -> None:

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, Yes, chosen, known_priority
 from streamq.cli.look import BODY, print_fields
-from streamq.cli.terminal import ask, clip, console, emit, errors, note, table
+from streamq.cli.terminal import ask, clip, console, emit, note, progress, table
 from streamq.errors import NotFound, SettingsError
 from streamq.mail import BUILT
 from streamq.queue.connection import command
@@ -33,7 +32,6 @@ NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
 )
-MANY = 1000  # from so many on, progress is shown
 LISTED = 16_384  # bytes of a field in a list; `show` has all of them
 NOT_REQUEUED = {
     "missing": "gone meanwhile",
@@ -247,10 +245,9 @@ class Meant:
         known_priority(spool, self.choice.priority)
         many = await command(spool.redis, "XLEN", spool.keys.dead)
         found: dict[str, int] = {}
-        with Progress(console=errors, transient=True, disable=many < MANY) as progress:
-            bar = progress.add_task("looking", total=many)
+        with progress("looking", many) as looked:
             async for letter in dead_letters(spool):
-                progress.advance(bar)
+                looked(1)
                 if _fits(spool, letter, self.choice):
                     found[letter.letter] = letter.size
         return found

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import All, Class, Domain, DryRun, Ids, Priority, Tag, Tenant, Yes, chosen, known_priority
-from streamq.cli.terminal import ask, clip, console, emit, note
+from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.look import locate, now_ms, status
 from streamq.queue.spool import Spool
@@ -29,7 +28,6 @@ SWEPT = {
     "cancel": STATES,
     "bounce": STATES,
 }
-MANY = 1000  # from so many on, progress is shown
 ENTRY_DIGITS = 14  # a priority's and a time's of this century
 
 
@@ -137,30 +135,19 @@ class _Order:
         now = await status(spool)
         many = sum(now.sum(state) for state in SWEPT[self.verb])
         found: dict[str, str] = {}
-        with self._progress(many) as progress:
-            bar = progress.add_task("looking", total=many)
+        with progress("looking", many, quiet=self.json) as looked:
             choice = self.choice.among(*SWEPT[self.verb])
-            async for view in select(spool, choice, sweep=True, visited=lambda: progress.advance(bar)):
+            async for view in select(spool, choice, sweep=True, visited=lambda: looked(1)):
                 found[view.entry] = view.state
         if self.verb == "unhold":
             found |= {view.entry: view.state async for view in intended(spool, "hold") if self.choice.fits(view)}
         return found
 
-    def _progress(self, many: int) -> Progress:
-        return Progress(console=console, transient=True, disable=self.json or many < MANY)
-
     async def _sweep(self, spool: Spool) -> None:
         states = await self._found(spool)
         entries = [entry for entry, state in states.items() if self.verb != "hold" or state != "waiting"]
-        with self._progress(len(entries)) as progress:
-            bar = progress.add_task(self.verb, total=len(entries))
-            done = await apply(
-                spool,
-                self.verb,
-                entries,
-                at_ms=await self._at_ms(spool),
-                progress=lambda many: progress.advance(bar, many),
-            )
+        with progress(self.verb, len(entries), quiet=self.json) as moved:
+            done = await apply(spool, self.verb, entries, at_ms=await self._at_ms(spool), progress=moved)
         if len(states) > len(entries):
             done["by rule"] = len(states) - len(entries)  # they wait: held when they are read
         self._say(done, len(states))

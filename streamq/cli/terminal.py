@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import orjson
 import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
-__all__ = ["ask", "clip", "console", "emit", "emit_line", "errors", "note", "safe", "shown_ms", "table"]
+__all__ = ["ask", "clip", "console", "emit", "emit_line", "errors", "note", "progress", "safe", "shown_ms", "table"]
 
 GAP = "  "
+MANY = 1000  # from so many on, progress is shown
 LEAST_COLUMN = 6
 PIPED_COLUMNS = 240  # no terminal: the next program cuts, not we
 # Legal in JSON as they are, and still orders to some terminals.
@@ -110,6 +113,24 @@ def shown_ms(ms: float) -> str:
         if ms >= size:
             return f"{ms / size:.1f} {unit}"
     return f"{ms / 1000:.1f} s"
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where somebody looks and it is worth it; what this gives is told how many more are
+    done. (A bar that is told of each of a million costs more than the million.)"""
+    with Progress(console=errors, transient=True, disable=quiet or total < MANY or not errors.is_terminal) as shown:
+        bar = shown.add_task(what, total=total)
+        pending = 0
+
+        def done(many: int) -> None:
+            nonlocal pending
+            pending += many
+            if pending >= MANY // 10:
+                shown.advance(bar, pending)
+                pending = 0
+
+        yield done
 
 
 def ask(question: str) -> None:

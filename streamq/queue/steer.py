@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 import orjson
 
 from streamq.errors import MailError
-from streamq.mail import glance, parse
+from streamq.mail import parse
 from streamq.mail.address import parse_list
 from streamq.mail.domain import to_wire
+from streamq.mail.glance import plain_site
 from streamq.queue.connection import command
 from streamq.queue.lanes import site_in
 from streamq.queue.reports import fetch_reports
@@ -71,11 +72,6 @@ class Selector:
             return None
         return "all" if not self.parts else self.parts[0] if len(self.parts) == 1 else None
 
-    @property
-    def reads(self) -> bool:
-        """Whether only a mail's fields can tell."""
-        return not (self.domain is None and self.tenant is None and self.tag is None)
-
     def fits(self, view: MailView) -> bool:
         if self.priority is not None and view.priority != self.priority:
             return False
@@ -105,9 +101,8 @@ def site_of(view: MailView) -> str:
     there is none, or several."""
     if view.lane:
         return site_in(view.lane)
-    seen = glance(view.fields, 2**31)
-    if seen is not None:
-        return seen.site
+    if site := plain_site(view.fields):
+        return site
     try:
         mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
         if mail.several is None:
@@ -124,17 +119,25 @@ def site_of(view: MailView) -> str:
 
 
 async def select(
-    spool: Spool, selector: Selector, *, sweep: bool = False, visited: Callable[[], object] = lambda: None
+    spool: Spool,
+    selector: Selector,
+    *,
+    sweep: bool = False,
+    wanted: Collection[str] = (),
+    visited: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[MailView]:
     """The live mails that fit. A `sweep` (walk.py) gets no bodies where they are not needed to tell: a million
-    of them would be gigabytes. `visited` is told of each that was looked at."""
-    plain = selector.tenant is None and selector.tag is None
+    of them would be gigabytes. `wanted`: what it gets all the same, of `site` (what `site_of` needs), `fields`,
+    `notes`. `visited` is told of each that was looked at."""
+    plain = selector.tenant is None and selector.tag is None and "fields" not in wanted
+    sited = selector.domain is not None or "site" in wanted
     classed = selector.klass is not None
     for state in selector.states:
         if classed and state == "waiting":  # nobody has read them: nothing was said of them
             continue
-        bodies = not sweep or (selector.reads and not (plain and state == "parked"))  # a lane names its site
-        async for view in walk(spool, (state,), bodies=bodies, notes=classed, sweep=sweep):
+        bodies = not sweep or not plain or (sited and state != "parked")  # a lane names its site
+        notes = classed or "notes" in wanted
+        async for view in walk(spool, (state,), bodies=bodies, notes=notes, sweep=sweep):
             visited()
             if selector.fits(view):
                 yield view
