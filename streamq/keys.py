@@ -130,6 +130,9 @@ class Keys:
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
 
+    def reports(self, sender: str) -> str:
+        return f"{self.prefix}reports:{sender}"
+
     def slots(self, target: str) -> str:
         return f"{self.prefix}slots:{target}"
 

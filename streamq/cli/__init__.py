@@ -19,6 +19,7 @@ def main() -> None:
     from streamq.cli import (  # noqa: F401  (each adds its commands)
         dead,
         demo,
+        erase,
         export,
         look,
         qshape,

@@ -31,6 +31,9 @@ SWEPT = {
 ENTRY_DIGITS = 14  # a priority's and a time's of this century
 
 
+Standing = Annotated[bool, typer.Option("--standing", help="what comes, too, until `unhold` with the same words")]
+
+
 @dataclass(slots=True)
 class _Order:
     """One command's verb and the mails it names: by id, or by a choice."""
@@ -43,6 +46,7 @@ class _Order:
     yes: bool
     json: bool
     after_ms: int | None = None
+    standing: bool = False
     rules: dict[str, str] = field(default_factory=dict)  # what was asked for ids that were not seen yet → what became
 
     def __post_init__(self) -> None:
@@ -54,9 +58,13 @@ class _Order:
             raise SettingsError(
                 f"{self.verb}: name mails by ID, or by --domain, --priority, --tenant, --tag, --class; or --all of them"
             )
-        if self.verb == "hold" and not self.ids and self.choice.rule is None and self.choice.klass is None:
-            got = ", ".join(f"--{flag}" for flag in flags)
-            raise SettingsError(f"hold: a standing rule takes one of --domain, --priority, --tenant, --tag (got {got})")
+        if self.verb == "hold" and not self.ids and self.choice.klass is None:
+            self.standing = True
+        if self.standing and (self.ids or self.choice.rule is None):
+            got = ", ".join(f"--{flag}" for flag in flags) or "IDs"
+            raise SettingsError(
+                f"{self.verb}: a standing rule takes one of --domain, --priority, --tenant, --tag (got {got})"
+            )
 
     def run(self) -> None:
         if not run_async(self._carried_out):
@@ -120,10 +128,11 @@ class _Order:
             if self.dry_run:
                 self._say(Counter(), many)
                 return True
-            if many > 1:
-                ask(f"{self.verb} {many:,} mails?")
-        if self.verb == "hold" and rule:
-            await set_rule(spool, rule, "hold")  # first, so that none slips between rule and sweep
+            comes = ", and what comes" if self.standing and self.verb != "hold" else ""
+            if many > 1 or comes:
+                ask(f"{self.verb} {many:,} mails{comes}?")
+        if self.standing and rule:
+            await set_rule(spool, rule, self.verb)  # first, so that none slips between rule and sweep
             self.rules[rule] = "a standing rule from now on, until `streamq unhold` with the same words"
         if self.verb == "unhold" and rule and await unset_rule(spool, rule):
             self.rules[rule] = "no standing rule any more"
@@ -183,8 +192,9 @@ def _order(
     yes: bool,
     json: bool,
     after_ms: int | None = None,
+    standing: bool = False,
 ) -> None:
-    _Order(verb, ids or [], choice, everything, dry_run, yes, json, after_ms).run()
+    _Order(verb, ids or [], choice, everything, dry_run, yes, json, after_ms, standing).run()
 
 
 @app.command()
@@ -254,12 +264,16 @@ def cancel(
     tag: Tag = None,
     class_: Class = None,
     everything: All = False,
+    standing: Standing = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """End mails without a report. One in delivery ends after its attempt, if that does not send it."""
-    _order("cancel", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
+    """End mails without a report. One in delivery ends after its attempt, if that does not send it. With --standing
+    those to come, too: a campaign that must stop."""
+    _order(
+        "cancel", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json, standing=standing
+    )
 
 
 @app.command()
@@ -271,9 +285,12 @@ def bounce(
     tag: Tag = None,
     class_: Class = None,
     everything: All = False,
+    standing: Standing = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """End mails as bounced: a dead letter and its event."""
-    _order("bounce", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
+    _order(
+        "bounce", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json, standing=standing
+    )

@@ -26,6 +26,7 @@ __all__ = [
     "has_rule",
     "id_rule",
     "intended",
+    "recipients_of",
     "rules",
     "select",
     "set_rule",
@@ -103,19 +104,23 @@ def site_of(view: MailView) -> str:
         return site_in(view.lane)
     if site := plain_site(view.fields):
         return site
+    sites = {address.rpartition("@")[2].lower() for address in recipients_of(view)}
+    return sites.pop() if len(sites) == 1 else ""
+
+
+def recipients_of(view: MailView) -> list[str]:
+    """Who gets it, as far as its fields say: of one that is no mail whom `envelope_to`, or `to`, names."""
     try:
         mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
         if mail.several is None:
-            return mail.site
-        sites = {child.value.rpartition(b"@")[2].decode("utf-8", "replace").lower() for child in mail.several.children}
-        return sites.pop() if len(sites) == 1 else ""
+            return [mail.envelope_to]
+        return [child.value.decode("utf-8", "replace") for child in mail.several.children]
     except MailError:
         text = view.text("envelope_to") or view.text("to")
     try:
-        sites = {address.domain.lower() for address in parse_list(text[:10_000])}
+        return [address.spec for address in parse_list(text[:10_000])]
     except ValueError:
-        return ""
-    return sites.pop() if len(sites) == 1 else ""
+        return []
 
 
 async def select(

@@ -417,3 +417,34 @@ async def test_a_class_is_no_standing_rule(queue: Mailroom) -> None:
     assert (await streamq("hold", "--class", "greylisted", "--yes")).code == 0
     assert await rules(queue.spool) == {}
     assert await queue.do("EXISTS", queue.keys.holds) == 0
+
+
+@pytest.mark.parametrize(("verb", "gone"), [("cancel", "cancelled"), ("bounce", "dead")])
+async def test_a_standing_verb_takes_what_comes_until_unhold(queue: Mailroom, verb: str, gone: str) -> None:
+    before = await queue.scheduled("low", to="bob@a.example", tags="spring")
+    other = await queue.scheduled("low", to="bob@a.example")
+    asked = await streamq(verb, "--tag", "spring", "--standing")
+    assert (asked.code, asked.out) == (1, "")
+    assert asked.err.startswith(f"{verb} 1 mails, and what comes? No terminal to ask")
+    assert await rules(queue.spool) == {}
+    said = await streamq(verb, "--tag", "spring", "--standing", "--yes")
+    assert said.code == 0
+    assert said.out.startswith("tag:spring: a standing rule from now on, until `streamq unhold`")
+    assert await rules(queue.spool) == {"tag:spring": verb}
+    assert set(await queue.states()) == {other}
+    assert before != other
+    entry = await queue.add("low", tags="spring")
+    await queue.read()
+    tail = b'"tags":["spring"]'
+    assert await queue.admitted(entry, tail=tail) == [gone]
+    assert f"rule      {verb} --tag spring" in (await streamq("status")).out
+    assert (await streamq("unhold", "--tag", "spring", "--yes")).code == 0
+    assert await rules(queue.spool) == {}
+
+
+@pytest.mark.parametrize("words", [["a1"], ["--class", "greylisted"], ["--tag", "a", "--domain", "b.example"]])
+async def test_a_standing_verb_takes_one_choice(queue: Mailroom, words: list[str]) -> None:
+    said = await streamq("cancel", *words, "--standing", "--yes")
+    assert (said.code, said.out) == (2, "")
+    assert "cancel: a standing rule takes one of --domain" in said.err
+    assert await rules(queue.spool) == {}
