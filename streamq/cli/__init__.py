@@ -43,7 +43,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         _refuse_bytes(sys.argv[1:])
-        app()
+        app(prog_name="streamq")  # also for `python -m`: completion goes by it
     except SettingsError as wrong:
         _end(2, str(wrong))
     except StreamqError as wrong:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from streamq.cli import complete
 from streamq.errors import SettingsError
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector
@@ -28,13 +29,23 @@ __all__ = [
 ]
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="entries or producers' ids")]
-Priority = Annotated[str | None, typer.Option(help="all of this priority", metavar="NAME")]
-State = Annotated[str | None, typer.Option(help=f"one of {', '.join(STATES)}", metavar="STATE")]
+Priority = Annotated[
+    str | None, typer.Option(help="all of this priority", metavar="NAME", autocompletion=complete.priorities)
+]
+State = Annotated[
+    str | None, typer.Option(help=f"one of {', '.join(STATES)}", metavar="STATE", autocompletion=complete.states)
+]
 Domain = Annotated[str | None, typer.Option(help="all to this domain", metavar="DOMAIN")]
 Tenant = Annotated[str | None, typer.Option(help="all of this tenant; with IDs: whose ids they are", metavar="TENANT")]
 Tag = Annotated[str | None, typer.Option(help="all with this tag", metavar="TAG")]
 Class = Annotated[
-    str | None, typer.Option("--class", help="all whose last reply, or reason, is of this class", metavar="CLASS")
+    str | None,
+    typer.Option(
+        "--class",
+        help="all whose last reply, or reason, is of this class",
+        metavar="CLASS",
+        autocompletion=complete.classes,
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="all there are")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say how many, change nothing")]

@@ -8,6 +8,7 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chosen, known_priority, known_states
+from streamq.cli.complete import one_of
 from streamq.cli.terminal import clip, console, emit, progress, table
 from streamq.errors import SettingsError
 from streamq.queue.look import status
@@ -21,7 +22,9 @@ UNITS = ((DAY_MS, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
 
 @app.command()
 def qshape(
-    by: Annotated[str, typer.Option(help=f"rows: {', '.join(BY)}", metavar="WHAT")] = "domain",
+    by: Annotated[
+        str, typer.Option(help=f"rows: {', '.join(BY)}", metavar="WHAT", autocompletion=one_of(BY))
+    ] = "domain",
     state: State = None,
     priority: Priority = None,
     domain: Domain = None,
