@@ -21,6 +21,7 @@ def main() -> None:
         demo,
         erase,
         export,
+        log,
         look,
         qshape,
         reply,

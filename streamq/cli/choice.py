@@ -24,6 +24,7 @@ __all__ = [
     "Tenant",
     "Yes",
     "chosen",
+    "known_domain",
     "known_priority",
     "known_states",
 ]
@@ -60,8 +61,13 @@ def chosen(
     for flag, value in flags.items():
         if value is not None and not value.strip():
             raise SettingsError(f"{flag}: empty (got {value!r})")
+    return Selector(priority, known_domain(domain), tenant, tag, klass)
+
+
+def known_domain(domain: str | None) -> str | None:
+    """As a mail's site has it. Raises `SettingsError` where it is none."""
     try:
-        return Selector(priority, domain, tenant, tag, klass)
+        return Selector(domain=domain).domain
     except ValueError as wrong:
         raise SettingsError(f"--domain: {wrong} (got {domain!r})") from None
 

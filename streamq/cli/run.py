@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +17,9 @@ import typer
 import uvloop
 
 from streamq.cli.app import app, given, settings, url_of
-from streamq.cli.terminal import note, safe
+from streamq.cli.terminal import json_line, note, safe
 from streamq.errors import SettingsError
+from streamq.mail.event import hide_addresses
 from streamq.settings import Settings
 
 log = logging.getLogger("streamq")
@@ -26,10 +28,24 @@ Parent = Annotated[int | None, typer.Option(hidden=True, help="end when this pro
 
 
 class _Lines(logging.Formatter):
-    """Servers' replies and producers' values stand in the log: nothing of them steers the terminal."""
+    """Servers' replies and producers' values stand in the log: nothing of them steers the terminal, and with
+    `pii = hash` no address of theirs stands there in the clear."""
+
+    def __init__(self, known: Settings) -> None:
+        super().__init__("%(asctime)s %(name)s %(message)s")
+        self.known = known
 
     def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
+        text = super().format(record) if self.known.log == "text" else record.getMessage()
+        if self.known.pii == "hash":
+            text = hide_addresses(text)
+        if self.known.log == "text":
+            return safe(text)
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        known = {"time": at, "level": record.levelname.lower(), "logger": record.name, "message": text}
+        if record.exc_info:
+            known["exception"] = self.formatException(record.exc_info)
+        return json_line(known)
 
 
 @app.command()
@@ -51,10 +67,10 @@ def worker(
     if parent is not None:
         follow_parent(parent)
     hold_hangup()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(asctime)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
     known = settings(relay=relay, in_hand=in_hand)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(known))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if not known.ways:
         raise SettingsError(
             "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port; to try it out, `streamq sink` is a "

@@ -20,7 +20,20 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-__all__ = ["ask", "clip", "console", "emit", "emit_line", "errors", "note", "progress", "safe", "shown_ms", "table"]
+__all__ = [
+    "ask",
+    "clip",
+    "console",
+    "emit",
+    "emit_line",
+    "errors",
+    "json_line",
+    "note",
+    "progress",
+    "safe",
+    "shown_ms",
+    "table",
+]
 
 GAP = "  "
 MANY = 1000  # from so many on, progress is shown
@@ -89,8 +102,12 @@ def emit(data: object) -> None:
 
 def emit_line(data: object) -> None:
     """One JSON value on one line: for output that has no end in sight."""
-    text = orjson.dumps(data).decode()
-    typer.echo(STEERING.sub(_escaped, text))
+    typer.echo(json_line(data))
+
+
+def json_line(data: object) -> str:
+    """One JSON value, on one line, that steers nothing."""
+    return STEERING.sub(_escaped, orjson.dumps(data).decode())
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from hashlib import sha1
 from streamq.mail.address import parse_list
 from streamq.mail.event import hashed_address
 from streamq.queue.connection import command
-from streamq.queue.events import Event, event_from
+from streamq.queue.events import Event, events_since
 from streamq.queue.letters import dead_letters, remove_dead
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
@@ -23,7 +23,6 @@ from streamq.queue.walk import STATES, MailView, is_entry, walk
 
 __all__ = ["Erased", "Person", "Traces", "erase", "person", "traces"]
 
-EVENTS_PAGE = 1000
 ADDRESSED = (b"to", b"cc", b"bcc", b"envelope_to", b"recipients", b"raw")
 
 
@@ -101,7 +100,7 @@ async def traces(spool: Spool, who: Person, visited: Callable[[], object] = lamb
                 found.letters[letter.letter] = letter.size
             else:
                 found.shared.append(view.entry)
-    async for event in _events(spool):
+    async for event in events_since(spool):
         visited()
         found.events += who.is_named_in(event)
     return found
@@ -115,22 +114,11 @@ def _whose(who: Person, view: MailView) -> bool | None:
     return len(set(recipients)) == 1 if who.is_one_of(recipients) else None
 
 
-async def _events(spool: Spool) -> AsyncIterator[Event]:
-    start = "-"
-    while True:
-        rows = await command(spool.redis, "XRANGE", spool.keys.events, start, "+", "COUNT", EVENTS_PAGE)
-        for row in rows:
-            yield event_from(row)
-        if len(rows) < EVENTS_PAGE:
-            return
-        start = f"({rows[-1][0].decode()}"
-
-
 async def erase(spool: Spool, who: Person, found: Traces, moved: Callable[[int], None] = lambda many: None) -> Erased:
     """Mails end as cancelled, one in delivery when its attempt ends unsent. Events last: those of the ends, too."""
     done = Erased(await apply(spool, "cancel", found.entries, progress=moved))
     done.letters = await remove_dead(spool, found.letters)
-    async for names in _paged(event.at async for event in _events(spool) if who.is_named_in(event)):
+    async for names in _paged(event.at async for event in events_since(spool) if who.is_named_in(event)):
         done.events += await command(spool.redis, "XDEL", spool.keys.events, *names)
     await command(spool.redis, "DEL", spool.keys.reports(sha1(who.spec.encode()).hexdigest()[:20]))
     return done

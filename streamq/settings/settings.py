@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     max_mail_bytes: int = Field(25 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
     on_ambiguous: Literal["resend", "hold", "assume_delivered"] = "resend"
     pii: Literal["full", "hash"] = "full"
+    log: Literal["text", "json"] = "text"
     reports: bool = True
     report_rate: OneWindow = Window(count=100, window_ms=duration_ms("1h"))
     report_rate_all: OneWindow = Window(count=1000, window_ms=duration_ms("1h"))

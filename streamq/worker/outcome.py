@@ -7,6 +7,7 @@ import random
 import orjson
 
 from streamq.mail import Mail
+from streamq.mail.event import hide_addresses
 from streamq.queue.reports import delay_is_told, failure_is_told
 from streamq.queue.rows import SettleRow
 from streamq.queue.scripts import why
@@ -180,7 +181,7 @@ class Outcomes:
             "class": report.klass,
             "code": report.code,
             "enhanced": report.enhanced,
-            "reply": report.reply,
+            "reply": hide_addresses(report.reply) if self.settings.pii == "hash" else report.reply,
             "stage": str(report.stage),
             "tls": report.tls,
             "queued_ms": self._waited_ms(delivery, now_ms),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import re
@@ -200,7 +201,18 @@ async def test_processes_end_with_their_parent_however_it_ends(server_url: str, 
 
 async def test_a_log_line_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 1, "the server said %s", ("\x1b[2J\r\x9b",), None)
-    assert run._Lines("%(message)s").format(record) == "the server said �[2J��"
+    assert run._Lines(load_settings()).format(record) == "the server said �[2J��"
+
+
+@pytest.mark.parametrize("pii", ["full", "hash"])
+def test_a_log_line_may_be_json_and_hides_what_it_must(pii: str) -> None:
+    record = logging.LogRecord("streamq.route", logging.ERROR, "", 1, "closed: %s", ("no <bob@x.example> \x9b",), None)
+    shown = run._Lines(load_settings(log="json", pii=pii)).format(record)
+    assert shown.isprintable()
+    known = json.loads(shown)
+    assert (known["level"], known["logger"]) == ("error", "streamq.route")
+    assert ("bob@x.example" in known["message"]) == (pii == "full")
+    assert ("sha256:" in known["message"]) == (pii == "hash")
 
 
 # -- url ---------------------------------------------------------------------------------------------------------

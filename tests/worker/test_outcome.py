@@ -471,3 +471,13 @@ def test_the_end_that_settle_asks_for(status: str) -> None:
         assert (made.kind, arg(made)["class"], arg(made)["reply"]) == ("email.expired", "expired", "451 4.7.1 later")
     parked = outcomes().ended(row(one, report(Action.PARK)), one, status)
     assert tail(parked)["rcpt"] == "bob@example.net"
+
+
+@pytest.mark.parametrize("pii", ["full", "hash"])
+def test_a_reply_that_repeats_the_address_hides_it_where_the_event_must(pii: str) -> None:
+    """Servers say who was refused; the queue's own notes and dead letters hold the mail with its address anyway."""
+    told = report(Action.FAIL, reply="5.1.1 <bob@example.net>: nobody")
+    row = Outcomes(load_settings(pii=pii), random.Random(1)).row(delivery(), told, NOW)
+    assert row is not None
+    assert (b"<bob@example.net>" in row.tail) == (pii == "full")
+    assert (b"<sha256:" in row.tail) == (pii == "hash")
