@@ -85,6 +85,7 @@ TABLE = (
     Key("templates", "templates", "hash", "stored templates by name → newest version"),
     Key("dead", "dead", "stream", "dead letters"),
     Key("events", "events", "stream", "events, bounded"),
+    Key("webhooks", "webhooks", "hash", "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused"),
     # Never made: a DEL of it is the first write of scripts that free memory, so that `maxmemory`, which is
     # asked at a script's first write only, lets the rest of them pass.
     Key("absent", "absent", "none", "never made"),

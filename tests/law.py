@@ -24,6 +24,7 @@ LEFT = {
     "dead",
     "template",
     "templates",
+    "webhooks",
 }  # what a drained queue may keep, but for TTLs
 
 

@@ -34,6 +34,7 @@ def main() -> None:
         steer,
         template,
         top,
+        webhook,
         why,
     )
     from streamq.errors import SettingsError

@@ -11,7 +11,7 @@ from streamq.errors import SettingsError
 from streamq.queue.walk import STATES
 from streamq.settings import Settings, load_settings
 
-__all__ = ["classes", "one_of", "priorities", "routes", "states"]
+__all__ = ["classes", "one_of", "priorities", "routes", "states", "webhooks"]
 
 Complete = Callable[[str], list[str]]
 
@@ -39,6 +39,10 @@ def priorities(incomplete: str) -> list[str]:
 
 def routes(incomplete: str) -> list[str]:
     return _from_settings(incomplete, lambda known: known.ways)
+
+
+def webhooks(incomplete: str) -> list[str]:
+    return _from_settings(incomplete, lambda known: known.webhooks)
 
 
 states = one_of(STATES)

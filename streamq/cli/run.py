@@ -48,6 +48,13 @@ class _Lines(logging.Formatter):
         return json_line(known)
 
 
+def log_to_stderr(known: Settings) -> None:
+    """What a program that runs on and on says of itself."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(known))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
 @app.command()
 def worker(
     processes: Annotated[
@@ -68,9 +75,7 @@ def worker(
         follow_parent(parent)
     hold_hangup()
     known = settings(relay=relay, in_hand=in_hand)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(known))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log_to_stderr(known)
     if not known.ways:
         raise SettingsError(
             "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port; to try it out, `streamq sink` is a "

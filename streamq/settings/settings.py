@@ -25,6 +25,7 @@ from streamq.settings.values import (
     cut,
     duration_ms,
 )
+from streamq.settings.webhook import WebhookSettings
 
 __all__ = ["LimitSettings", "Settings", "SiteSettings"]
 
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     providers: Literal["off", "relays", "all"] | None = None
     provider_rules: str | None = None
     adapt: AdaptSettings = AdaptSettings()
+    webhooks: dict[str, WebhookSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:
@@ -100,7 +102,7 @@ class Settings(BaseSettings):
             raise ValueError(f"queue: letters, digits, '.', '_', '-' only: {self.queue!r}")
         if not 1 <= len(self.priorities) <= 10 or len(set(self.priorities)) != len(self.priorities):
             raise ValueError(f"priorities: one to ten different names: {','.join(self.priorities)!r}")
-        for name in (*self.priorities, *self.routes):
+        for name in (*self.priorities, *self.routes, *self.webhooks):
             if not NAME.fullmatch(name):
                 raise ValueError(f"letters, digits, '.', '_', '-' only: {name!r}")
         for name in self.priorities:
