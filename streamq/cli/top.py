@@ -205,7 +205,7 @@ def _depth(now: Status) -> Text:
 
 
 def _route(view: RouteView) -> str:
-    words = [f"{view.name}: {view.connections} connections of {len(view.shares)} workers, {view.parked:,} parked"]
+    words = [f"{view.name}: {view.connections} connections, {view.parked:,} mails parked"]
     if view.learnt is not None and (known := learnt_words(view.learnt, brief=True)):
         words.append(known)
     words += [why_words(each) for each in view.closed]
