@@ -86,32 +86,28 @@ async def traces(spool: Spool, who: Person, visited: Callable[[], object] = lamb
     found = Traces()
     async for view in walk(spool, STATES, sweep=True):
         visited()
-        if (alone := _whose(who, view)) is not None:
-            if alone:
-                found.entries[view.entry] = view.state
-            else:
-                found.shared.append(view.entry)
+        if _is_alone(who, view, found.shared):
+            found.entries[view.entry] = view.state
     async for letter in dead_letters(spool):
         visited()
         entry = letter.text("dead_entry")
         view = MailView(entry if is_entry(entry) else f"0{letter.letter}", "", "dead", letter.mail)
-        if (alone := _whose(who, view)) is not None:
-            if alone:
-                found.letters[letter.letter] = letter.size
-            else:
-                found.shared.append(view.entry)
+        if _is_alone(who, view, found.shared):
+            found.letters[letter.letter] = letter.size
     async for event in events_since(spool):
         visited()
         found.events += who.is_named_in(event)
     return found
 
 
-def _whose(who: Person, view: MailView) -> bool | None:
-    """Whether it is this person's alone; None for a mail of others."""
-    if not who.may_stand_in(view.fields):
-        return None
-    recipients = recipients_of(view)
-    return len(set(recipients)) == 1 if who.is_one_of(recipients) else None
+def _is_alone(who: Person, view: MailView, shared: list[str]) -> bool:
+    """Whether it is this person's mail and nobody else's; one to others as well is `shared`."""
+    recipients = recipients_of(view) if who.may_stand_in(view.fields) else []
+    if not who.is_one_of(recipients):
+        return False
+    if len(set(recipients)) > 1:
+        shared.append(view.entry)
+    return len(set(recipients)) == 1
 
 
 async def erase(spool: Spool, who: Person, found: Traces, moved: Callable[[int], None] = lambda many: None) -> Erased:

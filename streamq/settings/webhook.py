@@ -6,12 +6,11 @@ import base64
 import binascii
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from streamq.mail.domain import to_wire
-from streamq.settings.values import Duration, Durations, Names, duration_ms
+from streamq.settings.values import Duration, Durations, Names, duration_ms, web_address
 
 __all__ = ["WebhookSettings", "key_of"]
 
@@ -43,17 +42,8 @@ def _secrets(value: object) -> object:
 
 
 def _url(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("not an address") from None
-    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.fragment:
-        raise ValueError("not a webhook's address (write https://host/path, without user and password)")
-    if not value.isascii() or re.search(r"[\x00-\x20\x7f]", value):
-        raise ValueError("not an address: no blanks, no control characters, ASCII only")
+    if isinstance(value, str):
+        web_address(value, "not a webhook's address (write https://host/path, without user and password)")
     return value
 
 
