@@ -86,7 +86,7 @@ def log(
             hides = spool.settings.pii == "hash"
             last = _read(state) if state is not None else None
             start = f"({last}" if last else since or ("all" if ids or rcpt or state is not None else None)
-            async for page in _pages(spool, start, many, follow):
+            async for page in _pages(spool, start, many, follow, wanted):
                 for event in page:
                     if wanted.fits(event):
                         _print(hidden(event) if hides else event, how)
@@ -104,12 +104,14 @@ def _format(text: str) -> Literal["text", "json"]:
     return "json" if text == "json" else "text"
 
 
-async def _pages(spool: Spool, since: str | None, many: int, follow: bool) -> AsyncIterator[list[Event]]:
-    """From a moment on, or without one so many of the last ones; then those that come."""
-    past = list(reversed(await last_events(spool, max(1, many))))
-    last = past[-1].at if past else "0"
+async def _pages(
+    spool: Spool, since: str | None, many: int, follow: bool, wanted: EventFilter
+) -> AsyncIterator[list[Event]]:
+    """From a moment on, or without one so many of the last ones that are wanted; then those that come."""
+    newest = await last_events(spool, 1)
+    last = newest[0].at if newest else "0"
     if since is None:
-        yield past[max(0, len(past) - many) :]
+        yield [event for event in reversed(await last_events(spool, many, wanted)) if _key(event.at) <= _key(last)]
     else:
         start = since if since.startswith("(") else await moment(spool, since)
         if start.startswith("(") and (first := await first_event(spool)) and _key(first.at) > _key(start[1:]):

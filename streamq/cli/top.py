@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import termios
 import tty
@@ -128,7 +129,8 @@ def _keys(asked: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def typed() -> None:
-        if sys.stdin.read(1) in {"q", "Q", ""}:
+        typed_now = os.read(there, 1024)
+        if not typed_now or b"q" in typed_now.lower():
             asked.set()
 
     tty.setcbreak(there)

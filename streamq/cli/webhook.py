@@ -68,7 +68,7 @@ async def _listen(known: Settings, names: list[str]) -> None:
         for listener in listeners:
             await listener.feed.begin()
         for name in names:
-            print(f"webhook   {name} {clip(known.webhooks[name].url, 300)}", flush=True)
+            print(f"webhook   {name} {clip(known.webhooks[name].shown, 300)}", flush=True)
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +104,7 @@ def list_webhooks(json: Json = False) -> None:
             if json:
                 return emit([_plain(name, known[name], place) for name, place in places.items()])
             now = await now_ms(spool)
-            rows = [[name, *_cells(place, now), clip(known[name].url, 60)] for name, place in places.items()]
+            rows = [[name, *_cells(place, now), clip(known[name].shown, 60)] for name, place in places.items()]
             names = ("webhook", "behind", "pending", "sent", "state", "url")
             shown = table(names, rows, right=names[1:4], firm=1) if rows else "no webhooks"
             return console.print(shown, soft_wrap=True)
@@ -113,7 +113,7 @@ def list_webhooks(json: Json = False) -> None:
 
 
 def _plain(name: str, known: WebhookSettings, place: Place | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": name, "url": known.url, "used": place is not None}
+    told: dict[str, Any] = {"name": name, "url": known.shown, "used": place is not None}
     if place is not None:
         told |= {"behind": place.behind, "pending": place.pending, "last": place.last}
         told |= {"state": place.state, "paused": place.paused}

@@ -16,7 +16,9 @@ __all__ = ["Carried", "event_members", "hashed_address", "hide_addresses", "read
 
 # Generous: what is hashed though it was none harms less than one that stands in the clear. Bounded, and no repeat in it
 # can begin at two places.
-ADDRESS = re.compile(r"[^\s<>()\[\],;:\"@]{1,64}@[^\s<>()\[\],;:\"@]{1,255}")
+ADDRESS = re.compile(
+    r"(?:\"[^\"\r\n]{1,64}\"|[^\s<>()\[\],;:\"@]{1,64})@(?:\[[^\[\]\s]{1,64}\]|[^\s<>()\[\],;:\"@]{1,255})"
+)
 
 
 class Carried(NamedTuple):

@@ -123,10 +123,18 @@ def hidden(event: Event) -> Event:
     return Event(event.at, event.kind, event.id, orjson.dumps(data), data)
 
 
-async def last_events(spool: Spool, many: int) -> list[Event]:
-    """The newest first."""
-    rows = await command(spool.redis, "XREVRANGE", spool.keys.events, "+", "-", "COUNT", many)
-    return [event_from(row) for row in rows]
+async def last_events(spool: Spool, many: int, wanted: EventFilter | None = None) -> list[Event]:
+    """The newest first, so many of those that are wanted: as far back as it takes."""
+    found: list[Event] = []
+    end = "+"
+    while len(found) < many:
+        page = many if wanted is None else PAGE
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, end, "-", "COUNT", page)
+        found += (event for event in map(event_from, rows) if wanted is None or wanted.fits(event))
+        if len(rows) < page:
+            break
+        end = f"({rows[-1][0].decode()}"
+    return found[:many]
 
 
 async def first_event(spool: Spool) -> Event | None:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
@@ -80,6 +81,12 @@ class WebhookSettings(BaseModel):
             except ValueError as wrong:
                 raise ValueError(f"domain: {wrong}: {self.domain[:80]!r}") from None
         return self
+
+    @property
+    def shown(self) -> str:
+        """For people: where, without what may be a token."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}/" + ("…" if parts.path.strip("/") or parts.query else "")
 
     @property
     def keys(self) -> tuple[bytes, ...]:

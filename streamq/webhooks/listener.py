@@ -100,7 +100,7 @@ class Listener:
             await self.sleep(IDLE_SECONDS)
             return
         self.news.clear()
-        events, gone = await self.feed.read(PAGE)
+        events, gone = await self.feed.read(max(PAGE, self.settings.batch))
         if gone:
             self.state["gone"] += gone
             log.warning("%s: %d events were trimmed before it had them (STREAMQ_EVENTS_KEPT)", self.name, gone)

@@ -69,6 +69,7 @@ async def test_json_is_the_event(queue: Mailroom) -> None:
         (["-n", "2"], ["c3", "d4"]),
         (["-n", "0"], []),
         (["--type", "email.b*"], ["b2"]),
+        (["-n", "1", "--type", "email.b*"], ["b2"]),
         (["--type", "email.bounced", "--type", "email.deferred"], ["b2", "c3"]),
         (["--class", "bad_address"], ["b2"]),
         (["--tenant", "acme"], ["c3"]),

@@ -53,7 +53,7 @@ async def test_a_listener_sends_what_happens_until_it_is_told_to_end(
 ) -> None:
     await sent(queue, "before")
     process = await program("listen", environment={"STREAMQ_REDIS_URL": server_url, "STREAMQ_CONFIG": str(config)})
-    assert (await process.stdout.readline()).decode() == f"webhook   crm {there.url}\n"
+    assert (await process.stdout.readline()).decode() == f"webhook   crm {there.url.partition('hook?')[0]}…\n"
     await sent(queue, "a", "b")
     await sent(queue, "c")
     while len(there.got) < 3:  # noqa: ASYNC110 - what comes by another process' connection has no event of ours

@@ -32,11 +32,14 @@ def test_a_hashed_address_does_not_care_for_case() -> None:
         ("BOB@Example.NET, bob@example.net.", "{0}, {1}"),
         ("queued as 4@", "queued as 4@"),
         ("nobody", "nobody"),
+        ('no "bob smith"@example.net here', "no {2} here"),
+        ("<bob@[192.0.2.1]>", "<{3}>"),
         ("", ""),
     ],
 )
 def test_addresses_in_a_text_are_hashed(text: str, shown: str) -> None:
-    known = hashed_address("bob@example.net"), hashed_address("bob@example.net.")
+    named = ("bob@example.net", "bob@example.net.", '"bob smith"@example.net', "bob@[192.0.2.1]")
+    known = [hashed_address(each) for each in named]
     assert hide_addresses(text) == shown.format(*known)
 
 
