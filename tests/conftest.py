@@ -11,16 +11,19 @@ live is left.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis.utils
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from law import leaks, queues, survey
 from mailroom import Mailroom
+from pydantic_settings import PydanticBaseSettingsSource
 from redis.asyncio import Redis
 from servers import KINDS, Missing, Server, Servers, executable
 
@@ -35,6 +38,19 @@ MakeSpool = Callable[..., Awaitable[Spool]]
 # Others use the machine, too: how long an example took says nothing.
 hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("shared")
+
+# redis-py looks its own version up on disk for each connection that it makes: 2 ms, and a test makes five.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+
+class Given(Settings):
+    """Settings that are what a test says, and no environment's. (Looking there for each takes some ms, too.)"""
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]  # the others are not asked
+        cls, settings_cls: type[Settings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +125,7 @@ async def make_spool(queue_url: str) -> AsyncIterator[MakeSpool]:
     made: list[Spool] = []
 
     async def make(*, url: str = queue_url, now: str = "", **settings: Any) -> Spool:
-        spool = Spool(Settings(**settings), connect(url), connect(url, blocking=True), now=now)
+        spool = Spool(Given(**settings), connect(url), connect(url, blocking=True), now=now)
         made.append(spool)
         await spool.open()
         return spool
@@ -178,7 +194,7 @@ async def examine(redis: Redis, *, leaves_mail: bool = False, drained: bool = Fa
             continue  # opening it to check it would make them again
         names = (await command(redis, "HGET", Keys(queue).meta, "priorities")).decode()
         named: dict[str, Any] = {"queue": queue, "priorities": names}
-        spool = Spool(Settings(**named), redis)
+        spool = Spool(Given(**named), redis)
         await spool.open()
         report = await check(spool)
         wrong += [f"{queue}: check says {each.what} {each.entry}" for each in report.wrong]
