@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import orjson
+import predicted_leases
+import predicted_moves
 import predictions
 from actors import AGE_MS, USUAL_ROUTE, Spec, Worker
 from ledger import PRIORITIES, Ledger, Mail, ident, order
@@ -201,12 +203,12 @@ class Rig:
     def mark(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> list[str]:
         rows = [MarkRow(f"{self.mail(e).lane.partition('|')[0]}.{n % 2}", e, t) for n, (e, t) in enumerate(leases)]
         reply = self.run(self.spool.scripts.mark(worker.name, rows))
-        predictions.mark(self.book, worker.name, rows, reply)
+        predicted_leases.mark(self.book, worker.name, rows, reply)
         return reply
 
     def heartbeat(self, worker: Worker, leases: Sequence[tuple[str, int]]) -> None:
         lost = self.run(self.spool.scripts.heartbeat(worker.name, leases))
-        predictions.heartbeat(self.book, worker.name, leases, lost)
+        predicted_leases.heartbeat(self.book, worker.name, leases, lost)
         for entry, token in leases:
             if entry in lost and worker.hand.get(entry) == token:
                 worker.drop(entry)
@@ -243,7 +245,7 @@ class Rig:
         reply = self.run(
             self.spool.scripts.reclaim(worker.name, idle_ms=IDLE_MS, room=room, most=MOST_RECLAIMS, cursor=cursor)
         )
-        predictions.reclaim(self.book, worker.name, MOST_RECLAIMS, room, cursor, reply)
+        predicted_leases.reclaim(self.book, worker.name, MOST_RECLAIMS, room, cursor, reply)
         for entry, notes, _ in reply.leases:
             late = self.mail(entry).sent
             assert (b'"sent"' in notes) == late, f"{entry}: what was said of its late 250 is wrong"
@@ -267,7 +269,7 @@ class Rig:
         indexed = {*seen.scheduled, *seen.parked}
         vanished = [m for m in self.book.mails.values() if m.deleted and m.place and m.entry not in indexed]
         vanished = [m for m in vanished if m.place in {"scheduled", "parked"}]
-        predictions.release(self.book, worker.name, room, reply, visits=visits, vanished=vanished)
+        predicted_leases.release(self.book, worker.name, room, reply, visits=visits, vanished=vanished)
         for lease in reply.leases:
             late = self.mail(lease.entry).sent
             assert (b'"sent"' in lease.notes) == late, f"{lease.entry}: what was said of its late 250 is wrong"
@@ -316,7 +318,7 @@ class Rig:
     def move(self, verb: str, entries: Sequence[str], at_ms: int | None = None) -> None:
         mails = [self.mail(entry) for entry in entries]
         reply = self.run(self.spool.scripts.move(verb, entries, at_ms))
-        predictions.move(self.book, verb, mails, at_ms, reply)
+        predicted_moves.move(self.book, verb, mails, at_ms, reply)
 
     def expire(self) -> None:
         ended, lanes, more = 0, "", 1
@@ -326,7 +328,7 @@ class Rig:
             assert ended <= len(self.book.mails), f"{ended} have expired, there were {len(self.book.mails)} mails"
         seen = self.run(look(self.spool, self.last_event))
         said = {data["entry"] for kind, _, data in seen.events if kind in {"email.expired", "email.relayed"}}
-        predictions.expire(self.book, ended, said)
+        predicted_moves.expire(self.book, ended, said)
 
     def requeue(self, pick: Callable[[Sequence[str]], str]) -> None:
         letters = {id_.decode(): flat for id_, flat in self.raw("XRANGE", self.keys.dead, "-", "+")}
