@@ -53,6 +53,36 @@ class Given(Settings):
         return (init_settings,)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`stories`: long ones of one rule, in virtual time, that differ in their numbers, where servers differ in their
+    commands. The first server here gets all of them, each other one the last."""
+    told = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("stories")]
+    last: dict[str, int] = {}
+    for item in told:
+        last[item.originalname] = max(last.get(item.originalname, 0), _number(item))
+    first = next((kind for kind in KINDS if _is_here(kind)), "")
+    spared = {id(item) for item in told if _number(item) < last[item.originalname] and _server(item) != first}
+    if spared:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in spared])
+        items[:] = [item for item in items if id(item) not in spared]
+
+
+def _server(item: pytest.Function) -> str:
+    return str(item.callspec.params["any_server_url"])
+
+
+def _number(item: pytest.Function) -> int:
+    """Which of its cases it is; each story has one `parametrize`."""
+    return max(number for name, number in item.callspec.indices.items() if name != "any_server_url")
+
+
+def _is_here(kind: str) -> bool:
+    try:
+        return bool(executable(kind))
+    except Missing:
+        return False
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
