@@ -53,6 +53,13 @@ class Given(Settings):
         return (init_settings,)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: half as many processes again as there are cores, since tests wait for programs and timeouts, too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores * 3 // 2
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`stories`: long ones of one rule, in virtual time, that differ in their numbers, where servers differ in their
     commands. The first server here gets all of them, each other one the last."""
