@@ -276,10 +276,10 @@ class Rig:
             worker.take(lease.entry, reply.token, ready=bool(lease.way))
         due = [(ms * 1000, int(entry[0])) for entry, ms in seen.scheduled.items()]
         due += [(us, p) for (_, p), us in seen.due.items()]
-        coming = min((us for us, p in due if not self.book.rereading(p)), default=0)
+        coming = min((us for us, _ in due), default=0)  # what may not be taken back yet is watched over, too
         behind = self.watched(worker.name, reply, coming)
         if due and any(map(self.book.rereading, range(len(PRIORITIES)))):  # it is looked at again soon
-            latest = max(coming, min(us for us, _ in due), self.book.now + 1_000_000)
+            latest = max(coming, self.book.now + 1_000_000)
             assert 0 < reply.next_us - behind <= latest, f"next is {reply.next_us}, due are {due}"
         else:
             assert reply.next_us - behind == coming, f"next is {reply.next_us}, due are {due}"
