@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import os
 import select
@@ -14,10 +15,14 @@ from typing import Any
 from unittest.mock import patch
 
 import orjson
+import typer.main
 
 from streamq.cli import main, terminal
 
 __all__ = ["ALLOWED", "GUARD_S", "Said", "ended", "program", "steers", "streamq"]
+
+# Typer builds all commands anew for each call: most of what a short one takes in this process.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 ALLOWED = {"\n"}
 GUARD_S = 30.0
