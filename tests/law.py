@@ -281,7 +281,7 @@ def _bodies(said: _Said, keys: Keys, names: list[str], there: list[str], seen: S
         parent = key.rpartition(":")[2]
         body = said.pairs("HGETALL", key)
         if "left" not in body:  # put there to be expanded, and nobody did yet
-            if said["PTTL", key] < 0:
+            if said["PTTL", key] == -1:
                 seen.wrong.append(f"{key} is for ever and nobody's")
             continue
         found.add(parent)
@@ -340,6 +340,6 @@ async def leaks(redis: Redis, *, drained: bool = False) -> list[str]:
             wrong.append(f"{name} is no key of ours")
         elif found.type != kind:
             wrong.append(f"{name} is a {kind}, not a {found.type}")
-        elif drained and found.name not in LEFT and said["PTTL", name] < 0:
+        elif drained and found.name not in LEFT and said["PTTL", name] == -1:
             wrong.append(f"{name} is left over")
     return wrong
