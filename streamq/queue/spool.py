@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
 from streamq.mail.fields import SENSITIVE, is_flagged
-from streamq.mail.mailboxes import is_kept
+from streamq.mail.labour import labour
 from streamq.mail.recipients import Recipients, read_in_steps
 from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
@@ -32,13 +32,7 @@ __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
 FORMAT = "2"
 LONG = 8192  # octets of a field with addresses
-LONG_VARS = 65_536
-LONG_HEAD = 16_384  # of a raw that says itself who gets it
-HEAD_ENDS = (b"\n\n", b"\n\r\n")
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
-
-LISTS = frozenset({b"to", b"cc", b"bcc", b"reply_to", b"envelope_to"})  # of addresses
-LONG_NAMES = LISTS | {b"recipients", b"headers"}
 
 
 def time_ms(entry: str) -> int:
@@ -60,6 +54,7 @@ class Entry:
     nth: int = 0
     recipients: Recipients | None = None
     twice: tuple[bytes, ...] = ()
+    _labour: int = field(default=0, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, entry: str, flat: Sequence[bytes]) -> Entry:
@@ -75,17 +70,11 @@ class Entry:
         return cls(entry, fields, twice=tuple(name for name, many in counted.items() if many > 1))
 
     @property
-    def is_long(self) -> bool:
-        """Whether it takes more than some milliseconds to read who gets it, or whom `headers` or the header of a `raw`
-        name: 17,000 addresses take a third of a second, a hundred thousand `recipients` half a one. Lists of addresses
-        that have just been read take none."""
-        for name, value in self.fields.items():
-            if len(value) > LONG and name in LONG_NAMES and not (name in LISTS and is_kept(value)):
-                return True
-        raw = b"" if self.fields.get(b"envelope_to") else self.fields.get(b"raw", b"")
-        if len(raw) > LONG_HEAD and all(raw.find(end, 0, LONG_HEAD) < 0 for end in HEAD_ENDS):
-            return True
-        return len(self.fields.get(b"vars", b"")) > LONG_VARS
+    def labour(self) -> int:
+        """How long it takes to judge and compose it, in µs, about."""
+        if not self._labour:
+            self._labour = labour(self.fields)
+        return self._labour
 
     async def read_recipients(self) -> None:
         """In steps, between which the loop does other things."""

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from streamq.mail import Mail
+from streamq.mail.labour import LIGHT_US, LONG_US
 from streamq.queue.lanes import lane_of, ways_of
 from streamq.queue.plain import Plain
 from streamq.queue.reports import Reports
@@ -31,8 +32,7 @@ __all__ = ["Admission"]
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
-TURN_BYTES = 65_536  # of mails that are read before the loop does other things: some milliseconds, some tens at most
-TEMPLATED_BYTES = 16_384  # what a template counts there
+TURN_US = 2_000  # of labour (mail/labour.py) before the loop does other things
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 LATER_MS = 5_000
@@ -70,7 +70,7 @@ class Admission:
         self.closed_us = 0
         self.now_us = 0
         self.aside = Aside(intake, hand)
-        self._read_bytes = 0  # since the loop had its turn
+        self._labour = 0  # µs, since the loop had its turn
         self._pages = Pages(1)
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
@@ -106,6 +106,7 @@ class Admission:
             judged = None
             if not self.aside.precedes(entry):
                 judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
+                judged = judged or await self._soon(entry)
             if judged is not None:
                 found.append((entry, claim, judged))
             elif self.aside.full:
@@ -115,6 +116,13 @@ class Admission:
             await self._turn(entry)
         await self.put_off(later, LATER_MS)  # first: of two mails of one id the first has it
         return await self._enter(found) if found else []
+
+    async def _soon(self, entry: Entry) -> Judged | None:
+        """What takes no longer than a tenth of a second is judged in a thread while this waits: others go on, and what
+        came behind it stays there. None: nobody knows how long it takes, or it is longer."""
+        if LIGHT_US < entry.labour <= LONG_US and b"template" not in entry.fields:
+            return await self.aside.in_thread(entry)
+        return None
 
     async def put_off(self, entries: Sequence[Entry], ms: int) -> None:
         """Of those that take long there are enough here: they go on the schedule for so long, unlooked-at, with their
@@ -136,9 +144,9 @@ class Admission:
 
     async def _turn(self, entry: Entry) -> None:
         """Other things are done, now and then."""
-        self._read_bytes += sum(map(len, entry.fields.values())) + TEMPLATED_BYTES * (b"template" in entry.fields)
-        if self._read_bytes >= TURN_BYTES:
-            self._read_bytes = 0
+        self._labour += min(entry.labour, LIGHT_US)  # what took longer was not done here
+        if self._labour >= TURN_US:
+            self._labour = 0
             await asyncio.sleep(0)
 
     async def _enter(self, found: Sequence[tuple[Entry, int, Judged]]) -> list[str]:
@@ -158,7 +166,13 @@ class Admission:
                 self._closed.pop(row.lane, None)
                 self.hand.counts(row.entry, token, target)
                 if mail is None:  # it was glanced at, and its lane has opened since
-                    row, mail = self.intake.judge(entry)
+                    judged = self.intake.judge_at_once(entry)
+                    if judged is None:
+                        self.hand.claim([row.entry], token)
+                        lease = Leased(row.entry, notes, way, slot, target)
+                        self.aside.put(entry, partial(self._take_late, entry, lease, token, asked_at))
+                        continue
+                    row, mail = judged
                 if mail is not None and mail.several is not None:
                     self.expander.put(
                         Expansion(
@@ -175,8 +189,12 @@ class Admission:
                     again.append(entry)
                 continue
             if status in (BOUNCING, EXPIRING):
-                mail = mail or self.intake.read_mail(entry)
-                ended.append((self._ended(row, mail, status, token, notes), claim))
+                judged = (row, mail) if mail is not None else self.intake.judge_at_once(entry)
+                if judged is None:
+                    self.hand.claim([row.entry], token)
+                    self.aside.put(entry, partial(self._end_late, row, status, token, notes))
+                else:
+                    ended.append((self._ended(row, judged[1], status, token, notes), claim))
                 continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
@@ -207,6 +225,11 @@ class Admission:
         tail = row.tail + b"," + klass if row.tail else klass
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
         return end if mail is None else self.reports.filled(end, mail, mail.content(), self.spool.now_ms())
+
+    async def _end_late(self, row: AdmitRow, status: str, token: int, notes: bytes, judged: Judged) -> None:
+        end = self._ended(row, judged[1], status, token, notes)
+        await self.link.call(self.spool.scripts.settle, self.consumer, [end])
+        self.hand.let_go(row.entry, token)
 
     def _look(self, entry: Entry, now: float) -> Judged | None:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
@@ -295,6 +318,7 @@ class Admission:
                 return False
             for entry in await self._complete(slotted[at:]):
                 lease, judged = known[entry.entry], self.intake.judge_at_once(entry)
+                judged = judged or await self._soon(entry)
                 if judged is None and self.aside.full:
                     later.append(entry)
                 elif judged is None:

@@ -4,6 +4,7 @@ thread, the most urgent first, while all others go on.
 A thread hands over every few milliseconds, as no call in it is long: work is bounded by counts, in each call and in all
 (mail/effort.py). The alternative that lost is to wait for that thread where the mail was read: forty such mails are
 twenty seconds in which nothing else is read or released, however short the loop's turns are.
+(What is known to take a tenth of a second at the most is waited for: see Admission.)
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Aside:
         while True:
             _, _, entry, then = await self._queue.get()
             if await self.hand.lighter(carrying=True):
-                judged = await self._in_thread(entry)
+                judged = await self.in_thread(entry)
                 self.hand.carry(-_weight(entry))
                 await then(judged)
             else:  # this process ends first: whoever reclaims it has it
@@ -82,9 +83,9 @@ class Aside:
 
     async def judged(self, entry: Entry) -> Judged:
         """For whoever can wait for it: at once, where that takes no time."""
-        return self.intake.judge_at_once(entry) or await self._in_thread(entry)
+        return self.intake.judge_at_once(entry) or await self.in_thread(entry)
 
-    async def _in_thread(self, entry: Entry) -> Judged:
+    async def in_thread(self, entry: Entry) -> Judged:
         """`recipients` are read in steps, since a parser of JSON keeps even other threads waiting; the rest in one."""
         try:
             await entry.read_recipients()

@@ -9,6 +9,7 @@ from streamq.mail import Mail, glance, parse
 from streamq.mail.building import Find
 from streamq.mail.effort import Heavy
 from streamq.mail.identity import content_hash, digest
+from streamq.mail.labour import LIGHT_US
 from streamq.mail.rules import key
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
@@ -53,7 +54,7 @@ class Intake:
 
     def judge_at_once(self, entry: Entry) -> Judged | None:
         """None where that takes longer than others may be kept waiting."""
-        if entry.is_long:
+        if entry.labour > LIGHT_US:
             return None
         try:
             return self._judge(entry, self._light)
@@ -163,10 +164,6 @@ class Intake:
             seen = digest(tenant or "", id_) + content_hash(given)
         due = due_ms + self.settings.max_age
         return AdmitRow("later", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry))
-
-    def read_mail(self, entry: Entry) -> Mail | None:
-        """The mail as it was or would be sent; None where it is none that can be."""
-        return self.judge(entry)[1]
 
     def _held(self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...]) -> AdmitRow:
         said = why(reason=reason, fields=fields, **{"class": klass})

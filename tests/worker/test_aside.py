@@ -174,7 +174,7 @@ async def test_the_loop_has_its_turn_between_mails_that_are_read(
 
     monkeypatch.setattr(Intake, "judge_at_once", noted)
     async with crew(server_url) as c:
-        html = "<p>x" * (admission.TURN_BYTES // 4)
+        html = "<p>x" * (admission.TURN_US // 4)
         for _ in range(20):
             await c.add(html=html, text="")
         running = asyncio.create_task(other())

@@ -152,7 +152,7 @@ def test_a_child_is_stamped_as_its_parent_and_says_so() -> None:
     row, mail = intake().judge(child)
     assert mail is not None
     assert row.tail.startswith(b'"parent":"%b"' % NAME.encode())
-    whole = intake().read_mail(one)
+    whole = intake().judge(one)[1]
     assert whole is not None
     assert mail.content() == whole.content()
 
@@ -183,13 +183,13 @@ def test_an_unknown_route_is_held() -> None:
 
 def test_a_mail_can_be_built_again_the_same() -> None:
     one = intake()
-    first, second = one.read_mail(entry(**GOOD)), one.read_mail(entry(**GOOD))
-    other = intake().read_mail(entry(**GOOD | {"text": "Other"}))
+    first, second = one.judge(entry(**GOOD))[1], one.judge(entry(**GOOD))[1]
+    other = intake().judge(entry(**GOOD | {"text": "Other"}))[1]
     assert first is not None
     assert second is not None
     assert other is not None
     assert first.content() == second.content() != other.content()
-    assert one.read_mail(entry(**GOOD | {"to": "nobody"})) is None
+    assert one.judge(entry(**GOOD | {"to": "nobody"}))[1] is None
 
 
 # -- a glance ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,102 @@
+"""A batch that takes long to read is read in turns: what is more urgent is read between them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from crew import crew
+
+from streamq.mail import Mail
+from streamq.mail.compose import Composed
+from streamq.queue.rows import AdmitRow
+from streamq.queue.spool import Entry
+from streamq.worker import reader
+from streamq.worker.admission import Admission
+from streamq.worker.intake import Intake
+
+NEWSLETTER = "<p>Hello" * 4000  # without a text: some ten milliseconds each
+
+
+@pytest.mark.parametrize("priority", ["normal", "low"])
+async def test_urgent_mail_is_read_before_a_batch_has_been(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, priority: str
+) -> None:
+    """It comes while the third of thirty is read, and is the next but few: counted, not timed."""
+    order: list[str] = []
+    admit = Admission.admit
+
+    async with crew(server_url) as c:
+
+        async def noted(self: Admission, entries: Any, whole: Any = ()) -> list[str]:
+            order.extend(entry.fields[b"id"].decode() for entry in entries)
+            if len(order) >= 3 and not urgent:
+                urgent.append(await c.add("high", id="urgent"))
+            return await admit(self, entries, whole)
+
+        urgent: list[str] = []
+        monkeypatch.setattr(Admission, "admit", noted)
+        for number in range(30):
+            await c.add(priority, id=f"news{number}", html=NEWSLETTER, text="")
+        await c.worker()
+        await c.until("email.relayed", many=31)
+        assert len(c.sink.received) == 31
+    turn = reader.TURN_US // Entry("11-1", {b"html": NEWSLETTER.encode()}).labour + 1
+    assert order.index("urgent") < 3 + 2 * turn < 30
+    assert [name for name in order if name != "urgent"] == [f"news{number}" for number in range(30)]
+
+
+async def test_so_much_labour_is_a_turn() -> None:
+    little, much = {b"text": b"x"}, {b"html": NEWSLETTER.encode()}
+    entries = [Entry(f"11-{number}", much) for number in range(30)]
+    turn = reader._turn(entries)
+    assert 1 < turn < 10
+    assert sum(entry.labour for entry in entries[:turn]) <= reader.TURN_US
+    assert reader._turn([Entry("11-1", {b"to": b"x" * 10_000}), *entries]) == 1  # one is one, whatever it takes
+    assert reader._turn([Entry(f"11-{number}", little) for number in range(100)]) == 100
+
+
+@pytest.mark.parametrize(
+    ("fields", "here"),
+    [
+        ({"text": "Hello"}, True),
+        ({"html": NEWSLETTER, "text": "Hello"}, True),
+        ({"html": NEWSLETTER, "text": ""}, False),
+        ({"text": "\r" * 1_000_000}, False),
+        ({"text": "\n" * 8_000_000}, False),
+        ({"html": "\n" * 1_000_000, "text": "Hello"}, False),
+        ({"text": "ü" * 500_000}, False),
+        (
+            dict.fromkeys(("from", "subject", "text", "to"), "")
+            | {"raw": "From: a@x.de\n" + "X: y\n" * 50_000 + "\nHi", "envelope_to": "bob@example.net"},
+            False,
+        ),
+    ],
+)
+async def test_what_takes_long_is_judged_and_composed_in_a_thread(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], here: bool
+) -> None:
+    """Neither is done where others wait, however often the mail is looked at."""
+    places: set[bool] = set()
+    composed: list[bool] = []
+    read, content = Intake._read, Composed.content
+
+    def reading(self: Intake, entry: Entry, template: Any) -> tuple[AdmitRow, Mail | None]:
+        places.add(threading.current_thread() is threading.main_thread())
+        return read(self, entry, template)
+
+    def composing(self: Composed) -> bytes:
+        composed.append(threading.current_thread() is threading.main_thread())
+        return content(self)
+
+    monkeypatch.setattr(Intake, "_read", reading)
+    monkeypatch.setattr(Composed, "content", composing)
+    async with crew(server_url) as c:
+        await c.add(id="one", **fields)
+        await c.worker()
+        await c.until("email.relayed", "one")
+        assert len(c.sink.received) == 1
+    assert places == {here}
+    assert set(composed) <= {here}
+    assert len(composed) <= 1
