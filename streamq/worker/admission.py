@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from streamq.queue.reports import Reports
 from streamq.queue.rows import AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
+from streamq.queue.unforeseen import COMPOSING, log_unforeseen
 from streamq.queue.walk import Pages
 from streamq.smtp.outbox import Outbox
 from streamq.worker.aside import Aside
@@ -29,6 +31,8 @@ from streamq.worker.turns import Turns
 
 __all__ = ["Admission"]
 
+log = logging.getLogger("streamq.admission")
+
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
@@ -40,7 +44,8 @@ LATER_MS = 5_000
 
 class Admission:
     """One per process. `closed_us` is the time until which none of its routes takes anything, 0: one does;
-    `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it."""
+    `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it; `broken` is
+    told of a delivery whose message could not be composed."""
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class Admission:
         expander: Expander,
         next_due: Callable[[int, int], None],
         turns: Turns,
+        broken: Callable[[Delivery, Exception], None],
         listed: Callable[[], str] = str,
     ) -> None:
         self.spool = spool
@@ -64,6 +70,7 @@ class Admission:
         self.expander = expander
         self.next_due = next_due
         self.turns = turns
+        self.broken = broken
         self.listed = listed
         self.plain = Plain(spool.scripts)
         self.reports = Reports(spool.settings, spool.salt)
@@ -224,7 +231,7 @@ class Admission:
         klass = b'"class":"operator"' if status == BOUNCING else b'"class":"expired"'
         tail = row.tail + b"," + klass if row.tail else klass
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
-        return end if mail is None else self.reports.filled(end, mail, mail.content(), self.spool.now_ms())
+        return end if mail is None else self.reports.filled(end, mail, None, self.spool.now_ms())
 
     async def _end_late(self, row: AdmitRow, status: str, token: int, notes: bytes, judged: Judged) -> None:
         end = self._ended(row, judged[1], status, token, notes)
@@ -258,10 +265,11 @@ class Admission:
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         stays = known.get("stays")
         bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
+        content, bug = _composed(mail, row.entry)
         delivery = Delivery(
             envelope_from=mail.envelope_from,
             envelope_to=mail.envelope_to,
-            content=mail.built(),
+            content=content,
             site=mail.site,
             priority=int(row.entry[0]),
             eight_bit=mail.eight_bit,
@@ -282,7 +290,9 @@ class Admission:
         )
         delivery.hold_slot(slot, since)
         self.hand.add(delivery)
-        if way:
+        if bug is not None:
+            self.broken(delivery, bug)
+        elif way:
             self.outboxes[way].put(delivery)
         else:
             self.turns.wait(delivery)
@@ -349,3 +359,14 @@ class Admission:
         row = SettleRow("gone", entry, token, "", entry, "", b"")
         await self.link.call(self.spool.scripts.settle, self.consumer, [row])
         self.hand.drop(entry)
+
+
+def _composed(mail: Mail, entry: str) -> tuple[bytes, Exception | None]:
+    """Its message; or what nobody foresaw, which stays with this mail."""
+    try:
+        return mail.built(), None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the bug is
+        log_unforeseen(log, entry, error, COMPOSING)
+        return b"", error

@@ -16,7 +16,7 @@ from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
 from streamq.queue.scripts import why
 from streamq.queue.spool import Entry, time_ms
-from streamq.queue.unforeseen import log_unforeseen
+from streamq.queue.unforeseen import log_unforeseen, reason_of
 from streamq.settings import Settings
 from streamq.worker.ways import UnknownRoute, Ways
 
@@ -69,8 +69,7 @@ class Intake:
         """A bug here: the mail is held, for an operator to let go when it is mended. Nothing is lost, and all others go
         on. (To reject it lost: it may be a good one.)"""
         log_unforeseen(log, entry.entry, error)
-        reason = f"reading it raised {type(error).__name__}: a bug in streamq, which the worker's log tells of"
-        return self._held(entry, "internal", reason, ()), None
+        return self._held(entry, "internal", reason_of(error), ()), None
 
     def _judge(self, entry: Entry, template: Find) -> Judged:
         try:
