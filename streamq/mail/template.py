@@ -21,7 +21,9 @@ __all__ = ["PARTS", "Template", "installed", "split_name"]
 
 PARTS = ("subject", "text", "html")
 MOST_PIECES = 1_000_000  # of output: a loop that writes ends there
-LIGHT_SOURCE = 8192  # characters: to compile more takes longer than others may be kept waiting
+# To compile more takes longer than others may be kept waiting: characters, and jinja2's words among them
+LIGHT_SOURCE = 8192
+LIGHT_WORDS = 150
 
 
 def installed() -> bool:
@@ -53,17 +55,23 @@ class Template:
 
     def _compiled(self) -> dict[str, Compiled]:
         """No lock, as `cached_property` has: two threads may compile it at once, and none waits for the other."""
-        from streamq.mail.sandbox import compiled
+        from streamq.mail.sandbox import compiled, is_small
 
         if len(self._made) < len(self.parts):
-            if self.is_light and sum(map(len, self.parts.values())) > LIGHT_SOURCE:
+            if self.is_light and not (
+                sum(map(len, self.parts.values())) <= LIGHT_SOURCE
+                and all(is_small(source, LIGHT_WORDS) for source in self.parts.values())
+            ):
                 raise Heavy
-            made = {part: compiled(source, html=part == "html") for part, source in self.parts.items()}
-            self._made.update(made)
+            for part, source in self.parts.items():
+                try:
+                    self._made[part] = compiled(source, html=part == "html")
+                except TooMuch as error:
+                    raise TooMuch(f"{part}: {error}") from None
         return self._made
 
     def check(self) -> None:
-        """Raises ValueError with the part and the line where jinja2 does not understand it."""
+        """Raises ValueError with the part, and the line where jinja2 does not understand it, or what is too much."""
         from jinja2 import TemplateSyntaxError
 
         from streamq.mail.sandbox import compiled
@@ -75,8 +83,8 @@ class Template:
                 compiled(source, html=part == "html")
             except TemplateSyntaxError as error:
                 raise ValueError(f"{part}, line {error.lineno}: {error.message}") from None
-            except RecursionError:
-                raise ValueError(f"{part}: nested too deep") from None
+            except TooMuch as error:
+                raise ValueError(f"{part}: {error}") from None
 
     def render(self, known: Mapping[str, Any], most: int) -> dict[str, str]:
         """The parts with these variables, at most `most` characters each. Raises MalformedMail: of `vars` where one is
@@ -87,8 +95,8 @@ class Template:
             found = self._compiled()
         except TemplateSyntaxError as error:
             raise wrong(b"template", "", f"line {error.lineno}: {error.message}") from None
-        except RecursionError:
-            raise wrong(b"template", "", "nested too deep") from None
+        except TooMuch as error:
+            raise wrong(b"template", "", str(error)) from None
         return {part: self._render(part, found[part], known, most) for part in self.parts}
 
     def _render(self, part: str, compiled: Compiled, known: Mapping[str, Any], most: int) -> str:
