@@ -283,3 +283,31 @@ def test_a_value_is_hidden_where_one_of_several_flags_says_so(said: tuple[bytes,
     assert why(judged(one))["reason"] == "sensitive: given more than once"
     only = Entry.of(NAME, [b"to", b"oops", b"sensitive", said[0], b"a", b"b", b"sensitive", said[1]])
     assert only.fields[b"sensitive"] in (b"1", b"yes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_known"),
+    [
+        ({}, True),
+        ({"to": "Bob <bob@EXAMPLE.net>"}, True),
+        ({"envelope_to": "bob@example.net", "to": "a@b.example, c@d.example"}, True),
+        ({"to": "bob@example.net, eve@example.net"}, False),
+        ({"cc": "eve@example.net"}, False),
+        ({"to": "nobody"}, False),
+        ({"to": "x" * 1001}, False),
+        ({"collapse_key": ""}, False),
+        ({"collapse_seconds": "x"}, False),
+        ({"tenant": "other"}, False),
+    ],
+)
+def test_the_collapse_key_of_what_is_looked_at_later_is_that_of_what_was(
+    fields: dict[str, str], is_known: bool
+) -> None:
+    """Or none, where it takes more than a glance to know whose it is."""
+    key = {"collapse_key": "quota", "collapse_seconds": "60", "to": "bob@example.net"}
+    judged = intake().judge(entry(**GOOD | key))[0].collapse
+    assert judged
+    row = intake().unread(entry(**GOOD | key | fields), 1)
+    assert (row.kind, row.collapse == judged) == ("later", is_known)
+    if not is_known:
+        assert (row.collapse == "") is ("tenant" not in fields)
