@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,9 +33,14 @@ __all__ = ["Admission"]
 
 log = logging.getLogger("streamq.admission")
 
+Urgent = Callable[[Entry], Awaitable[Sequence[Entry]]]
+
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
+# Of labour (mail/labour.py), until urgent mail is looked for again: a hundred newsletters whose html has to become a
+# text are seconds
+LOOK_US = 50_000
 TURN_US = 2_000  # of labour (mail/labour.py) before the loop does other things
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
@@ -81,9 +86,12 @@ class Admission:
         self._pages = Pages(1)
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
+    async def admit(
+        self, entries: Sequence[Entry], whole: Collection[str] = (), urgent: Urgent | None = None
+    ) -> list[str]:
         """Through the limits: to an outbox, or wherever the script says. The entries of those that parked. For those in
-        `whole` no glance will do: it was their turn, and a glance would park them again and again."""
+        `whole` no glance will do: it was their turn, and a glance would park them again and again. `urgent` finds what
+        came meanwhile and is more urgent than an entry: it is asked wherever some of them have taken long."""
         parked: list[str] = []
         at = 0
         while at < len(entries):
@@ -91,8 +99,13 @@ class Admission:
                 self._leave(other.entry for other in entries[at:])
                 return parked
             part = await self._complete(entries[at : at + BATCH])
-            parked += await self._admit(part, whole)
             at += len(part)
+            while part:
+                turn = _turn(part)
+                parked += await self._admit(part[:turn], whole)
+                part = part[turn:]
+                if urgent is not None and (rest := part or entries[at:]) and (more := await urgent(rest[0])):
+                    parked += await self.admit(more)
         return parked
 
     async def _complete(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -359,6 +372,16 @@ class Admission:
         row = SettleRow("gone", entry, token, "", entry, "", b"")
         await self.link.call(self.spool.scripts.settle, self.consumer, [row])
         self.hand.drop(entry)
+
+
+def _turn(entries: Sequence[Entry]) -> int:
+    """How many of these, at least one."""
+    took = 0
+    for at, entry in enumerate(entries):
+        took += entry.labour
+        if at and took > LOOK_US:
+            return at
+    return len(entries)
 
 
 def _composed(mail: Mail, entry: str) -> tuple[bytes, Exception | None]:

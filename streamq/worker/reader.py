@@ -22,8 +22,7 @@ READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
 ROUNDING = 1e-9  # ten tenths are one
-TURN_US = 50_000  # of labour (mail/labour.py): a hundred newsletters whose html has to become a text are seconds of it
-URGENT = 10  # mails that are read between two turns
+URGENT = 10  # mails that are read between two turns of admission
 
 
 class Shares:
@@ -63,16 +62,6 @@ class Shares:
         """Note what came: whoever used its share is assumed to hold more."""
         for name, many in asked:
             self._backlog[name] = got.get(name, 0) >= many
-
-
-def _turn(entries: Sequence[Entry]) -> int:
-    """How many of these, at least one."""
-    took = 0
-    for at, entry in enumerate(entries):
-        took += entry.labour
-        if at and took > TURN_US:
-            return at
-    return len(entries)
 
 
 class Reader:
@@ -154,6 +143,8 @@ class Reader:
         entries, rest = await asyncio.gather(self._read_plain(plain), self._sift(sifted))
         for found, _ in rest:
             entries += found
+        if rest:
+            entries.sort(key=lambda entry: entry.entry[0])  # stable: each priority keeps its order
         return entries, +Counter({name: many for (name, _), (_, many) in zip(sifted, rest, strict=True)})
 
     async def _sift(self, asked: Sequence[tuple[str, int]]) -> list[tuple[list[Entry], int]]:
@@ -179,7 +170,7 @@ class Reader:
     async def _admit(self, entries: list[Entry]) -> None:
         size = sum(len(value) for entry in entries for value in entry.fields.values()) / len(entries)
         self._mean += (size - self._mean) / 4
-        parked = await self._in_turns(self._claimed(entries))
+        parked = await self.admission.admit(self._claimed(entries), urgent=self._more_urgent)
         for p, many in Counter(entry.entry[0] for entry in entries).items():
             name = self.spool.priorities[int(p)]
             if name not in self.sifter.sifts:  # else the sifter knows better: these are what it could not park
@@ -189,21 +180,9 @@ class Reader:
         new = self.hand.claim(entry.entry for entry in entries)
         return [entry for entry in entries if entry.entry in new]
 
-    async def _in_turns(self, entries: list[Entry]) -> list[str]:
-        """As much at a time as takes no longer than urgent mail may be kept waiting: what came meanwhile and is more
-        urgent than the rest goes before it. Most batches are one turn."""
-        parked: list[str] = []
-        while entries:
-            turn = _turn(entries)
-            parked += await self.admission.admit(entries[:turn])
-            entries = sorted(entries[turn:], key=lambda entry: entry.entry[0])  # stable: each priority keeps its order
-            if entries and (urgent := await self._more_urgent(entries)):
-                entries = urgent + entries
-        return parked
-
-    async def _more_urgent(self, entries: list[Entry]) -> list[Entry]:
-        """A few, whether there is room for them or not: they wait for none of these."""
-        names = self.spool.priorities[: int(entries[0].entry[0])]
+    async def _more_urgent(self, than: Entry) -> list[Entry]:
+        """A few, whether there is room for them or not: they wait for nothing that is less urgent."""
+        names = self.spool.priorities[: int(than.entry[0])]
         many = min(self.gate.free(), self.hand.size + URGENT - len(self.hand), URGENT)
         if not names or many <= 0 or self.stopping or self.admission.closed_us:
             return []

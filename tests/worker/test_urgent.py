@@ -12,7 +12,8 @@ from streamq.mail import Mail
 from streamq.mail.compose import Composed
 from streamq.queue.rows import AdmitRow
 from streamq.queue.spool import Entry
-from streamq.worker import reader
+from streamq.worker import admission
+from streamq.worker import hand as hand_file
 from streamq.worker.admission import Admission
 from streamq.worker.intake import Intake
 
@@ -25,7 +26,7 @@ async def test_urgent_mail_is_read_before_a_batch_has_been(
 ) -> None:
     """It comes while the third of thirty is read, and is the next but few: counted, not timed."""
     order: list[str] = []
-    admit = Admission.admit
+    admit = Admission._admit
 
     async with crew(server_url) as c:
 
@@ -36,13 +37,13 @@ async def test_urgent_mail_is_read_before_a_batch_has_been(
             return await admit(self, entries, whole)
 
         urgent: list[str] = []
-        monkeypatch.setattr(Admission, "admit", noted)
+        monkeypatch.setattr(Admission, "_admit", noted)
         for number in range(30):
             await c.add(priority, id=f"news{number}", html=NEWSLETTER, text="")
         await c.worker()
         await c.until("email.relayed", many=31)
         assert len(c.sink.received) == 31
-    turn = reader.TURN_US // Entry("11-1", {b"html": NEWSLETTER.encode()}).labour + 1
+    turn = admission.LOOK_US // Entry("11-1", {b"html": NEWSLETTER.encode()}).labour + 1
     assert order.index("urgent") < 3 + 2 * turn < 30
     assert [name for name in order if name != "urgent"] == [f"news{number}" for number in range(30)]
 
@@ -50,11 +51,11 @@ async def test_urgent_mail_is_read_before_a_batch_has_been(
 async def test_so_much_labour_is_a_turn() -> None:
     little, much = {b"text": b"x"}, {b"html": NEWSLETTER.encode()}
     entries = [Entry(f"11-{number}", much) for number in range(30)]
-    turn = reader._turn(entries)
+    turn = admission._turn(entries)
     assert 1 < turn < 10
-    assert sum(entry.labour for entry in entries[:turn]) <= reader.TURN_US
-    assert reader._turn([Entry("11-1", {b"to": b"x" * 10_000}), *entries]) == 1  # one is one, whatever it takes
-    assert reader._turn([Entry(f"11-{number}", little) for number in range(100)]) == 100
+    assert sum(entry.labour for entry in entries[:turn]) <= admission.LOOK_US
+    assert admission._turn([Entry("11-1", {b"to": b"x" * 10_000}), *entries]) == 1  # one is one, whatever it takes
+    assert admission._turn([Entry(f"11-{number}", little) for number in range(100)]) == 100
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,49 @@ async def test_what_takes_long_is_judged_and_composed_in_a_thread(
     assert places == {here}
     assert set(composed) <= {here}
     assert len(composed) <= 1
+
+
+async def test_it_goes_before_the_rest_of_a_campaign_whose_mails_take_long(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its children are small until they are complete: what they share is what takes long."""
+    order: list[str] = []
+    admit = Admission._admit
+
+    async with crew(server_url) as c:
+
+        async def noted(self: Admission, entries: Any, whole: Any = ()) -> list[str]:
+            order.extend(entry.fields.get(b"id", b"").decode() for entry in entries)
+            if len(order) >= 3 and not urgent:
+                urgent.append(await c.add("high", id="urgent"))
+            return await admit(self, entries, whole)
+
+        urgent: list[str] = []
+        monkeypatch.setattr(Admission, "_admit", noted)
+        to = ", ".join(f"r{number}@x.example" for number in range(40))
+        await c.add("low", id="news", to=to, html=NEWSLETTER, text="")
+        await c.worker()
+        await c.until("email.relayed", many=41)
+        assert len(c.sink.received) == 41
+    assert order.index("urgent") < 20
+
+
+async def test_between_turns_there_is_room_or_the_rest_waits(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the mails take: a hand that is full takes no more of them."""
+    monkeypatch.setattr(hand_file, "HAND_BYTES", 3_000_000)
+    most = 0
+    add = hand_file.Hand.add
+
+    def noted(self: hand_file.Hand, delivery: Any) -> None:
+        nonlocal most
+        add(self, delivery)
+        most = max(most, self.bytes)
+
+    monkeypatch.setattr(hand_file.Hand, "add", noted)
+    async with crew(server_url) as c:
+        for _ in range(12):
+            await c.add(text="x\n" * 750_000)
+        await c.worker()
+        await c.until("email.relayed", many=12)
+        assert len(c.sink.received) == 12
+    assert most < 3_000_000 + 2 * 2_300_000
