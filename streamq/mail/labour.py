@@ -25,6 +25,8 @@ LONG_VARS = 65_536
 LONG_HEAD = 16_384  # of a raw
 HEAD_ENDS = (b"\n\n", b"\n\r\n")
 
+FEW = 512  # octets of addresses
+LETTER_US = 3  # of an address
 OCTETS_A_US = 200  # of what is looked at a few times, in C
 SIGNS_A_US = 30  # of line ends that become two octets, and of what is encoded since it is not ASCII
 LETTERS_A_US = 10  # of html that becomes text, and of a header
@@ -41,7 +43,14 @@ def labour(fields: Mapping[bytes, bytes]) -> int:
         took += TEMPLATE_US
     if (html := fields.get(b"html")) and not fields.get(b"text") and fields.get(b"auto_text") != b"0":
         took += _as_text(html)
+    if sum([len(fields[name]) for name in LISTS if name in fields]) > FEW:
+        took += _of_lists(fields)
     return took if total <= LITTLE else took + _of_long(fields)
+
+
+def _of_lists(fields: Mapping[bytes, bytes]) -> int:
+    lists = [fields[name] for name in LISTS if name in fields]
+    return sum(len(value) * LETTER_US for value in lists if len(value) <= LITTLE and not is_kept(value))
 
 
 def _as_text(html: bytes) -> int:
