@@ -13,7 +13,7 @@ from streamq.mail.mailboxes import is_kept
 from streamq.mail.plain import MAX_HTML, MAX_TAGS
 from streamq.mail.raw import MAX_HEAD
 
-__all__ = ["LIGHT_US", "LONG_US", "labour"]
+__all__ = ["LIGHT_US", "LONG_US", "as_text", "labour"]
 
 LIGHT_US = 5_000  # as long as others may be kept waiting
 LONG_US = 100_000  # what takes longer is left for when nobody waits for it
@@ -42,7 +42,7 @@ def labour(fields: Mapping[bytes, bytes]) -> int:
     if b"template" in fields:
         took += TEMPLATE_US
     if (html := fields.get(b"html")) and not fields.get(b"text") and fields.get(b"auto_text") != b"0":
-        took += _as_text(html)
+        took += as_text(html)
     if sum([len(fields[name]) for name in LISTS if name in fields]) > FEW:
         took += _of_lists(fields)
     return took if total <= LITTLE else took + _of_long(fields)
@@ -53,7 +53,8 @@ def _of_lists(fields: Mapping[bytes, bytes]) -> int:
     return sum(len(value) * LETTER_US for value in lists if len(value) <= LITTLE and not is_kept(value))
 
 
-def _as_text(html: bytes) -> int:
+def as_text(html: bytes) -> int:
+    """Of an html that has to become a text."""
     tags = html.count(b"<") if len(html) <= MAX_HTML else MAX_TAGS + 1
     return tags * TAG_US + len(html) // LETTERS_A_US if tags <= MAX_TAGS else 0
 

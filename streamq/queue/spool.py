@@ -56,6 +56,7 @@ class Entry:
     nth: int = 0
     recipients: Recipients | None = None
     twice: tuple[bytes, ...] = ()
+    templated_us: int = field(default=0, init=False, repr=False, compare=False)
     _labour: int = field(default=0, init=False, repr=False, compare=False)
 
     @classmethod
@@ -75,7 +76,7 @@ class Entry:
     def labour(self) -> int:
         """How long it takes to judge and compose it, in µs, about."""
         if not self._labour:
-            self._labour = labour(self.fields)
+            self._labour = labour(self.fields) + self.templated_us
         return self._labour
 
     async def read_recipients(self) -> None:
@@ -214,7 +215,16 @@ class Spool:
             bodies = await self.bodies.of(children, weights)
             entries = [_joined(entry, *bodies[entry.entry]) if entry.entry in bodies else entry for entry in entries]
         await self.templates.know(entry.fields for entry in entries)
+        for entry in entries:
+            if entry.fields.get(b"template"):
+                self._weigh(entry)
         return list(entries)
+
+    def _weigh(self, entry: Entry) -> None:
+        """Its template's part of the labour."""
+        found = self.templates.find(entry.fields[b"template"], time_ms(entry.parent or entry.entry))
+        if found is not None and not entry.fields.get(b"text") and entry.fields.get(b"auto_text") != b"0":
+            entry.templated_us, entry._labour = found.labour, 0
 
     def _add(self, reading: Reading, reply: Any) -> None:
         for stream, rows in reply or ():

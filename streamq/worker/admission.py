@@ -140,8 +140,8 @@ class Admission:
     async def _soon(self, entry: Entry) -> Judged | None:
         """What takes no longer than a tenth of a second is judged in a thread while this waits: others go on, and what
         came behind it stays there. None: nobody knows how long it takes, or it is longer."""
-        if LIGHT_US < entry.labour <= LONG_US and b"template" not in entry.fields:
-            return await self.aside.in_thread(entry)
+        if LIGHT_US < entry.labour <= LONG_US:
+            return await self.aside.soon(entry)
         return None
 
     async def put_off(self, entries: Sequence[Entry], ms: int) -> None:

@@ -95,12 +95,26 @@ class Aside:
         except Exception as error:  # noqa: BLE001 - as in intake, also of what composes the message
             return self.intake.unforeseen(entry, error)
 
+    async def soon(self, entry: Entry) -> Judged | None:
+        """In a thread, too, for who waits for it: None where its template takes long."""
+        try:
+            judged = await asyncio.to_thread(self.intake.judge_lightly, entry)
+            return judged and await asyncio.to_thread(_built, judged)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.intake.unforeseen(entry, error)
+
     def _judge(self, entry: Entry) -> Judged:
-        """With its message: what a template wrote may be long."""
-        row, mail = self.intake.judge(entry)
-        if mail is not None and mail.several is None:
-            mail.built()
-        return row, mail
+        return _built(self.intake.judge(entry))
+
+
+def _built(judged: Judged) -> Judged:
+    """With its message: what a template wrote may be long."""
+    mail = judged[1]
+    if mail is not None and mail.several is None:
+        mail.built()
+    return judged
 
 
 def _names(entry: Entry) -> list[tuple[bytes, bytes, bytes]]:

@@ -57,8 +57,10 @@ class Intake:
 
     def judge_at_once(self, entry: Entry) -> Judged | None:
         """None where that takes longer than others may be kept waiting."""
-        if entry.labour > LIGHT_US:
-            return None
+        return None if entry.labour > LIGHT_US else self.judge_lightly(entry)
+
+    def judge_lightly(self, entry: Entry) -> Judged | None:
+        """None where its template takes long to fill in."""
         try:
             return self._judge(entry, self._light)
         except Heavy:

@@ -10,6 +10,7 @@ from crew import crew
 
 from streamq.mail import Mail
 from streamq.mail.compose import Composed
+from streamq.mail.template import Template
 from streamq.queue.rows import AdmitRow
 from streamq.queue.spool import Entry
 from streamq.worker import admission
@@ -147,3 +148,28 @@ async def test_between_turns_there_is_room_or_the_rest_waits(server_url: str, mo
         await c.until("email.relayed", many=12)
         assert len(c.sink.received) == 12
     assert most < 3_000_000 + 2 * 2_300_000
+
+
+async def test_an_html_that_a_template_makes_becomes_a_text_in_a_thread(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known by the template: while others wait nothing of it is filled in."""
+    places: set[bool] = set()
+    read = Intake._read
+
+    def reading(self: Intake, entry: Entry, template: Any) -> tuple[AdmitRow, Mail | None]:
+        places.add(threading.current_thread() is threading.main_thread())
+        return read(self, entry, template)
+
+    monkeypatch.setattr(Intake, "_read", reading)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("news", Template({"subject": "News", "html": NEWSLETTER + "{{ name }}"}))
+        await c.worker()
+        many = ",".join(f'{{"to":"r{number}@x.example","vars":{{"name":"{number}"}}}}' for number in range(10))
+        await c.add(to="", subject="", text="", template="news", recipients=f"[{many}]")
+        await c.until("email.relayed", many=10)
+        assert places == {False}
+        await c.add(id="own", subject="", text="Mine", template="news", vars='{"name":"x"}')
+        await c.until("email.relayed", "own")
+        assert places == {False, True}
+        assert len(c.sink.received) == 11
