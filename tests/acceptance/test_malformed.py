@@ -71,7 +71,7 @@ TWICE: list[tuple[str, str | bytes]] = [
     ("sensitive", "0"),
     ("raw", b"From: a@b.example\r\n\r\n"),
 ]
-GOOD_ONES, BAD_ONES = 4_000, 400
+GOOD_ONES, BAD_ONES = 10_000, 1_000
 # Places that a good mail may fall behind in the order in which mails end: those that are in hand with it may end before
 # it, and so may what a script settles at once.
 MOST_LATE = 3 * 100
