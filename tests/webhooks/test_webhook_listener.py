@@ -12,13 +12,13 @@ from typing import Any
 import orjson
 import pytest
 from mailroom import Mailroom
-from webhooks.receiver import SECRET, Receiver, receiver
 
 from streamq.mail.event import hashed_address
 from streamq.queue.spool import Spool
 from streamq.queue.webhooks import Feed
 from streamq.settings import WebhookSettings
 from streamq.webhooks.listener import Listener
+from webhooks.receiver import SECRET, Receiver, receiver
 
 Crm = tuple[Mailroom, Receiver]
 
