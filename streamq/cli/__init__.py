@@ -26,6 +26,7 @@ def main() -> None:
         rules,
         run,
         send,
+        serve,
         simulate,
         site,
         steer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamq.keys import TABLE
@@ -16,6 +16,7 @@ from streamq.settings.route import RouteSettings
 from streamq.settings.values import (
     Duration,
     Durations,
+    Listen,
     Names,
     OneWindow,
     RedisUrl,
@@ -92,6 +93,8 @@ class Settings(BaseSettings):
     providers: Literal["off", "relays", "all"] | None = None
     provider_rules: str | None = None
     adapt: AdaptSettings = AdaptSettings()
+    metrics: Listen | None = None
+    web_token: SecretStr | None = Field(None, min_length=16, max_length=1024)
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:
