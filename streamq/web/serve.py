@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from streamq.limits.rulebook import Rulebook
 from streamq.queue.overview import Overview, Overviews
+from streamq.web.api import api_routes
 from streamq.web.exposition import QueueNumbers, rendered
 from streamq.web.guard import Guard
 
 __all__ = ["AWAY", "queue_app"]
 
 AWAY = (RedisError, OSError)
+STATIC = Path(__file__).parent / "static"
 
 
 def queue_app(overviews: Overviews, *, token: str | None = None, hosts: Iterable[str] | None = ()) -> Starlette:
@@ -46,7 +50,17 @@ def queue_app(overviews: Overviews, *, token: str | None = None, hosts: Iterable
             return PlainTextResponse(f"redis: {type(wrong).__name__}\n", 503)
         return PlainTextResponse("ok\n")
 
+    async def page(request: Request) -> Response:
+        return FileResponse(STATIC / "index.html", media_type="text/html")
+
     return Starlette(
-        routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)],
-        middleware=[Middleware(Guard, token=token, hosts=hosts)],
+        routes=[
+            Route("/", page),
+            Mount("/static", StaticFiles(directory=STATIC)),
+            Route("/metrics", metrics),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            *api_routes(overviews, may_change=token is not None),
+        ],
+        middleware=[Middleware(Guard, token=token, hosts=hosts, public=("/", "/static/"))],
     )
