@@ -60,8 +60,10 @@ async def _serve(known: Settings, place: Place, names: list[str], *, remote: boo
     token = None if known.web_token is None else known.web_token.get_secret_value()
     async with open_queue(known) as spool:
         overviews = Overviews(spool)
-        web = queue_app(overviews, token=token, hosts=None if remote else [each.lower() for each in names])
-        async with listening(web, place, "--port") as bound:
+        web = queue_app(
+            overviews, token=token, hosts=None if remote else [each.lower() for each in names], stopping=stop
+        )
+        async with listening(web, place, "--port", stop) as bound:
             print(f"page      http://{bound}/{'' if token else '  (read-only: no STREAMQ_WEB_TOKEN)'}", flush=True)
             print(f"metrics   http://{bound}/metrics", flush=True)
             watching = asyncio.create_task(overviews.watch(AWAY), name="samples")

@@ -91,6 +91,7 @@ class Overviews:
         if self._task is None or self._task.done():
             old = None if anew or now - self._sites_at >= SITES_SECONDS else self._last
             self._task = asyncio.create_task(self._gathered(old, now), name="overview")
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits still
         # Who comes meanwhile gets what this one brings. Who waits no longer cancels nothing: half a reply would be the
         # next command's.
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -29,6 +29,7 @@ from streamq.settings.values import (
 
 __all__ = ["LimitSettings", "Settings", "SiteSettings"]
 
+TOKEN = re.compile(r"[!-~]+")  # what a header takes as it is
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SITE = re.compile(r"[^A-Z\s|]{1,255}")
 MTA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
@@ -117,6 +118,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")
         if not self.retry:
             raise ValueError("retry: at least one step")
+        return self
+
+    @model_validator(mode="after")
+    def _token_fits_a_header(self) -> Settings:
+        if self.web_token is not None and not TOKEN.fullmatch(self.web_token.get_secret_value()):
+            raise ValueError("web_token: printable ASCII without blanks")
         return self
 
     @model_validator(mode="after")

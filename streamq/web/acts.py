@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from streamq.errors import NotFound
 from streamq.mail.domain import to_wire
-from streamq.queue.connection import command
 from streamq.queue.letters import dead_groups, dead_letter, remove_dead, requeue_dead
-from streamq.queue.limits import limit_text, set_limits
+from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.look import locate, now_ms
 from streamq.queue.routes import route_views
 from streamq.queue.spool import Spool
@@ -19,8 +18,6 @@ from streamq.queue.steer import apply
 from streamq.settings.values import Duration, Windows
 
 __all__ = ["NotDone", "Order", "carry_out", "read_order"]
-
-OPERATOR = "operator"
 
 
 class NotDone(Exception):
@@ -144,13 +141,7 @@ async def _limit(spool: Spool, order: Limit, target: str) -> None:
     else:
         if order.rate and len({each.window_ms for each in order.rate}) < len(order.rate):
             raise NotDone("rate: one of each window")
-        had = (await command(spool.redis, "HGET", spool.keys.layer(OPERATOR), target) or b"").decode()
-        rate, _, most = had.partition(";c")
-        connections = int(most) if order.connections is None and most else order.connections
-        if order.rate is not None or not rate:
-            text = limit_text(order.rate, connections)
-        else:
-            text = rate if connections is None else f"{rate};c{connections}"
+        text = await operator_text(spool, target, order.rate, order.connections)
     await set_limits(spool, OPERATOR, {target: text})
 
 

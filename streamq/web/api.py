@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from streamq.web.shown import group_shown, letter_shown, overview_shown, sample_
 __all__ = ["api_routes"]
 
 PUSH_SECONDS = 2.0
+AT_ONCE = 2  # looks that read many entries: whoever finds the button must not keep Redis busy
 BODY_MOST = 100_000  # bytes of an order
 GROUPS_SHOWN = 100
 Answer = Callable[[Request], Awaitable[Response]]
@@ -53,8 +55,9 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def api_routes(overviews: Overviews, *, may_change: bool) -> list[Route]:
+def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Event) -> list[Route]:
     spool = overviews.spool
+    heavy = asyncio.Semaphore(AT_ONCE)
 
     async def shown(*, anew: bool = False) -> dict[str, Any]:
         return overview_shown(overviews, await overviews.get(anew=anew), may_change=may_change)
@@ -66,10 +69,11 @@ def api_routes(overviews: Overviews, *, may_change: bool) -> list[Route]:
         return JSONResponse([sample_shown(sample) for sample in overviews.samples])
 
     async def stream(request: Request) -> Response:
-        return StreamingResponse(_events(request, shown), media_type="text/event-stream")
+        return StreamingResponse(_events(request, shown, stopping), media_type="text/event-stream")
 
     async def dead(request: Request) -> Response:
-        groups, looked = await dead_groups(spool)
+        async with heavy:
+            groups, looked = await dead_groups(spool)
         rows = [group_shown(group) for group in groups[:GROUPS_SHOWN]]
         return JSONResponse({"groups": rows, "looked": looked, "groups_left": len(groups) - len(rows)})
 
@@ -83,7 +87,8 @@ def api_routes(overviews: Overviews, *, may_change: bool) -> list[Route]:
         name, tenant = request.query_params.get("id", "").strip(), request.query_params.get("tenant", "").strip()
         if not 0 < len(name) <= 256 or len(tenant) > 256:
             raise NotDone("id: an entry, or a producer's id of at most 256 characters")
-        return JSONResponse(story_shown(await story(spool, name, tenant or None)))
+        async with heavy:
+            return JSONResponse(story_shown(await story(spool, name, tenant or None)))
 
     async def order(request: Request) -> Response:
         done = await carry_out(spool, read_order(await _body(request)))
@@ -102,13 +107,17 @@ def api_routes(overviews: Overviews, *, may_change: bool) -> list[Route]:
     ]
 
 
-async def _events(request: Request, shown: Callable[[], Awaitable[dict[str, Any]]]) -> AsyncIterator[str]:
-    """Server-sent events: `overview`, or `away` with why, every two seconds; they end when nobody reads."""
+async def _events(
+    request: Request, shown: Callable[[], Awaitable[dict[str, Any]]], stopping: asyncio.Event
+) -> AsyncIterator[str]:
+    """Server-sent events: `overview`, or `away` with why, every two seconds; they end when nobody reads, or we stop."""
     yield "retry: 2000\n\n"
-    while not await request.is_disconnected():
+    while not (stopping.is_set() or await request.is_disconnected()):
         try:
             kind, data = "overview", await shown()
         except (RedisError, OSError) as wrong:
             kind, data = "away", {"error": str(wrong) or type(wrong).__name__}
         yield f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
-        await asyncio.sleep(PUSH_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PUSH_SECONDS):
+                await stopping.wait()

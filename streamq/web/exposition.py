@@ -21,7 +21,7 @@ from streamq import __version__
 from streamq.queue.overview import Overview
 from streamq.worker.tally import OTHER, Buckets, Tally
 
-__all__ = ["QueueNumbers", "WorkerNumbers", "rendered"]
+__all__ = ["QueueNumbers", "rendered", "worker_families"]
 
 TALLIES = {
     "reclaimed": "leases that were taken from workers whose heartbeat stopped",
@@ -170,35 +170,32 @@ class QueueNumbers:
         yield _gauge("redis_latency_seconds", "two round trips, one of them a transaction", {(): seen.took_ms / 1000})
 
 
-class WorkerNumbers:
+def worker_families(
+    tally: Tally,
+    *,
+    settled: Mapping[str, int],
+    in_hand: int,
+    connections: Mapping[str, int],
+    ready: bool,
+    redis_up: bool,
+    leads: bool,
+) -> Iterator[Metric]:
     """Of one worker process."""
-
-    def families(
-        self,
-        tally: Tally,
-        *,
-        settled: Mapping[str, int],
-        in_hand: int,
-        connections: Mapping[str, int],
-        ready: bool,
-        redis_up: bool,
-        leads: bool,
-    ) -> Iterator[Metric]:
-        yield _gauge("build", "the version of streamq; always 1", {(__version__,): 1}, ("version",))
-        yield _gauge("worker_ready", "1: it takes mail", {(): ready})
-        yield _gauge("worker_redis_up", "0: Redis is away, as this worker sees it", {(): redis_up})
-        yield _gauge("worker_leads", "1: it leads the sweeps", {(): leads})
-        yield _gauge("worker_in_hand", "mails that it holds", {(): in_hand})
-        open_ = {(name,): many for name, many in connections.items()}
-        yield _gauge("worker_connections", "connections, those being opened included", open_, ("route",))
-        labels = ("outcome", "class", "provider", "route")
-        yield _counter(
-            "attempts", "what couriers reported; `unjudged`: nobody said a word about the mail", tally.attempts, labels
-        )
-        statuses = {(name,): many for name, many in settled.items()}
-        yield _counter("settled", "what Redis made of the ends of attempts (settle.lua)", statuses, ("status",))
-        yield _histogram("attempt_seconds", "from MAIL to the deciding reply", "route", tally.took)
-        text = "from XADD, or send_at, until its first attempt began"
-        yield _histogram("queue_seconds", text, "priority", tally.waited)
-        text = "from XADD, or send_at, to the 250"
-        yield _histogram("delivery_seconds", text, "priority", tally.delivered)
+    yield _gauge("build", "the version of streamq; always 1", {(__version__,): 1}, ("version",))
+    yield _gauge("worker_ready", "1: it takes mail", {(): ready})
+    yield _gauge("worker_redis_up", "0: Redis is away, as this worker sees it", {(): redis_up})
+    yield _gauge("worker_leads", "1: it leads the sweeps", {(): leads})
+    yield _gauge("worker_in_hand", "mails that it holds", {(): in_hand})
+    open_ = {(name,): many for name, many in connections.items()}
+    yield _gauge("worker_connections", "connections, those being opened included", open_, ("route",))
+    labels = ("outcome", "class", "provider", "route")
+    yield _counter(
+        "attempts", "what couriers reported; `unjudged`: nobody said a word about the mail", tally.attempts, labels
+    )
+    statuses = {(name,): many for name, many in settled.items()}
+    yield _counter("settled", "what Redis made of the ends of attempts (settle.lua)", statuses, ("status",))
+    yield _histogram("attempt_seconds", "from MAIL to the deciding reply", "route", tally.took)
+    text = "from XADD, or send_at, until its first attempt began"
+    yield _histogram("queue_seconds", text, "priority", tally.waited)
+    text = "from XADD, or send_at, to the 250"
+    yield _histogram("delivery_seconds", text, "priority", tally.delivered)

@@ -41,9 +41,11 @@ def _family(place: Place) -> socket.AddressFamily:
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, place: Place, setting: str) -> AsyncIterator[Place]:
+async def listening(
+    app: ASGIApp, place: Place, setting: str, stopping: asyncio.Event | None = None
+) -> AsyncIterator[Place]:
     """The application answers there while this is open; gives where (port 0: a free one). `setting`: whose value the
-    place is."""
+    place is; `stopping` is set first at the end: what never ends by itself has a second to do so."""
     bound = _bound(place, setting)
     config = uvicorn.Config(
         app,
@@ -65,6 +67,8 @@ async def listening(app: ASGIApp, place: Place, setting: str) -> AsyncIterator[P
     try:
         yield Place(place.host, bound.getsockname()[1])
     finally:
+        if stopping is not None:
+            stopping.set()
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,9 +26,15 @@ AWAY = (RedisError, OSError)
 STATIC = Path(__file__).parent / "static"
 
 
-def queue_app(overviews: Overviews, *, token: str | None = None, hosts: Iterable[str] | None = ()) -> Starlette:
-    """Of the queue that `overviews` looks at. `token`, `hosts`: as `Guard` has them. Raises `SettingsError` where the
-    settings' own provider rules are wrong."""
+def queue_app(
+    overviews: Overviews,
+    *,
+    token: str | None = None,
+    hosts: Iterable[str] | None = (),
+    stopping: asyncio.Event | None = None,
+) -> Starlette:
+    """Of the queue that `overviews` looks at. `token`, `hosts`: as `Guard` has them; `stopping`: streams end. Raises
+    `SettingsError` where the settings' own provider rules are wrong."""
     numbers = QueueNumbers(Rulebook.read(overviews.spool.settings).groups())
 
     async def metrics(request: Request) -> Response:
@@ -60,7 +67,7 @@ def queue_app(overviews: Overviews, *, token: str | None = None, hosts: Iterable
             Route("/metrics", metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),
-            *api_routes(overviews, may_change=token is not None),
+            *api_routes(overviews, may_change=token is not None, stopping=stopping or asyncio.Event()),
         ],
         middleware=[Middleware(Guard, token=token, hosts=hosts, public=("/", "/static/"))],
     )

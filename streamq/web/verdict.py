@@ -9,7 +9,8 @@ from streamq.queue.overview import Overview
 __all__ = ["Trouble", "Verdict", "verdict"]
 
 FULL = 0.85  # of maxmemory
-UNREAD_MS = 60_000
+UNREAD_MS = 60_000  # of the most urgent priority
+UNREAD_LONG_MS = 3_600_000  # of the others: a campaign waits for its turn
 LATE_MS = 10_000
 
 
@@ -69,9 +70,9 @@ def _waits(seen: Overview) -> list[Trouble]:
     found = []
     if now.memory_max and now.memory > FULL * now.memory_max:
         found.append(Trouble(f"Redis is {100 * now.memory // now.memory_max} % full: XADD will be refused"))
-    unread = max((ages.get("waiting", 0) for ages in now.aged_ms.values()), default=0)
-    if unread > UNREAD_MS:
-        found.append(Trouble(f"A mail has waited {unread // 1000:,} s to be read"))
+    for nth, (name, ages) in enumerate(now.aged_ms.items()):
+        if ages.get("waiting", 0) > (UNREAD_LONG_MS if nth else UNREAD_MS):
+            found.append(Trouble(f"Mail of priority {name} has waited {ages['waiting'] // 1000:,} s to be read"))
     if now.late_ms > LATE_MS:
         found.append(Trouble(f"The schedule is {now.late_ms // 1000:,} s behind"))
     return found

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from streamq.web.exposition import WorkerNumbers, rendered
+from streamq.web.exposition import rendered, worker_families
 from streamq.worker import Worker
 
 __all__ = ["worker_app"]
@@ -15,13 +15,12 @@ __all__ = ["worker_app"]
 
 def worker_app(worker: Worker) -> Starlette:
     """Of one that has a tally (setting `metrics`). Nothing here asks Redis."""
-    numbers = WorkerNumbers()
 
     async def metrics(request: Request) -> Response:
         ready = worker.ready.is_set()
         if not ready or worker.tally is None:
             return PlainTextResponse("it is starting\n", 503)
-        found = numbers.families(
+        found = worker_families(
             worker.tally,
             settled=worker.settled,
             in_hand=len(worker.hand),

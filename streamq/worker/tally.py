@@ -52,7 +52,7 @@ class Tally:
     until the 250; both from the later of the XADD and `send_at`. `providers`: site → provider."""
 
     def __init__(self, providers: Mapping[str, str], routes: Sequence[str], priorities: Sequence[str]) -> None:
-        self._providers = providers
+        self.providers = providers
         self.attempts: dict[tuple[str, str, str, str], int] = {}
         self.took = {route: Buckets(ATTEMPT_SECONDS) for route in routes}
         self.waited = {name: Buckets(WAIT_SECONDS) for name in priorities}
@@ -65,7 +65,7 @@ class Tally:
         if not report.tried:
             return
         outcome = "throttled" if action is Action.RETRY and klass in THROTTLES else OUTCOMES[action]
-        key = (outcome, klass, self._providers.get(delivery.site, OTHER), delivery.way)
+        key = (outcome, klass, self.providers.get(delivery.site, OTHER), delivery.way)
         if key not in self.attempts and len(self.attempts) >= LABELS_MOST:
             key = (outcome, OTHER, OTHER, delivery.way)
         self.attempts[key] = self.attempts.get(key, 0) + 1

@@ -219,6 +219,8 @@ class Worker:
         self.allowances.couriers = {courier.name: courier for courier in self.couriers}
 
     def _know(self, replies: Replies) -> None:
+        if self.tally is not None:
+            self.tally.providers = self.publisher.book.groups()
         for courier in self.couriers:
             courier.know(replies)
 

@@ -71,16 +71,26 @@ async def test_a_stream_tells_what_there_is_and_that_redis_is_away(
             raise answer
         return answer
 
-    async def now(seconds: float) -> None:
-        assert seconds == api.PUSH_SECONDS
-
-    monkeypatch.setattr("streamq.web.api.asyncio.sleep", now)
-    said = [part async for part in api._events(Request(), shown)]  # type: ignore[arg-type]
+    monkeypatch.setattr(api, "PUSH_SECONDS", 0)
+    said = [part async for part in api._events(Request(), shown, asyncio.Event())]  # type: ignore[arg-type]
     assert said[1:] == [
         'event: overview\ndata: {"live":3}\n\n',
         'event: away\ndata: {"error":"gone"}\n\n',
     ]
     await overviews.close()
+
+
+async def test_a_stream_ends_when_the_server_does() -> None:
+    class Request:
+        async def is_disconnected(self) -> bool:
+            return False
+
+    async def shown() -> Any:
+        stopping.set()
+        return {}
+
+    stopping = asyncio.Event()
+    assert len([part async for part in api._events(Request(), shown, stopping)]) == 2  # type: ignore[arg-type]
 
 
 # -- dead letters ----------------------------------------------------------------------------------------------------

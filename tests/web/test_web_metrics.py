@@ -17,7 +17,7 @@ from webbed import asking, numbers, serving
 
 from streamq.queue.overview import Overviews
 from streamq.settings import load_settings
-from streamq.web.exposition import QueueNumbers, WorkerNumbers
+from streamq.web.exposition import QueueNumbers, worker_families
 from streamq.web.worker import worker_app
 from streamq.worker import Worker
 from streamq.worker.tally import Tally
@@ -208,7 +208,7 @@ async def test_the_metrics_that_docs_name_are_those_that_there_are(room: Mailroo
     named = {name: tuple(filter(None, labels.replace(" ", "").split(","))) for name, labels in rows}
     overviews = Overviews(room.spool)
     queue = QueueNumbers({}).families(await overviews.get())
-    worker = WorkerNumbers().families(
+    worker = worker_families(
         Tally({}, [], []), settled={}, in_hand=0, connections={}, ready=True, redis_up=True, leads=True
     )
     assert named == _names(queue) | _names(worker)
