@@ -85,6 +85,7 @@ TABLE = (
     Key("templates", "templates", "hash", "stored templates by name → newest version"),
     Key("dead", "dead", "stream", "dead letters"),
     Key("events", "events", "stream", "events, bounded"),
+    Key("webhooks", "webhooks", "hash", "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused"),
     # Never made: a DEL of it is the first write of scripts that free memory, so that `maxmemory`, which is
     # asked at a script's first write only, lets the rest of them pass.
     Key("absent", "absent", "none", "never made"),
@@ -129,6 +130,9 @@ class Keys:
 
     def grants(self, route: str) -> str:
         return f"{self.prefix}grants:{route}"
+
+    def reports(self, sender: str) -> str:
+        return f"{self.prefix}reports:{sender}"
 
     def slots(self, target: str) -> str:
         return f"{self.prefix}slots:{target}"

@@ -19,8 +19,11 @@ def main() -> None:
     from streamq.cli import (  # noqa: F401  (each adds its commands)
         dead,
         demo,
+        erase,
         export,
+        log,
         look,
+        qshape,
         reply,
         route,
         rules,
@@ -31,6 +34,8 @@ def main() -> None:
         site,
         steer,
         template,
+        top,
+        webhook,
         why,
     )
     from streamq.errors import SettingsError
@@ -41,7 +46,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         _refuse_bytes(sys.argv[1:])
-        app()
+        app(prog_name="streamq")  # also for `python -m`: completion goes by it
     except SettingsError as wrong:
         _end(2, str(wrong))
     except StreamqError as wrong:

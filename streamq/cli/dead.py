@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, DryRun, Yes
+from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, Yes, chosen, known_priority
 from streamq.cli.look import BODY, print_fields
-from streamq.cli.terminal import ask, clip, console, emit, note, table
+from streamq.cli.terminal import ask, clip, console, emit, note, progress, table
 from streamq.errors import NotFound, SettingsError
 from streamq.mail import BUILT
+from streamq.queue.connection import command
 from streamq.queue.letters import DeadLetter, dead_letter, dead_letters, remove_dead, requeue_dead
 from streamq.queue.spool import Spool
+from streamq.queue.steer import Selector
+from streamq.queue.walk import MailView, is_entry
 
 dead = typer.Typer(name="dead", help="Dead letters: mails that cannot be delivered.", no_args_is_help=True)
 app.add_typer(dead)
 
 ID_HELP = "a dead letter's id, its mail's entry or a producer's id"
+Tenant = Annotated[str | None, typer.Option(help="all of this tenant", metavar="TENANT")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help=ID_HELP)]
-Class = Annotated[str | None, typer.Option("--class", help="all of this class", metavar="CLASS")]
 NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
@@ -43,17 +47,23 @@ NOT_REQUEUED = {
 
 @dead.command("ls")
 def ls(
+    priority: Priority = None,
+    domain: Domain = None,
+    tenant: Tenant = None,
+    tag: Tag = None,
     class_: Class = None,
     limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
     """List them, oldest first."""
+    choice = chosen(priority, domain, tenant, tag, class_)
 
     async def run() -> None:
         async with open_queue() as spool:
+            known_priority(spool, priority)
             letters: list[dict[str, str]] = []
             more = False
-            async for letter in of_class(spool, class_):
+            async for letter in letters_of(spool, choice):
                 if len(letters) == limit:
                     more = True
                     break
@@ -123,6 +133,10 @@ async def _last(spool: Spool, id_: str) -> DeadLetter:
 @dead.command("requeue")
 def requeue(
     ids: Ids = None,
+    priority: Priority = None,
+    domain: Domain = None,
+    tenant: Tenant = None,
+    tag: Tag = None,
     class_: Class = None,
     everything: All = False,
     changes: Annotated[
@@ -135,10 +149,11 @@ def requeue(
 ) -> None:
     """They become waiting mails again, as new entries."""
     new = _changes(changes or [])
+    meant = Meant.of("requeue", ids, chosen(priority, domain, tenant, tag, class_), everything)
 
     async def run() -> bool:
         async with open_queue() as spool:
-            letters = await _asked(spool, "requeue", ids, class_, everything, dry_run, yes)
+            letters = await _asked(spool, meant, dry_run, yes)
             if dry_run:
                 _say_dry("requeue", len(letters), json)
                 return True
@@ -173,6 +188,10 @@ def _changes(given: list[str]) -> dict[str, str]:
 @dead.command("rm")
 def rm(
     ids: Ids = None,
+    priority: Priority = None,
+    domain: Domain = None,
+    tenant: Tenant = None,
+    tag: Tag = None,
     class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
@@ -180,10 +199,11 @@ def rm(
     json: Json = False,
 ) -> None:
     """Discard them for good."""
+    meant = Meant.of("rm", ids, chosen(priority, domain, tenant, tag, class_), everything)
 
     async def run() -> None:
         async with open_queue() as spool:
-            letters = await _asked(spool, "rm", ids, class_, everything, dry_run, yes)
+            letters = await _asked(spool, meant, dry_run, yes)
             if dry_run:
                 return _say_dry("rm", len(letters), json)
             removed = await remove_dead(spool, letters)
@@ -200,24 +220,66 @@ def _say_dry(verb: str, many: int, json: bool) -> None:
     return console.print(f"{verb}: {many:,} dead letters (dry run: nothing was changed)")
 
 
-def one_way(verb: str, ids: list[str] | None, class_: str | None, everything: bool) -> None:
-    """Raises `SettingsError` unless letters are named one way."""
-    if bool(ids) + (class_ is not None) + everything != 1:
-        raise SettingsError(f"dead {verb}: name dead letters by ID, or by --class, or --all of them")
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Which dead letters a command is about: named by any of their ids, or chosen."""
+
+    verb: str
+    ids: tuple[str, ...]
+    choice: Selector
+
+    @classmethod
+    def of(cls, verb: str, ids: list[str] | None, choice: Selector, everything: bool) -> Meant:
+        """Raises `SettingsError` unless they are named one way."""
+        if bool(ids) + bool(choice.parts) + everything != 1:
+            raise SettingsError(
+                f"dead {verb}: name dead letters by ID, or by --class, --domain, --tenant, --tag, --priority, "
+                "or --all of them"
+            )
+        return cls(verb, tuple(ids or ()), choice)
+
+    async def sizes(self, spool: Spool) -> dict[str, int]:
+        """The letters and their bytes. Bodies are not kept: there may be a gigabyte of them. Raises `NotFound`."""
+        if self.ids:
+            return await _named(spool, self.ids)
+        known_priority(spool, self.choice.priority)
+        many = await command(spool.redis, "XLEN", spool.keys.dead)
+        found: dict[str, int] = {}
+        with progress("looking", many) as looked:
+            async for letter in dead_letters(spool):
+                looked(1)
+                if _fits(spool, letter, self.choice):
+                    found[letter.letter] = letter.size
+        return found
 
 
-async def _asked(
-    spool: Spool, verb: str, ids: list[str] | None, class_: str | None, everything: bool, dry_run: bool, yes: bool
-) -> dict[str, int]:
-    """The letters that are meant, and their bytes. Bodies are not kept: there may be a gigabyte of them."""
-    one_way(verb, ids, class_, everything)
-    letters = await sizes_of(spool, ids) if ids else {each.letter: each.size async for each in of_class(spool, class_)}
+async def letters_of(spool: Spool, choice: Selector) -> AsyncIterator[DeadLetter]:
+    """Those that fit, oldest first."""
+    async for letter in dead_letters(spool):
+        if _fits(spool, letter, choice):
+            yield letter
+
+
+def _fits(spool: Spool, letter: DeadLetter, choice: Selector) -> bool:
+    """As of a live mail: its class is what it died of."""
+    if not choice.parts:
+        return True
+    entry = letter.text("dead_entry")
+    if not is_entry(entry):  # somebody else's hand; what its fields say still counts
+        entry = f"0{letter.letter}"
+    priority = spool.priorities[int(entry[0])] if int(entry[0]) < len(spool.priorities) else ""
+    notes = {"class": letter.text("dead_class")}
+    return choice.fits(MailView(entry, priority, "dead", letter.mail, notes))
+
+
+async def _asked(spool: Spool, meant: Meant, dry_run: bool, yes: bool) -> dict[str, int]:
+    letters = await meant.sizes(spool)
     if not dry_run and len(letters) > 1 and not yes:
-        ask(f"{verb} {len(letters):,} dead letters?")
+        ask(f"{meant.verb} {len(letters):,} dead letters?")
     return letters
 
 
-async def sizes_of(spool: Spool, ids: list[str]) -> dict[str, int]:
+async def _named(spool: Spool, ids: Sequence[str]) -> dict[str, int]:
     """Letters and their bytes, by any of their ids. Raises `NotFound`."""
     letters: dict[str, int] = {}
     missing = set(ids)
@@ -235,12 +297,6 @@ async def sizes_of(spool: Spool, ids: list[str]) -> dict[str, int]:
     if missing:
         raise NotFound(f"no dead letter has the id {', '.join(repr(id_[:300]) for id_ in sorted(missing))}")
     return letters
-
-
-async def of_class(spool: Spool, class_: str | None) -> AsyncIterator[DeadLetter]:
-    async for letter in dead_letters(spool):
-        if class_ is None or letter.text("dead_class") == class_:
-            yield letter
 
 
 def _ids_of(letter: DeadLetter) -> set[str]:

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from streamq.cli.app import Json, open_queue, run_async
-from streamq.cli.choice import All
-from streamq.cli.dead import Class, Ids, dead, of_class, one_way, sizes_of
+from streamq.cli.choice import All, Class, Domain, Priority, Tag, chosen, known_priority
+from streamq.cli.dead import Ids, Meant, Tenant, dead, letters_of
 from streamq.cli.terminal import console, emit, emit_line, note
 from streamq.errors import MailError, SettingsError
 from streamq.mail import Mail, parse
@@ -22,21 +22,6 @@ from streamq.queue.letters import DeadLetter, dead_letter
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import is_entry
 
-# Of the letter, not of its mail.
-OWN = frozenset(
-    (
-        b"dead_reason",
-        b"dead_class",
-        b"dead_at",
-        b"dead_entry",
-        b"dead_body",
-        b"dead_head",
-        b"dead_made",
-        b"dead_stamp",
-        b"attempts",
-        b"last_reply",
-    )
-)
 NTH_OF = re.compile(r"[0-9]{1,7}")
 PRIVATE = 0o600
 
@@ -44,6 +29,10 @@ PRIVATE = 0o600
 @dead.command("export")
 def export(
     ids: Ids = None,
+    priority: Priority = None,
+    domain: Domain = None,
+    tenant: Tenant = None,
+    tag: Tag = None,
     class_: Class = None,
     everything: All = False,
     eml: Annotated[
@@ -52,28 +41,29 @@ def export(
     json: Json = False,
 ) -> None:
     """Copy them: JSON lines on standard output, or messages as they would be sent. They stay where they are."""
-    one_way("export", ids, class_, everything)
+    meant = Meant.of("export", ids, chosen(priority, domain, tenant, tag, class_), everything)
     if eml is not None and not eml.is_dir():
         raise SettingsError(f"--eml: no such directory: {str(eml)!r}")
 
     async def run() -> bool:
         async with open_queue() as spool:
             if eml is None:
-                async for letter in _chosen(spool, ids, class_):
+                async for letter in _chosen(spool, meant):
                     emit_line({"letter": letter.letter, "fields": letter.named(_text)})
                 return True
-            return await _messages(spool, _chosen(spool, ids, class_), eml, json)
+            return await _messages(spool, _chosen(spool, meant), eml, json)
 
     if not run_async(run):
         raise typer.Exit(1)
 
 
-async def _chosen(spool: Spool, ids: list[str] | None, class_: str | None) -> AsyncIterator[DeadLetter]:
-    if not ids:
-        async for letter in of_class(spool, class_):
+async def _chosen(spool: Spool, meant: Meant) -> AsyncIterator[DeadLetter]:
+    if not meant.ids:
+        known_priority(spool, meant.choice.priority)
+        async for letter in letters_of(spool, meant.choice):
             yield letter
         return
-    for name in await sizes_of(spool, ids):
+    for name in await meant.sizes(spool):
         found = await dead_letter(spool, name)
         if found is not None:
             yield found
@@ -117,7 +107,7 @@ def _contents(spool: Spool, letter: DeadLetter) -> Iterator[tuple[str, bytes | N
     if not is_entry(parent) or (nth and not NTH_OF.fullmatch(nth)):
         yield letter.letter, None
         return
-    fields = {name: value for name, value in letter.fields.items() if name not in OWN}
+    fields = letter.mail
     if head := letter.fields.get(b"dead_head"):
         fields[b"raw"] = head + b"\n"
     mail = _parsed(spool, fields, stamp, parent if b"dead_stamp" in letter.fields else "")

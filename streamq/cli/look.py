@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import ID, Json, app, open_queue, run_async
-from streamq.cli.choice import Domain, Priority, Tag, Tenant, chosen, known_priority
+from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chosen, known_priority, known_states
 from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
-from streamq.errors import SettingsError
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CheckReport
 from streamq.queue.check import check as check_law
@@ -103,11 +102,12 @@ def _rule_words(name: str) -> str:
 
 @app.command()
 def ls(
-    state: Annotated[str | None, typer.Option(help=f"one of {', '.join(STATES)}", metavar="STATE")] = None,
+    state: State = None,
     priority: Priority = None,
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     doubtful: Annotated[
         bool, typer.Option("--ambiguous", help="those that may be delivered already: a dot without a reply")
     ] = False,
@@ -115,9 +115,7 @@ def ls(
     json: Json = False,
 ) -> None:
     """List live mails, by state, oldest (scheduled: next) first; --ambiguous: those past their dot now first."""
-    if state is not None and state not in STATES:
-        raise SettingsError(f"--state: one of {', '.join(STATES)} (got {state!r})")
-    selector = chosen(priority, domain, tenant, tag).among(*(STATES if state is None else (state,)))
+    selector = chosen(priority, domain, tenant, tag, class_).among(*known_states(state))
 
     async def run() -> None:
         async with open_queue() as spool:

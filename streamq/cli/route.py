@@ -10,6 +10,7 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
+from streamq.cli.complete import routes
 from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
@@ -24,7 +25,7 @@ from streamq.settings import duration_ms
 route = typer.Typer(name="route", help="Routes: look, pause, resume.", no_args_is_help=True)
 app.add_typer(route)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="a route, as `[routes.NAME]` has it")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a route, as `[routes.NAME]` has it", autocompletion=routes)]
 Reason = Annotated[str, typer.Option(help="why: for events and for whoever looks", metavar="TEXT")]
 Until = Annotated[
     str | None, typer.Option("--for", help="so long (30m, 2h); without it: until `resume`", metavar="TIME")

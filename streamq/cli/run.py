@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +18,9 @@ import typer
 import uvloop
 
 from streamq.cli.app import app, given, needs_web, settings, url_of
-from streamq.cli.terminal import note, safe
+from streamq.cli.terminal import json_line, note, safe
 from streamq.errors import SettingsError
+from streamq.mail.event import hide_addresses
 from streamq.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,10 +33,31 @@ Parent = Annotated[int | None, typer.Option(hidden=True, help="end when this pro
 
 
 class _Lines(logging.Formatter):
-    """Servers' replies and producers' values stand in the log: nothing of them steers the terminal."""
+    """Servers' replies and producers' values stand in the log: nothing of them steers the terminal, and with
+    `pii = hash` no address of theirs stands there in the clear."""
+
+    def __init__(self, known: Settings) -> None:
+        super().__init__("%(asctime)s %(name)s %(message)s")
+        self.known = known
 
     def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
+        text = super().format(record) if self.known.log == "text" else record.getMessage()
+        if self.known.pii == "hash":
+            text = hide_addresses(text)
+        if self.known.log == "text":
+            return safe(text)
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        known = {"time": at, "level": record.levelname.lower(), "logger": record.name, "message": text}
+        if record.exc_info:
+            known["exception"] = self.formatException(record.exc_info)
+        return json_line(known)
+
+
+def log_to_stderr(known: Settings) -> None:
+    """What a program that runs on and on says of itself."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(known))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 @app.command()
@@ -64,10 +87,8 @@ def worker(
     if parent is not None:
         follow_parent(parent)
     hold_hangup()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(asctime)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
     known = settings(relay=relay, in_hand=in_hand, metrics=metrics)
+    log_to_stderr(known)
     if known.metrics is not None:
         needs_web("STREAMQ_METRICS")
         if known.metrics.port + processes - 1 > LAST_PORT:
@@ -104,10 +125,11 @@ def worker(
 async def _worker(known: Settings, reread: Callable[[], Settings], *, child: bool) -> int:
     from streamq.server import redis_cli_line
     from streamq.worker import Worker
-    from streamq.worker.processes import collect_seldom, has_terminal, take_hangup
+    from streamq.worker.processes import collect_seldom, has_terminal, take_hangup, take_turns_soon
 
     in_terminal = has_terminal()
     collect_seldom()
+    take_turns_soon()
     async with url_of(known) as url:
         one = Worker(known, url, reread=reread)
         loop = asyncio.get_running_loop()

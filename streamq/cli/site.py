@@ -9,6 +9,7 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
+from streamq.cli.complete import routes
 from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
 from streamq.cli.route import Reason, Until, known_route, pause_given, why_words
 from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
@@ -23,7 +24,7 @@ site = typer.Typer(name="site", help="Sites: look, limit, pause, resume.", no_ar
 app.add_typer(site)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a recipients' domain")]
-Route = Annotated[str | None, typer.Option(help="on this route only", metavar="NAME")]
+Route = Annotated[str | None, typer.Option(help="on this route only", metavar="NAME", autocompletion=routes)]
 
 
 def _site(text: str, *, all_: bool = False) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, Domain, DryRun, Ids, Priority, Tag, Tenant, Yes, chosen, known_priority
-from streamq.cli.terminal import ask, clip, console, emit, note
+from streamq.cli.choice import All, Class, Domain, DryRun, Ids, Priority, Tag, Tenant, Yes, chosen, known_priority
+from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.look import locate, now_ms
+from streamq.queue.look import locate, now_ms, status
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unset_rule
-from streamq.queue.walk import STATES, MailView, is_entry
+from streamq.queue.walk import STATES, is_entry
 from streamq.settings import duration_ms
 
 DONE = {"hold": "held", "cancel": "cancelled"}  # what becomes of a mail that was not seen yet
@@ -30,8 +28,10 @@ SWEPT = {
     "cancel": STATES,
     "bounce": STATES,
 }
-MANY = 1000  # from so many on, progress is shown
 ENTRY_DIGITS = 14  # a priority's and a time's of this century
+
+
+Standing = Annotated[bool, typer.Option("--standing", help="what comes, too, until `unhold` with the same words")]
 
 
 @dataclass(slots=True)
@@ -46,6 +46,7 @@ class _Order:
     yes: bool
     json: bool
     after_ms: int | None = None
+    standing: bool = False
     rules: dict[str, str] = field(default_factory=dict)  # what was asked for ids that were not seen yet → what became
 
     def __post_init__(self) -> None:
@@ -55,11 +56,15 @@ class _Order:
                 raise SettingsError(f"{self.verb}: either IDs or a choice (--domain, --all, …), not both")
         elif self.everything == bool(flags):
             raise SettingsError(
-                f"{self.verb}: name mails by ID, or by --domain, --priority, --tenant, --tag; or --all of them"
+                f"{self.verb}: name mails by ID, or by --domain, --priority, --tenant, --tag, --class; or --all of them"
             )
-        if self.verb == "hold" and not self.ids and self.choice.rule is None:
-            got = ", ".join(f"--{flag}" for flag in flags)
-            raise SettingsError(f"hold: a standing rule takes one of --domain, --priority, --tenant, --tag (got {got})")
+        if self.verb == "hold" and not self.ids and self.choice.klass is None:
+            self.standing = True
+        if self.standing and (self.ids or self.choice.rule is None):
+            got = ", ".join(f"--{flag}" for flag in flags) or "IDs"
+            raise SettingsError(
+                f"{self.verb}: a standing rule takes one of --domain, --priority, --tenant, --tag (got {got})"
+            )
 
     def run(self) -> None:
         if not run_async(self._carried_out):
@@ -119,40 +124,39 @@ class _Order:
     async def _by_choice(self, spool: Spool) -> bool:
         rule = self.choice.rule
         if self.dry_run or not self.yes:
-            many = len({view.entry async for view in self._chosen(spool)})
+            many = len(await self._found(spool))
             if self.dry_run:
                 self._say(Counter(), many)
                 return True
-            if many > 1:
-                ask(f"{self.verb} {many:,} mails?")
-        if self.verb == "hold" and rule:
-            await set_rule(spool, rule, "hold")  # first, so that none slips between rule and sweep
+            comes = ", and what comes" if self.standing and self.verb != "hold" else ""
+            if many > 1 or comes:
+                ask(f"{self.verb} {many:,} mails{comes}?")
+        if self.standing and rule:
+            await set_rule(spool, rule, self.verb)  # first, so that none slips between rule and sweep
             self.rules[rule] = "a standing rule from now on, until `streamq unhold` with the same words"
         if self.verb == "unhold" and rule and await unset_rule(spool, rule):
             self.rules[rule] = "no standing rule any more"
         await self._sweep(spool)
         return True
 
-    async def _chosen(self, spool: Spool) -> AsyncIterator[MailView]:
-        async for view in select(spool, self.choice.among(*SWEPT[self.verb]), sweep=True):
-            yield view
+    async def _found(self, spool: Spool) -> dict[str, str]:
+        """Entries and their states, by visiting all that may be meant: a million take a minute, so it is shown."""
+        now = await status(spool)
+        many = sum(now.sum(state) for state in SWEPT[self.verb])
+        found: dict[str, str] = {}
+        with progress("looking", many, quiet=self.json) as looked:
+            choice = self.choice.among(*SWEPT[self.verb])
+            async for view in select(spool, choice, sweep=True, visited=lambda: looked(1)):
+                found[view.entry] = view.state
         if self.verb == "unhold":
-            async for view in intended(spool, "hold"):
-                if self.choice.fits(view):
-                    yield view
+            found |= {view.entry: view.state async for view in intended(spool, "hold") if self.choice.fits(view)}
+        return found
 
     async def _sweep(self, spool: Spool) -> None:
-        states = {view.entry: view.state async for view in self._chosen(spool)}
+        states = await self._found(spool)
         entries = [entry for entry, state in states.items() if self.verb != "hold" or state != "waiting"]
-        with Progress(console=console, transient=True, disable=self.json or len(entries) < MANY) as progress:
-            bar = progress.add_task(self.verb, total=len(entries))
-            done = await apply(
-                spool,
-                self.verb,
-                entries,
-                at_ms=await self._at_ms(spool),
-                progress=lambda many: progress.advance(bar, many),
-            )
+        with progress(self.verb, len(entries), quiet=self.json) as moved:
+            done = await apply(spool, self.verb, entries, at_ms=await self._at_ms(spool), progress=moved)
         if len(states) > len(entries):
             done["by rule"] = len(states) - len(entries)  # they wait: held when they are read
         self._say(done, len(states))
@@ -188,8 +192,9 @@ def _order(
     yes: bool,
     json: bool,
     after_ms: int | None = None,
+    standing: bool = False,
 ) -> None:
-    _Order(verb, ids or [], choice, everything, dry_run, yes, json, after_ms).run()
+    _Order(verb, ids or [], choice, everything, dry_run, yes, json, after_ms, standing).run()
 
 
 @app.command()
@@ -199,13 +204,14 @@ def retry(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Scheduled mails go now, through the limits. (Parked ones wait for a slot as before.)"""
-    _order("retry", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order("retry", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -215,13 +221,14 @@ def hold(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Keep mails back until `unhold`. A choice (--domain …) is a standing rule for those to come, too."""
-    _order("hold", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order("hold", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json)
 
 
 @app.command()
@@ -231,6 +238,7 @@ def unhold(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
     after: Annotated[
         str | None, typer.Option("--in", help="so long from now (5m, 0s), not at its old time", metavar="TIME")
@@ -244,7 +252,7 @@ def unhold(
         after_ms = None if after is None else duration_ms(after)
     except ValueError as wrong:
         raise SettingsError(f"--in: {wrong}") from None
-    _order("unhold", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json, after_ms)
+    _order("unhold", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json, after_ms)
 
 
 @app.command()
@@ -254,13 +262,18 @@ def cancel(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
+    standing: Standing = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """End mails without a report. One in delivery ends after its attempt, if that does not send it."""
-    _order("cancel", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    """End mails without a report. One in delivery ends after its attempt, if that does not send it. With --standing
+    those to come, too: a campaign that must stop."""
+    _order(
+        "cancel", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json, standing=standing
+    )
 
 
 @app.command()
@@ -270,10 +283,14 @@ def bounce(
     domain: Domain = None,
     tenant: Tenant = None,
     tag: Tag = None,
+    class_: Class = None,
     everything: All = False,
+    standing: Standing = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """End mails as bounced: a dead letter and its event."""
-    _order("bounce", ids, chosen(priority, domain, tenant, tag), everything, dry_run, yes, json)
+    _order(
+        "bounce", ids, chosen(priority, domain, tenant, tag, class_), everything, dry_run, yes, json, standing=standing
+    )

@@ -10,17 +10,33 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import orjson
 import typer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
-__all__ = ["ask", "clip", "console", "emit", "emit_line", "note", "safe", "shown_ms", "table"]
+__all__ = [
+    "ask",
+    "clip",
+    "console",
+    "emit",
+    "emit_line",
+    "errors",
+    "json_line",
+    "note",
+    "progress",
+    "safe",
+    "shown_ms",
+    "table",
+]
 
 GAP = "  "
+MANY = 1000  # from so many on, progress is shown
 LEAST_COLUMN = 6
 PIPED_COLUMNS = 240  # no terminal: the next program cuts, not we
 # Legal in JSON as they are, and still orders to some terminals.
@@ -38,12 +54,12 @@ def _console(*, stderr: bool) -> Console:
 
 
 console = _console(stderr=False)
-_errors = _console(stderr=True)
+errors = _console(stderr=True)
 
 
 def note(text: str, style: str | None = None) -> None:
     """A line beside the output, on standard error."""
-    _errors.print(text, style=style, soft_wrap=True)
+    errors.print(text, style=style, soft_wrap=True)
 
 
 def safe(text: str) -> str:
@@ -86,8 +102,12 @@ def emit(data: object) -> None:
 
 def emit_line(data: object) -> None:
     """One JSON value on one line: for output that has no end in sight."""
-    text = orjson.dumps(data).decode()
-    typer.echo(STEERING.sub(_escaped, text))
+    typer.echo(json_line(data))
+
+
+def json_line(data: object) -> str:
+    """One JSON value, on one line, that steers nothing."""
+    return STEERING.sub(_escaped, orjson.dumps(data).decode())
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -110,6 +130,24 @@ def shown_ms(ms: float) -> str:
         if ms >= size:
             return f"{ms / size:.1f} {unit}"
     return f"{ms / 1000:.1f} s"
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where somebody looks and it is worth it; what this gives is told how many more are
+    done. (A bar that is told of each of a million costs more than the million.)"""
+    with Progress(console=errors, transient=True, disable=quiet or total < MANY or not errors.is_terminal) as shown:
+        bar = shown.add_task(what, total=total)
+        pending = 0
+
+        def done(many: int) -> None:
+            nonlocal pending
+            pending += many
+            if pending >= MANY // 10:
+                shown.advance(bar, pending)
+                pending = 0
+
+        yield done
 
 
 def ask(question: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from streamq.mail.identity import content_hash, digest
 
-__all__ = ["Glance", "glance"]
+__all__ = ["Glance", "glance", "plain_site"]
 
 # No field here decides when, which way, or by which rule a mail goes.
 PLAIN = frozenset(
@@ -38,6 +38,18 @@ class Glance:
     site: str
     seen: bytes
     event: bytes
+
+
+def plain_site(fields: Mapping[bytes, bytes]) -> str:
+    """The recipient's domain where nothing but one plain address says who gets the mail, whatever else its fields
+    hold; "" where only `parse` can tell."""
+    to = fields.get(b"envelope_to")
+    if not to:
+        if fields.get(b"raw") or fields.get(b"cc") or fields.get(b"bcc") or fields.get(b"recipients"):
+            return ""
+        to = fields.get(b"to", b"")
+    found = ADDRESS.fullmatch(to) if len(to) <= MOST else None
+    return found[1].decode().lower() if found is not None else ""
 
 
 def glance(fields: Mapping[bytes, bytes], max_bytes: int) -> Glance | None:

@@ -24,6 +24,21 @@ __all__ = [
     "trim_dead",
 ]
 
+# Of the letter, not of its mail.
+OWN = frozenset(
+    (
+        b"dead_reason",
+        b"dead_class",
+        b"dead_at",
+        b"dead_entry",
+        b"dead_body",
+        b"dead_head",
+        b"dead_made",
+        b"dead_stamp",
+        b"attempts",
+        b"last_reply",
+    )
+)
 REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
 GROUPED_MOST, GROUPED_BYTES = 2000, 32_000_000  # letters, the newest, that are looked at to group them
 QUOTED = re.compile(r'"[^"]*"')  # a local part, or a name, which may hold an @
@@ -41,6 +56,11 @@ class DeadLetter:
 
     def __post_init__(self) -> None:
         self.fields = dict(self.pairs)
+
+    @property
+    def mail(self) -> dict[bytes, bytes]:
+        """The fields that its mail had, as far as they were kept."""
+        return {name: value for name, value in self.fields.items() if name not in OWN}
 
     @property
     def size(self) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 import orjson
 
 from streamq.errors import MailError
-from streamq.mail import glance, parse
+from streamq.mail import parse
 from streamq.mail.address import parse_list
 from streamq.mail.domain import to_wire
+from streamq.mail.glance import plain_site
 from streamq.queue.connection import command
 from streamq.queue.lanes import site_in
 from streamq.queue.reports import fetch_reports
@@ -25,6 +26,7 @@ __all__ = [
     "has_rule",
     "id_rule",
     "intended",
+    "recipients_of",
     "rules",
     "select",
     "set_rule",
@@ -39,12 +41,14 @@ INTENT = "intent:"
 @dataclass(frozen=True, slots=True)
 class Selector:
     """Which mails: all that fit every given part. Nothing given: all of them. `domain` is read as an address'
-    domain is: any case, A-labels for IDN. Raises ValueError where it is none."""
+    domain is: any case, A-labels for IDN. `klass`: of their last reply, or of what holds them. Raises ValueError where
+    the domain is none."""
 
     priority: str | None = None
     domain: str | None = None
     tenant: str | None = None
     tag: str | None = None
+    klass: str | None = None
     states: tuple[str, ...] = STATES
 
     def __post_init__(self) -> None:
@@ -58,20 +62,21 @@ class Selector:
     @property
     def parts(self) -> list[str]:
         named = {"priority": self.priority, "domain": self.domain, "tenant": self.tenant, "tag": self.tag}
+        named["class"] = self.klass
         return [f"{name}:{value}" for name, value in named.items() if value is not None]
 
     @property
     def rule(self) -> str | None:
-        """Its name as a standing rule; None where more than one part is given."""
+        """Its name as a standing rule; None where more than one part is given, or the class: what is read for the
+        first time has none."""
+        if self.klass is not None:
+            return None
         return "all" if not self.parts else self.parts[0] if len(self.parts) == 1 else None
-
-    @property
-    def reads(self) -> bool:
-        """Whether only a mail's fields can tell."""
-        return not (self.domain is None and self.tenant is None and self.tag is None)
 
     def fits(self, view: MailView) -> bool:
         if self.priority is not None and view.priority != self.priority:
+            return False
+        if self.klass is not None and view.klass != self.klass:
             return False
         if self.tenant is not None and view.text("tenant") != self.tenant:
             return False
@@ -97,31 +102,48 @@ def site_of(view: MailView) -> str:
     there is none, or several."""
     if view.lane:
         return site_in(view.lane)
-    seen = glance(view.fields, 2**31)
-    if seen is not None:
-        return seen.site
-    try:
-        mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
-        if mail.several is None:
-            return mail.site
-        sites = {child.value.rpartition(b"@")[2].decode("utf-8", "replace").lower() for child in mail.several.children}
-        return sites.pop() if len(sites) == 1 else ""
-    except MailError:
-        text = view.text("envelope_to") or view.text("to")
-    try:
-        sites = {address.domain.lower() for address in parse_list(text[:10_000])}
-    except ValueError:
-        return ""
+    if site := plain_site(view.fields):
+        return site
+    sites = {address.rpartition("@")[2].lower() for address in recipients_of(view)}
     return sites.pop() if len(sites) == 1 else ""
 
 
-async def select(spool: Spool, selector: Selector, *, sweep: bool = False) -> AsyncIterator[MailView]:
+def recipients_of(view: MailView) -> list[str]:
+    """Who gets it, as far as its fields say: of one that is no mail whom `envelope_to`, or `to`, names."""
+    try:
+        mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
+        if mail.several is None:
+            return [mail.envelope_to]
+        return [child.value.decode("utf-8", "replace") for child in mail.several.children]
+    except MailError:
+        text = view.text("envelope_to") or view.text("to")
+    try:
+        return [address.spec for address in parse_list(text[:10_000])]
+    except ValueError:
+        return []
+
+
+async def select(
+    spool: Spool,
+    selector: Selector,
+    *,
+    sweep: bool = False,
+    wanted: Collection[str] = (),
+    visited: Callable[[], object] = lambda: None,
+) -> AsyncIterator[MailView]:
     """The live mails that fit. A `sweep` (walk.py) gets no bodies where they are not needed to tell: a million
-    of them would be gigabytes."""
-    plain = selector.tenant is None and selector.tag is None
+    of them would be gigabytes. `wanted`: what it gets all the same, of `site` (what `site_of` needs), `fields`,
+    `notes`. `visited` is told of each that was looked at."""
+    plain = selector.tenant is None and selector.tag is None and "fields" not in wanted
+    sited = selector.domain is not None or "site" in wanted
+    classed = selector.klass is not None
     for state in selector.states:
-        bodies = not sweep or (selector.reads and not (plain and state == "parked"))  # a lane names its site
-        async for view in walk(spool, (state,), bodies=bodies, sweep=sweep):
+        if classed and state == "waiting":  # nobody has read them: nothing was said of them
+            continue
+        bodies = not sweep or not plain or (sited and state != "parked")  # a lane names its site
+        notes = classed or "notes" in wanted
+        async for view in walk(spool, (state,), bodies=bodies, notes=notes, sweep=sweep):
+            visited()
             if selector.fits(view):
                 yield view
 

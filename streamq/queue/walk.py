@@ -45,6 +45,11 @@ class MailView:
     intent: str = ""
     past_dot: bool = False
 
+    @property
+    def klass(self) -> str:
+        """What its last reply, or what holds it, was taken for; "" where nothing was said yet."""
+        return str(self.notes.get("class") or "")
+
     def text(self, name: str) -> str:
         return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
 
@@ -79,21 +84,22 @@ def notes_from(found: bytes | None) -> dict[str, Any]:
 
 
 async def walk(
-    spool: Spool, states: Sequence[str] = STATES, *, bodies: bool = True, sweep: bool = False
+    spool: Spool, states: Sequence[str] = STATES, *, bodies: bool = True, notes: bool = False, sweep: bool = False
 ) -> AsyncIterator[MailView]:
     """Every live mail of these states. A mail that moves meanwhile may come twice; in a `sweep` none that stays
-    is missed, in no particular order. Without `bodies` only what the indexes say."""
+    is missed, in no particular order. Without `bodies` only what the indexes say, with `notes` what those say, too.
+    (What nobody has read has none. Of leased mail they come where they are asked for.)"""
     for state in states:
         if state == "waiting" or state == "leased":
             for p, name in enumerate(spool.priorities):
-                pages = _leased(spool, p, name, bodies) if state == "leased" else _unread(spool, p, name, bodies)
+                pages = _leased(spool, p, name, bodies, notes) if state == "leased" else _unread(spool, p, name, bodies)
                 async for view in pages:
                     yield view
         elif state == "parked":
-            async for view in _parked(spool, bodies):
+            async for view in _parked(spool, bodies, notes):
                 yield view
         else:
-            async for view in _indexed(spool, state, bodies, sweep):
+            async for view in _indexed(spool, state, bodies, notes, sweep):
                 yield view
 
 
@@ -122,7 +128,7 @@ async def _unread(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
         pages.saw([sum(map(len, flat)) for _, flat in rows])
 
 
-async def _leased(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterator[MailView]:
+async def _leased(spool: Spool, p: int, name: str, bodies: bool, notes: bool) -> AsyncIterator[MailView]:
     last = "-"
     pages = Pages()
     while True:
@@ -130,21 +136,21 @@ async def _leased(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
         views = [MailView(f"{p}{row[0].decode()}", name, "leased") for row in rows]
         for view, row in zip(views, rows, strict=True):
             view.holder, view.idle_ms, view.token = row[1].decode("utf-8", "replace"), row[2], row[3]
-        async for view in filled(spool, views, pages) if bodies else _each(views):
+        async for view in filled(spool, views, pages, noted=notes) if bodies else _bare(spool, views, notes):
             yield view
         if len(rows) < PAGE:
             return
         last = f"({rows[-1][0].decode()}"
 
 
-async def _parked(spool: Spool, bodies: bool) -> AsyncIterator[MailView]:
+async def _parked(spool: Spool, bodies: bool, notes: bool) -> AsyncIterator[MailView]:
     """By lane, most urgent and oldest first; the next page begins behind the last member, not at a rank."""
     last: bytes = b"-"
     pages = Pages()
     while True:
         rows: list[bytes] = await command(spool.redis, "ZRANGEBYLEX", spool.keys.parked, last, "+", "LIMIT", 0, PAGE)
         views = [view for member in rows if (view := _parked_view(spool, member)) is not None]
-        async for view in filled(spool, views, pages, noted=True) if bodies else _each(views):
+        async for view in filled(spool, views, pages, noted=True) if bodies else _bare(spool, views, notes):
             yield view
         if len(rows) < PAGE:
             return
@@ -159,7 +165,7 @@ def _parked_view(spool: Spool, member: bytes) -> MailView | None:
     return _view(spool, f"{padded[0]}{int(ms)}-{int(seq)}", "parked", lane=lane)
 
 
-async def _indexed(spool: Spool, state: str, bodies: bool, sweep: bool) -> AsyncIterator[MailView]:
+async def _indexed(spool: Spool, state: str, bodies: bool, notes: bool, sweep: bool) -> AsyncIterator[MailView]:
     key = {"scheduled": spool.keys.schedule, "held": spool.keys.held}[state]
     pages = Pages()
     at = 0
@@ -176,7 +182,7 @@ async def _indexed(spool: Spool, state: str, bodies: bool, sweep: bool) -> Async
             if view is not None:
                 view.due_ms = int(float(score)) if state == "scheduled" else 0
                 views.append(view)
-        async for view in filled(spool, views, pages, noted=True) if bodies else _each(views):
+        async for view in filled(spool, views, pages, noted=True) if bodies else _bare(spool, views, notes):
             yield view
         if at == 0:
             return
@@ -189,7 +195,12 @@ def _view(spool: Spool, entry: str, state: str, lane: str = "") -> MailView | No
     return MailView(entry, spool.priorities[int(entry[0])], state, lane=lane)
 
 
-async def _each(views: Sequence[MailView]) -> AsyncIterator[MailView]:
+async def _bare(spool: Spool, views: Sequence[MailView], noted: bool) -> AsyncIterator[MailView]:
+    """Without fields; those that have ended meanwhile are not left out."""
+    if noted and views:
+        found = await command(spool.redis, "HMGET", spool.keys.notes, *(view.entry for view in views))
+        for view, note in zip(views, found, strict=True):
+            view.notes = notes_from(note)
     for view in views:
         yield view
 

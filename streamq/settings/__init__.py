@@ -7,6 +7,7 @@ from streamq.settings.route import BEARER_MECHANISMS, RouteSettings
 from streamq.settings.settings import LimitSettings, Settings, SiteSettings
 from streamq.settings.token import TokenSettings
 from streamq.settings.values import UNITS_MS, Place, Window, duration_ms, window
+from streamq.settings.webhook import WebhookSettings
 
 __all__ = [
     "BEARER_MECHANISMS",
@@ -19,6 +20,7 @@ __all__ = [
     "Settings",
     "SiteSettings",
     "TokenSettings",
+    "WebhookSettings",
     "Window",
     "duration_ms",
     "load_settings",

@@ -20,8 +20,8 @@ from streamq.settings.values import cut, redis_url
 
 __all__ = ["load_settings"]
 
-TABLES = frozenset({"routes", "sites"})  # whose values stand three deep
-SECRETS = frozenset({"value", "command", "refresh_token", "client_secret", "tls_key_password"})
+TABLES = frozenset({"routes", "sites", "webhooks"})  # whose values stand three deep
+SECRETS = frozenset({"value", "command", "refresh_token", "client_secret", "tls_key_password", "secret"})
 
 
 def load_settings(config: str | Path | None = None, **flags: Any) -> Settings:

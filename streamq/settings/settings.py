@@ -26,6 +26,7 @@ from streamq.settings.values import (
     cut,
     duration_ms,
 )
+from streamq.settings.webhook import WebhookSettings
 
 __all__ = ["LimitSettings", "Settings", "SiteSettings"]
 
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     max_mail_bytes: int = Field(25 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
     on_ambiguous: Literal["resend", "hold", "assume_delivered"] = "resend"
     pii: Literal["full", "hash"] = "full"
+    log: Literal["text", "json"] = "text"
     reports: bool = True
     report_rate: OneWindow = Window(count=100, window_ms=duration_ms("1h"))
     report_rate_all: OneWindow = Window(count=1000, window_ms=duration_ms("1h"))
@@ -96,6 +98,7 @@ class Settings(BaseSettings):
     adapt: AdaptSettings = AdaptSettings()
     metrics: Listen | None = None
     web_token: SecretStr | None = Field(None, min_length=16, max_length=1024)
+    webhooks: dict[str, WebhookSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_are_names(self) -> Settings:
@@ -103,7 +106,7 @@ class Settings(BaseSettings):
             raise ValueError(f"queue: letters, digits, '.', '_', '-' only: {self.queue!r}")
         if not 1 <= len(self.priorities) <= 10 or len(set(self.priorities)) != len(self.priorities):
             raise ValueError(f"priorities: one to ten different names: {','.join(self.priorities)!r}")
-        for name in (*self.priorities, *self.routes):
+        for name in (*self.priorities, *self.routes, *self.webhooks):
             if not NAME.fullmatch(name):
                 raise ValueError(f"letters, digits, '.', '_', '-' only: {name!r}")
         for name in self.priorities:

@@ -6,11 +6,10 @@ import ipaddress
 import re
 import shlex
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from streamq.settings.values import Duration, cut
+from streamq.settings.values import Duration, cut, web_address
 
 __all__ = ["MAX_TOKEN", "TokenSettings", "is_token"]
 
@@ -48,17 +47,11 @@ def _command(value: object) -> object:
 def _token_url(value: object) -> object:
     if not isinstance(value, str):
         return value
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("not an address") from None
-    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.fragment:
-        raise ValueError("not the address of a token endpoint (write https://host/path)")
-    if not value.isascii() or re.search(r"[\x00-\x20\x7f]", value):
-        raise ValueError("not an address: no blanks, no control characters, ASCII only")
-    if parts.scheme == "http" and not _loopback(parts.hostname):
-        raise ValueError(f"http reaches only this machine (127.0.0.1, ::1), others need https: {cut(parts.hostname)}")
+    parts = web_address(value, "not the address of a token endpoint (write https://host/path)")
+    if parts.scheme == "http" and not _loopback(parts.hostname or ""):
+        raise ValueError(
+            f"http reaches only this machine (127.0.0.1, ::1), others need https: {cut(parts.hostname or '')}"
+        )
     return value
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "duration_ms",
     "listen",
     "redis_url",
+    "web_address",
     "window",
 ]
 
@@ -170,6 +171,21 @@ Durations = Annotated[tuple[int, ...], NoDecode, BeforeValidator(partial(_each, 
 Windows = Annotated[tuple[Window, ...], NoDecode, BeforeValidator(partial(_each, window))]
 OneWindow = Annotated[Window, NoDecode, BeforeValidator(window)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(partial(_each, str))]
+
+
+def web_address(url: str, other: str) -> SplitResult:
+    """The parts of `https://host…` or `http://host…`. Raises ValueError, `other` where it is an address of another kind
+    or holds a user, a password or a fragment; none repeats a part of it."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("not an address") from None
+    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc or parts.fragment:
+        raise ValueError(other)
+    if not url.isascii() or re.search(r"[\x00-\x20\x7f]", url):
+        raise ValueError("not an address: no blanks, no control characters, ASCII only")
+    return parts
 
 
 def _parts(url: str) -> SplitResult:

@@ -7,10 +7,12 @@ import random
 import orjson
 
 from streamq.mail import Mail
+from streamq.mail.event import hide_addresses
 from streamq.queue.reports import delay_is_told, failure_is_told
 from streamq.queue.rows import SettleRow
 from streamq.queue.scripts import why
 from streamq.queue.spool import time_ms
+from streamq.queue.unforeseen import COMPOSING, reason_of
 from streamq.settings import Settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
@@ -167,6 +169,12 @@ class Outcomes:
         """Back to its lane, untried: shutdown."""
         return self._made(delivery, "park", "", b"", why(wait=0))
 
+    def broken(self, delivery: Delivery, error: Exception) -> SettleRow:
+        """Held, since nobody foresaw what composing it raised: for an operator to let go when that is mended."""
+        said = why(reason=reason_of(error, COMPOSING), **{"class": "internal"})
+        tail = b",".join(part for part in (delivery.mail.event, said[1:-1]) if part)
+        return self._made(delivery, "hold", "email.held", tail, said)
+
     def overdue(self, delivery: Delivery) -> SettleRow:
         """Its time is over, and nobody has tried it since it was leased."""
         return self.ended(self.handed_back(delivery), delivery, EXPIRING)
@@ -180,7 +188,7 @@ class Outcomes:
             "class": report.klass,
             "code": report.code,
             "enhanced": report.enhanced,
-            "reply": report.reply,
+            "reply": hide_addresses(report.reply) if self.settings.pii == "hash" else report.reply,
             "stage": str(report.stage),
             "tls": report.tls,
             "queued_ms": self._waited_ms(delivery, now_ms),

@@ -195,8 +195,33 @@ async def test_letters_are_named_one_way(queue: Mailroom, verb: str, words: list
     await bury(queue, "a1")
     said = await streamq("dead", verb, *words)
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith(f"streamq: dead {verb}: name dead letters by ID, or by --class, or --all")
+    assert said.err.startswith(f"streamq: dead {verb}: name dead letters by ID, or by --class, --domain")
     assert await names(queue) == ["a1"]
+
+
+CHOICES = [
+    (["--domain", "B.Example"], ["b2", "c3"]),
+    (["--tenant", "acme"], ["c3"]),
+    (["--tag", "news"], ["b2"]),
+    (["--priority", "low"], ["a1", "b2", "c3"]),
+    (["--priority", "high"], []),
+    (["--class", "policy"], ["a1", "b2"]),
+    (["--class", "policy", "--domain", "b.example"], ["b2"]),
+]
+
+
+@pytest.mark.parametrize(("words", "meant"), CHOICES, ids=lambda each: " ".join(each))
+async def test_letters_are_chosen_as_mails_are(queue: Mailroom, words: list[str], meant: list[str]) -> None:
+    await bury(queue, "a1", "policy", to="x@a.example", tenant="other")
+    await bury(queue, "b2", "policy", to="x@b.example", tags="vip,news")
+    await bury(queue, "c3", "rejected", to="x@a.example", envelope_to="x@b.example", tenant="acme", tags="newsletter")
+    assert [each["id"] for each in (await streamq("dead", "ls", *words, "--json")).json] == meant
+    said = (await streamq("dead", "rm", *words, "--dry-run", "--json")).json
+    assert (said["letters"], await names(queue)) == (len(meant), ["a1", "b2", "c3"])
+    lines = (await streamq("dead", "export", *words)).out.splitlines()
+    assert [orjson.loads(line)["fields"]["id"] for line in lines] == meant
+    assert (await streamq("dead", "rm", *words, "--yes")).out == f"discarded {len(meant)} dead letters\n"
+    assert await names(queue) == [name for name in ("a1", "b2", "c3") if name not in meant]
 
 
 async def test_hostile_letters_steer_no_terminal_and_break_no_json(queue: Mailroom) -> None:

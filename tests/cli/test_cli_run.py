@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from cli.shell import program, streamq
+from cli.shell import GUARD_S, ended, program, streamq
 from streamq.cli import run
 from streamq.queue.connection import command
 from streamq.queue.look import consumers
@@ -29,7 +29,6 @@ from streamq.server import lock
 from streamq.settings import load_settings
 
 LOOK_S = 0.02
-GUARD_S = 30.0
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -54,17 +53,6 @@ async def running(*words: str, **environment: str) -> AsyncIterator[Any]:
 async def workers(spool: Spool) -> dict[str, int]:
     """Those that read: consumer → pid."""
     return {one.name: int(one.name.split("-")[-2]) for one in await consumers(spool)}
-
-
-def ended(pid: int) -> bool:
-    """Wait for its end, which was asked for already."""
-    with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            return bool(select.select([descriptor], [], [], GUARD_S)[0])
-        finally:
-            os.close(descriptor)
-    return True
 
 
 # -- worker ------------------------------------------------------------------------------------------------------
@@ -200,7 +188,18 @@ async def test_processes_end_with_their_parent_however_it_ends(server_url: str, 
 
 async def test_a_log_line_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 1, "the server said %s", ("\x1b[2J\r\x9b",), None)
-    assert run._Lines("%(message)s").format(record) == "the server said �[2J��"
+    assert run._Lines(load_settings()).format(record).endswith(" x the server said �[2J��")
+
+
+@pytest.mark.parametrize("pii", ["full", "hash"])
+def test_a_log_line_may_be_json_and_hides_what_it_must(pii: str) -> None:
+    record = logging.LogRecord("streamq.route", logging.ERROR, "", 1, "closed: %s", ("no <bob@x.example> \x9b",), None)
+    shown = run._Lines(load_settings(log="json", pii=pii)).format(record)
+    assert shown.isprintable()
+    known = json.loads(shown)
+    assert (known["level"], known["logger"]) == ("error", "streamq.route")
+    assert ("bob@x.example" in known["message"]) == (pii == "full")
+    assert ("sha256:" in known["message"]) == (pii == "hash")
 
 
 # -- url ---------------------------------------------------------------------------------------------------------

@@ -360,3 +360,91 @@ async def test_thousands_go_in_small_calls(queue: Mailroom) -> None:
     assert calls["evalsha"] >= 30
     assert calls["xdel"] == 3000
     assert await queue.states() == {}
+
+
+async def classed(queue: Mailroom) -> dict[str, str]:
+    """A mail in each state but waiting whose last reply, or reason, was of the class that its name begins with."""
+    entries = {}
+    for name, arg in {"greylisted": {}, "mailbox_full": {"class": "mailbox_full", "reply": "452 full"}}.items():
+        lease = await queue.lease("low", to="bob@a.example", id=name)
+        assert await queue.settled("defer", lease, **arg) == "ok"
+        entries[name] = lease.entry
+    entries["unknown_field"] = await queue.held("low", to="bob@a.example")
+    entries["waiting"] = await queue.add("low", to="bob@b.example")
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["retry", "--class", "greylisted"], ["greylisted"]),
+        (["cancel", "--class", "unknown_field"], ["unknown_field"]),
+        (["bounce", "--class", "mailbox_full", "--domain", "a.example"], ["mailbox_full"]),
+        (["bounce", "--class", "mailbox_full", "--domain", "b.example"], []),
+        (["unhold", "--class", "unknown_field"], ["unknown_field"]),
+        (["hold", "--class", "greylisted"], ["greylisted"]),
+    ],
+    ids=lambda each: " ".join(each),
+)
+async def test_a_choice_by_class(queue: Mailroom, words: list[str], meant: list[str]) -> None:
+    entries = await classed(queue)
+    class_ = words[words.index("--class") + 1]
+    listed = (await streamq("ls", "--class", class_, "--json")).json
+    assert [entries[class_]] == [each["entry"] for each in listed]
+    before = await snapshot(queue)
+    assert (await streamq(*words, "--dry-run", "--json")).json["mails"] == len(meant)
+    assert await snapshot(queue) == before
+    said = (await streamq(*words, "--yes", "--json")).json
+    assert (said["mails"], sum(said["statuses"].values()), said["rules"]) == (len(meant), len(meant), {})
+    schedule = dict.fromkeys((await queue.do("ZRANGE", queue.keys.schedule, 0, -1)), True)
+    after = await queue.states()
+    for name, entry in entries.items():
+        was = before[0][entry]  # type: ignore[index]  # states
+        match words[0] if name in meant else "":
+            case "cancel" | "bounce":
+                assert entry not in after
+            case "hold":
+                assert after[entry] == "held"
+            case "retry" | "unhold":
+                assert after[entry] == "scheduled"
+                assert entry.encode() in schedule
+            case _:
+                assert after[entry] == was
+
+
+async def test_a_class_is_no_standing_rule(queue: Mailroom) -> None:
+    """What is read for the first time has none."""
+    assert (await streamq("hold", "--class", "greylisted", "--yes")).code == 0
+    assert await rules(queue.spool) == {}
+    assert await queue.do("EXISTS", queue.keys.holds) == 0
+
+
+@pytest.mark.parametrize(("verb", "gone"), [("cancel", "cancelled"), ("bounce", "dead")])
+async def test_a_standing_verb_takes_what_comes_until_unhold(queue: Mailroom, verb: str, gone: str) -> None:
+    before = await queue.scheduled("low", to="bob@a.example", tags="spring")
+    other = await queue.scheduled("low", to="bob@a.example")
+    asked = await streamq(verb, "--tag", "spring", "--standing")
+    assert (asked.code, asked.out) == (1, "")
+    assert asked.err.startswith(f"{verb} 1 mails, and what comes? No terminal to ask")
+    assert await rules(queue.spool) == {}
+    said = await streamq(verb, "--tag", "spring", "--standing", "--yes")
+    assert said.code == 0
+    assert said.out.startswith("tag:spring: a standing rule from now on, until `streamq unhold`")
+    assert await rules(queue.spool) == {"tag:spring": verb}
+    assert set(await queue.states()) == {other}
+    assert before != other
+    entry = await queue.add("low", tags="spring")
+    await queue.read()
+    tail = b'"tags":["spring"]'
+    assert await queue.admitted(entry, tail=tail) == [gone]
+    assert f"rule      {verb} --tag spring" in (await streamq("status")).out
+    assert (await streamq("unhold", "--tag", "spring", "--yes")).code == 0
+    assert await rules(queue.spool) == {}
+
+
+@pytest.mark.parametrize("words", [["a1"], ["--class", "greylisted"], ["--tag", "a", "--domain", "b.example"]])
+async def test_a_standing_verb_takes_one_choice(queue: Mailroom, words: list[str]) -> None:
+    said = await streamq("cancel", *words, "--standing", "--yes")
+    assert (said.code, said.out) == (2, "")
+    assert "cancel: a standing rule takes one of --domain" in said.err
+    assert await rules(queue.spool) == {}

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from streamq.cli import terminal
-from streamq.cli.terminal import ask, clip, console, emit, safe, shown_ms, table
+from streamq.cli.terminal import MANY, ask, clip, console, emit, progress, safe, shown_ms, table
 
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
 
@@ -126,3 +126,26 @@ def test_no_terminal_is_wide_and_a_terminal_is_as_wide_as_it_says(monkeypatch: p
     monkeypatch.setenv("COLUMNS", "100")
     assert terminal._console(stderr=False).width == 100
     assert isinstance(terminal._console(stderr=True), Console)
+
+
+@pytest.mark.parametrize(
+    ("many", "quiet", "shown"), [(MANY, False, True), (MANY - 1, False, False), (MANY, True, False)]
+)
+def test_progress_is_shown_where_it_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, many: int, quiet: bool, shown: bool
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(terminal, "errors", Console(file=out, force_terminal=True, width=80))
+    with progress("looking", many, quiet=quiet) as looked:
+        for _ in range(many):
+            looked(1)
+    assert ("looking" in out.getvalue()) is shown
+    assert ("100%" in out.getvalue()) is shown
+
+
+def test_no_progress_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(terminal, "errors", Console(file=out, force_terminal=False))
+    with progress("looking", 10 * MANY) as looked:
+        looked(10 * MANY)
+    assert out.getvalue() == ""

@@ -31,7 +31,7 @@ def view(**fields: str | bytes) -> MailView:
     return MailView("11700000000000-0", "normal", "waiting", flat)
 
 
-async def found(room: Mailroom, selector: Selector, **how: bool) -> set[str]:
+async def found(room: Mailroom, selector: Selector, **how: Any) -> set[str]:
     return {one.entry async for one in select(room.spool, selector, **how)}
 
 
