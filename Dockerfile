@@ -6,7 +6,7 @@ FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY streamq ./streamq
-RUN python -m venv /opt/streamq && /opt/streamq/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/streamq && /opt/streamq/bin/pip install --no-cache-dir ".[web]"
 
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/streamq /opt/streamq

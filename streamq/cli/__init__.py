@@ -29,6 +29,7 @@ def main() -> None:
         rules,
         run,
         send,
+        serve,
         simulate,
         site,
         steer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,10 +13,11 @@ import typer
 import uvloop
 
 from streamq import __version__
+from streamq.errors import SettingsError
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, load_settings
 
-__all__ = ["ID", "Json", "app", "given", "open_at", "open_queue", "run_async", "settings", "url_of"]
+__all__ = ["ID", "Json", "app", "given", "needs_web", "open_at", "open_queue", "run_async", "settings", "url_of"]
 
 T = TypeVar("T")
 
@@ -90,6 +92,13 @@ async def open_at(known: Settings, url: str) -> AsyncIterator[Spool]:
         yield spool
     finally:
         await spool.close()
+
+
+def needs_web(what: str) -> None:
+    """Raises `SettingsError` where the extra `web` is not installed, which `what` needs."""
+    missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"{what}: needs {', '.join(missing)}: install streamq with its extra `web`")
 
 
 def run_async(command: Callable[[], Coroutine[Any, Any, T]]) -> T:

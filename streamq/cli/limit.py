@@ -11,7 +11,7 @@ from streamq.cli.terminal import clip, console, emit, note
 from streamq.errors import SettingsError
 from streamq.queue.connection import command
 from streamq.queue.gauge import Rule, rules_of
-from streamq.queue.limits import limit_text, set_limits
+from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.spool import Spool
 from streamq.settings import Window, window
 
@@ -41,7 +41,6 @@ LAYER_WORDS = {
     "operator": "operator",
     "": "",
 }
-OPERATOR = "operator"
 WINDOWS_MOST = 10
 
 
@@ -115,12 +114,7 @@ async def _text(spool: Spool, target: str, asked: AskedLimit) -> str:
     """With what operators had set of the other part."""
     if asked.unset:
         return ""
-    had = (await command(spool.redis, "HGET", spool.keys.layer(OPERATOR), target) or b"").decode()
-    rate, _, most = had.partition(";c")
-    connections = int(most) if asked.connections is None and most else asked.connections
-    if asked.windows is not None or not rate:
-        return limit_text(asked.windows, connections)
-    return rate if connections is None else f"{rate};c{connections}"
+    return await operator_text(spool, target, asked.windows, asked.connections)
 
 
 async def _narrower(spool: Spool, target: str) -> dict[str, Rule]:

@@ -16,6 +16,7 @@ from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.gauge import rules_of
 from streamq.queue.look import now_ms
+from streamq.queue.overview import known_routes
 from streamq.queue.routes import Closure, Learnt, RouteView, route_views
 from streamq.queue.sites import Lane, fullest
 from streamq.queue.spool import Spool
@@ -31,11 +32,6 @@ Until = Annotated[
 ]
 LANES_SHOWN = 10
 REASON_MOST = 300  # characters: it stands in events and in everybody's status
-
-
-def _known(spool: Spool) -> list[str]:
-    """Those of these settings. Who looks need not have the workers' file: `relay` is the short way's name."""
-    return list(spool.settings.ways) or ["relay"]
 
 
 async def known_route(spool: Spool, name: str) -> RouteView:
@@ -98,7 +94,7 @@ def list_routes(json: Json = False) -> None:
 
     async def run() -> None:
         async with open_queue() as spool:
-            views = await route_views(spool, _known(spool))
+            views = await route_views(spool, known_routes(spool))
             if json:
                 rules = await rules_of(spool, [view.name for view in views])
                 emit([{**_shown(view), "limit": rule_json(rules[view.name])} for view in views])

@@ -6,22 +6,27 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 import uvloop
 
-from streamq.cli.app import app, given, settings, url_of
+from streamq.cli.app import app, given, needs_web, settings, url_of
 from streamq.cli.terminal import json_line, note, safe
 from streamq.errors import SettingsError
 from streamq.mail.event import hide_addresses
 from streamq.settings import Settings
 
+if TYPE_CHECKING:
+    from streamq.worker import Worker
+
+LAST_PORT = 65_535
 log = logging.getLogger("streamq")
 
 Parent = Annotated[int | None, typer.Option(hidden=True, help="end when this process does")]
@@ -64,6 +69,14 @@ def worker(
         str | None, typer.Option(help="smtp://[user:password@]host:port (STREAMQ_RELAY)", metavar="URL")
     ] = None,
     in_hand: Annotated[int | None, typer.Option(help="mails a process holds at once", metavar="N")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="[ADDRESS:]PORT of /metrics, /livez, /readyz; of several processes the ports from there on "
+            "(STREAMQ_METRICS)",
+            metavar="PLACE",
+        ),
+    ] = None,
     parent: Parent = None,
 ) -> None:
     """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now.
@@ -74,8 +87,12 @@ def worker(
     if parent is not None:
         follow_parent(parent)
     hold_hangup()
-    known = settings(relay=relay, in_hand=in_hand)
+    known = settings(relay=relay, in_hand=in_hand, metrics=metrics)
     log_to_stderr(known)
+    if known.metrics is not None:
+        needs_web("STREAMQ_METRICS")
+        if known.metrics.port + processes - 1 > LAST_PORT:
+            raise SettingsError(f"STREAMQ_METRICS: no {processes} ports from there on (got '{known.metrics}')")
     if not known.ways:
         raise SettingsError(
             "no route: set STREAMQ_RELAY=smtp://[user:password@]host:port; to try it out, `streamq sink` is a "
@@ -83,7 +100,7 @@ def worker(
         )
     check_routes(known.ways)
     if processes == 1:
-        reread = partial(settings, relay=relay, in_hand=in_hand)
+        reread = partial(settings, relay=relay, in_hand=in_hand, metrics=metrics)
         code = uvloop.run(_worker(known, reread, child=parent is not None))
     else:
         asked = {
@@ -94,7 +111,13 @@ def worker(
             "STREAMQ_IN_HAND": in_hand,
         }
         environment = {name: str(value) for name, value in asked.items() if value is not None}
-        code = run_processes(["worker"], environment, processes)
+        place = known.metrics
+        code = run_processes(
+            ["worker"],
+            environment,
+            processes,
+            lambda nth: {} if place is None else {"STREAMQ_METRICS": str(place._replace(port=place.port + nth))},
+        )
     if code:
         raise typer.Exit(code)
 
@@ -132,9 +155,23 @@ async def _worker(known: Settings, reread: Callable[[], Settings], *, child: boo
         print(f"streams   {streams}", flush=True)
         print(f"routes    {safe(routes)}", flush=True)
         print(f"worker    {one.consumer}", flush=True)
-        await one.run()
+        async with _metrics_of(one, known):
+            await one.run()
         log.info("stopped: %s", ", ".join(f"{many} {how}" for how, many in one.settled.items()) or "nothing was done")
     return 0
+
+
+@asynccontextmanager
+async def _metrics_of(one: Worker, known: Settings) -> AsyncIterator[None]:
+    if known.metrics is None:
+        yield
+        return
+    from streamq.web.listener import listening
+    from streamq.web.worker import worker_app
+
+    async with listening(worker_app(one), known.metrics, "STREAMQ_METRICS") as place:
+        print(f"metrics   http://{place}/metrics", flush=True)
+        yield
 
 
 @app.command()

@@ -42,6 +42,11 @@ class Rulebook:
         found = {name: Cap(rate=cap.rate) for name, cap in rules.of_routes(self.settings.ways).items()}
         return found | {f"*|{site}": cap for site, cap in sites.items()}
 
+    def groups(self) -> dict[str, str]:
+        """Domain → provider, for whoever counts: by the package's rules, whether they limit anything or not, and by the
+        user's own."""
+        return own_rules().groups() | self.own.groups()
+
     def routes(self) -> dict[str, RouteSettings]:
         """All routes, with what their providers allow."""
         return {

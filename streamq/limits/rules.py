@@ -62,6 +62,10 @@ class Rules:
         """Domain → its limits."""
         return {domain: each.cap for each in self.providers for domain in each.domains}
 
+    def groups(self) -> dict[str, str]:
+        """Domain → its provider's name, as short as a label: of "Microsoft, consumers" `microsoft`."""
+        return {domain: each.name.partition(",")[0].lower() for each in self.providers for domain in each.domains}
+
     def of_relay(self, host: str) -> Cap:
         """What the providers of this relay say; the first that says something of a number decides."""
         found = Cap()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,16 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.queue.walk import Pages, is_entry
 
-__all__ = ["DeadLetter", "dead_letter", "dead_letters", "remove_dead", "requeue_dead", "trim_dead"]
+__all__ = [
+    "DeadGroup",
+    "DeadLetter",
+    "dead_groups",
+    "dead_letter",
+    "dead_letters",
+    "remove_dead",
+    "requeue_dead",
+    "trim_dead",
+]
 
 # Of the letter, not of its mail.
 OWN = frozenset(
@@ -30,6 +40,9 @@ OWN = frozenset(
     )
 )
 REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
+GROUPED_MOST, GROUPED_BYTES = 2000, 32_000_000  # letters, the newest, that are looked at to group them
+QUOTED = re.compile(r'"[^"]*"')  # a local part, or a name, which may hold an @
+DOMAIN = re.compile(r"@([^\s@,;<>\"()|]{1,255})")
 
 
 @dataclass(slots=True)
@@ -79,6 +92,51 @@ async def dead_letters(spool: Spool) -> AsyncIterator[DeadLetter]:
             return
         start = f"({letters[-1].letter}"
         pages.saw([letter.size for letter in letters])
+
+
+@dataclass(slots=True)
+class DeadGroup:
+    """Letters of one class and recipients' domain. `letters`: id → bytes, the newest first; `reason`, `reply`: of the
+    newest."""
+
+    klass: str
+    domain: str
+    reason: str
+    reply: str
+    letters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def newest_ms(self) -> int:
+        return int(next(iter(self.letters)).partition("-")[0])
+
+
+async def dead_groups(spool: Spool) -> tuple[list[DeadGroup], int]:
+    """Of the newest letters, the largest group first; and how many letters were looked at."""
+    groups: dict[tuple[str, str], DeadGroup] = {}
+    pages = Pages()
+    last, looked, size = "+", 0, 0
+    while looked < GROUPED_MOST and size < GROUPED_BYTES:
+        many = min(pages.many, GROUPED_MOST - looked)
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.dead, last, "-", "COUNT", many)
+        letters = [_letter(row) for row in rows]
+        for letter in letters:
+            key = (letter.text("dead_class"), _domain(letter))
+            made = DeadGroup(*key, letter.text("dead_reason"), letter.text("last_reply"))
+            groups.setdefault(key, made).letters[letter.letter] = letter.size
+        looked += len(letters)
+        size += sum(letter.size for letter in letters)
+        if len(letters) < many:
+            break
+        last = f"({letters[-1].letter}"
+        pages.saw([letter.size for letter in letters])
+    return sorted(groups.values(), key=lambda group: (-len(group.letters), group.klass, group.domain)), looked
+
+
+def _domain(letter: DeadLetter) -> str:
+    """Of its first recipient; "" where none can be read."""
+    given = letter.fields.get(b"envelope_to") or letter.fields.get(b"to", b"")
+    found = DOMAIN.search(QUOTED.sub("", given[:2000].decode("utf-8", "replace")))
+    return found[1].lower().rstrip(".") if found else ""
 
 
 async def dead_letter(spool: Spool, letter: str) -> DeadLetter | None:

@@ -12,9 +12,21 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, Window
 
-__all__ = ["LAYERS", "limit_text", "look_anew", "set_limits", "settings_layer", "windows_text"]
+__all__ = [
+    "LAYERS",
+    "OPERATOR",
+    "limit_text",
+    "look_anew",
+    "operator_text",
+    "set_limits",
+    "settings_layer",
+    "windows_text",
+]
 
 LAYERS = ("providers", "own", "settings", "operator")
+
+
+OPERATOR = "operator"
 
 
 def windows_text(windows: Iterable[Window]) -> str:
@@ -27,6 +39,16 @@ def limit_text(rate: Iterable[Window] | None = None, connections: int | None = N
     windows = None if rate is None else windows_text(rate)
     text = "" if windows is None else windows or "-"
     return text if connections is None else f"{text};c{connections}"
+
+
+async def operator_text(spool: Spool, target: str, windows: Iterable[Window] | None, connections: int | None) -> str:
+    """What operators say of the target when they say this: with what they had said of the other part (None)."""
+    had = (await command(spool.redis, "HGET", spool.keys.layer(OPERATOR), target) or b"").decode()
+    rate, _, most = had.partition(";c")
+    connections = int(most) if connections is None and most else connections
+    if windows is not None or not rate:
+        return limit_text(windows, connections)
+    return rate if connections is None else f"{rate};c{connections}"
 
 
 async def set_limits(spool: Spool, layer: str, rows: Mapping[str, str], *, whole: bool = False) -> int:

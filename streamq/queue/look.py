@@ -16,13 +16,35 @@ from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, wal
 __all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show", "status"]
 
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
+HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
+ENDED = frozenset({  # totals of ends: with each a mail leaves the spool
+    *("relayed", "delivered", "bounced", "expired", "rejected", "cancelled", "superseded", "duplicate", "failed"),
+    "expanded",
+})  # fmt: skip
 BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
 SOUGHT_BYTES = 1_000_000  # of bodies that one script passes by: some ms
 
 
 @dataclass(slots=True)
+class Consumer:
+    """A worker process as Redis sees it."""
+
+    name: str
+    pending: int
+    idle_ms: int
+
+    @property
+    def alive(self) -> bool:
+        return self.idle_ms < ALIVE_MS
+
+
+@dataclass(slots=True)
 class Status:
-    """Depth per priority and state, O(1): waiting = XLEN less leased and indexed. Ages and times in ms."""
+    """Depth per priority and state, O(1): waiting = XLEN less leased and indexed. Ages and times in ms.
+
+    `aged_ms`: how old the oldest of a state is, by priority, where that costs no search: waiting, leased, held; no key
+    where there is none. `tallies`: what scripts count beside outcomes and classes (reclaimed, vanished, resettled,
+    late, dead, dead_bytes). `swept`: some worker leads the sweeps."""
 
     now_ms: int
     depth: dict[str, dict[str, int]]
@@ -36,6 +58,10 @@ class Status:
     memory: int
     memory_max: int
     closed: list[Closure] = field(default_factory=list)
+    aged_ms: dict[str, dict[str, int]] = field(default_factory=dict)
+    tallies: dict[str, int] = field(default_factory=dict)
+    swept: bool = False
+    consumers: list[Consumer] = field(default_factory=list)
 
     @property
     def paused(self) -> dict[str, int]:
@@ -49,14 +75,17 @@ class Status:
     def live(self) -> int:
         return sum(self.sum(state) for state in STATES)
 
+    @property
+    def accepted(self) -> int:
+        """How many entries the streams have ever taken, by the law: what is live, and what has ended. Children,
+        reports and requeued letters are entries, too. (Redis before 7 does not count them itself.)"""
+        return self.live + sum(self.totals.get(name, 0) for name in ENDED) + self.tallies.get("vanished", 0)
 
-@dataclass(slots=True)
-class Consumer:
-    """A worker process as Redis sees it."""
-
-    name: str
-    pending: int
-    idle_ms: int
+    @property
+    def late_ms(self) -> int:
+        """For how long the first of the schedule has been due: more than seconds, and nobody releases, or nobody has
+        room."""
+        return max(0, self.now_ms - self.next_due_ms) if self.next_due_ms else 0
 
 
 async def now_ms(spool: Spool) -> int:
@@ -85,7 +114,7 @@ def _consumers(replies: list[Any]) -> list[Consumer]:
 
 
 async def status(spool: Spool) -> Status:
-    """Three round trips, whatever is in the queue."""
+    """Three round trips, whatever is in the queue. What is counted is of one moment."""
     keys = spool.keys
     streams = [keys.stream(name) for name in spool.priorities]
     replies = await pipelined(
@@ -97,28 +126,41 @@ async def status(spool: Spool) -> Status:
             ("XLEN", keys.events),
             ("ZRANGE", keys.schedule, 0, 0, "WITHSCORES"),
             ("INFO", "memory"),
+            ("EXISTS", keys.leader("keeper")),
+            ("ZRANGE", keys.held, 0, HELD_LOOKED - 1),
+            ("HGETALL", keys.pauses),
             *(("XLEN", stream) for stream in streams),
             *(("XPENDING", stream, GROUP) for stream in streams),
+            *(("XINFO GROUPS", stream) for stream in streams),
             *(("XINFO CONSUMERS", stream, GROUP) for stream in [keys.bell, *streams]),
-            ("HGETALL", keys.pauses),
         ],
+        atomic=True,
     )
-    (seconds, micros), flat, dead, events, due, info = replies[:6]
+    (seconds, micros), flat, dead, events, due, info, swept, held, pauses = replies[:9]
     many = len(streams)
-    lengths, pending = (replies[6 + at * many : 6 + (at + 1) * many] for at in range(2))
-    workers = replies[6 + 2 * many : -1]
+    lengths, pending, groups = (replies[9 + at * many : 9 + (at + 1) * many] for at in range(3))
+    workers = _consumers(replies[9 + 3 * many :])
     now = int(seconds) * 1000 + int(micros) // 1000
     counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
-    heads = await spool.caller.pipeline("check", [(("stream", p, "", 1), ()) for p in range(many)])
+    heads, unread = await _heads(spool, [_delivered(rows) for rows in groups])
     depth: dict[str, dict[str, int]] = {}
     oldest: dict[str, int] = {}
+    aged: dict[str, dict[str, int]] = {}
     for p, name in enumerate(spool.priorities):
         states = {state: counts.get(f"{state}:{p}", 0) for state in ("parked", "scheduled", "held")}
         states["leased"] = pending[p][0]
         states["waiting"] = max(0, lengths[p] - sum(states.values()))
         depth[name] = {state: states[state] for state in STATES}
-        oldest[name] = max(1, now - time_ms(heads[p][1].decode())) if len(heads[p]) > 1 else 0
+        oldest[name] = max(1, now - time_ms(heads[p])) if heads[p] else 0
+        firsts = {
+            "waiting": unread[p],
+            "leased": f"{p}{_text(pending[p][1])}" if pending[p][0] else "",
+            "held": next(
+                (_text(entry) for entry in held if entry.startswith(b"%d" % p) and is_entry(_text(entry))), ""
+            ),
+        }
+        aged[name] = {state: max(1, now - time_ms(entry)) for state, entry in firsts.items() if entry}
     return Status(
         now_ms=now,
         depth=depth,
@@ -128,11 +170,35 @@ async def status(spool: Spool) -> Status:
         classes={name[6:]: value for name, value in counts.items() if name.startswith("class:")},
         dead=dead,
         events=events,
-        workers=sum(one.idle_ms < ALIVE_MS for one in _consumers(workers)),
+        workers=sum(one.alive for one in workers),
         memory=int(memory.get("used_memory", 0)),
         memory_max=int(memory.get("maxmemory", 0)),
-        closed=closures(replies[-1], now),
+        closed=closures(pauses, now),
+        aged_ms=aged,
+        tallies={name: value for name, value in counts.items() if ":" not in name},
+        swept=bool(swept),
+        consumers=workers,
     )
+
+
+def _delivered(rows: list[Any]) -> str:
+    """The id after which nobody has read; "" where the group is gone."""
+    groups = (dict(zip(row[::2], row[1::2], strict=True)) for row in rows)
+    return next((_text(each[b"last-delivered-id"]) for each in groups if each[b"name"] == GROUP.encode()), "")
+
+
+async def _heads(spool: Spool, delivered: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of each priority the first entry, and the first that waits to be read; "" for none. Without bodies."""
+    asked = [
+        (("stream", p, last, 1), ()) for last_of in ([""] * len(delivered), delivered) for p, last in enumerate(last_of)
+    ]
+    found = [reply[1:3] for reply in await spool.caller.pipeline("check", asked)]
+    entries = [_text(row[0]) if row else "" for row in found]
+    states = [row[1] if row else b"" for row in found]
+    many = len(delivered)
+    return entries[:many], [
+        entry if state == b"waiting" else "" for entry, state in zip(entries[many:], states[many:], strict=True)
+    ]
 
 
 def _text(found: bytes) -> str:

@@ -21,7 +21,7 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["Ended", "Why", "ended", "why"]
+__all__ = ["EVENTS_PAGE", "EVENTS_PAGES", "Ended", "Why", "end_in", "ended", "why"]
 
 UNREAD_MOST = 1000
 EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
@@ -219,7 +219,7 @@ async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -
     for _ in range(EVENTS_PAGES):
         rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
         for _, flat in rows:
-            found = _end(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
+            found = end_in(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
             if found is not None:
                 return found
         if len(rows) < EVENTS_PAGE:
@@ -228,8 +228,9 @@ async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -
     return await _letter(spool, names, tenant)
 
 
-def _end(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None) -> Ended | None:
-    """Of a mail of these names; JSON is read only of events that mention one of them."""
+def end_in(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None) -> Ended | None:
+    """What an event says of a mail of these names; None where it is another's. JSON is read only of events that mention
+    one of them."""
     kind, id_, data = (said.get(name, b"").decode("utf-8", "replace") for name in (b"type", b"id", b"data"))
     if not kind.startswith("email.") or not (id_ in names or any(name in data for name in names)):
         return None

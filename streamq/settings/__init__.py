@@ -6,7 +6,7 @@ from streamq.settings.load import load_settings
 from streamq.settings.route import BEARER_MECHANISMS, RouteSettings
 from streamq.settings.settings import LimitSettings, Settings, SiteSettings
 from streamq.settings.token import TokenSettings
-from streamq.settings.values import UNITS_MS, Window, duration_ms, window
+from streamq.settings.values import UNITS_MS, Place, Window, duration_ms, window
 from streamq.settings.webhook import WebhookSettings
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "AdaptSettings",
     "ChoiceSettings",
     "LimitSettings",
+    "Place",
     "RouteSettings",
     "Settings",
     "SiteSettings",

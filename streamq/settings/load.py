@@ -90,7 +90,7 @@ def _value(error: ErrorDetails) -> str:
     loc, value = error["loc"], error["input"]
     if error["type"] == "extra_forbidden" or not loc or not isinstance(value, str | int | float):
         return ""
-    if "url" in str(loc[-1]) or loc[0] == "relay" or (loc[0] in TABLES and len(loc) < 3):
+    if "url" in str(loc[-1]) or loc[0] in {"relay", "web_token"} or (loc[0] in TABLES and len(loc) < 3):
         return ""
     if SECRETS & set(loc[2:]) or (loc[-1] == "token" and len(loc) == 3):
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streamq.keys import TABLE
@@ -16,6 +16,7 @@ from streamq.settings.route import RouteSettings
 from streamq.settings.values import (
     Duration,
     Durations,
+    Listen,
     Names,
     OneWindow,
     RedisUrl,
@@ -29,6 +30,7 @@ from streamq.settings.webhook import WebhookSettings
 
 __all__ = ["LimitSettings", "Settings", "SiteSettings"]
 
+TOKEN = re.compile(r"[!-~]+")  # what a header takes as it is
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SITE = re.compile(r"[^A-Z\s|]{1,255}")
 MTA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
@@ -94,6 +96,8 @@ class Settings(BaseSettings):
     providers: Literal["off", "relays", "all"] | None = None
     provider_rules: str | None = None
     adapt: AdaptSettings = AdaptSettings()
+    metrics: Listen | None = None
+    web_token: SecretStr | None = Field(None, min_length=16, max_length=1024)
     webhooks: dict[str, WebhookSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -117,6 +121,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"sites: a domain in lower case, or '*': {cut(site)}")
         if not self.retry:
             raise ValueError("retry: at least one step")
+        return self
+
+    @model_validator(mode="after")
+    def _token_fits_a_header(self) -> Settings:
+        if self.web_token is not None and not TOKEN.fullmatch(self.web_token.get_secret_value()):
+            raise ValueError("web_token: printable ASCII without blanks")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -24,15 +24,18 @@ __all__ = [
     "ByPriority",
     "Duration",
     "Durations",
+    "Listen",
     "Names",
     "OneWindow",
     "Pins",
+    "Place",
     "RedisUrl",
     "RelayUrl",
     "Window",
     "Windows",
     "cut",
     "duration_ms",
+    "listen",
     "redis_url",
     "web_address",
     "window",
@@ -60,6 +63,34 @@ def duration_ms(text: str | float) -> int:
 def cut(value: object) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+class Place(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def listen(text: str | int | Place) -> Place:
+    """Read `9469` (on 127.0.0.1), `0.0.0.0:9469`, `[::1]:9469`. A host is an address, not a name: what a name means
+    where a worker starts is no matter of the settings."""
+    if isinstance(text, Place):
+        return text
+    host, colon, port = str(text).strip().rpartition(":")
+    host = host if colon else "127.0.0.1"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise ValueError(f"not a port, and not ADDRESS:PORT (9469, 127.0.0.1:9469, [::1]:9469): {cut(text)}") from None
+    if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65_535):
+        raise ValueError(f"a port is 1 to 65535: {cut(text)}")
+    return Place(str(address), int(port))
 
 
 class Window(BaseModel):
@@ -131,6 +162,7 @@ def _pin(text: object) -> str:
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Listen = Annotated[Place, NoDecode, BeforeValidator(listen)]
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(partial(_each, _address))]
 Pins = Annotated[tuple[str, ...], BeforeValidator(partial(_each, _pin))]
 Duration = Annotated[int, BeforeValidator(duration_ms)]

@@ -69,6 +69,11 @@ class Link:
         self.down_since = 0.0  # time.monotonic(); of the last outage
         self._failed: BaseException | None = None
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the last call that ended came through, as far as anybody knows."""
+        return self._up.is_set()
+
     async def call(self, what: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
         while True:
             await self._up.wait()

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 
 __all__ = [
     "collect_seldom",
@@ -71,18 +72,31 @@ def take_hangup() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
-def run_processes(arguments: list[str], environment: dict[str, str], many: int) -> int:
+def run_processes(
+    arguments: list[str],
+    environment: dict[str, str],
+    many: int,
+    own: Callable[[int], Mapping[str, str]] = lambda nth: {},
+) -> int:
     """Run `python -m streamq ARGUMENTS --parent PID` so many times until SIGTERM or SIGINT; at a second one they
     end now. Returns the exit code: 0 where all ended in order, 2 where one found its settings wrong, else 1.
-    Secrets belong in the environment: `ps` shows arguments."""
-    return asyncio.run(_Parent(arguments, environment, many).run())
+    Secrets belong in the environment: `ps` shows arguments. `own`: what stands there for the nth of them alone, from 0
+    on; who comes after one that died has the same."""
+    return asyncio.run(_Parent(arguments, environment, many, own).run())
 
 
 class _Parent:
-    def __init__(self, arguments: list[str], environment: dict[str, str], many: int) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        many: int,
+        own: Callable[[int], Mapping[str, str]] = lambda nth: {},
+    ) -> None:
         self.command = [sys.executable, "-m", "streamq", *arguments, "--parent", str(os.getpid())]
         self.environment = {**os.environ, **environment}
         self.many = many
+        self.own = own
         self.stopping = asyncio.Event()
         self.running: set[asyncio.subprocess.Process] = set()
         self.born = 0
@@ -94,7 +108,7 @@ class _Parent:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         take_hangup()
-        codes = await asyncio.gather(*(self._keep() for _ in range(self.many)))
+        codes = await asyncio.gather(*(self._keep(nth) for nth in range(self.many)))
         return max(codes)
 
     def _stop(self) -> None:
@@ -113,13 +127,13 @@ class _Parent:
                 process.send_signal(signal.SIGHUP)
         return None
 
-    async def _keep(self) -> int:
+    async def _keep(self, nth: int) -> int:
         """One of the processes, and its successors."""
         loop = asyncio.get_running_loop()
         wait = FIRST_SECONDS
         while not self.stopping.is_set():
             started = loop.time()
-            code = await self._one()
+            code = await self._one(nth)
             if self.stopping.is_set():
                 # Killed by our signal before it could listen to it, it held nothing yet.
                 return 0 if code in {0, -signal.SIGTERM, -signal.SIGINT} else 1
@@ -136,11 +150,11 @@ class _Parent:
                 wait = min(wait * 2, MOST_SECONDS)
         return 0
 
-    async def _one(self) -> int:
+    async def _one(self, nth: int) -> int:
         try:
             # A session of its own: Ctrl-C reaches the parent alone, which then says SIGTERM once.
             process = await asyncio.create_subprocess_exec(
-                *self.command, env=self.environment, start_new_session=True, preexec_fn=hold_hangup
+                *self.command, env={**self.environment, **self.own(nth)}, start_new_session=True, preexec_fn=hold_hangup
             )
         except OSError as wrong:  # no process, no memory: for a while
             log.error("no worker could be started: %s", wrong)

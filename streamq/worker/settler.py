@@ -23,6 +23,7 @@ from streamq.worker.intake import Judged
 from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes, target_kind
 from streamq.worker.recall import Recall
+from streamq.worker.tally import Tally
 
 __all__ = ["Settler"]
 
@@ -70,6 +71,7 @@ class Settler:
         alone: Callable[[str], None] = lambda route: None,
         broken: Callable[[str], None] = lambda route: None,
         recall: Recall | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -84,6 +86,7 @@ class Settler:
         self.alone = alone
         self.broken = broken
         self.recall = recall
+        self.tally = tally
         self.settled: dict[str, int] = {}  # how many ended how, for people
         self._queue: deque[tuple[SettleRow, Delivery]] = deque()
         self._ring: deque[_Final] = deque(maxlen=RING_MOST)
@@ -94,7 +97,10 @@ class Settler:
     def done(self, letter: Letter, report: Report) -> None:
         """A courier's report."""
         assert isinstance(letter, Delivery)
-        row = self.outcomes.row(letter, report, self.spool.now_ms())
+        now_ms = self.spool.now_ms()
+        if self.tally is not None:
+            self.tally.report(letter, report, now_ms)
+        row = self.outcomes.row(letter, report, now_ms)
         if row is None or (letter.lost and row.op != "sent"):
             self.hand.drop_lease(letter.entry, letter.token)
             return

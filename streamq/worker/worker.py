@@ -39,6 +39,7 @@ from streamq.worker.recall import Recall
 from streamq.worker.releaser import Releaser
 from streamq.worker.settler import Settler
 from streamq.worker.sifter import Sifter
+from streamq.worker.tally import Tally
 from streamq.worker.turns import Turns
 from streamq.worker.ways import Ways
 
@@ -81,6 +82,7 @@ class Worker:
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
         self.ready = asyncio.Event()
+        self.tally: Tally | None = None  # where somebody asks for metrics
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
         self._run_id = ""
@@ -111,6 +113,14 @@ class Worker:
     def reload(self) -> None:
         """Read the settings' files again: limits, provider rules, what replies mean."""
         self.publisher.reload()
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why it takes no mail now, in words; nothing where it does."""
+        if not self.ready.is_set():
+            return ["it is starting"]
+        found = ["it is stopping"] if self._stop.is_set() else []
+        return found + (["redis is away"] if not self.link.is_up else [])
 
     @property
     def settled(self) -> dict[str, int]:
@@ -158,6 +168,9 @@ class Worker:
             listed,
         )
         self.releaser.admission = self.admission
+        book = self.publisher.book
+        if self.settings.metrics is not None:
+            self.tally = Tally(book.groups(), list(ways), self.spool.priorities)
         self.settler = Settler(
             self.spool,
             self.link,
@@ -170,6 +183,7 @@ class Worker:
             self.allowances.alone,
             self.allowances.broken,
             Recall(self.outboxes),
+            self.tally,
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
@@ -208,6 +222,8 @@ class Worker:
         self.allowances.couriers = {courier.name: courier for courier in self.couriers}
 
     def _know(self, replies: Replies) -> None:
+        if self.tally is not None:
+            self.tally.providers = self.publisher.book.groups()
         for courier in self.couriers:
             courier.know(replies)
 

@@ -1,0 +1,145 @@
+"""What a queue looks like as a whole, for metrics and the page: one gathering for all who ask, a second old at most.
+
+However many look, Redis is asked once a second, and about routes and sites once in five: these take some commands for
+each of them, so of sites only the lanes that are due first are looked at (`LANES_LOOKED`). What that takes of the
+server's time `tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from streamq.queue.connection import command
+from streamq.queue.gauge import Rule, rules_of
+from streamq.queue.look import Status, status
+from streamq.queue.routes import RouteView, route_views
+from streamq.queue.sites import SiteView, site_views
+from streamq.queue.spool import Spool
+from streamq.queue.steer import rules
+
+__all__ = ["Overview", "Overviews", "Sample", "known_routes"]
+
+FRESH_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0  # with a Redis that says nothing
+SITES_SECONDS = 5.0
+LANES_LOOKED = 100  # of each priority
+HOLDS_MOST = 1000  # intents of mails stand beside the rules: beyond so many nobody looks for rules among them
+SAMPLE_SECONDS = 5.0
+SAMPLES_MOST = 720  # an hour
+
+
+@dataclass(slots=True)
+class Overview:
+    """`sites_left`: lanes that nobody looked at. `rules`: standing rules, name → verb. `limits`: route, or `*` → rule.
+    `took_ms`: the round trips of `status` together, as this process saw them."""
+
+    status: Status
+    routes: list[RouteView] = field(default_factory=list)
+    limits: dict[str, Rule] = field(default_factory=dict)
+    sites: list[SiteView] = field(default_factory=list)
+    sites_left: int = 0
+    rules: dict[str, str] = field(default_factory=dict)
+    took_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A moment of the past: what charts are made of."""
+
+    at_ms: int
+    accepted: int
+    totals: dict[str, int]
+    depth: dict[str, int]  # priority → live mails
+    oldest_ms: dict[str, int]
+
+
+def known_routes(spool: Spool) -> list[str]:
+    """Those of these settings. Who looks need not have the workers' file: `relay` is the short way's name."""
+    return list(spool.settings.ways) or ["relay"]
+
+
+class Overviews:
+    """Of one queue. `clock` gives seconds; `sleep` waits so many."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.spool = spool
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES_MOST)
+        self._clock = clock
+        self._sleep = sleep
+        self._task: asyncio.Task[Overview] | None = None
+        self._last: Overview | None = None
+        self._read_at = self._sites_at = 0.0
+
+    async def get(self, *, anew: bool = False) -> Overview:
+        """`anew`: somebody has just changed something, and wants to see it. Raises redis-py's errors, TimeoutError."""
+        if anew and self._task is not None:  # what is under way may have begun before the change
+            await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
+        now = self._clock()
+        if self._last is not None and not anew and now - self._read_at < FRESH_SECONDS:
+            return self._last
+        if self._task is None or self._task.done():
+            old = None if anew or now - self._sites_at >= SITES_SECONDS else self._last
+            self._task = asyncio.create_task(self._gathered(old, now), name="overview")
+            self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits still
+        # Who comes meanwhile gets what this one brings. Who waits no longer cancels nothing: half a reply would be the
+        # next command's.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """What is under way ends by itself."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
+
+    async def _gathered(self, old: Overview | None, now: float) -> Overview:
+        found = await self._looked(old)
+        self._last, self._read_at = found, now
+        if old is None:
+            self._sites_at = now
+        return found
+
+    async def _looked(self, old: Overview | None) -> Overview:
+        began = time.perf_counter()
+        found = Overview(await status(self.spool), took_ms=0.0)
+        found.took_ms = (time.perf_counter() - began) * 1000
+        if old is not None:
+            found.routes, found.limits, found.rules = old.routes, old.limits, old.rules
+            found.sites, found.sites_left = old.sites, old.sites_left
+            return found
+        found.routes = await route_views(self.spool, known_routes(self.spool))
+        found.limits = await rules_of(self.spool, ["*", *(view.name for view in found.routes)])
+        found.sites, found.sites_left = await site_views(self.spool, most=LANES_LOOKED)
+        if await command(self.spool.redis, "HLEN", self.spool.keys.holds) <= HOLDS_MOST:
+            found.rules = await rules(self.spool)
+        return found
+
+    async def sample(self) -> None:
+        """Keep what there is now."""
+        now = (await self.get()).status
+        self.samples.append(
+            Sample(
+                now.now_ms,
+                now.accepted,
+                dict(now.totals),
+                {name: sum(states.values()) for name, states in now.depth.items()},
+                dict(now.oldest_ms),
+            )
+        )
+
+    async def watch(self, away: tuple[type[Exception], ...]) -> None:
+        """Samples, for ever; one that fails by an error of `away` is left out."""
+        while True:
+            with contextlib.suppress(*away):
+                await self.sample()
+            await self._sleep(SAMPLE_SECONDS)

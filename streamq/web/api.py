@@ -1,0 +1,123 @@
+"""What the page asks: what there is, live; dead letters; one mail's story; and what it may have done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from streamq.errors import NotFound
+from streamq.queue.letters import dead_groups, dead_letter
+from streamq.queue.overview import Overviews
+from streamq.queue.story import story
+from streamq.web.acts import NotDone, carry_out, read_order
+from streamq.web.shown import group_shown, letter_shown, overview_shown, sample_shown, story_shown
+
+__all__ = ["api_routes"]
+
+PUSH_SECONDS = 2.0
+AT_ONCE = 2  # looks that read many entries: whoever finds the button must not keep Redis busy
+BODY_MOST = 100_000  # bytes of an order
+GROUPS_SHOWN = 100
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+def _sure(answer: Answer) -> Answer:
+    """With what can go wrong as JSON."""
+
+    async def answered(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except NotFound as gone:
+            return JSONResponse({"error": str(gone)}, 404)
+        except NotDone as why:
+            return JSONResponse({"error": str(why)}, 422)
+        except (RedisError, OSError) as wrong:
+            return JSONResponse({"error": f"redis: {str(wrong) or type(wrong).__name__}"}, 503)
+
+    return answered
+
+
+async def _body(request: Request) -> bytes:
+    """Raises `NotDone` where it is too long; reads no more than that."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_MOST:
+            raise NotDone(f"an order has at most {BODY_MOST} bytes")
+    return body
+
+
+def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Event) -> list[Route]:
+    spool = overviews.spool
+    heavy = asyncio.Semaphore(AT_ONCE)
+
+    async def shown(*, anew: bool = False) -> dict[str, Any]:
+        return overview_shown(overviews, await overviews.get(anew=anew), may_change=may_change)
+
+    async def overview(request: Request) -> Response:
+        return JSONResponse(await shown())
+
+    async def history(request: Request) -> Response:
+        return JSONResponse([sample_shown(sample) for sample in overviews.samples])
+
+    async def stream(request: Request) -> Response:
+        return StreamingResponse(_events(request, shown, stopping), media_type="text/event-stream")
+
+    async def dead(request: Request) -> Response:
+        async with heavy:
+            groups, looked = await dead_groups(spool)
+        rows = [group_shown(group) for group in groups[:GROUPS_SHOWN]]
+        return JSONResponse({"groups": rows, "looked": looked, "groups_left": len(groups) - len(rows)})
+
+    async def letter(request: Request) -> Response:
+        found = await dead_letter(spool, request.path_params["letter"])
+        if found is None:
+            raise NotFound("it is no dead letter any more")
+        return JSONResponse(letter_shown(found))
+
+    async def mail(request: Request) -> Response:
+        name, tenant = request.query_params.get("id", "").strip(), request.query_params.get("tenant", "").strip()
+        if not 0 < len(name) <= 256 or len(tenant) > 256:
+            raise NotDone("id: an entry, or a producer's id of at most 256 characters")
+        async with heavy:
+            return JSONResponse(story_shown(await story(spool, name, tenant or None)))
+
+    async def order(request: Request) -> Response:
+        done = await carry_out(spool, read_order(await _body(request)))
+        return JSONResponse({"done": done, "overview": await shown(anew=True)})
+
+    async def token(request: Request) -> Response:
+        """That the guard let it through says that the token is the one."""
+        return JSONResponse({})
+
+    looks = {"overview": overview, "history": history, "stream": stream, "dead": dead, "mail": mail}
+    return [
+        *(Route(f"/api/{name}", _sure(answer)) for name, answer in looks.items()),
+        Route("/api/dead/{letter}", _sure(letter)),
+        Route("/api/order", _sure(order), methods=["POST"]),
+        Route("/api/token", token, methods=["POST"]),
+    ]
+
+
+async def _events(
+    request: Request, shown: Callable[[], Awaitable[dict[str, Any]]], stopping: asyncio.Event
+) -> AsyncIterator[str]:
+    """Server-sent events: `overview`, or `away` with why, every two seconds; they end when nobody reads, or we stop."""
+    yield "retry: 2000\n\n"
+    while not (stopping.is_set() or await request.is_disconnected()):
+        try:
+            kind, data = "overview", await shown()
+        except (RedisError, OSError) as wrong:
+            kind, data = "away", {"error": str(wrong) or type(wrong).__name__}
+        yield f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PUSH_SECONDS):
+                await stopping.wait()

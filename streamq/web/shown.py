@@ -1,0 +1,184 @@
+"""What the page is told, as plain JSON: numbers and names as they stand in Redis; words and units are the page's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from streamq.queue.gauge import LaneGauge, Rule
+from streamq.queue.letters import DeadGroup, DeadLetter
+from streamq.queue.look import age_ms
+from streamq.queue.overview import Overview, Overviews, Sample
+from streamq.queue.routes import Closure, RouteView
+from streamq.queue.sites import SiteView
+from streamq.queue.story import Story
+from streamq.queue.why import Ended, Why
+from streamq.web.verdict import verdict
+
+__all__ = ["group_shown", "letter_shown", "overview_shown", "sample_shown", "story_shown"]
+
+SITES_SHOWN = 100
+WORKERS_SHOWN = 200
+TEXT_MOST = 2000  # characters of any one value: a field may hold megabytes
+BODIES = frozenset({b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"})
+
+
+def cut(text: str, most: int = TEXT_MOST) -> str:
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) -> dict[str, Any]:
+    now = seen.status
+    return {
+        "queue": overviews.spool.settings.queue,
+        "may_change": may_change,
+        "now_ms": now.now_ms,
+        "verdict": asdict(verdict(seen)),
+        "depth": now.depth,
+        "oldest_ms": now.oldest_ms,
+        "aged_ms": now.aged_ms,
+        "live": now.live,
+        "next_due_ms": now.next_due_ms,
+        "late_ms": now.late_ms,
+        "accepted": now.accepted,
+        "totals": now.totals,
+        "classes": now.classes,
+        "tallies": now.tallies,
+        "dead": now.dead,
+        "events": now.events,
+        "memory": now.memory,
+        "memory_max": now.memory_max,
+        "workers": now.workers,
+        "consumers": [{**asdict(one), "alive": one.alive} for one in now.consumers[:WORKERS_SHOWN]],
+        "routes": [_route(view, seen.limits.get(view.name, Rule()), now.now_ms) for view in seen.routes],
+        "sites": [_site(view, now.now_ms) for view in seen.sites[:SITES_SHOWN]],
+        "sites_left": seen.sites_left + max(0, len(seen.sites) - SITES_SHOWN),
+        "rules": {cut(name, 300): verb for name, verb in seen.rules.items()},
+        "sample": sample_shown(overviews.samples[-1]) if overviews.samples else None,
+    }
+
+
+def sample_shown(sample: Sample) -> dict[str, Any]:
+    return asdict(sample)
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    """`connections`: None: nobody says; 0: no limit."""
+    return {"words": str(rule), "by": rule.by or rule.connections_by, "connections": rule.connections}
+
+
+def _closed(each: Closure, now_ms: int) -> dict[str, Any]:
+    known = asdict(each) | {"since_ms": max(0, now_ms - each.since_ms), "text": cut(each.text, 500)}
+    return known | {"route": each.route, "site": each.site}
+
+
+def _route(view: RouteView, rule: Rule, now_ms: int) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "parked": view.parked,
+        "granted": view.connections,
+        "standing": view.standing,
+        "learnt": None if view.learnt is None else asdict(view.learnt),
+        "limit": _rule(rule),
+        "closed": [_closed(each, now_ms) for each in view.closed],
+    }
+
+
+def _site(view: SiteView, now_ms: int) -> dict[str, Any]:
+    return {
+        "name": view.site,
+        "route": view.route,
+        "parked": view.many,
+        "limit": _rule(view.rule),
+        "rate": view.gauge.rate if view.gauge else None,
+        "in_use": view.in_use,
+        "next_ms": view.next_ms,
+        "drained_ms": view.drained_ms,
+        "pace": _pace(view.gauge, now_ms) if view.gauge else None,
+        "closed": [_closed(each, now_ms) for each in view.closed],
+    }
+
+
+def _pace(gauge: LaneGauge, now_ms: int) -> dict[str, Any] | None:
+    """The slowest that replies taught."""
+    paces = [each.pace for each in gauge.gauges if each.pace is not None]
+    if not paces:
+        return None
+    pace = min(paces, key=lambda each: each.rate)
+    since = max(0, now_ms - pace.since_ms)
+    return {"rate": pace.rate, "class": pace.klass, "reply": cut(pace.reply, 500), "since_ms": since}
+
+
+# -- dead letters ----------------------------------------------------------------------------------------------------
+
+
+def group_shown(group: DeadGroup) -> dict[str, Any]:
+    return {
+        "class": group.klass,
+        "domain": group.domain,
+        "many": len(group.letters),
+        "bytes": sum(group.letters.values()),
+        "newest_ms": group.newest_ms,
+        "reason": cut(group.reason, 500),
+        "reply": cut(group.reply, 500),
+        "letters": list(group.letters)[:10],
+    }
+
+
+def letter_shown(letter: DeadLetter) -> dict[str, Any]:
+    """Bodies by their sizes: the page is for finding out why, and others may look on."""
+    fields = letter.named(lambda value: cut(value[: 4 * TEXT_MOST].decode("utf-8", "replace")), BODIES)
+    return {"letter": letter.letter, "fields": fields, "bodies": _bodies(letter.fields)}
+
+
+def _bodies(fields: dict[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): len(fields[name]) for name in sorted(BODIES & fields.keys())}
+
+
+# -- a mail ----------------------------------------------------------------------------------------------------------
+
+
+def story_shown(found: Story) -> dict[str, Any]:
+    return {
+        "mail": None if found.why is None else _mail(found.why),
+        "last": None if found.last is None else _event(found.last),
+        "events": [_event(each) for each in found.events],
+        "more": found.more,
+    }
+
+
+def _event(each: Ended) -> dict[str, Any]:
+    data = {name: cut(value) if isinstance(value, str) else value for name, value in each.data.items()}
+    return {"kind": each.kind, "data": data}
+
+
+def _mail(found: Why) -> dict[str, Any]:
+    view, gauge = found.view, found.gauge
+    fields = {
+        name.decode("utf-8", "replace"): cut(value[: 4 * TEXT_MOST].decode("utf-8", "replace"))
+        for name, value in view.fields.items()
+        if name not in BODIES
+    }
+    return {
+        "entry": view.entry,
+        "priority": view.priority,
+        "state": view.state,
+        "site": found.site,
+        "age_ms": age_ms(view, found.now_ms),
+        "waits_for": found.waits_for,
+        "standing": found.standing,
+        "since_ms": found.since_ms,
+        "next_ms": found.next_ms,
+        "expected_ms": found.expected_ms,
+        "better": found.better,
+        "older": found.older,
+        "more": found.more,
+        "limit": str(found.rule),
+        "route": gauge.way if gauge else "",
+        "closed": [_closed(each, found.now_ms) for each in gauge.closed] if gauge else [],
+        "holder": view.holder,
+        "past_dot": view.past_dot,
+        "notes": {name: cut(value) if isinstance(value, str) else value for name, value in view.notes.items()},
+        "fields": fields,
+        "bodies": _bodies(view.fields),
+    }

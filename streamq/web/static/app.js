@@ -1,0 +1,312 @@
+// The page: what the stream says, put into its places; what people do, asked and sent.
+import { $, el, say, count, plural, lasts, bytes, rate, Table } from "./dom.js";
+import * as charts from "./charts.js";
+import * as talk from "./talk.js";
+import { showLetter, showStory } from "./story.js";
+
+const STATES = ["waiting", "leased", "parked", "scheduled", "held"];
+let mayChange = false;
+const canAct = () => mayChange && talk.hasToken();
+
+// -- what closes, in words ------------------------------------------------------------------------------------------
+
+function closedWords(each) {
+  const till = each.left_ms === null ? "until somebody resumes it" : each.why === "operator" ? `for ${lasts(each.left_ms)}` : `probes in ${lasts(each.left_ms)}`;
+  const what = each.why === "operator" ? "paused" : `${each.why}${each.of ? ` of ${each.of}` : ""}`;
+  return `${what} ${till}${each.text ? `: ${each.text}` : ""}`;
+}
+
+function state(row) {
+  const own = row.closed.map(closedWords);
+  if (own.length) return el("span", { class: "mark bad" }, own.join("; "));
+  if (row.pace) return el("span", { class: "mark warn" }, `slowed to ${rate(row.pace.rate)} for ${lasts(row.pace.since_ms)}: ${row.pace.reply || row.pace.class}`);
+  return el("span", { class: "mark good" }, "open");
+}
+
+const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by || "?"})` : "none");
+
+// -- tables ---------------------------------------------------------------------------------------------------------
+
+const depth = new Table($("depth"), "Live mails by priority and state", [
+  { name: "priority", of: (row) => row.name },
+  ...STATES.map((name) => ({ name, class: "num", of: (row) => count(row.states[name] || 0) })),
+  { name: "all", class: "num", of: (row) => count(STATES.reduce((sum, name) => sum + (row.states[name] || 0), 0)) },
+  { name: "oldest", class: "num", of: (row) => (row.oldest ? lasts(row.oldest) : "–") },
+  { name: "longest unread", class: "num", of: (row) => (row.unread ? lasts(row.unread) : "–") },
+], "no priorities");
+
+// What closes this row itself, rather than a route that it takes.
+const shutting = (kind, row) => row.closed.filter((each) => (kind === "site") === Boolean(each.site));
+
+const closable = (kind, row) => {
+  if (!canAct()) return [];
+  const what = `${kind} ${row.name}`;
+  const shut = shutting(kind, row).length > 0;
+  const acts = [shut ? { name: "Resume", label: `Resume ${what}`, run: (now) => resume(kind, now) } : { name: "Pause", label: `Pause ${what}`, run: (now) => pause(kind, now) }];
+  return [...acts, { name: "Limit", label: `Limit ${what}`, run: (now) => limit(kind, now) }];
+};
+
+const routes = new Table($("routes"), "Routes", [
+  { name: "route", of: (row) => row.name },
+  { name: "state", class: "words", of: state },
+  { name: "parked", class: "num", of: (row) => count(row.parked) },
+  { name: "connections", class: "num", of: (row) => `${row.standing} of ${row.granted}` },
+  { name: "its server takes", class: "num", of: (row) => (row.learnt && row.learnt.refused_ms !== null ? `${row.learnt.connections} at once` : "–") },
+  { name: "limit", of: (row) => limitWords(row.limit) },
+  { name: "", class: "acts", acts: (row) => closable("route", row) },
+], "no route is known");
+
+const sites = new Table($("sites"), "Sites", [
+  { name: "site", of: (row) => row.name },
+  { name: "route", of: (row) => (row.route === "*" ? "all" : row.route) },
+  { name: "state, last reply", class: "words", of: state },
+  { name: "parked", class: "num", of: (row) => count(row.parked) },
+  { name: "rate in force", class: "num", of: (row) => rate(row.rate) },
+  { name: "limit", of: (row) => limitWords(row.limit) },
+  { name: "next", class: "num", of: (row) => (row.parked ? (row.next_ms === null ? "?" : row.next_ms <= 0 ? "now" : lasts(row.next_ms)) : "–") },
+  { name: "all gone in", class: "num", of: (row) => (row.parked ? (row.drained_ms === null ? "?" : lasts(row.drained_ms)) : "–") },
+  { name: "", class: "acts", acts: (row) => closable("site", row) },
+], "nothing is parked, and no site has a limit or a pause of its own");
+
+const dead = new Table($("dead"), "Dead letters by class and domain", [
+  { name: "class", of: (row) => row.class || "?" },
+  { name: "domain", of: (row) => row.domain || "–" },
+  { name: "letters", class: "num", of: (row) => count(row.many) },
+  { name: "newest", class: "num", of: (row) => `${lasts(Math.max(0, seen.now_ms - row.newest_ms))} ago` },
+  { name: "reason of the newest", class: "words", of: (row) => row.reason || row.reply },
+  { name: "", class: "acts", acts: (row) => [
+    { name: "Look", label: `Look at the newest dead letter of ${row.class} ${row.domain}`, run: (now) => lookAt(now.letters[0]) },
+    ...(canAct() ? [
+      { name: "Requeue", label: `Requeue all of ${row.class} ${row.domain}`, run: (now) => group("requeue", now) },
+      { name: "Discard", label: `Discard all of ${row.class} ${row.domain}`, run: (now) => group("discard", now) }] : [])] },
+], "none");
+
+const workers = new Table($("workers"), "Worker processes", [
+  { name: "worker", of: (row) => row.name },
+  { name: "state", of: (row) => el("span", { class: `mark ${row.alive ? "good" : "bad"}` }, row.alive ? "alive" : "silent") },
+  { name: "in hand", class: "num", of: (row) => count(row.pending) },
+  { name: "last seen", class: "num", of: (row) => `${lasts(row.idle_ms)} ago` },
+], "no worker: streamq worker");
+
+// -- what the stream says -------------------------------------------------------------------------------------------
+
+let seen = { now_ms: Date.now(), dead: -1 };
+let deadAt = -1;
+let groups = [];
+const showGroups = () => dead.show(groups, (row) => `${row.class}\n${row.domain}`);
+
+function show(now) {
+  seen = now;
+  mayChange = now.may_change;
+  $("lock").hidden = !mayChange;
+  say($("lock"), talk.hasToken() ? "Lock" : "Unlock");
+  $("site-form").hidden = !canAct();
+  say($("queue"), now.queue);
+  document.title = `${now.verdict.words} – streamq ${now.queue}`;
+  $("verdict").dataset.level = now.verdict.level;
+  say($("verdict-words"), now.verdict.words);
+  const troubles = now.verdict.troubles.map((each) => each.words);
+  if ($("troubles").dataset.said !== troubles.join("\n")) {
+    $("troubles").dataset.said = troubles.join("\n");
+    $("troubles").replaceChildren(...troubles.map((words) => el("li", {}, words)));
+  }
+  if (now.sample) charts.know([now.sample]);
+  const flow = charts.now();
+  say($("tile-in"), flow.in === null ? "–" : rate(flow.in));
+  say($("tile-out"), flow.out === null ? "–" : rate(flow.out));
+  say($("tile-live"), count(now.live));
+  const sum = (name) => Object.values(now.depth).reduce((all, states) => all + (states[name] || 0), 0);
+  say($("tile-live-note"), `${count(sum("waiting"))} unread, ${count(sum("scheduled"))} scheduled`);
+  const oldest = Object.entries(now.oldest_ms).sort((one, other) => other[1] - one[1])[0];
+  say($("tile-oldest"), oldest && oldest[1] ? lasts(oldest[1]) : "–");
+  say($("tile-oldest-note"), oldest && oldest[1] ? oldest[0] : "");
+  say($("tile-dead"), count(now.dead));
+  say($("tile-dead-note"), `${count(now.tallies.dead || 0)} ever`);
+  say($("tile-workers"), count(now.workers));
+  say($("tile-workers-note"), `${count(sum("leased"))} mails in hand`);
+  say($("tile-redis"), bytes(now.memory));
+  say($("tile-redis-note"), now.memory_max ? `of ${bytes(now.memory_max)}` : "no maxmemory");
+  depth.show(Object.entries(now.depth).map(([name, states]) => ({ name, states, oldest: now.oldest_ms[name], unread: (now.aged_ms[name] || {}).waiting })), (row) => row.name);
+  routes.show(now.routes, (row) => row.name);
+  sites.show(now.sites, (row) => `${row.route}|${row.name}`);
+  say($("sites-note"), now.sites_left ? `and ${plural(now.sites_left, "lane")} more: streamq site ls` : "");
+  workers.show(now.consumers, (row) => row.name);
+  charts.draw();
+  if (now.dead === deadAt) showGroups();
+  else lookAtDead();
+}
+
+function up(yes, words) {
+  $("link").dataset.up = yes ? "yes" : "no";
+  say($("link"), words);
+}
+
+async function lookAtDead() {
+  deadAt = seen.dead;
+  try {
+    const found = await talk.look("/api/dead");
+    groups = found.groups;
+    showGroups();
+    const parts = [];
+    if (found.looked < seen.dead) parts.push(`the newest ${count(found.looked)} of ${count(seen.dead)}`);
+    if (found.groups_left) parts.push(`and ${plural(found.groups_left, "group")} more`);
+    say($("dead-note"), parts.join("; "));
+  } catch (wrong) {
+    say($("dead-note"), wrong.message);
+  }
+}
+
+// -- what people do -------------------------------------------------------------------------------------------------
+
+let told = 0;
+function tell(words) {
+  say($("said"), words);
+  clearTimeout(told);
+  told = setTimeout(() => say($("said"), ""), 6000);
+}
+
+// Asks in a dialog: fields are [{name, label, value?, type?, hint?}]. run(values) may throw what stands in its way.
+function ask(title, words, fields, yes, run) {
+  say($("dialog-title"), title);
+  say($("dialog-words"), words);
+  say($("dialog-error"), "");
+  say($("dialog-yes"), yes);
+  $("dialog-fields").replaceChildren(...fields.flatMap((field) => [
+    el("label", { for: `field-${field.name}` }, field.label),
+    el("input", { id: `field-${field.name}`, name: field.name, type: field.type || "text", value: field.value || "", placeholder: field.hint || "", autocomplete: "off" })]));
+  $("dialog-form").onsubmit = async (event) => {
+    event.preventDefault();
+    const values = Object.fromEntries(fields.map((field) => [field.name, $(`field-${field.name}`).value.trim()]));
+    $("dialog-yes").disabled = true;
+    try {
+      await run(values);
+      $("dialog").close();
+    } catch (wrong) {
+      say($("dialog-error"), wrong.message);
+    } finally {
+      $("dialog-yes").disabled = false;
+    }
+  };
+  $("dialog").showModal();
+}
+$("dialog-no").addEventListener("click", () => $("dialog").close());
+
+async function done(what, words) {
+  const said = await talk.order(what);
+  show(said.overview);
+  tell(typeof words === "function" ? words(said.done) : words);
+  return said.done;
+}
+
+// A site is paused and limited on all routes, and opened where it is closed: on one, or on all.
+const target = (kind, row, route = "*") => ({ kind, name: row.name, ...(kind === "site" ? { route } : {}) });
+
+function pause(kind, row) {
+  ask(`Pause ${kind} ${row.name}`, "Nothing goes there any more; its mails wait, without an attempt.", [
+    { name: "reason", label: "Why (others read it)" }, { name: "for", label: "For how long (empty: until somebody resumes it)", hint: "2h" },
+  ], "Pause", (given) => done({ verb: "pause", ...target(kind, row), reason: given.reason, ...(given.for ? { for: given.for } : {}) }, `${row.name} is paused`));
+}
+
+function resume(kind, row) {
+  ask(`Resume ${kind} ${row.name}`, "Its mails go at once, through the limits.", [], "Resume", async () => {
+    for (const each of shutting(kind, row)) await done({ verb: "resume", ...target(kind, row, each.route) }, `${row.name} is open`);
+  });
+}
+
+function limit(kind, row) {
+  ask(`Limit ${kind} ${row.name}`, `It is ${limitWords(row.limit)}. It holds for all workers from the next mail on, over what files say; all empty: what files say holds again.`, [
+    { name: "rate", label: "Mails a window (several with commas)", hint: "50/s, 60000/h" }, { name: "connections", label: "At once (0: no limit)", type: "number" },
+  ], "Set", (given) => done({ verb: "limit", ...target(kind, row), ...(given.rate ? { rate: given.rate } : {}), ...(given.connections ? { connections: Number(given.connections) } : {}), ...(!given.rate && !given.connections ? { unset: true } : {}) }, `the limit of ${row.name} is set`));
+}
+
+function deadWords(verb, said) {
+  const kept = Object.entries(said.kept || {}).map(([why, many]) => `${count(many)} not (${why})`);
+  return [`${plural(said.done, "letter")} ${verb === "requeue" ? "requeued" : "discarded"}`, ...kept].join(", ");
+}
+
+function group(verb, row) {
+  const words = verb === "requeue" ? "They become waiting mails again." : "They are gone for good.";
+  ask(`${verb === "requeue" ? "Requeue" : "Discard"} ${plural(row.many, "dead letter")}`, `${row.class} ${row.domain}: ${words}`, [], verb === "requeue" ? "Requeue" : "Discard",
+    async () => { await done({ verb, class: row.class, domain: row.domain }, (said) => deadWords(verb, said)); lookAtDead(); });
+}
+
+async function lookAt(name) {
+  try {
+    const letter = await talk.look(`/api/dead/${encodeURIComponent(name)}`);
+    const act = (verb, label) => el("button", { type: "button", onclick: () => ask(`${label} dead letter ${name}`, "", [], label, async () => {
+      await done({ verb, letters: [name] }, (said) => deadWords(verb, said));
+      $("letter").replaceChildren();
+      lookAtDead();
+    }) }, label);
+    const close = el("button", { type: "button", onclick: () => $("letter").replaceChildren() }, "Close");
+    showLetter($("letter"), letter, canAct() ? [act("requeue", "Requeue"), act("discard", "Discard"), close] : [close]);
+  } catch (wrong) {
+    tell(wrong.message);
+  }
+}
+
+async function find(id, tenant) {
+  $("story-section").hidden = false;
+  say($("story-title"), `Mail ${id}`);
+  $("story").replaceChildren(el("p", { class: "note" }, "looking …"));
+  try {
+    const found = await talk.look(`/api/mail?id=${encodeURIComponent(id)}&tenant=${encodeURIComponent(tenant)}`);
+    const verbs = { retry: "Retry now", hold: "Hold", unhold: "Release", cancel: "Cancel", bounce: "Bounce" };
+    const fit = (mail) => Object.entries(verbs).filter(([verb]) => (verb === "unhold") === (mail.state === "held") || verb === "cancel" || verb === "bounce")
+      .filter(([verb]) => verb !== "retry" || mail.state === "parked" || mail.state === "scheduled");
+    showStory($("story"), found, (mail) => (canAct() ? fit(mail).map(([verb, label]) => el("button", { type: "button", onclick: () => ask(`${label}: ${id}`, "", [], label, async () => {
+      await done({ verb, id: mail.entry }, (said) => `${id}: ${said.status}`);
+      await find(id, tenant);
+    }) }, label)) : []));
+  } catch (wrong) {
+    $("story").replaceChildren(el("p", { class: "error", id: "story-error" }, wrong.message));
+  }
+  $("story-title").focus();
+}
+
+$("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  find($("search-id").value.trim(), $("search-tenant").value.trim());
+});
+
+$("site-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const row = { name: $("site-name").value.trim(), route: "*", limit: { words: "" } };
+  if (event.submitter.value === "pause") pause("site", row);
+  else limit("site", row);
+});
+
+function unlock() {
+  ask("Unlock", "The token that STREAMQ_WEB_TOKEN holds where streamq serve runs. It is kept until this tab closes.", [{ name: "token", label: "Token", type: "password" }], "Unlock", async (given) => {
+    await talk.unlock(given.token);
+    if (seen.queue) show(seen);
+    tell("unlocked");
+  });
+}
+$("lock").addEventListener("click", () => {
+  if (!talk.hasToken()) return unlock();
+  talk.forget();
+  return show(seen);
+});
+
+// -- begin ----------------------------------------------------------------------------------------------------------
+
+let begun = false;
+async function begin() {
+  if (begun) return;
+  begun = true;
+  charts.know(await talk.look("/api/history").catch(() => []));
+}
+
+talk.follow(async (kind, data) => {
+  if (kind === "overview") {
+    await begin();
+    up(true, "live");
+    show(data);
+  } else {
+    up(false, `Redis is away: ${data.error}`);
+  }
+}, (why, status) => {
+  up(false, why);
+  if (status === 401 && !$("dialog").open) { $("lock").hidden = false; unlock(); }
+});

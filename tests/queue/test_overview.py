@@ -1,0 +1,195 @@
+"""What metrics and the page are made of, against Redis read by hand; and what gathering it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from family import expanded, parent
+from mailroom import START, Mailroom, ident
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from streamq.queue.letters import requeue_dead
+from streamq.queue.look import status
+from streamq.queue.overview import Overviews
+from streamq.queue.walk import STATES
+
+pytestmark = pytest.mark.leaves_mail
+
+
+async def test_ages_are_those_of_the_oldest_of_each_state(room: Mailroom) -> None:
+    first: dict[str, dict[str, int]] = {name: {} for name in room.spool.priorities}
+    for n in range(2):
+        for name in room.spool.priorities:
+            for state in ("scheduled", "held", "leased", "parked"):
+                room.tick(7)
+                lane = {"lane": f"main|{name}{n}.{state}"} if state in {"leased", "parked"} else {}
+                entry = await room.in_state(state, name, **lane)
+                first[name].setdefault(state, int(entry[1:].partition("-")[0]))
+    for name in room.spool.priorities * 2:
+        room.tick(7)
+        entry = await room.add(name)
+        first[name].setdefault("waiting", int(entry[1:].partition("-")[0]))
+    seen = await status(room.spool)
+    for name, ages in seen.aged_ms.items():
+        expected = {state: seen.now_ms - first[name][state] for state in ("waiting", "leased", "held")}
+        assert ages == expected, name
+        assert seen.oldest_ms[name] == seen.now_ms - min(first[name].values())
+
+
+async def test_ages_of_nothing(room: Mailroom) -> None:
+    seen = await status(room.spool)
+    assert seen.aged_ms == {name: {} for name in room.spool.priorities}
+    assert (seen.accepted, seen.late_ms, seen.swept, seen.consumers) == (0, 0, False, [])
+
+
+async def test_what_is_held_and_unread_of_another_priority_gives_no_age(room: Mailroom) -> None:
+    await room.held("low")
+    seen = await status(room.spool)
+    assert {name: list(ages) for name, ages in seen.aged_ms.items()} == {"high": [], "normal": [], "low": ["held"]}
+
+
+async def test_accepted_is_what_the_streams_took(room: Mailroom) -> None:
+    """Through every kind of end, by the server's own count."""
+    await room.well("main")
+    for state in STATES:
+        await room.in_state(state, "low")
+    sent = [await room.lease("high", lane="main|high.example", to=f"b{n}@high.example") for n in range(3)]
+    assert set(await room.finish(*sent, way="main|high.example")) <= {"o", "s"}
+    for lease in sent:
+        await room.settle("sent", lease)
+    for verb in ("cancel", "bounce"):
+        assert (await room.moved(verb, await room.scheduled()))[0] in {"cancelled", "bounced"}
+    one = await room.add(id="twice")
+    two = await room.add(id="twice")
+    await room.read()
+    await room.admit(room.row(one, id="twice", seen=ident("twice")))
+    await room.admit(room.row(two, id="twice", seen=ident("twice")))
+    gone = await room.lease("low", lane="main|gone.example")
+    await room.do("XDEL", room.keys.stream("low"), gone.entry[1:])
+    assert await room.settled("gone", gone) == "ok"
+    dead = await room.lease("low", to="c@example.org", lane="main|example.org")
+    assert await room.settled("dead", dead) == "ok"
+    letters = [(letter, 1) for letter, _ in await room.letters()]
+    assert len(await requeue_dead(room.spool, letters[-1:])) == 1
+    family = await parent(room)
+    assert len(await expanded(room, family)) == 5
+    added = 0
+    for name in room.spool.priorities:
+        flat = await room.do("XINFO", "STREAM", room.keys.stream(name))
+        added += dict(zip(flat[::2], flat[1::2], strict=True))[b"entries-added"]
+    seen = await status(room.spool)
+    assert {"relayed", "bounced", "cancelled", "duplicate", "expanded", "requeued"} <= seen.totals.keys()
+    assert seen.tallies["vanished"] == 1
+    assert seen.accepted == added > 20
+
+
+async def test_late_is_how_long_the_schedule_waits(room: Mailroom) -> None:
+    await room.scheduled(after=1000)
+    seen = await status(room.spool)
+    assert seen.late_ms == seen.now_ms - START - 1000
+
+
+async def test_who_works_and_who_leads(room: Mailroom) -> None:
+    await room.lease(consumer="w1")
+    await room.spool.touch("w2")
+    await room.scripts.leader("keeper", "w2", 60_000)
+    seen = await status(room.spool)
+    assert {one.name: one.pending for one in seen.consumers} == {"w1": 1, "w2": 0}
+    assert (seen.workers, seen.swept) == (2, True)
+
+
+# -- one gathering for all -------------------------------------------------------------------------------------------
+
+
+class _Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def _calls(room: Mailroom) -> dict[str, int]:
+    """The server's own count of commands."""
+    text: bytes = await room.do("INFO", "commandstats")
+    rows = (line.split(":", 1) for line in text.decode().splitlines() if line.startswith("cmdstat_"))
+    return {name[8:]: int(said.split(",")[0].removeprefix("calls=")) for name, said in rows}
+
+
+async def test_many_who_ask_are_one_who_asks(room: Mailroom) -> None:
+    clock = _Clock()
+    overviews = Overviews(room.spool, clock=clock)
+    seen = await asyncio.gather(*(overviews.get() for _ in range(50)))
+    assert len({id(one) for one in seen}) == 1
+    clock.now += 0.9
+    assert await overviews.get() is seen[0]
+    clock.now += 0.2
+    later = await overviews.get()
+    assert later is not seen[0]
+    assert later.sites is seen[0].sites  # for five seconds
+    clock.now += 5
+    assert (await overviews.get()).sites is not seen[0].sites
+    await overviews.close()
+
+
+async def test_who_has_changed_something_sees_it(room: Mailroom) -> None:
+    overviews = Overviews(room.spool, clock=_Clock())
+    assert [view.closed for view in (await overviews.get()).routes] == [[]]
+    await room.scripts.pause("pause", ["relay"], reason="why")
+    assert [view.closed for view in (await overviews.get()).routes] == [[]]
+    seen = await overviews.get(anew=True)
+    assert [each.text for view in seen.routes for each in view.closed] == ["why"]
+    await overviews.close()
+
+
+async def test_a_gathering_takes_few_commands_whatever_is_parked(room: Mailroom) -> None:
+    """A second's gathering the same, however many sites; five seconds' no more than for a hundred lanes. Those of
+    scripts are counted, too."""
+    many = 150
+    for n in range(many):
+        await room.parked(lane=f"main|s{n}.example", to=f"b@s{n}.example")
+    clock = _Clock()
+    overviews = Overviews(room.spool, clock=clock)
+    first = await overviews.get()
+    assert first.status.depth["normal"]["parked"] == many
+    assert first.sites_left == many - 100
+    before = await _calls(room)
+    clock.now += 2
+    await overviews.get()
+    between = await _calls(room)
+    clock.now += 5
+    await overviews.get()
+    after = await _calls(room)
+    quick = sum(between.values()) - sum(before.values())
+    slow = sum(after.values()) - sum(between.values())
+    assert quick <= 70, {name: n - before.get(name, 0) for name, n in between.items() if n != before.get(name, 0)}
+    assert slow <= quick + 40 * 100
+    await overviews.close()
+
+
+async def test_samples_are_kept_and_an_outage_is_left_out(room: Mailroom) -> None:
+    await room.add()
+    clock = _Clock()
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.now += seconds
+        if len(slept) == 2:
+            overviews.get = away  # type: ignore[method-assign]
+        if len(slept) == 3:
+            overviews.get = real  # type: ignore[method-assign]
+        if len(slept) == 4:
+            raise EOFError
+
+    async def away(**_: Any) -> Any:
+        raise RedisConnectionError
+
+    overviews = Overviews(room.spool, clock=clock, sleep=sleep)
+    real = overviews.get
+    with pytest.raises(EOFError):
+        await overviews.watch((RedisConnectionError,))
+    assert [sample.accepted for sample in overviews.samples] == [1, 1, 1]
+    assert overviews.samples[-1].depth == {"high": 0, "normal": 1, "low": 0}
+    await overviews.close()
