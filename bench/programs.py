@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -156,16 +156,23 @@ class Programs:
         self.stack.push_async_callback(end)
         return self.sink_
 
-    async def worker(self, config: str = "", **settings: Any) -> WorkerProcess:
+    async def worker(
+        self,
+        config: str = "",
+        *,
+        program: Sequence[str] = ("-m", "streamq"),
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> WorkerProcess:
         """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once.
 
-        Its relay is the sink, where no setting says otherwise.
+        Its relay is the sink, where no setting says otherwise. `program`: what Python runs, if it is another one.
         """
         number = len(self.workers)
         relay = {"relay": self.sink_.url} if self.sink_ is not None else {}
         known = {"redis_url": self.url, **relay, **settings}
-        environment = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()}
-        words = ["-m", "streamq"]
+        variables = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()} | dict(environment or {})
+        words = list(program)
         if config:
             file = self.folder / f"streamq{number}.toml"
             file.write_text(config)
@@ -173,7 +180,7 @@ class Programs:
         log = self.folder / f"worker{number}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *words, "worker", env={**os.environ, **environment}, stdout=output, stderr=output
+                sys.executable, *words, "worker", env={**os.environ, **variables}, stdout=output, stderr=output
             )
         one = WorkerProcess(process, log)
         self.workers.append(one)

@@ -1,0 +1,262 @@
+"""The room of a fault run: a server that can be killed, a sink that keeps the truth, workers that each have a line of
+their own to the sink (and one to the server, where that is asked), a producer that repeats what was not answered.
+
+Everything that may fail is a process of its own, or a connection on a line; the room itself stays and writes down what
+was in whose hand when it was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from bench.faults.books import Verdict, events, judge, leftovers
+from bench.faults.line import Joint, Line
+from bench.faults.stages import PAST_MAIL
+from bench.programs import Programs, SinkProcess, WorkerProcess, until
+from bench.server import Server
+from streamq.keys import GROUP
+from streamq.queue.connection import command, connect, pipelined
+from streamq.queue.spool import Spool
+from streamq.server import find_binary
+from streamq.settings import load_settings
+
+__all__ = ["ALWAYS", "EVERYSEC", "Crew", "Kill", "Trial", "trial"]
+
+T = TypeVar("T")
+PERSISTENT = ("--appendonly", "yes", "--aof-load-truncated", "yes", "--appendfsync")
+ALWAYS, EVERYSEC = (*PERSISTENT, "always"), (*PERSISTENT, "everysec")
+BATCH = 50  # mails of one round trip of the producer
+AIM_SECONDS = 10.0  # after which a kill comes whatever the stage is: the queue may have run dry
+PAUSE_SECONDS = 0.02
+HEAD = b"From: Shop <shop@example.com>\r\nSubject: Order\r\n\r\n"
+BODY = HEAD + b"The quick brown fox jumps over the lazy dog, and over it again and again..\r\n" * 10
+
+
+@dataclass(eq=False, slots=True)
+class Crew:
+    """A worker, its line to the sink, and that to the server where it has one."""
+
+    worker: WorkerProcess
+    line: Line
+    wire: Line | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.worker.process.returncode is None
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """`stages`: of its open connections when it died, those that were at each; `leases`: mails that it had."""
+
+    aim: str
+    stages: Counter[str]
+    leases: int
+
+    @property
+    def caught(self) -> bool:
+        """At least one mail past its MAIL."""
+        return any(self.stages[stage] for stage in PAST_MAIL)
+
+
+@dataclass(slots=True)
+class Trial:
+    stack: AsyncExitStack
+    server: Server
+    programs: Programs
+    sink: SinkProcess
+    crew: list[Crew] = field(default_factory=list)
+    promised: dict[str, float] = field(default_factory=dict)  # id → time.monotonic() of its answer
+    kills: list[Kill] = field(default_factory=list)
+    server_kills: int = 0
+    suspects: set[str] = field(default_factory=set)
+    suspected_entries: set[str] = field(default_factory=set)
+    allowed: int = 0
+    repeated: int = 0  # batches that the producer sent again
+    defaults: dict[str, Any] = field(default_factory=dict)  # settings of its workers
+    _hiring: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _redis: Any = None
+
+    # -- who works there -----------------------------------------------------------------------------
+
+    async def hire(self, *, wired: bool = False, target: str = "", **more: Any) -> Crew:
+        """One more worker; ready when it reads. `wired`: by a line to the server, too; `target`: of its line, if not
+        the sink; the rest is `Programs.worker`'s."""
+        line = await self.stack.enter_async_context(Line(target or f"127.0.0.1:{self.sink.port}"))
+        url, wire = self.server.url, None
+        if wired:
+            wire = await self.stack.enter_async_context(Line(str(self.server.socket)))
+            url = f"redis://127.0.0.1:{wire.port}"
+        async with self._hiring:
+            relay = f"smtp://127.0.0.1:{line.port}"
+            worker = await self.programs.worker(**{"relay": relay, "redis_url": url, **self.defaults, **more})
+        one = Crew(worker, line, wire)
+        self.crew.append(one)
+        return one
+
+    @property
+    def alive(self) -> list[Crew]:
+        return [one for one in self.crew if one.alive]
+
+    # -- what they work on ---------------------------------------------------------------------------
+
+    async def ask(self, what: Callable[[], Awaitable[T]]) -> T:
+        """Until the server answers."""
+        while True:
+            try:
+                return await what()
+            except (RedisError, OSError):
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def told(self, *parts: str | bytes | int) -> Any:
+        """A command's reply, whenever the server can give it."""
+        return await self.ask(lambda: command(self._redis, *parts))
+
+    async def feed(self, many: int, ahead: int = 1500, domain: str = "example*.net") -> None:
+        """So many mails, at most `ahead` of what the sink has. What was not answered is sent again under its id."""
+        first = len(self.promised)
+        for start in range(first, first + many, BATCH):
+            names = [
+                f"m{number}@{domain.replace('*', str(number % 50))}"
+                for number in range(start, min(start + BATCH, first + many))
+            ]
+            while start - self.sink.count() > ahead:  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE_SECONDS)
+            commands = [
+                ("XADD", "{streamq}:normal", "*", "id", name, "envelope_from", "shop@example.com",
+                 "envelope_to", name, "raw", BODY)
+                for name in names
+            ]  # fmt: skip
+            while True:
+                try:
+                    await pipelined(self._redis, commands)
+                    break
+                except (RedisError, OSError):
+                    self.repeated += 1
+                    await asyncio.sleep(PAUSE_SECONDS)
+            self.promised.update(dict.fromkeys(names, time.monotonic()))
+
+    async def drained(self, seconds: float = 240.0) -> None:
+        """Waits until no priority has a mail."""
+
+        async def empty() -> bool:
+            return not any([await self.told("XLEN", f"{{streamq}}:{name}") for name in ("high", "normal", "low")])
+
+        await until(empty, seconds)
+
+    # -- what befalls them ---------------------------------------------------------------------------
+
+    async def kill(self, one: Crew, aim: str = "", nth: int = 1, after: float = 0.0) -> Kill:
+        """kill -9, so many seconds after a connection of it has reached that stage for the nth time from now on; "": at
+        once. Whatever it had may come twice; its open connections may have marks that nobody needed."""
+        loop = asyncio.get_running_loop()
+        struck: asyncio.Future[list[Joint]] = loop.create_future()
+        left = nth
+
+        def strike() -> None:
+            if not struck.done():
+                struck.set_result(list(one.line.joints))
+                one.worker.signal(signal.SIGKILL)
+
+        def when(joint: Joint) -> None:
+            nonlocal left
+            left -= joint.smtp.stage == aim
+            if left == 0:
+                left = -1
+                loop.call_later(after, strike) if after else strike()
+
+        if aim:
+            one.line.when = when
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(struck), AIM_SECONDS)
+        strike()
+        joints = await struck
+        await one.worker.process.wait()
+        for joint in joints:
+            await joint.gone.wait()
+        one.line.when = None
+        entries = await self.leases_of(one.worker.consumer)
+        self.suspected_entries |= entries
+        for joint in joints:
+            self.suspect(joint)
+        found = Kill(aim, Counter(joint.smtp.stage for joint in joints), len(entries))
+        self.kills.append(found)
+        return found
+
+    def suspect(self, joint: Joint) -> None:
+        """Its mail, or the one before, may come twice; and a mark of it may be one that nobody needed."""
+        self.suspects |= {joint.smtp.recipient, joint.smtp.before}
+        self.allowed += 1
+
+    async def leases_of(self, consumer: str) -> set[str]:
+        """Entries."""
+        found: set[str] = set()
+        for p, name in enumerate(("high", "normal", "low")):
+            rows = await self.told("XPENDING", f"{{streamq}}:{name}", GROUP, "-", "+", 1000, consumer)
+            found |= {f"{p}{row[0].decode()}" for row in rows}
+        return found
+
+    async def kill_server(self, down: float = 0.0) -> None:
+        """kill -9; it is away for so many seconds, and starts again on what it left."""
+        await asyncio.to_thread(self.server.stop, signal.SIGKILL)
+        self.server_kills += 1
+        await asyncio.sleep(down)
+        await asyncio.to_thread(self.server.start)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    async def finish(self, seconds: float = 240.0) -> Verdict:
+        """Everything is delivered, or has ended otherwise; workers stop in order; then the books."""
+        await self.drained(seconds)
+        for one in self.alive:
+            await one.worker.stop()
+        return await self.close_books()
+
+    async def close_books(self) -> Verdict:
+        async with AsyncExitStack() as stack:
+            spool = await Spool.connect(load_settings(), self.server.url)
+            stack.push_async_callback(spool.close)
+            await spool.scripts.reap(0)
+            found = judge(
+                self.promised,
+                [name for _, name in self.sink.accepted()],
+                await events(spool),
+                self.suspects,
+                self.suspected_entries,
+                self.allowed,
+            )
+            found.wrong, found.left = await leftovers(spool)
+        return found
+
+
+@asynccontextmanager
+async def trial(
+    folder: Path,
+    *,
+    options: Sequence[str] = ALWAYS,
+    binary: Path | None = None,
+    rules: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Trial]:
+    """`options`: the server's; `rules`: the sink's; `settings`: the workers', beside those of every trial."""
+    defaults = {"lease_seconds": 2, "retry": "100ms", "max_reclaims": 100, "events_kept": 1_000_000}
+    async with AsyncExitStack() as stack:
+        server = Server(binary or find_binary(load_settings()), options)
+        stack.callback(server.remove)
+        await asyncio.to_thread(server.start)
+        programs = Programs(stack, folder, server.url)
+        sink = await programs.sink(rules)
+        made = Trial(stack, server, programs, sink, defaults={**defaults, **(settings or {})})
+        made._redis = connect(server.url)
+        stack.push_async_callback(made._redis.aclose)
+        yield made
