@@ -25,13 +25,14 @@ from bench import (
     throughput,
 )  # fmt: skip
 from bench.facts import machine, versions
+from bench.faults import command as faults
 from streamq.server import find_binary
 from streamq.settings import load_settings
 
 # Each brings its flags (`add`), and with them what runs it: (what goes into the record, whether all is well, a table).
 BENCHES = (
     throughput, latency, isolation, memory, scale, blackfriday,
-    heart, limits, scheduler, curves, campaign, compose, mails, oracle,
+    heart, limits, scheduler, curves, campaign, compose, mails, oracle, faults,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -22,7 +22,7 @@ from streamq.queue.spool import Spool
 from streamq.server import start
 from streamq.settings import load_settings
 
-__all__ = ["BODY", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "rested", "until"]
+__all__ = ["BODY", "Process", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "rested", "until"]
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
@@ -91,16 +91,29 @@ class SinkProcess:
         await until(there, seconds)
 
 
+class Process(Protocol):
+    """What a worker needs of asyncio's subprocesses, for those that something else started."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def send_signal(self, signal: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    async def wait(self) -> int: ...
+
+
 class WorkerProcess:
     """`streamq worker`, one process; what it printed is in `log`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self.process = process
         self.log = log
 
     @property
     def consumer(self) -> str:
-        found = re.search(r"^worker +(\S+)$", self.log.read_text(), re.M)
+        found = re.search(r"^worker +(\S+)$", self.log.read_text() if self.log.exists() else "", re.M)
         return found[1] if found else ""
 
     def signal(self, number: signal.Signals) -> None:
@@ -162,11 +175,13 @@ class Programs:
         *,
         program: Sequence[str] = ("-m", "streamq"),
         environment: Mapping[str, str] | None = None,
+        starter: Callable[[Path, dict[str, str]], Awaitable[Process]] | None = None,
         **settings: Any,
     ) -> WorkerProcess:
         """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once.
 
-        Its relay is the sink, where no setting says otherwise. `program`: what Python runs, if it is another one.
+        Its relay is the sink, where no setting says otherwise. `program`: what Python runs, if it is another one;
+        `starter`: who starts it instead, with its log and its environment.
         """
         number = len(self.workers)
         relay = {"relay": self.sink_.url} if self.sink_ is not None else {}
@@ -178,10 +193,14 @@ class Programs:
             file.write_text(config)
             words += ["--config", str(file)]
         log = self.folder / f"worker{number}.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *words, "worker", env={**os.environ, **variables}, stdout=output, stderr=output
-            )
+        process: Process
+        if starter is not None:
+            process = await starter(log, variables)
+        else:
+            with log.open("wb") as output:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *words, "worker", env={**os.environ, **variables}, stdout=output, stderr=output
+                )
         one = WorkerProcess(process, log)
         self.workers.append(one)
 

@@ -23,6 +23,7 @@ __all__ = ["Event", "Verdict", "events", "judge", "leftovers"]
 
 SENT = ("email.relayed", "email.delivered")
 DEAD = ("email.bounced", "email.expired", "email.failed", "email.rejected")
+SHOWN = 20  # names
 COPY = "email.duplicate"  # of an XADD that its producer repeated: its first one has the end
 STAYS = re.compile(r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead)")  # of a drained queue, for ever
 
@@ -53,6 +54,7 @@ class Verdict:
     allowed: int = 0  # unneeded marks: the open connections of who was killed, and those that were cut
     wrong: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # the first ones of which something was wrong
 
     @property
     def kept(self) -> bool:
@@ -97,15 +99,20 @@ def judge(
     for name in promised:
         died = any(kind in DEAD for kind in ends.get(name, ()))
         found.dead += died
-        found.lost += not there[name] and not died
-        found.untold += bool(there[name]) and name not in ends
+        lost, untold = not there[name] and not died, bool(there[name]) and name not in ends
+        found.lost += lost
+        found.untold += untold
+        found.names += [f"lost {name}"] * lost + [f"untold {name}"] * untold
     found.twice_told = sum(many > 1 for many in by_entry.values())
     for name, many in there.items():
         if many > 1:
             found.doubles += many - 1
-            found.unmarked += max(0, many - 1 - marks[name])
-            found.unexplained += name not in suspects
+            unmarked, unexplained = max(0, many - 1 - marks[name]), name not in suspects
+            found.unmarked += unmarked
+            found.unexplained += unexplained
+            found.names += [f"unmarked {name}"] * (unmarked > 0) + [f"unexplained {name}"] * unexplained
     found.unneeded = sum(max(0, many - max(0, there[name] - 1)) for name, many in marks.items())
+    del found.names[SHOWN:]
     return found
 
 

@@ -7,6 +7,7 @@ client to the server, `back` the other way. Where SMTP is spoken, the line knows
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, Self, cast
@@ -18,6 +19,7 @@ from streamq.sink.hostile import reset
 __all__ = ["Direction", "Joint", "Line"]
 
 Direction = Literal["there", "back"]
+WINDOW = 16_384  # octets that the kernel takes for us: a long body is not out before some of it was seen
 FULL = 262_144  # octets that a stalled direction takes before its source is not read any more
 
 
@@ -98,6 +100,7 @@ class Joint:
         self.smtp = Stages()
         self.near, self.far = _Side(self, "there"), _Side(self, "back")
         self.gone = asyncio.Event()  # the client's end is
+        self.deaf = False  # the client was killed: what comes back reaches nobody
         self._flows = {"there": _Flow(), "back": _Flow()}
 
     def _target(self, direction: str) -> _Side:
@@ -112,7 +115,7 @@ class Joint:
             self.gone.set()  # our clients end a direction only with the whole connection
         flow = self._flows[direction]
         turned = False
-        if data and not (direction == "back" and self.gone.is_set()):
+        if data and not (direction == "back" and (self.deaf or self.gone.is_set())):
             turned = self.smtp.there(data) if direction == "there" else self.smtp.back(data)
         if turned and self.line.when is not None:
             self.line.when(self)
@@ -180,8 +183,10 @@ class Line:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", 0, backlog=512)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)  # what it accepts has it, too
+        self._server = await loop.create_server(self._accept, sock=listening)
+        self.port: int = listening.getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ __all__ = ["Fault", "Piece", "Plan", "piece", "plan"]
 
 Break = Literal["cut", "reset", "half_close", "stall", "delay"]
 CREW = 2
+AT_WORK = 600  # mails that wait while something befalls them
 LATEST_SECONDS = 0.004  # a kill behind the stage that it aims at
 DOWN_SECONDS = 0.5
 STALL_SECONDS, DELAY_SECONDS = 1.0, 0.05
@@ -57,7 +59,8 @@ def plan(seed: int, mails: int, kills: int, server_kills: int, breaks: int) -> P
             kind: Literal["server", "both"] = "both" if chance.random() < 0.1 else "server"
             faults.append(Fault(at, kind, seconds=chance.uniform(0, DOWN_SECONDS)))
             continue
-        stage, nth = chance.choice(STAGES[1:]), chance.randint(1, 40)
+        stage = chance.choice(STAGES[1:])
+        nth = chance.randint(1, 3 if stage == "body" else 40)
         if what == "worker":
             faults.append(Fault(at, "worker", stage, nth, chance.choice((0.0, chance.uniform(0, LATEST_SECONDS)))))
         else:
@@ -92,54 +95,38 @@ async def piece(folder: Path, made: Plan, binary: Path | None = None) -> Piece:
             await room.hire()
         broken: Counter[str] = Counter()
         async with asyncio.TaskGroup() as group:
+            room.open_to = 0
             group.create_task(room.feed(made.mails))
             for number, fault in enumerate(made.faults):
+                room.open_to = fault.at + AT_WORK  # no more: what befalls idle workers proves nothing
                 await room.sink.until(min(fault.at, made.mails))
                 await _befall(room, fault, group, number, broken)
+            room.open_to = inf
         verdict = await room.finish()
         return Piece(made.seed, verdict, room.kills, room.server_kills, broken, room.repeated)
 
 
 async def _befall(room: Trial, fault: Fault, group: asyncio.TaskGroup, number: int, broken: Counter[str]) -> None:
-    victim = room.alive[number % len(room.alive)]
+    crew = room.alive
     if fault.what == "line":
-        if await _break(victim, fault, room, group):
+
+        def strike(one: Crew, joint: Joint) -> None:
+            room.suspect(joint)
             broken[f"{fault.broken} {fault.direction}"] += 1
+            _strike(joint, fault, group)
+            for other in list(one.wire.joints)[:1] if one.wire is not None else ():  # that to the server, too
+                _strike(other, fault, group)
+
+        await room.reached(crew, fault.stage, fault.nth, strike)
         return
     if fault.what == "worker":
-        await room.kill(victim, fault.stage, fault.nth, fault.seconds)
+        await room.kill(crew, fault.stage, fault.nth, fault.seconds)
     elif fault.what == "server":
         await room.kill_server(fault.seconds)
     else:
-        await asyncio.gather(room.kill_server(DOWN_SECONDS), room.kill(victim))
-    if not victim.alive:
-        group.create_task(room.hire(wired=number % 3 == 0))
-        if not room.alive:  # there is nobody to befall until somebody reads again
-            await room.hire()
-
-
-async def _break(one: Crew, fault: Fault, room: Trial, group: asyncio.TaskGroup) -> bool:
-    """Of the line to the sink, at its stage; and of that to the server, if this worker has one."""
-    reached: asyncio.Future[Joint] = asyncio.get_running_loop().create_future()
-    left = fault.nth
-
-    def when(joint: Joint) -> None:
-        nonlocal left
-        left -= joint.smtp.stage == fault.stage
-        if left == 0:
-            reached.set_result(joint)
-            left = -1
-            _strike(joint, fault, group)
-
-    one.line.when = when
-    done, _ = await asyncio.wait({reached}, timeout=2.0)
-    one.line.when = None
-    if not done:
-        return False
-    room.suspect(reached.result())
-    for joint in list(one.wire.joints)[:1] if one.wire is not None else ():
-        _strike(joint, fault, group)
-    return True
+        await asyncio.gather(room.kill_server(DOWN_SECONDS), room.kill(crew))
+    if len(room.alive) < len(crew):
+        await room.hire(wired=number % 3 == 0)
 
 
 def _strike(joint: Joint, fault: Fault, group: asyncio.TaskGroup) -> None:

@@ -12,8 +12,10 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ from redis.exceptions import RedisError
 
 from bench.faults.books import Verdict, events, judge, leftovers
 from bench.faults.line import Joint, Line
+from bench.faults.nursery import Nursery
 from bench.faults.stages import PAST_MAIL
 from bench.programs import Programs, SinkProcess, WorkerProcess, until
 from bench.server import Server
@@ -36,10 +39,12 @@ T = TypeVar("T")
 PERSISTENT = ("--appendonly", "yes", "--aof-load-truncated", "yes", "--appendfsync")
 ALWAYS, EVERYSEC = (*PERSISTENT, "always"), (*PERSISTENT, "everysec")
 BATCH = 50  # mails of one round trip of the producer
-AIM_SECONDS = 10.0  # after which a kill comes whatever the stage is: the queue may have run dry
+AIM_SECONDS = 5.0  # after which a kill comes whatever the stage is: the queue may have run dry
 PAUSE_SECONDS = 0.02
 HEAD = b"From: Shop <shop@example.com>\r\nSubject: Order\r\n\r\n"
-BODY = HEAD + b"The quick brown fox jumps over the lazy dog, and over it again and again..\r\n" * 10
+LINE = b"The quick brown fox jumps over the lazy dog, and over it again and again..\r\n"
+BODY, LONG = HEAD + LINE * 10, HEAD + LINE * 3000  # a long one takes several packets: it can be caught in its body
+LONG_EACH = 50  # mails have one
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +80,7 @@ class Trial:
     server: Server
     programs: Programs
     sink: SinkProcess
+    nursery: Nursery
     crew: list[Crew] = field(default_factory=list)
     promised: dict[str, float] = field(default_factory=dict)  # id → time.monotonic() of its answer
     kills: list[Kill] = field(default_factory=list)
@@ -83,6 +89,7 @@ class Trial:
     suspected_entries: set[str] = field(default_factory=set)
     allowed: int = 0
     repeated: int = 0  # batches that the producer sent again
+    open_to: float = inf  # mails that the producer may send, of all
     defaults: dict[str, Any] = field(default_factory=dict)  # settings of its workers
     _hiring: asyncio.Lock = field(default_factory=asyncio.Lock)
     _redis: Any = None
@@ -99,7 +106,10 @@ class Trial:
             url = f"redis://127.0.0.1:{wire.port}"
         async with self._hiring:
             relay = f"smtp://127.0.0.1:{line.port}"
-            worker = await self.programs.worker(**{"relay": relay, "redis_url": url, **self.defaults, **more})
+            settings = {"relay": relay, "redis_url": url, **self.defaults, **more}
+            if not more.keys() & {"program", "environment"}:
+                settings["starter"] = self.nursery.worker
+            worker = await self.programs.worker(**settings)
         one = Crew(worker, line, wire)
         self.crew.append(one)
         return one
@@ -130,12 +140,12 @@ class Trial:
                 f"m{number}@{domain.replace('*', str(number % 50))}"
                 for number in range(start, min(start + BATCH, first + many))
             ]
-            while start - self.sink.count() > ahead:  # noqa: ASYNC110
+            while start - self.sink.count() > ahead or start >= self.open_to:  # noqa: ASYNC110
                 await asyncio.sleep(PAUSE_SECONDS)
             commands = [
                 ("XADD", "{streamq}:normal", "*", "id", name, "envelope_from", "shop@example.com",
-                 "envelope_to", name, "raw", BODY)
-                for name in names
+                 "envelope_to", name, "raw", BODY if at % LONG_EACH else LONG)
+                for at, name in enumerate(names, start)
             ]  # fmt: skip
             while True:
                 try:
@@ -156,35 +166,56 @@ class Trial:
 
     # -- what befalls them ---------------------------------------------------------------------------
 
-    async def kill(self, one: Crew, aim: str = "", nth: int = 1, after: float = 0.0) -> Kill:
-        """kill -9, so many seconds after a connection of it has reached that stage for the nth time from now on; "": at
-        once. Whatever it had may come twice; its open connections may have marks that nobody needed."""
-        loop = asyncio.get_running_loop()
-        struck: asyncio.Future[list[Joint]] = loop.create_future()
+    async def reached(self, ones: Sequence[Crew], stage: str, nth: int, then: Callable[[Crew, Joint], None]) -> bool:
+        """Calls `then` in the moment in which one of their connections reaches that stage, the nth of all from now on,
+        before the bytes that make it go on. False: too long nothing did."""
+        found = asyncio.Event()
         left = nth
 
-        def strike() -> None:
-            if not struck.done():
-                struck.set_result(list(one.line.joints))
-                one.worker.signal(signal.SIGKILL)
-
-        def when(joint: Joint) -> None:
+        def when(one: Crew, joint: Joint) -> None:
             nonlocal left
-            left -= joint.smtp.stage == aim
-            if left == 0:
-                left = -1
-                loop.call_later(after, strike) if after else strike()
+            left -= joint.smtp.stage == stage
+            if left <= 0 and not found.is_set():
+                found.set()
+                then(one, joint)
 
-        if aim:
-            one.line.when = when
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(struck), AIM_SECONDS)
-        strike()
-        joints = await struck
+        for one in ones:
+            one.line.when = partial(when, one)
+        try:
+            async with asyncio.timeout(AIM_SECONDS):
+                await found.wait()
+        except TimeoutError:
+            pass
+        for one in ones:
+            one.line.when = None
+        return found.is_set()
+
+    async def kill(self, ones: Sequence[Crew], aim: str = "", nth: int = 1, after: float = 0.0) -> Kill:
+        """kill -9 of one of them, so many seconds after a connection of it has reached that stage, the nth from now on;
+        "": of the first, at once. Whatever it had may come twice; its open connections may have marks that nobody
+        needed."""
+        loop = asyncio.get_running_loop()
+        struck: asyncio.Future[tuple[Crew, list[Joint]]] = loop.create_future()
+
+        def strike(one: Crew) -> None:
+            if not struck.done():
+                struck.set_result((one, list(one.line.joints)))
+                one.worker.signal(signal.SIGKILL)
+                for joint in one.line.joints:
+                    joint.deaf = True
+
+        def when(one: Crew, _: Joint) -> None:
+            if after:
+                loop.call_later(after, strike, one)
+            else:
+                strike(one)
+
+        if not aim or not await self.reached(ones, aim, nth, when):
+            strike(ones[0])
+        one, joints = await struck
         await one.worker.process.wait()
         for joint in joints:
             await joint.gone.wait()
-        one.line.when = None
         entries = await self.leases_of(one.worker.consumer)
         self.suspected_entries |= entries
         for joint in joints:
@@ -207,11 +238,14 @@ class Trial:
         return found
 
     async def kill_server(self, down: float = 0.0) -> None:
-        """kill -9; it is away for so many seconds, and starts again on what it left."""
+        """kill -9; it is away for so many seconds, and starts again on what it left. What is leased then may come
+        twice: where it was away for longer than a lease others take it before its owner is heard."""
         await asyncio.to_thread(self.server.stop, signal.SIGKILL)
         self.server_kills += 1
         await asyncio.sleep(down)
         await asyncio.to_thread(self.server.start)
+        for one in self.alive:
+            self.suspected_entries |= await self.leases_of(one.worker.consumer)
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -249,14 +283,15 @@ async def trial(
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Trial]:
     """`options`: the server's; `rules`: the sink's; `settings`: the workers', beside those of every trial."""
-    defaults = {"lease_seconds": 2, "retry": "100ms", "max_reclaims": 100, "events_kept": 1_000_000}
+    defaults = {"lease_seconds": 5, "retry": "100ms", "max_reclaims": 100, "events_kept": 1_000_000}
     async with AsyncExitStack() as stack:
         server = Server(binary or find_binary(load_settings()), options)
         stack.callback(server.remove)
         await asyncio.to_thread(server.start)
         programs = Programs(stack, folder, server.url)
         sink = await programs.sink(rules)
-        made = Trial(stack, server, programs, sink, defaults={**defaults, **(settings or {})})
+        nursery = await stack.enter_async_context(Nursery())
+        made = Trial(stack, server, programs, sink, nursery, defaults={**defaults, **(settings or {})})
         made._redis = connect(server.url)
         stack.push_async_callback(made._redis.aclose)
         yield made
