@@ -12,10 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.faults import rows_loss, rows_server, rows_smtp, rows_worker
 from bench.faults.mix import Piece, piece, plan
+from bench.faults.row import Found
 from bench.faults.stages import STAGES
 
-__all__ = ["add"]
+__all__ = ["ROWS", "add"]
+
+ROWS = {one.name: one for part in (rows_worker, rows_server, rows_loss, rows_smtp) for one in part.ROWS}
 
 
 def add(benches: Any, common: argparse.ArgumentParser) -> None:
@@ -27,13 +31,32 @@ def add(benches: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--server-kills", type=int, default=2, help="in a piece (2)")
     one.add_argument("--breaks", type=int, default=5, help="of lines in a piece (5)")
     one.add_argument("--keep", type=Path, metavar="DIR", help="where the journal and logs of a broken piece are kept")
+    one.add_argument("--row", action="append", metavar="NAME", help="instead: a row of the table of faults; `all`")
     one.set_defaults(run=_run)
 
 
 def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    if asked.row:
+        return asyncio.run(_rows(asked.row))
     pieces = asyncio.run(_pieces(asked))
     found: dict[str, Any] = {"pieces": [_record(one) for one in pieces]}
     return found, all(one.verdict.kept for one in pieces), table(pieces)
+
+
+async def _rows(names: Sequence[str]) -> tuple[dict[str, Any], bool, str]:
+    if unknown := [name for name in names if name != "all" and name not in ROWS]:
+        raise SystemExit(f"faults: no row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    found: dict[str, Found] = {}
+    for name in ROWS if "all" in names else names:
+        with tempfile.TemporaryDirectory(prefix="sqf-") as folder:
+            found[name] = await ROWS[name].run(Path(folder))
+        print(f"{name}: {found[name].shown}", flush=True)
+    record = {
+        name: {"verdict": asdict(one.verdict), "figures": dict(one.figures), "skipped": one.skipped, "good": one.good}
+        for name, one in found.items()
+    }
+    shown = [f"{name}: {ROWS[name].happens}\n    {ROWS[name].promised}\n    {one.shown}" for name, one in found.items()]
+    return {"rows": record}, all(one.good for one in found.values()), "\n".join(shown)
 
 
 async def _pieces(asked: argparse.Namespace) -> list[Piece]:

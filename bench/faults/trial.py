@@ -19,6 +19,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bench.faults.books import Verdict, events, judge, leftovers
@@ -91,8 +92,9 @@ class Trial:
     repeated: int = 0  # batches that the producer sent again
     open_to: float = inf  # mails that the producer may send, of all
     defaults: dict[str, Any] = field(default_factory=dict)  # settings of its workers
+    wait_ms: int = 0  # of a WAIT behind each batch; what no replica has is not answered
+    redis: Redis = field(init=False)  # ours
     _hiring: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _redis: Any = None
 
     # -- who works there -----------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class Trial:
 
     async def told(self, *parts: str | bytes | int) -> Any:
         """A command's reply, whenever the server can give it."""
-        return await self.ask(lambda: command(self._redis, *parts))
+        return await self.ask(lambda: command(self.redis, *parts))
 
     async def feed(self, many: int, ahead: int = 1500, domain: str = "example*.net") -> None:
         """So many mails, at most `ahead` of what the sink has. What was not answered is sent again under its id."""
@@ -149,8 +151,9 @@ class Trial:
             ]  # fmt: skip
             while True:
                 try:
-                    await pipelined(self._redis, commands)
-                    break
+                    await pipelined(self.redis, commands)
+                    if not self.wait_ms or await command(self.redis, "WAIT", 1, self.wait_ms):
+                        break
                 except (RedisError, OSError):
                     self.repeated += 1
                     await asyncio.sleep(PAUSE_SECONDS)
@@ -247,6 +250,11 @@ class Trial:
         for one in self.alive:
             self.suspected_entries |= await self.leases_of(one.worker.consumer)
 
+    async def turn_to(self, server: Server) -> None:
+        """What asks from here on asks that one."""
+        old, self.server, self.redis = self.redis, server, connect(server.url)
+        await old.aclose()
+
     # -- the end -------------------------------------------------------------------------------------
 
     async def finish(self, seconds: float = 240.0) -> Verdict:
@@ -292,6 +300,6 @@ async def trial(
         sink = await programs.sink(rules)
         nursery = await stack.enter_async_context(Nursery())
         made = Trial(stack, server, programs, sink, nursery, defaults={**defaults, **(settings or {})})
-        made._redis = connect(server.url)
-        stack.push_async_callback(made._redis.aclose)
+        made.redis = connect(server.url)
+        stack.push_async_callback(lambda: made.redis.aclose())
         yield made

@@ -1,0 +1,171 @@
+"""What takes the server's last second: a power cut, and a failover to a replica that lags.
+
+After a power cut the disk has the AOF as far as it was synced; a kill alone loses nothing, the kernel has the rest. So
+the file's size is noted all the time, and a killed server's file is cut to a size that it had up to 2 s before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.faults.books import Verdict
+from bench.faults.line import Line
+from bench.faults.row import LEASE_SECONDS, Found, Row
+from bench.faults.trial import EVERYSEC, Trial, trial
+from bench.programs import until
+from bench.server import Server
+from streamq.queue.connection import command, connect
+
+__all__ = ["ROWS"]
+
+MAILS = 1500
+LAST_SECONDS = 2.0
+LOOK_SECONDS = 0.02
+LAG_SECONDS = 1.0
+WAIT_MS = 200
+SEED = 1
+
+
+def _aof(server: Server) -> Path:
+    """The file that it appends to: since Redis 7 the last of several."""
+    parts = sorted(server.directory.glob("appendonlydir/*.incr.aof"), key=lambda each: int(each.name.split(".")[-3]))
+    return parts[-1] if parts else server.directory / "appendonly.aof"
+
+
+async def _sizes(server: Server, seen: list[tuple[float, int]]) -> None:
+    while True:
+        seen.append((time.monotonic(), _aof(server).stat().st_size))
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _counted(room: Trial, verdict: Verdict, from_: float, died: float) -> dict[str, Any]:
+    """What went with the last second: the XADDs that it took are no loss of ours. `older` would be."""
+    there = Counter(name for _, name in room.sink.accepted())
+    gone = [name for name in room.promised if not there[name]]
+    older = [name for name in gone if room.promised[name] < from_]
+    if verdict.lost == len(gone):
+        verdict.lost = len(older)
+    return {
+        "answered XADDs that went with it": len(gone),
+        "of older ones": len(older),
+        "the cut took (s)": round(died - from_, 2),
+        "sent, and their end not known": verdict.untold,
+    }
+
+
+async def _power_cut(folder: Path) -> Found:
+    chance = random.Random(SEED)
+    async with trial(folder, options=EVERYSEC, settings={"lease_seconds": LEASE_SECONDS}) as room:
+        for _ in range(2):
+            await room.hire()
+        seen: list[tuple[float, int]] = []
+        looking = asyncio.create_task(_sizes(room.server, seen))
+        feeding = asyncio.create_task(room.feed(MAILS, ahead=100))
+        try:
+            await room.sink.until(MAILS // 2)
+            looking.cancel()
+            await asyncio.to_thread(room.server.stop, signal.SIGKILL)
+            died = time.monotonic()
+            back = died - chance.uniform(0, LAST_SECONDS)
+            at, size = next((at, size) for at, size in reversed(seen) if at <= back or at == seen[0][0])
+            with _aof(room.server).open("rb+") as file:
+                file.truncate(size)
+            await asyncio.to_thread(room.server.start)
+            await feeding
+        finally:
+            looking.cancel()
+            feeding.cancel()
+        room.allowed = int(1e9)
+        verdict = await room.finish()
+        again = int(await room.told("HGET", "{streamq}:counts", "resettled") or 0)
+        figures = {**_counted(room, verdict, at, died), "settled again": again}
+        return Found(verdict, figures, excused=frozenset({"untold"}))
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+async def _in_step(replica: Server) -> None:
+    redis = connect(replica.url)
+
+    async def up() -> bool:
+        return b"master_link_status:up" in await command(redis, "INFO", "replication")
+
+    async with contextlib.aclosing(redis):
+        await until(up)
+
+
+async def _failover(folder: Path, *, wait: bool) -> Found:
+    """The replica hears nothing of the last second, then the master dies, and everybody turns to the replica."""
+    port = _free_port()
+    options = (*EVERYSEC, "--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
+    async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}) as room:
+        link = await room.stack.enter_async_context(Line(f"127.0.0.1:{port}"))
+        replica = Server(room.server.binary, (*EVERYSEC, "--replicaof", "127.0.0.1", str(link.port)))
+        room.stack.callback(replica.remove)
+        await asyncio.to_thread(replica.start)
+        await _in_step(replica)
+        crew = [await room.hire(wired=True) for _ in range(2)]
+        room.wait_ms = WAIT_MS if wait else 0
+        feeding = asyncio.create_task(room.feed(MAILS, ahead=100))
+        try:
+            await room.sink.until(MAILS // 2)
+            lags = time.monotonic()
+            for joint in link.joints:
+                joint.stall("back")
+            await asyncio.sleep(LAG_SECONDS)
+            await asyncio.to_thread(room.server.stop, signal.SIGKILL)
+            died = time.monotonic()
+            await _promote(room, replica, [one.wire for one in crew if one.wire is not None])
+            await feeding
+        finally:
+            feeding.cancel()
+        room.allowed = int(1e9)
+        verdict = await room.finish()
+        again = int(await room.told("HGET", "{streamq}:counts", "resettled") or 0)
+        figures = {**_counted(room, verdict, died if wait else lags, died), "settled again": again}
+        return Found(verdict, figures, excused=frozenset({"untold"}))
+
+
+async def _promote(room: Trial, replica: Server, wires: Sequence[Line]) -> None:
+    redis = connect(replica.url)
+    async with contextlib.aclosing(redis):
+        await command(redis, "REPLICAOF", "NO", "ONE")
+    for wire in wires:
+        wire.target = str(replica.socket)
+    await room.turn_to(replica)
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "power-cut",
+        f"kill -9, and the AOF (`everysec`) cut to where it was up to {LAST_SECONDS:.0f} s before",
+        "XADDs of that time go with it; what was settled in it is settled again from its workers' memory",
+        _power_cut,
+    ),
+    Row(
+        "failover",
+        f"a replica that hears nothing for {LAG_SECONDS:.0f} s becomes the master",
+        "as a power cut: XADDs of that time go with it",
+        lambda folder: _failover(folder, wait=False),
+    ),
+    Row(
+        "failover-wait",
+        f"the same; the producer counts an XADD as answered when WAIT 1 {WAIT_MS} says so, else repeats it",
+        "no answered XADD is lost",
+        lambda folder: _failover(folder, wait=True),
+    ),
+)

@@ -1,0 +1,132 @@
+"""What befalls workers."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import streamq
+from bench.faults.row import LEASE_SECONDS, Row, row
+from bench.faults.trial import Crew, Trial
+
+__all__ = ["ROWS", "suspect_all"]
+
+STALLED_SECONDS = 1.5 * LEASE_SECONDS
+WRONG_SECONDS = 86_400
+RUN = "from streamq.cli import main; main()"
+STALLS = f"import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep({STALLED_SECONDS})); {RUN}"
+WRONG = (
+    "import time; t, n = time.time, time.time_ns; "
+    "time.time, time.time_ns = lambda: t() + {0}, lambda: n() + {0} * 10**9; " + RUN
+)
+CHANGED = ("start", "finish", "admit", "settle", "mark", "reclaim", "release", "heartbeat")  # scripts of the copy
+
+
+async def suspect_all(room: Trial, one: Crew) -> None:
+    """All that it has, and is sending."""
+    for joint in list(one.line.joints):
+        room.suspect(joint)
+    room.suspected_entries |= await room.leases_of(one.worker.consumer)
+
+
+async def _killed(room: Trial) -> Mapping[str, Any]:
+    found = []
+    for stage in ("go", "dot", "told"):
+        found.append(await room.kill(room.alive, stage, 5))
+        await room.hire()
+    return {"killed with a mail past its MAIL": sum(kill.caught for kill in found)}
+
+
+async def _stopped(room: Trial) -> Mapping[str, Any]:
+    one, other = room.alive
+    struck = asyncio.Event()
+
+    def stop(_: Crew, __: object) -> None:
+        one.worker.signal(signal.SIGSTOP)
+        struck.set()
+
+    await room.reached([one], "dot", 3, stop)
+    await suspect_all(room, one)
+    leases = len(await room.leases_of(one.worker.consumer))
+    await room.drained()  # the other has reclaimed and sent what it held
+    other.worker.signal(signal.SIGSTOP)
+    one.worker.signal(signal.SIGCONT)
+    await room.feed(50)
+    await room.drained()
+    other.worker.signal(signal.SIGCONT)
+    return {"leases of the stopped one": leases}
+
+
+async def _stalled(room: Trial) -> Mapping[str, Any]:
+    one = await room.hire(program=("-c", STALLS))
+    times = 0
+    for _ in range(2):
+        await room.feed(200)
+        await room.reached([one], "go", 3, lambda one, _: one.worker.signal(signal.SIGUSR1))
+        await suspect_all(room, one)
+        times += 1
+        await room.drained()
+    return {"times": times}
+
+
+async def _wrong_clock(room: Trial) -> Mapping[str, Any]:
+    for seconds in (WRONG_SECONDS, -WRONG_SECONDS):
+        await room.hire(program=("-c", WRONG.format(seconds)))
+    for one in room.alive[:2]:
+        await one.worker.stop()
+    await room.feed(300)
+    return {"workers": "a day ahead and a day behind"}
+
+
+async def _two_versions(room: Trial) -> Mapping[str, Any]:
+    copy = room.programs.folder / "other"
+    shutil.copytree(Path(streamq.__file__).parent, copy / "streamq", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in CHANGED:
+        script = copy / "streamq" / "queue" / "lua" / f"{name}.lua"
+        script.write_text(script.read_text() + "\n-- another version of the same\n")
+    old = await room.hire(program=("-c", f"import sys; sys.path.insert(0, {str(copy)!r}); {RUN}"))
+    await room.feed(300)
+    await room.kill([old], "told", 5)  # the others reclaim what it had
+    await room.hire(program=("-c", f"import sys; sys.path.insert(0, {str(copy)!r}); {RUN}"))
+    await room.kill(room.alive[:1], "told", 5)
+    loaded = await room.told("INFO", "memory")
+    scripts = next(line[24:] for line in loaded.decode().splitlines() if line.startswith("number_of_cached_scripts"))
+    return {"scripts loaded": int(scripts.strip(":"))}
+
+
+ROWS: tuple[Row, ...] = (
+    row(
+        "worker-killed",
+        "kill -9 of three workers, behind a 354, a dot, a 250",
+        "nothing lost; what comes twice is marked",
+        _killed,
+    ),
+    row(
+        "worker-stopped",
+        "SIGSTOP behind a dot until its leases were reclaimed and the queue is empty, then SIGCONT",
+        "it steals nothing back and finishes nothing twice; what it had past its dot is marked",
+        _stopped,
+    ),
+    row(
+        "loop-stalled",
+        f"the event loop stands for {STALLED_SECONDS:.0f} s, a lease is {LEASE_SECONDS} s",
+        "as if it was stopped",
+        _stalled,
+    ),
+    row(
+        "worker-clock",
+        "one worker's clock a day ahead, the other's a day behind",
+        "the server's clock decides: nothing is early, late, expired or reclaimed for it",
+        _wrong_clock,
+    ),
+    row(
+        "two-versions",
+        f"workers with other scripts ({len(CHANGED)} of them changed) on one queue, one of each killed",
+        "they reclaim each other's mails; scripts are told apart by their hash",
+        _two_versions,
+    ),
+)
