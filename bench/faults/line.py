@@ -100,6 +100,7 @@ class Joint:
         self.smtp = Stages()
         self.near, self.far = _Side(self, "there"), _Side(self, "back")
         self.gone = asyncio.Event()  # the client's end is
+        self.refused = False  # nobody is at the other end
         self.deaf = False  # the client was killed: what comes back reaches nobody
         self._flows = {"there": _Flow(), "back": _Flow()}
 
@@ -109,6 +110,8 @@ class Joint:
     def opened(self, side: _Side) -> None:
         if side is self.far and self.gone.is_set():
             side.end(_abort)
+        elif side is self.near and self.refused:
+            side.end(reset)
 
     def heard(self, direction: Direction, data: bytes) -> None:
         if not data and direction == "there":
@@ -219,4 +222,5 @@ class Line:
                 host, _, port = self.target.rpartition(":")
                 await loop.create_connection(lambda: joint.far, host, int(port))
         except OSError:
+            joint.refused = True  # its own end may not be made yet
             joint.near.end(reset)

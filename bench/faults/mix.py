@@ -6,10 +6,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Literal, get_args
+
+from redis.asyncio import Redis
 
 from bench.faults.books import Verdict
 from bench.faults.line import Direction, Joint
@@ -18,6 +21,7 @@ from bench.faults.trial import Crew, Kill, Trial, trial
 
 __all__ = ["Fault", "Piece", "Plan", "piece", "plan"]
 
+Examine = Callable[[Redis], Awaitable[list[str]]]
 Break = Literal["cut", "reset", "half_close", "stall", "delay"]
 CREW = 2
 AT_WORK = 600  # mails that wait while something befalls them
@@ -89,8 +93,9 @@ class Piece:
         return sum((kill.stages for kill in self.kills), Counter())
 
 
-async def piece(folder: Path, made: Plan, binary: Path | None = None) -> Piece:
-    async with trial(folder, binary=binary) as room:
+async def piece(folder: Path, made: Plan, examine: Examine | None = None) -> Piece:
+    """`examine`: what else to find wrong in the server at the end, in words."""
+    async with trial(folder) as room:
         for _ in range(CREW):
             await room.hire()
         broken: Counter[str] = Counter()
@@ -103,6 +108,8 @@ async def piece(folder: Path, made: Plan, binary: Path | None = None) -> Piece:
                 await _befall(room, fault, group, number, broken)
             room.open_to = inf
         verdict = await room.finish()
+        if examine is not None:
+            verdict.left += await examine(room.redis)
         return Piece(made.seed, verdict, room.kills, room.server_kills, broken, room.repeated)
 
 

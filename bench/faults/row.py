@@ -76,19 +76,21 @@ def row(
     rules: str = "",
     crew: int = 2,
     mails: int = MAILS,
+    ahead: int = MAILS,
     foreign: bool = False,
     excused: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> Row:
-    """One whose fault comes to a queue at work. `strike` returns what it measured; `foreign`: what it breaks is not on
-    a line of ours, so that any mail may be the one; `excused`: what this fault is known to break."""
+    """One whose fault comes to a queue at work. `strike` returns what it measured; `ahead`: the producer, of the sink;
+    `foreign`: what it breaks is not on a line of ours, so that any mail may be the one; `excused`: what this fault is
+    known to break."""
 
     async def run(folder: Path) -> Found:
         known = {"lease_seconds": LEASE_SECONDS, **(settings or {})}
         async with trial(folder, options=options, rules=rules, settings=known) as room:
             for _ in range(crew):
                 await room.hire()
-            feeding = asyncio.create_task(room.feed(mails, ahead=mails))
+            feeding = asyncio.create_task(room.feed(mails, ahead=ahead))
             try:
                 await room.sink.until(SOON)
                 figures = await strike(room)

@@ -14,11 +14,13 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from bench.faults.row import LEASE_SECONDS, MAILS, Found, Row, row
+from bench.faults.rows_worker import suspect_all
 from bench.faults.trial import EVERYSEC, Trial, trial
 from streamq.queue.connection import command
 
 __all__ = ["ROWS"]
 
+AHEAD = 300  # the producer of the sink, where it shall be hit, too
 DISK = 8 * 1024 * 1024
 FREEZE_SECONDS, FREEZES = 0.3, 5
 TIMES = 20
@@ -31,17 +33,26 @@ async def _killed(room: Trial) -> Mapping[str, Any]:
     return {"kills": room.server_kills, "batches that the producer repeated": room.repeated}
 
 
+async def _away(room: Trial) -> Mapping[str, Any]:
+    """For longer than a lease: whoever is there first when it is back finds every other one's leases run out."""
+    for one in room.alive:
+        await suspect_all(room, one)
+    await room.kill_server(1.5 * LEASE_SECONDS)
+    leases = len(room.suspected_entries)
+    await room.drained()
+    return {"leases": leases, "reclaimed": await _count(room, "reclaimed")}
+
+
 async def _stopped(room: Trial) -> Mapping[str, Any]:
     """For longer than a lease: nobody's heartbeat is heard."""
     for one in room.alive:
-        room.suspected_entries |= await room.leases_of(one.worker.consumer)
-        for joint in list(one.line.joints):
-            room.suspect(joint)
+        await suspect_all(room, one)
     os.kill(room.server.pid, signal.SIGSTOP)
     await asyncio.sleep(1.5 * LEASE_SECONDS)
     os.kill(room.server.pid, signal.SIGCONT)
+    leases = len(room.suspected_entries)
     await room.drained()
-    return {"reclaimed": await _count(room, "reclaimed")}
+    return {"leases": leases, "reclaimed": await _count(room, "reclaimed")}
 
 
 async def _count(room: Trial, name: str) -> int:
@@ -162,6 +173,13 @@ ROWS: tuple[Row, ...] = (
         "kill -9 of the server three times, `appendfsync always`; it comes back without scripts",
         "nothing lost, nothing twice: what was not settled is settled when it is back",
         _killed,
+        ahead=AHEAD,
+    ),
+    row(
+        "server-away",
+        f"the same once, for {1.5 * LEASE_SECONDS:.0f} s; a lease is {LEASE_SECONDS} s",
+        "nothing lost; what is reclaimed before its owner is heard again, and was past its dot, is marked",
+        _away,
     ),
     row(
         "server-stopped",
@@ -169,18 +187,26 @@ ROWS: tuple[Row, ...] = (
         "nothing lost; what is reclaimed before its owner is heard again, and was past its dot, is marked",
         _stopped,
     ),
-    row("scripts-flushed", f"SCRIPT FLUSH {TIMES} times", "nobody sees it: NOSCRIPT loads and repeats", _flushed),
+    row(
+        "scripts-flushed",
+        f"SCRIPT FLUSH {TIMES} times",
+        "nobody sees it: NOSCRIPT loads and repeats",
+        _flushed,
+        ahead=AHEAD,
+    ),
     row(
         "clients-killed",
         f"CLIENT KILL of every connection {TIMES} times",
         "what a lost reply had delivered is found in the PEL; what it had settled is not settled twice",
         _clients_killed,
+        ahead=AHEAD,
     ),
     row(
         "server-frozen",
         f"AOF rewrites, and {FREEZES} times {FREEZE_SECONDS} s in which the server stands, as in a long fork",
         "later, and nothing else",
         _frozen,
+        ahead=AHEAD,
     ),
     Row(
         "memory-full",

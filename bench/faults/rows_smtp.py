@@ -42,7 +42,7 @@ CLOSES = '[[rule]]\nstage = "dot"\nfrom_mail = 5\nwhen = "after"\naction = "unre
 async def _told(room: Trial) -> Mapping[str, Any]:
     """Nothing more befalls: the rules are at work from the first connection on."""
     await room.drained()
-    counters = (await room.sink.counts())["counters"]
+    counters = await room.sink.counts()
     return {"connections": counters["connections"], "dropped": counters["dropped"], **await _deferred(room)}
 
 

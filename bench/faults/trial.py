@@ -94,6 +94,7 @@ class Trial:
     defaults: dict[str, Any] = field(default_factory=dict)  # settings of its workers
     wait_ms: int = 0  # of a WAIT behind each batch; what no replica has is not answered
     redis: Redis = field(init=False)  # ours
+    _fed: int = 0  # mails that somebody feeds or has fed
     _hiring: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     # -- who works there -----------------------------------------------------------------------------
@@ -134,14 +135,13 @@ class Trial:
         """A command's reply, whenever the server can give it."""
         return await self.ask(lambda: command(self.redis, *parts))
 
-    async def feed(self, many: int, ahead: int = 1500, domain: str = "example*.net") -> None:
-        """So many mails, at most `ahead` of what the sink has. What was not answered is sent again under its id."""
-        first = len(self.promised)
+    async def feed(self, many: int, ahead: int = 1500, rest: float = 0.0) -> None:
+        """So many mails, at most `ahead` of what the sink has, with so many seconds between batches. What was not
+        answered is sent again under its id."""
+        first = self._fed
+        self._fed += many
         for start in range(first, first + many, BATCH):
-            names = [
-                f"m{number}@{domain.replace('*', str(number % 50))}"
-                for number in range(start, min(start + BATCH, first + many))
-            ]
+            names = [f"m{number}@example{number % 50}.net" for number in range(start, min(start + BATCH, first + many))]
             while start - self.sink.count() > ahead or start >= self.open_to:  # noqa: ASYNC110
                 await asyncio.sleep(PAUSE_SECONDS)
             commands = [
@@ -158,6 +158,8 @@ class Trial:
                     self.repeated += 1
                     await asyncio.sleep(PAUSE_SECONDS)
             self.promised.update(dict.fromkeys(names, time.monotonic()))
+            if rest:
+                await asyncio.sleep(rest)
 
     async def drained(self, seconds: float = 240.0) -> None:
         """Waits until no priority has a mail."""
@@ -286,14 +288,13 @@ async def trial(
     folder: Path,
     *,
     options: Sequence[str] = ALWAYS,
-    binary: Path | None = None,
     rules: str = "",
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Trial]:
     """`options`: the server's; `rules`: the sink's; `settings`: the workers', beside those of every trial."""
     defaults = {"lease_seconds": 5, "retry": "100ms", "max_reclaims": 100, "events_kept": 1_000_000}
     async with AsyncExitStack() as stack:
-        server = Server(binary or find_binary(load_settings()), options)
+        server = Server(find_binary(load_settings()), options)
         stack.callback(server.remove)
         await asyncio.to_thread(server.start)
         programs = Programs(stack, folder, server.url)

@@ -276,12 +276,14 @@ class Spool:
         means = ((used or 0) / many if many > 1 else 0.0 for used, many in zip(flat[::2], flat[1::2], strict=True))
         return max(*means, *(float(used or 0) for used in bodies), 0.0)
 
-    async def own_pending(self, consumer: str, many: int = 5000) -> list[str]:
-        """Entries in this consumer's PEL: what a lost reply may have delivered. XPENDING, since XREADGROUP 0
-        raises the delivery counts that hold our tokens."""
+    async def own_pending(self, consumer: str, many: int = 5000, *, idle_ms: int = 0) -> list[str]:
+        """Entries in this consumer's PEL: what a lost reply may have delivered; `idle_ms`: only those without a
+        heartbeat for so long. XPENDING, since XREADGROUP 0 raises the delivery counts that hold our tokens."""
+        idle = ("IDLE", idle_ms) if idle_ms else ()
         entries: list[str] = []
         for p, name in enumerate(self.priorities):
-            rows = await command(self.redis, "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer)
+            stream = self.keys.stream(name)
+            rows = await command(self.redis, "XPENDING", stream, GROUP, *idle, "-", "+", many, consumer)
             entries.extend(f"{p}{row[0].decode()}" for row in rows)
         return entries
 

@@ -46,6 +46,7 @@ __all__ = ["Worker", "consumer_name"]
 
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
 HURRY_SECONDS = 0.5
+OTHERS_SECONDS = 2.5  # link.py waits 2 s at the most between two tries: by then others have settled theirs again, too
 log = logging.getLogger("streamq.worker")
 
 
@@ -79,6 +80,7 @@ class Worker:
         self.publisher = Publisher(settings, reread)
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
+        self.others_seconds = min(OTHERS_SECONDS, settings.lease_seconds / 4)
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
@@ -184,6 +186,7 @@ class Worker:
             intake,
             self.releaser,
             self.chance,
+            self.missed,
         )
         self.couriers = [
             Courier(
@@ -321,6 +324,9 @@ class Worker:
             if again:
                 log.warning("the server had lost %d settled mails: settled again", again)
             self._run_id = run_id
+            # What others had settled may be there again, and they may come back later than we: who reads at once sends
+            # their mails a second time, and no mark says so.
+            await asyncio.sleep(self.others_seconds)
         missed = [name for name in await self.spool.own_pending(self.consumer) if name not in self.hand]
         if missed:
             self.missed.put_nowait(missed)

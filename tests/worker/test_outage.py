@@ -17,6 +17,7 @@ from conftest import examine
 from crew import Crew, crew
 from servers import Server
 
+from streamq.keys import GROUP
 from streamq.queue.connection import command, connect
 from streamq.queue.spool import Entry
 
@@ -102,6 +103,20 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
         await c.add(id="after")
         await c.until("email.relayed", "after")
     assert await _left(server) == []
+
+
+async def test_what_the_sweeper_has_and_does_not_know_is_sent(server_url: str) -> None:
+    """A server that lost its last second has as read what a worker admitted in it, under tokens that it does not know.
+    Others' entries of that kind are reclaimed; the sweeper's own nobody reclaims."""
+    async with crew(server_url) as c:
+        worker = c.new_worker(lease_seconds=0.2)
+        await c.add(id="m")
+        stream = c.spool.keys.stream("normal")
+        await command(c.spool.redis, "XREADGROUP", "GROUP", GROUP, worker.consumer, "STREAMS", stream, ">")
+        await c.started(worker)
+        await c.until("email.relayed", "m")
+        assert len(c.sink.received) == 1
+        assert await c.count("reclaimed") == 0, "it was its own all the time"
 
 
 FIFTY = [f"r{number}@x.example" for number in range(50)]
