@@ -17,9 +17,12 @@ from conftest import examine
 from crew import Crew, crew
 from servers import Server
 
+from bench.faults.line import Line
 from streamq.keys import GROUP
 from streamq.queue.connection import command, connect
 from streamq.queue.spool import Entry
+from streamq.settings import load_settings
+from streamq.worker import Worker
 
 OwnServer = Callable[..., Server]
 ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -102,6 +105,33 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
         assert len({event["event_id"] for event in events}) == 50
         await c.add(id="after")
         await c.until("email.relayed", "after")
+    assert await _left(server) == []
+
+
+async def test_who_is_back_first_waits_for_the_others(own_server: OwnServer) -> None:
+    """What another worker had settled is there again, and that one has not said so yet."""
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c, Line(str(server.socket)) as line:
+        for number in range(50):
+            await c.add(id=f"m{number}")
+        later = Worker(load_settings(relay=c.sink.url), f"redis://127.0.0.1:{line.port}")
+        first = c.new_worker(grace="100ms")
+        first.others_seconds = 3600
+        async with _forgotten(server):
+            await c.started(later)
+            await c.until("email.relayed", many=50)
+            await _empty(c)
+            await c.started(first)
+            before = first._run_id
+            line.closed_door = True
+            for joint in list(line.joints):
+                joint.reset()
+        while first._run_id == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        line.closed_door = False
+        await _empty(c)
+        assert await c.count("resettled") == 50
+        assert len(c.sink.received) == 50, "a mail was sent again"
     assert await _left(server) == []
 
 
