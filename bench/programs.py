@@ -25,6 +25,9 @@ from streamq.settings import load_settings
 __all__ = ["BODY", "Process", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "rested", "until"]
 
 
+START_SECONDS = 120.0  # of a worker, on a machine that others use, too
+
+
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
     """Waits for something that another process does and that nobody tells us: it is looked at."""
     async with asyncio.timeout(seconds):
@@ -220,7 +223,7 @@ class Programs:
         async def up() -> bool:
             return bool(one.consumer) or process.returncode is not None
 
-        await until(up, 30)
+        await until(up, START_SECONDS)
         return one
 
     async def stop_workers(self) -> list[int]:

@@ -21,19 +21,20 @@ async def _drained(redis: Redis) -> list[str]:
 
 
 async def test_a_mix_of_faults(tmp_path: Path) -> None:
-    made = plan(seed=1, mails=1500, kills=5, server_kills=1, breaks=2)
+    made = plan(seed=1, mails=1200, kills=4, server_kills=1, breaks=2)
     found = await piece(tmp_path, made, _drained)
     assert found.verdict.kept, found.verdict
-    assert found.verdict.mails == 1500
-    assert (len(found.kills), found.server_kills) == (5, 1)
+    assert found.verdict.mails == 1200
+    assert len(found.kills) == sum(fault.what in ("worker", "both") for fault in made.faults)
+    assert found.server_kills == 1
     assert found.caught, "no kill caught a mail past its MAIL: the run proves nothing"
 
 
-@pytest.mark.parametrize("name", ["server-killed", "scripts-flushed", "power-cut", "smtp-closes"])
-async def test_a_row(name: str, tmp_path: Path) -> None:
-    found = await ROWS[name].run(tmp_path)
+async def test_a_row(tmp_path: Path) -> None:
+    found = await ROWS["server-killed"].run(tmp_path)
     assert not found.skipped
     assert found.good, found.shown
+    assert found.figures["kills"] == 3
 
 
 def test_a_plan_is_its_seed() -> None:
