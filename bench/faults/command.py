@@ -94,7 +94,7 @@ def line(one: Piece) -> str:
     said = one.verdict
     return (
         f"seed {one.seed}: {said.mails} mails, {len(one.kills)} workers killed ({one.caught} past a MAIL), "
-        f"{one.server_kills} servers, lines {dict(sorted(one.breaks.items()))}; lost {said.lost}, "
+        f"at {dict(one.stages)}, {one.server_kills} servers, lines {dict(sorted(one.breaks.items()))}; lost {said.lost}, "
         f"doubles {said.doubles} (unmarked {said.unmarked}, unexplained {said.unexplained}), marks {said.marks} "
         f"({said.unneeded} unneeded of {said.allowed} allowed), untold {said.untold}, told twice {said.twice_told}, "
         f"{said.names or ''}wrong {said.wrong}, left {said.left}: {'kept' if said.kept else 'BROKEN'}"

@@ -6,17 +6,20 @@ import asyncio
 import shutil
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import streamq
-from bench.faults.row import LEASE_SECONDS, Row, row
-from bench.faults.trial import Crew, Trial
+from bench.faults.line import Joint
+from bench.faults.row import LEASE_SECONDS, MAILS, Found, Row, row
+from bench.faults.trial import Crew, Trial, trial
 
 __all__ = ["ROWS", "suspect_all"]
 
 STALLED_SECONDS = 1.5 * LEASE_SECONDS
 WRONG_SECONDS = 86_400
+POISON, RECLAIMS = "m100@example0.net", 3
 RUN = "from streamq.cli import main; main()"
 STALLS = f"import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep({STALLED_SECONDS})); {RUN}"
 WRONG = (
@@ -97,6 +100,45 @@ async def _two_versions(room: Trial) -> Mapping[str, Any]:
     return {"leases of the killed ones": [kill.leases for kill in killed]}
 
 
+async def _poison(folder: Path) -> Found:
+    """Whoever comes to the 354 of one mail dies there."""
+    settings = {"lease_seconds": LEASE_SECONDS, "max_reclaims": RECLAIMS}
+    async with trial(folder, settings=settings) as room:
+        struck: asyncio.Queue[Crew] = asyncio.Queue()
+
+        def when(one: Crew, joint: Joint) -> None:
+            if joint.smtp.stage == "go" and joint.smtp.recipient == POISON and one not in dead:
+                dead.append(one)
+                for each in one.line.joints:
+                    room.suspect(each)
+                one.worker.signal(signal.SIGKILL)
+                struck.put_nowait(one)
+
+        async def mourn() -> None:
+            while True:
+                one = await struck.get()
+                await one.worker.process.wait()
+                room.suspected_entries |= await room.leases_of(one.worker.consumer)
+                await hire()
+
+        async def hire() -> None:
+            one = await room.hire()
+            one.line.when = partial(when, one)
+
+        dead: list[Crew] = []
+        for _ in range(2):
+            await hire()
+        mourning = asyncio.create_task(mourn())
+        try:
+            await room.feed(MAILS, ahead=MAILS)
+            await room.drained()
+        finally:
+            mourning.cancel()
+        verdict = await room.finish()
+        verdict.wrong += [] if verdict.dead == 1 else [f"{verdict.dead} mails died"]
+        return Found(verdict, {"workers that it killed": len(dead), "dead letters": verdict.dead})
+
+
 ROWS: tuple[Row, ...] = (
     row(
         "worker-killed",
@@ -121,6 +163,12 @@ ROWS: tuple[Row, ...] = (
         "one worker's clock a day ahead, the other's a day behind",
         "the server's clock decides: nothing is early, late, expired or reclaimed for it",
         _wrong_clock,
+    ),
+    Row(
+        "poison",
+        f"a mail of which every worker dies, `max_reclaims` is {RECLAIMS}",
+        f"it is dead, class `poison`, when {RECLAIMS + 1} have died of it; its neighbours are delivered",
+        _poison,
     ),
     row(
         "two-versions",
