@@ -19,6 +19,7 @@ from bench.faults.stages import STAGES
 
 __all__ = ["ROWS", "add"]
 
+COUNTED = ("mails", "lost", "doubles", "unmarked", "unexplained", "marks", "unneeded", "allowed")
 ROWS = {one.name: one for part in (rows_worker, rows_server, rows_loss, rows_smtp) for one in part.ROWS}
 
 
@@ -92,22 +93,24 @@ def _record(one: Piece) -> dict[str, Any]:
 def line(one: Piece) -> str:
     """One piece."""
     said = one.verdict
-    return (
-        f"seed {one.seed}: {said.mails} mails, {len(one.kills)} workers killed ({one.caught} past a MAIL), "
-        f"at {dict(one.stages)}, {one.server_kills} servers, lines {dict(sorted(one.breaks.items()))}; lost {said.lost}, "
-        f"doubles {said.doubles} (unmarked {said.unmarked}, unexplained {said.unexplained}), marks {said.marks} "
-        f"({said.unneeded} unneeded of {said.allowed} allowed), untold {said.untold}, told twice {said.twice_told}, "
-        f"{said.names or ''}wrong {said.wrong}, left {said.left}: {'kept' if said.kept else 'BROKEN'}"
-    )
+    counts = {name: getattr(said, name) for name in COUNTED if name != "mails"} | {
+        name: many for name in ("untold", "twice_told") if (many := getattr(said, name))
+    }
+    words = [
+        f"seed {one.seed}: {said.mails} mails, {len(one.kills)} workers killed ({one.caught} past a MAIL)",
+        f"at {dict(one.stages)}, {one.server_kills} servers, lines {dict(sorted(one.breaks.items()))}",
+        ", ".join(f"{name} {many}" for name, many in counts.items()),
+        *([f"wrong {said.wrong}"] if said.wrong else []),
+        *([f"left {said.left}"] if said.left else []),
+        "kept" if said.kept else f"BROKEN {said.names}",
+    ]
+    return "; ".join(words)
 
 
 def table(pieces: Sequence[Piece]) -> str:
     """All of them together, and the stages at the kills."""
     stages = sum((one.stages for one in pieces), Counter[str]())
-    total = {
-        name: sum(getattr(one.verdict, name) for one in pieces)
-        for name in ("mails", "lost", "doubles", "unmarked", "unexplained", "marks", "unneeded", "allowed")
-    }
+    total = {name: sum(getattr(one.verdict, name) for one in pieces) for name in COUNTED}
     kills = [kill for one in pieces for kill in one.kills]
     rows = [
         f"seeds {pieces[0].seed} to {pieces[-1].seed}: {total['mails']:,} mails",
