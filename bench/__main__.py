@@ -13,6 +13,7 @@ from bench import (
     campaign,
     compose,
     curves,
+    fuzz,
     heart,
     isolation,
     latency,
@@ -32,7 +33,7 @@ from streamq.settings import load_settings
 # Each brings its flags (`add`), and with them what runs it: (what goes into the record, whether all is well, a table).
 BENCHES = (
     throughput, latency, isolation, memory, scale, blackfriday,
-    heart, limits, scheduler, curves, campaign, compose, mails, oracle, faults,
+    heart, limits, scheduler, curves, campaign, compose, mails, oracle, faults, fuzz,
 )  # fmt: skip
 
 
