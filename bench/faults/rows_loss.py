@@ -146,6 +146,7 @@ async def _failover(folder: Path, *, wait: bool) -> Found:
         await _in_step(replica)
         crew = [await room.hire(wired=True) for _ in range(2)]
         room.wait_ms = WAIT_MS if wait else 0
+        room.repeats_may_double = wait
         feeding = asyncio.create_task(room.feed(MAILS, ahead=MAILS, rest=REST_SECONDS))
         try:
             await room.sink.until(MAILS // 2)
@@ -165,7 +166,9 @@ async def _failover(folder: Path, *, wait: bool) -> Found:
         verdict = await room.finish()
         again = int(await room.told("HGET", "{streamq}:counts", "resettled") or 0)
         figures = {**_counted(room, verdict, died if wait else lags, died), "settled again": again}
-        return Found(verdict, figures, excused=frozenset({"untold"}))
+        # A batch that only the old master had is sent, and comes again: the new one never saw its ids.
+        excused = {"untold", "unmarked"} if wait else {"untold"}
+        return Found(verdict, figures, excused=frozenset(excused))
 
 
 async def _promote(room: Trial, replica: Server, wires: Sequence[Line]) -> None:
@@ -194,7 +197,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "failover-wait",
         f"the same; the producer counts an XADD as answered when WAIT 1 {WAIT_MS} says so, else repeats it",
-        "no answered XADD is lost",
+        "no answered XADD is lost; what was sent already of a batch that is repeated comes twice, unmarked",
         lambda folder: _failover(folder, wait=True),
     ),
 )

@@ -92,6 +92,7 @@ class Trial:
     repeated: int = 0  # batches that the producer sent again
     open_to: float = inf  # mails that the producer may send, of all
     defaults: dict[str, Any] = field(default_factory=dict)  # settings of its workers
+    repeats_may_double: bool = False  # their ids may have gone with a server's last second
     wait_ms: int = 0  # of a WAIT behind each batch; what no replica has is not answered
     redis: Redis = field(init=False)  # ours
     _fed: int = 0  # mails that somebody feeds or has fed
@@ -157,6 +158,8 @@ class Trial:
                 except (RedisError, OSError):
                     self.repeated += 1
                     await asyncio.sleep(PAUSE_SECONDS)
+                if self.repeats_may_double:
+                    self.suspects.update(names)
             self.promised.update(dict.fromkeys(names, time.monotonic()))
             if rest:
                 await asyncio.sleep(rest)
