@@ -10,43 +10,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from streamq.errors import SettingsError
+from streamq.queue.channel import Channel, Part
 
-__all__ = ["Part", "command", "connect", "options", "pipelined"]
-
-Part = str | bytes | int | float
+__all__ = ["Client", "Part", "command", "connect", "options", "pipelined"]
 
 WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
 CONNECT_SECONDS = 10.0
 
 
-def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever; `name` is
-    what CLIENT LIST shows."""
-    timeout = None if blocking else WRITE_SECONDS
+class Client(Redis):
+    """redis-py's client, whose commands share one connection; what needs one of its own (MULTI) takes it out of the
+    pool."""
+
+    def __init__(self, pool: ConnectionPool, seconds: float | None) -> None:
+        super().__init__(connection_pool=pool)
+        self.response_callbacks.clear()
+        self.channel = Channel(pool, seconds)
+
+    async def execute_command(self, *parts: Any, **_: Any) -> Any:
+        return await self.channel.call(*parts)
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        self.channel.close()
+        await self.connection_pool.aclose()
+
+
+def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Client:
+    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever, and others wait for them;
+    `name` is what CLIENT LIST shows."""
+    seconds = None if blocking else WRITE_SECONDS
     try:
-        client = Redis.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0), **options(url, timeout))
+        pool = ConnectionPool.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0), **options(url, seconds))
     except ValueError as wrong:
         raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
-    client.response_callbacks.clear()
-    client.connection_pool.connection_class = _packing(client.connection_pool.connection_class)
-    return client
-
-
-def _packed(connection: AbstractConnection, verb: str, *parts: Part) -> list[bytes]:
-    return [hiredis.pack_command((*verb.split(), *parts))]  # type: ignore[arg-type]  # its stub names one part
-
-
-def _packing(base: type[AbstractConnection]) -> type[AbstractConnection]:
-    """That class of connection, which packs commands in C. redis-py's own way, in Python, takes a tenth of a worker's
-    time: a batch has five hundred arguments."""
-    return type(f"Packing{base.__name__}", (base,), {"pack_command": _packed})
+    return Client(pool, seconds)
 
 
 def options(url: str, timeout: float | None) -> dict[str, Any]:
@@ -69,8 +73,13 @@ async def pipelined(
     client: Redis, commands: Iterable[Sequence[Part]], *, atomic: bool = False, raising: bool = True
 ) -> list[Any]:
     """Several commands in one round trip; `atomic` ones in MULTI. Without `raising`, errors are replies."""
+    if isinstance(client, Client) and not atomic:
+        replies = await client.channel.together(commands)
+        failed = next((reply for reply in replies if isinstance(reply, RedisError)), None)
+        if raising and failed is not None:
+            raise failed
+        return replies
     async with client.pipeline(transaction=atomic) as pipe:
         for parts in commands:
             pipe.execute_command(*parts)
-        replies: list[Any] = await pipe.execute(raise_on_error=raising)
-        return replies
+        return list(await pipe.execute(raise_on_error=raising))

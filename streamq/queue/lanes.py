@@ -8,12 +8,14 @@ from others by its hash.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote
 
 __all__ = ["lane_of", "road_of", "site_in", "tenant_in", "ways_of"]
 
 LONG, KEPT = 64, 40  # characters of a tenant that is encoded
+KNOWN = 4096  # lanes that were taken apart: each mail's is, three times
 
 
 def lane_of(ways: Iterable[str], site: str, tenant: str | None = None) -> str:
@@ -29,15 +31,17 @@ def _encoded(tenant: str) -> str:
     return f"{text[:KEPT]}~{blake2b(tenant.encode(), digest_size=8).hexdigest()}"
 
 
-def ways_of(lane: str) -> list[str]:
+@lru_cache(maxsize=KNOWN)
+def ways_of(lane: str) -> tuple[str, ...]:
     """Its routes, best first."""
-    return lane.partition("|")[0].split(">")
+    return tuple(lane.partition("|")[0].split(">"))
 
 
 def road_of(lane: str) -> str:
     return lane.partition("/")[0]
 
 
+@lru_cache(maxsize=KNOWN)
 def site_in(lane: str) -> str:
     return road_of(lane).partition("|")[2]
 

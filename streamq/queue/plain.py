@@ -78,11 +78,12 @@ class Plain:
         if not plain:
             return await self.scripts.admit(consumer, rows, routes)
         started = [StartRow(row.entry, row.lane, row.deadline, row.seen) for row in plain.values()]
-        now_us, token, letters = await self.scripts.start(consumer, started, routes)
+        left = {row.lane for at, row in enumerate(rows) if at not in plain}
+        now_us, token, letters, slots = await self.scripts.start(consumer, started, routes, left)
         done: dict[int, Status] = {}
-        for at, letter in zip(plain, letters, strict=True):
+        for nth, (at, letter) in enumerate(zip(plain, letters, strict=True)):
             if letter == "g":
-                done[at] = Status("go", b"", ways_of(rows[at].lane)[0], "", "", token)
+                done[at] = Status("go", b"", ways_of(rows[at].lane)[0], slots.get(nth, ""), "", token)
             elif letter == "l":
                 done[at] = Status("lost", b"", "", "", "", 0)
         went = "g" in letters

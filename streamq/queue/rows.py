@@ -58,6 +58,16 @@ class StartRow(NamedTuple):
     seen: bytes
 
 
+class Started(NamedTuple):
+    """The time in µs, the token, a letter for each row, and of those that have a slot its mark, by their places. See
+    start.lua."""
+
+    now_us: int
+    token: int
+    letters: str
+    slots: dict[int, str]
+
+
 class FinishRow(NamedTuple):
     """A plain mail that was sent. `way`: `<route>|<site>` that it went. See finish.lua."""
 

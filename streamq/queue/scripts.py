@@ -33,6 +33,7 @@ from streamq.queue.rows import (
     Settled,
     SettleRow,
     Sifted,
+    Started,
     StartRow,
     Status,
     Turn,
@@ -80,11 +81,14 @@ class Scripts:
         bound = Bound(int(now), int(opens), int(step), int(most))
         return Admitted(int(now), int(closed), token, int(coming), bound, statuses)
 
-    async def start(self, consumer: str, rows: Sequence[StartRow], routes: str = "") -> tuple[int, int, str]:
-        """The time in µs, the token, and a letter for each row: see start.lua. `routes` as in `admit`."""
-        head = (self.now, consumer, self.window_ms, routes)
-        now, token, letters = await self.caller.call("start", head, rows)
-        return int(now), token, letters.decode()
+    async def start(
+        self, consumer: str, rows: Sequence[StartRow], routes: str = "", left: Iterable[str] = ()
+    ) -> Started:
+        """`routes` as in `admit`; `left`: lanes of mails that came with these and are not among them."""
+        head = (self.now, consumer, self.window_ms, routes, "\n".join(left))
+        now, token, letters, *flat = await self.caller.call("start", head, rows)
+        slots = {nth - 1: slot.decode() for nth, slot in zip(flat[::2], flat[1::2], strict=True)}
+        return Started(int(now), token, letters.decode(), slots)
 
     async def finish(self, consumer: str, rows: Sequence[FinishRow]) -> tuple[int, str]:
         """The time in µs, and a letter for each row: see finish.lua."""

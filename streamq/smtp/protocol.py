@@ -34,6 +34,8 @@ MAX_REPLY = 65_536
 MAX_HANDSHAKE = 16  # replies to one command of aiosmtplib: LOGIN has three
 
 FOREVER = float("inf")
+CODES = {b"%d" % code: code for code in range(200, 600)}
+MARKS = frozenset({b" ", b"-", b""})
 
 
 class Reply(NamedTuple):
@@ -233,11 +235,12 @@ class Wire(asyncio.Protocol):
 
     def _take_line(self, line: bytes) -> None:
         code, mark = line[:3], line[3:4]
-        if not (len(code) == 3 and code.isdigit() and b"200" <= code < b"600" and mark in {b" ", b"-", b""}):
+        known = CODES.get(code)
+        if known is None or mark not in MARKS:
             shown = one_line(line[:80].decode("ascii", "backslashreplace"))
             return self._break("protocol", f"not a reply: {shown}")
         if mark != b"-" and not self._lines:  # nearly all replies have one line
-            return self._take_reply(Reply(int(code), line[4:]))
+            return self._take_reply(Reply(known, line[4:]))
         if self._lines and code != self._code:  # RFC 5321, 4.2.1: the code is the same on every line
             return self._break("protocol", "the lines of a reply differ in their code")
         self._code = code
@@ -247,19 +250,19 @@ class Wire(asyncio.Protocol):
             self._lines.clear()
             return self._break("protocol", "a reply is too long")
         if mark != b"-":
-            reply = Reply(int(code), b"\n".join(self._lines))
+            reply = Reply(known, b"\n".join(self._lines))
             self._lines.clear()
             self._length = 0
             self._take_reply(reply)
         return None
 
     def _take_reply(self, reply: Reply) -> None:
+        if self.due and self._relay is None:
+            self.due -= 1
+            return self.replies.append(reply)
         if self._relay is not None:
             if len(self.replies) < MAX_HANDSHAKE:
                 return self.replies.append(reply)
-        elif self.due:
-            self.due -= 1
-            return self.replies.append(reply)
         elif reply.code == 421:  # RFC 5321, 3.8: may come at any time; a server says so before it hangs up
             self.farewell = reply
             return self._break("disconnected", "the server said goodbye")

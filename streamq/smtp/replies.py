@@ -76,7 +76,7 @@ class Replies:
         """
         text = text[:READ]
         enhanced = enhanced_code(code, text)
-        words = ADDRESS.sub("@", text)
+        words = ADDRESS.sub("@", text) if "@" in text else text
         for entry in self._by_code.get(code, ()):
             if entry.matches(stage, enhanced, words, first):
                 return _verdict(entry, enhanced, text, words, relay_for)

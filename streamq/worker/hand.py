@@ -62,15 +62,20 @@ class Delivery(Letter):
         return len(self.content)
 
 
+GROWS = 0.02  # mails, with each that leaves: one in fifty may ask for its slot twice
 READ = 1  # the delivery count of an entry that was read once (DESIGN 3)
 HAND_BYTES = 64_000_000  # a hundred mails of 25 MB would be 2.5 GB
 
 
 class Hand:
-    """Leases by entry. The size is soft: a blocked read and a release may each fill it at the same time."""
+    """Leases by entry. The size is soft: a blocked read and a release may each fill it at the same time. Mails that wait
+    here for longer than their slots last ask the server for another one, each: while they do the hand holds fewer, down
+    to `least`, since what is not taken yet has its slot when it is."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, least: int = 0) -> None:
         self.size = size
+        self._least = min(least or size, size)
+        self._depth = float(size)
         self.deliveries: dict[str, Held] = {}
         self.pending: dict[str, int] = {}  # read, or taken back, and not admitted yet → the token it came with, or 0
         self.at_once: dict[str, tuple[int, str]] = {}  # entry → token, and its `target`, where it has one
@@ -88,7 +93,11 @@ class Hand:
         """The same for what is more urgent than so many of these, that wait for a slot: they take no room from it."""
         if self.bytes + self.carried >= HAND_BYTES:
             return 0
-        return max(0, self.size - len(self) + waiting)
+        return max(0, int(self._depth) - len(self) + waiting)
+
+    def ran_out(self, many: int) -> None:
+        """So many slots did while their mails waited here."""
+        self._depth = max(self._least, self._depth - many)
 
     def __contains__(self, entry: str) -> bool:
         return entry in self.deliveries or entry in self.pending
@@ -140,6 +149,8 @@ class Hand:
         held = self.deliveries.pop(entry, None)
         if held is not None:
             self.bytes -= held.weight
+        if self._depth < self.size:
+            self._depth = min(self._depth + GROWS, self.size)
         self._changed.set()
 
     def drop_lease(self, entry: str, token: int) -> None:

@@ -121,6 +121,7 @@ class Turns:
             self._wake.clear()
             while self._asking:
                 batch, self._asking = self._asking[:BATCH], self._asking[BATCH:]
+                self.hand.ran_out(len(batch))
                 ways = [delivery.way for delivery, _ in batch]
                 said = await self._ask([delivery for delivery, _ in batch])
                 for (delivery, answer), way, one in zip(batch, ways, said, strict=True):

@@ -47,6 +47,7 @@ __all__ = ["Worker", "consumer_name"]
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
 HURRY_SECONDS = 0.5
 OTHERS_SECONDS = 2.5  # link.py waits 2 s at the most between two tries: by then others have settled theirs again, too
+HELD_PER_LINE = 2  # mails: the one that it sends, and the next
 log = logging.getLogger("streamq.worker")
 
 
@@ -121,7 +122,8 @@ class Worker:
     def _build(self) -> None:
         ways = self.publisher.book.routes()
         self.publisher.known = self._know
-        self.hand = Hand(self.settings.in_hand)
+        lines = sum(way.connections for way in ways.values())
+        self.hand = Hand(self.settings.in_hand, HELD_PER_LINE * lines)
         self.link = Link(self._recover)
         self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
         self.outboxes = {name: Outbox() for name in ways}

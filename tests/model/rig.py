@@ -148,13 +148,22 @@ class Rig:
 
     def start(self, worker: Worker, mails: Sequence[Mail]) -> list[Mail]:
         """The plain ones; those that are left."""
-        plain = plain_of([_admit_row(mail) for mail in mails])
+        all_ = [_admit_row(mail) for mail in mails]
+        plain = plain_of(all_)
         if not plain:
             return list(mails)
         rows = [StartRow(row.entry, row.lane, row.deadline, row.seen) for row in plain.values()]
-        now, token, letters = self.run(self.spool.scripts.start(worker.name, rows))
-        said = {"g": Status("go", b"", "", "", "", token), "l": Status("lost", b"", "", "")}
-        done = {at: said[letter] for at, letter in zip(plain, letters, strict=True) if letter in said}
+        now, token, letters, slots = self.run(
+            self.spool.scripts.start(
+                worker.name, rows, "", {row.lane for at, row in enumerate(all_) if at not in plain}
+            )
+        )
+        done: dict[int, Status] = {}
+        for nth, (at, letter) in enumerate(zip(plain, letters, strict=True)):
+            if letter == "g":
+                done[at] = Status("go", b"", "", slots.get(nth, ""), "", token)
+            elif letter == "l":
+                done[at] = Status("lost", b"", "", "")
         reply = Admitted(now, 0, token, 0, Bound(now, 0, 0, 0), list(done.values()))
         self.admitted(worker, [mails[at] for at in done], reply)
         return [mail for at, mail in enumerate(mails) if at not in done]

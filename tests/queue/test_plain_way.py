@@ -14,7 +14,7 @@ from family import expanded, parent, tail_of
 from mailroom import DAY, LANE, START, Lease, Mailroom, ident
 
 from streamq.queue.plain import IN_VAIN_FIRST, IN_VAIN_LAST, Plain, plain_of
-from streamq.queue.rows import AdmitRow, SettleRow, Status
+from streamq.queue.rows import AdmitRow, SettleRow, StartRow, Status, TurnRow
 from streamq.queue.scripts import why
 
 pytestmark = pytest.mark.usefixtures("any_server_url")
@@ -88,10 +88,8 @@ SITE_PAUSE = '{"asked":{"till":"9000000000000000","reason":"","since":"1"}}'
 IN_THE_WAY: dict[str, Step] = {
     "a limit of the queue": field("limits", "*", "50:1000000"),
     "a limit of the route": field("limits", "main", "50:1000000"),
-    "a limit of the site": field("limits", LANE, "50:1000000"),
-    "a limit of the site on all routes": field("limits", "*|example.net", "50:1000000"),
-    "a limit of the route's sites": field("limits", "main|*", "50:1000000"),
-    "a limit of all sites": field("limits", "*|*", "50:1000000"),
+    "so many of the site at once": field("limits", LANE, "50:1000000;c3"),
+    "so many of each site at once": field("limits", "*|*", ";c3"),
     "a pause of the route": field("pauses", "main", '{"down":1,"till":"9000000000000000","since":"1","mark":1}'),
     "a pause of the site": field("pauses", "*|example.net", SITE_PAUSE),
     "a rule": field("holds", "rule:domain:elsewhere.example", "hold"),
@@ -110,11 +108,52 @@ async def test_what_may_be_in_the_way_is_left_to_admission(room: Mailroom, what:
 
 
 @pytest.mark.leaves_mail
-@pytest.mark.parametrize("what", ["a limit of the site", "a pause of the site", "a pace"])
+@pytest.mark.parametrize("what", ["so many of the site at once", "a pause of the site", "a pace"])
 async def test_what_is_in_the_way_of_others_is_in_nobody_elses(room: Mailroom, what: str) -> None:
     [entry] = await read(room)
     await IN_THE_WAY[what](room)
     assert (await room.start(entry, lane="main|elsewhere.example"))[1] == "g"
+
+
+@pytest.mark.leaves_mail
+@pytest.mark.parametrize("rule", [LANE, "*|example.net", "main|*", "*|*"])
+async def test_a_site_s_windows_are_no_obstacle_while_they_have_room(room: Mailroom, rule: str) -> None:
+    """Three of four go within a window's tolerance; the fourth is left to admission, which parks it."""
+    await room.do("HSET", room.keys.limits, rule, "100:1000000")
+    entries = await read(room, 4)
+    rows = [StartRow(entry, LANE, room.now + DAY, b"") for entry in entries]
+    _, _, letters, slots = await room.scripts.start("w1", rows)
+    assert letters == "ggga"
+    assert [slots[nth].split()[2] for nth in range(3)] == [LANE] * 3
+    assert len({slots[nth] for nth in range(3)}) == 3
+    assert await room.admitted(entries[3]) == ["parked"]
+    elsewhere = await read(room)
+    assert (await room.start(*elsewhere, lane="main|elsewhere.example"))[1] == "g"
+
+
+@pytest.mark.leaves_mail
+async def test_nobody_overtakes_in_a_limited_lane(room: Mailroom) -> None:
+    """Neither one that is left to admission in the script, nor one that its worker kept for that."""
+    await room.do("HSET", room.keys.limits, LANE, "360:1000000")
+    first, noted, behind, other = await read(room, 4)
+    await room.do("HSET", room.keys.notes, noted, '{"attempts":1}')
+    assert (await room.start(first, noted, behind))[1] == "gaa"
+    rows = [StartRow(other, LANE, room.now + DAY, b"")]
+    assert (await room.scripts.start("w1", rows, "", [LANE, "main|x.de"])).letters == "a"
+    assert (await room.scripts.start("w1", rows, "", ["main|x.de"])).letters == "g"
+
+
+@pytest.mark.leaves_mail
+async def test_a_slot_of_the_plain_way_goes_back_as_any_other(room: Mailroom) -> None:
+    await room.do("HSET", room.keys.limits, LANE, "1:60000000")
+    first, second = await read(room, 2)
+    _, token, letters, slots = await room.scripts.start(
+        "w1", [StartRow(entry, LANE, room.now + DAY, b"") for entry in (first, second)]
+    )
+    assert letters == "ga"
+    turn = (await room.scripts.turn("w1", [TurnRow(first, token, LANE, slots[0])]))[1]
+    assert [said.status for said in turn] != ["lost"]
+    assert await room.admitted(second) == ["parked"]
 
 
 @pytest.mark.leaves_mail
@@ -264,7 +303,7 @@ class Hours:
 
 @pytest.mark.leaves_mail
 async def test_a_try_in_vain_is_not_repeated_at_once(room: Mailroom) -> None:
-    await room.do("HSET", room.keys.limits, "*|*", "50:1000000")
+    await room.do("HSET", room.keys.limits, "main", "50:1000000")
     hours = Hours()
     plain = Plain(room.scripts, hours)
 
@@ -380,9 +419,11 @@ class Story:
 
     async def _obstacle(self, chance: random.Random) -> None:
         room = self.room
-        match chance.choice(["limit", "no limit", "pause", *["resume"] * 3, *["nothing"] * 4]):
+        match chance.choice(["limit", "loose", "no limit", "pause", *["resume"] * 3, *["nothing"] * 4]):
             case "limit":
                 await room.do("HSET", room.keys.limits, "*|x.de", "2:1000000")
+            case "loose":
+                await room.do("HSET", room.keys.limits, "*|*", "100:1000000")
             case "no limit":
                 await room.do("DEL", room.keys.limits)
             case "pause":

@@ -84,6 +84,24 @@ def test_large_mails_leave_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hand.room == 99
 
 
+def test_a_hand_in_which_slots_run_out_holds_fewer_for_a_while() -> None:
+    hand = Hand(100, 40)
+    hand.ran_out(30)
+    assert hand.room == 70
+    hand.ran_out(1000)
+    assert hand.room == 40, "enough for its connections"
+    for number in range(3100):
+        hand.add(held(f"1-{number}"))
+        hand.drop(f"1-{number}")
+        assert hand.room <= 100
+        if number == 499:
+            assert hand.room in {49, 50}
+    assert hand.room == 100
+    small = Hand(10, 40)
+    small.ran_out(5)
+    assert small.room == 10, "no more than there may be"
+
+
 def test_what_waits_for_admission_is_renewed_too() -> None:
     hand = Hand(10)
     hand.claim(["11-1"])  # read: its delivery count is 1

@@ -1,14 +1,18 @@
 -- start: of what a consumer has read, the plain mails become its leases: those to be sent at once, of a lane where nothing
--- is limited, slowed, closed or waits, with nothing noted of them and an id that is new. For all others it says so, and
--- `admit` decides. What a mail may need is asked once for all: this is what most mails pay.
--- needs: base lease index seen route plain
--- KEYS: {streamq}: absent clock due expiry held holds lane lease limits meta notes parked pauses schedule seen stream throttled
--- ARGV: now consumer window routes
+-- is slowed, closed or waits, and which no windows limit but those of its site, with nothing noted of them and an id that
+-- is new. For all others it says so, and `admit` decides. What a mail may need is asked once for all: this is what most
+-- mails pay.
+-- needs: base lease index seen route slots pace limit plain
+-- KEYS: {streamq}: absent clock due expiry held holds lane lease limit limits meta notes parked pauses schedule seen stream throttled
+-- ARGV: now consumer window routes left
+--   left       lanes, each on a line of its own, of mails before or between these that `admit` decides: what is limited
+--     of those goes there, too, since nobody overtakes in a lane
 -- EACH: entry lane deadline seen
 --   lane       its first way is one that the worker uses
 --   deadline   ms, when it is too old             seen  '' or 10 bytes digest and 4 bytes content hash
 -- RETURNS: now, token, then a letter for each row, in one text:
 --   g  it goes, by the first way of its lane      l  lost: somebody else's, or nobody's     a  admit decides
+--   and of each that has a slot which row it is, from 1, and the slot's mark (lib/limit, `slot_mark`)
 -- EVENTS: none
 
 local now, consumer, window = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3])
@@ -16,17 +20,29 @@ local letters = {}
 for nth = 1, (#ARGV - HEAD) / EACH do letters[nth] = 'a' end
 local obstacles
 ask_there(K.holds, K.notes, K.parked, K.schedule, K.held, K.limits, K.pauses, K.throttled)
-if not has(K.holds) then obstacles = obstacles_in(K.limits, K.pauses) end
-local is_free = obstacles and not next(obstacles) and not has(K.parked)
+if not has(K.holds) then obstacles = obstacles_in(K.pauses) end
+local limits_any = has(K.limits) and not no_rules()
+if limits_any and not rules_set then obstacles = nil end
+local is_free = obstacles and not next(obstacles) and not limits_any and not has(K.parked)
 if obstacles and not is_free then
   know_routes(ARGV[4])
   for route in pairs(mine or {}) do -- what bounds reading as well is told by `admit`
-    if obstacles[route] then obstacles['*'] = true end
+    if obstacles[route] or limits_any and rule_of(route) then obstacles['*'] = true end
   end
+  if limits_any and rule_of(WHOLE) then obstacles['*'] = true end
 end
 if not obstacles or obstacles['*'] or obstacles['*|*'] then return {text(now), 0, table.concat(letters)} end
 
 local open = {} -- lane → whether nothing is in its way
+local limited = {} -- lane → the target whose windows it passes
+local behind = {} -- lanes of which somebody before is left to `admit`
+for lane in ARGV[5]:gmatch('[^\n]+') do behind[lane] = true end
+local function is_window(way, site)
+  local rule = rule_of(way .. '|' .. site)
+  if rule_of(way) or rule and most_at_once(rule) then return false end
+  return true, rule and way .. '|' .. site
+end
+
 local function look_at_lanes()
   local roads = {}
   for at = HEAD + 2, #ARGV, EACH do
@@ -35,6 +51,7 @@ local function look_at_lanes()
       local way, site = route_of(lane), site_in(lane)
       open[lane] = not (obstacles[way] or obstacles[way .. '|' .. site] or obstacles['*|' .. site] or
         obstacles[way .. '|*'])
+      if open[lane] and limits_any then open[lane], limited[lane] = is_window(way, site) end
       roads[#roads + 1] = road_of(lane)
     end
   end
@@ -82,10 +99,24 @@ for at = HEAD + 1, #ARGV, EACH do
 end
 for place in pairs(see_all(digests, owners, now, window)) do letters[rows[place]] = 'a' end
 
+local out = {}
+local function has_slot(nth, lane)
+  if not limited[lane] then return true end
+  local slot = not behind[lane] and take_window(limited[lane], now)
+  if slot then
+    out[#out + 1] = nth
+    out[#out + 1] = slot
+  else
+    letters[nth], behind[lane] = 'a', true
+  end
+  return slot
+end
+
 nth = 0
 for at = HEAD + 1, #ARGV, EACH do
   nth = nth + 1
-  if letters[nth] == 'g' then
+  if letters[nth] == 'a' then behind[ARGV[at + 1]] = true end
+  if letters[nth] == 'g' and has_slot(nth, ARGV[at + 1]) then
     local _, id, stream = split(ARGV[at])
     listed(go, stream, id)
     nth_of[stream .. id] = nth
@@ -101,4 +132,5 @@ for stream, ids in pairs(go) do
   end
 end
 for p in pairs(raised) do redis.call('HSET', K.meta, 'admitted:' .. p, highest[p]) end
-return {text(now), token, table.concat(letters)}
+keep_limits(now)
+return {text(now), token, table.concat(letters), unpack(out)}

@@ -109,7 +109,22 @@ local function advance_window(window, now)
   window.changed = true
 end
 
+-- The slack that the windows of a target leave, nil where it has none; they are marked as taken.
+local function advance_target(target, now, marks)
+  local slack
+  for _, window in ipairs(windows_at(target, now)) do
+    advance_window(window, now)
+    slack = math.min(slack or window.slack, window.slack)
+    marks[#marks + 1] = target .. ' ' .. text(window.w) .. ' ' .. text(math.ceil(window.tat))
+  end
+  return slack
+end
+
 -- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', W 0 for a pace; '' where nothing limits it.
+local function slot_mark(slack, now, marks)
+  return slack and text(slack) .. ' ' .. text(now) .. ' ' .. table.concat(marks, ';') or ''
+end
+
 local function advance(way, site, now)
   if no_limits() then return '' end
   local marks, slack = {}, nil
@@ -118,13 +133,17 @@ local function advance(way, site, now)
       slack = math.min(slack or PACE.slack, PACE.slack)
       marks[#marks + 1] = target .. ' 0 0'
     end
-    for _, window in ipairs(windows_at(target, now)) do
-      advance_window(window, now)
-      slack = math.min(slack or window.slack, window.slack)
-      marks[#marks + 1] = target .. ' ' .. text(window.w) .. ' ' .. text(math.ceil(window.tat))
-    end
+    local left = advance_target(target, now, marks)
+    if left then slack = math.min(slack or left, left) end
   end
-  return slack and text(slack) .. ' ' .. text(now) .. ' ' .. table.concat(marks, ';') or ''
+  return slot_mark(slack, now, marks)
+end
+
+-- Where nothing but the windows of a site limits a mail: the mark of the slot that it took, nil where there is none now.
+local function take_window(target, now)
+  if wait_at(target, now) > 0 then return nil end
+  local marks = {}
+  return slot_mark(advance_target(target, now, marks), now, marks)
 end
 
 -- A slot of a mail that did not go: free again, or lost. Of a batch the last first.
