@@ -20,6 +20,7 @@ from servers import Server
 from bench.faults.line import Line
 from streamq.keys import GROUP
 from streamq.queue.connection import command, connect
+from streamq.queue.plain import Plain
 from streamq.queue.spool import Entry
 from streamq.settings import load_settings
 from streamq.worker import Worker
@@ -133,6 +134,28 @@ async def test_who_is_back_first_waits_for_the_others(own_server: OwnServer) -> 
         assert await c.count("resettled") == 50
         assert len(c.sink.received) == 50, "a mail was sent again"
     assert await _left(server) == []
+
+
+async def test_a_250_whose_end_nobody_has_taken_is_not_sent_again(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lost that the mail was ever read, and the record of its 250 had not reached it."""
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c:
+        await c.add(id="m")
+        worker = c.new_worker(grace="100ms")
+        worker.others_seconds = 3600  # what it does before it waits for others is all that it does
+
+        async def never(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        async with _forgotten(server):
+            monkeypatch.setattr(Plain, "settle", never)
+            await c.started(worker)
+            await c.sink.wait_for(1)
+        await _empty(c)
+        assert len(c.sink.received) == 1
+        assert await c.count("resettled") == 1
 
 
 async def test_what_the_sweeper_has_and_does_not_know_is_sent(server_url: str) -> None:
