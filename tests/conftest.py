@@ -11,16 +11,19 @@ live is left.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import redis.utils
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from law import leaks, queues, survey
 from mailroom import Mailroom
+from pydantic_settings import PydanticBaseSettingsSource
 from redis.asyncio import Redis
 from servers import KINDS, Missing, Server, Servers, executable
 
@@ -35,6 +38,56 @@ MakeSpool = Callable[..., Awaitable[Spool]]
 # Others use the machine, too: how long an example took says nothing.
 hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("shared")
+
+# redis-py looks its own version up on disk for each connection that it makes: 2 ms, and a test makes five.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+
+class Given(Settings):
+    """Settings that are what a test says, and no environment's. (Looking there for each takes some ms, too.)"""
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]  # the others are not asked
+        cls, settings_cls: type[Settings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: half as many processes again as there are cores, since tests wait for programs and timeouts, too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores * 3 // 2
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`stories`: long ones of one rule, in virtual time, that differ in their numbers, where servers differ in their
+    commands. The first server here gets all of them, each other one the last."""
+    told = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("stories")]
+    last: dict[str, int] = {}
+    for item in told:
+        last[item.originalname] = max(last.get(item.originalname, 0), _number(item))
+    first = next((kind for kind in KINDS if _is_here(kind)), "")
+    spared = {id(item) for item in told if _number(item) < last[item.originalname] and _server(item) != first}
+    if spared:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in spared])
+        items[:] = [item for item in items if id(item) not in spared]
+
+
+def _server(item: pytest.Function) -> str:
+    return str(item.callspec.params["any_server_url"])
+
+
+def _number(item: pytest.Function) -> int:
+    """Which of its cases it is; each story has one `parametrize`."""
+    return max(number for name, number in item.callspec.indices.items() if name != "any_server_url")
+
+
+def _is_here(kind: str) -> bool:
+    try:
+        return bool(executable(kind))
+    except Missing:
+        return False
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +162,7 @@ async def make_spool(queue_url: str) -> AsyncIterator[MakeSpool]:
     made: list[Spool] = []
 
     async def make(*, url: str = queue_url, now: str = "", **settings: Any) -> Spool:
-        spool = Spool(Settings(**settings), connect(url), connect(url, blocking=True), now=now)
+        spool = Spool(Given(**settings), connect(url), connect(url, blocking=True), now=now)
         made.append(spool)
         await spool.open()
         return spool
@@ -178,7 +231,7 @@ async def examine(redis: Redis, *, leaves_mail: bool = False, drained: bool = Fa
             continue  # opening it to check it would make them again
         names = (await command(redis, "HGET", Keys(queue).meta, "priorities")).decode()
         named: dict[str, Any] = {"queue": queue, "priorities": names}
-        spool = Spool(Settings(**named), redis)
+        spool = Spool(Given(**named), redis)
         await spool.open()
         report = await check(spool)
         wrong += [f"{queue}: check says {each.what} {each.entry}" for each in report.wrong]

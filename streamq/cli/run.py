@@ -81,10 +81,11 @@ def worker(
 async def _worker(known: Settings, reread: Callable[[], Settings], *, child: bool) -> int:
     from streamq.server import redis_cli_line
     from streamq.worker import Worker
-    from streamq.worker.processes import collect_seldom, has_terminal, take_hangup
+    from streamq.worker.processes import collect_seldom, has_terminal, take_hangup, take_turns_soon
 
     in_terminal = has_terminal()
     collect_seldom()
+    take_turns_soon()
     async with url_of(known) as url:
         one = Worker(known, url, reread=reread)
         loop = asyncio.get_running_loop()

@@ -24,7 +24,7 @@ app.add_typer(template)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="letters, digits, '.', '_', '-'; to look: also NAME@VERSION")]
 Source = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="a file with its jinja2 source")]
-MOST = 1_000_000  # bytes of a template
+MOST = 4_000_000  # bytes of a file that is read at all
 
 
 def _need_jinja() -> None:

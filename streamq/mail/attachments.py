@@ -32,6 +32,10 @@ MEMBERS = frozenset({"filename", "content", "content_type", "content_id", "dispo
 MAX_ATTACHMENTS = 100
 MAX_NAME = 255  # characters: what file systems take
 MAX_TYPE = 500
+# Each may make an object: eight million empty arrays take a parser five seconds, in which nothing else goes on. As many
+# as all attachments together may have, in their names and types too
+SIGNS = (b",", b"[", b"{")
+MOST_SIGNS = MAX_ATTACHMENTS * (MAX_NAME + MAX_TYPE + 300)
 DEFAULT_TYPE = "application/octet-stream"
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -57,6 +61,8 @@ class Attachment(NamedTuple):
 
 def read_attachments(value: bytes) -> tuple[Attachment, ...]:
     """Raises MalformedMail, which says which attachment: `[2].content`, counted from 0."""
+    if len(value) > MOST_SIGNS and sum(map(value.count, SIGNS)) > MOST_SIGNS:
+        raise wrong(FIELD, value, f"not a JSON array of at most {MAX_ATTACHMENTS} objects, by its commas and brackets")
     try:
         given = orjson.loads(value)
     except orjson.JSONDecodeError as broken:

@@ -15,7 +15,7 @@ from streamq.mail.headers import about, address_field, text_field
 from streamq.mail.mailboxes import Mailboxes, octets_of
 from streamq.mail.mime import body
 from streamq.mail.parameters import filename
-from streamq.mail.wire import crlf
+from streamq.mail.wire import size_with_crlf
 
 __all__ = ["Composed"]
 
@@ -65,7 +65,7 @@ class Composed:
         for part in (self.text, self.html):
             # Each line end becomes two octets, whichever it is. What is encoded is a third longer; lines of one blank
             # each, two thirds: that blank is coded, and no others of which `transfer` knows.
-            lines = len(part) + part.count(b"\n") if b"\r" not in part else len(crlf(part))
+            lines = size_with_crlf(part)
             size += lines if part.isascii() else lines * 4 // 3
         for each in self.attachments:
             size += PART_SIZE + len(each.data) * 39 // 38 + sum(map(len, (*each.media_type, *filename(each.filename))))

@@ -20,10 +20,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 __all__ = [
     "FILTERS",
+    "FUNCTIONS",
     "LIGHT_STEPS",
     "MOST_STEPS",
     "Heavy",
@@ -60,6 +62,7 @@ CONTAINERS: tuple[type[Any], ...] = (
     *(dict, list, tuple, set, frozenset, range),
     *(type({}.keys()), type({}.values()), type({}.items())),
 )
+FUNCTIONS: tuple[type[Any], ...] = (BuiltinFunctionType, FunctionType, MethodType)  # of these kinds are methods
 SHALLOW = frozenset(
     {
         *("attr", "batch", "copy", "count", "d", "default", "first", "get", "items", "keys", "last", "length", "list"),
@@ -233,6 +236,7 @@ def _size(value: Any, *, shallow: bool) -> tuple[int, int]:
     if isinstance(value, str):
         return 0, _bounded(len(value))
     if not isinstance(value, CONTAINERS):
+        _refuse_function(value, shallow)
         return 0, 0
     if shallow or isinstance(value, range):
         return _bounded(len(value)), 0
@@ -254,8 +258,20 @@ def _size(value: Any, *, shallow: bool) -> tuple[int, int]:
                     below.extend(each)
                 if isinstance(each, dict):
                     below.extend(each.values())
+            else:
+                _refuse_function(each, shallow)
         level, depth = below, depth + 1
     return _bounded(items), _bounded(signs)
+
+
+def _refuse_function(value: object, shallow: bool) -> None:
+    """Written, it would be an address of memory; who does not look at what it is does not write it."""
+    if shallow or value is None or isinstance(value, (int, float)):
+        return
+    if isinstance(value, FUNCTIONS):
+        raise TooMuch(f"{getattr(value, '__name__', 'a method')} is not called: it is no text")
+    if isinstance(value, Iterator) and not type(value).__module__.startswith("jinja2."):
+        raise TooMuch("what a filter gives many of is no text: | join, | list")
 
 
 def _bounded(size: int) -> int:

@@ -17,7 +17,7 @@ from streamq.mail.building import Find, build
 from streamq.mail.dsn import DSN_FIELDS, Dsn, read_dsn, read_require_tls
 from streamq.mail.event import Carried, event_members, hashed_address, read_carried
 from streamq.mail.identity import child_digest, collapse_digest, content_hash, digest
-from streamq.mail.mail import Mail
+from streamq.mail.mail import Built, Mail
 from streamq.mail.message import COMPOSING
 from streamq.mail.recipients import Recipients
 from streamq.mail.rules import Given
@@ -143,7 +143,10 @@ def _mail(
     if several is not None and parent:
         raise wrong(b"to", addressed[1].spec if len(addressed) > 1 else "", "more than one address")
     size = source.size
-    if size > max_bytes // 2 and len(source.content()) > max_bytes:  # a size may be half of the truth
+    if size > max_bytes // 2:  # a size may be half of the truth
+        source = Built(source.content(), source.eight_bit, source.smtputf8)
+        size = source.size
+    if size > max_bytes:
         raise _too_large(given, max_bytes)
     to = addressed[0]
     rcpt = to.spec

@@ -4,6 +4,8 @@ Line ends become CRLF, a first mbox line, Bcc, Resent-Bcc and Return-Path go, Da
 they are missing, and a head that runs into its body gets the empty line between them, because readers that
 had to guess would not agree on which lines are headers. Lines over 998 octets stay: most servers take them.
 
+A head of more than a megabyte is refused, as Exim does (`header_maxsize`): to look for its fields would take seconds.
+
 Where such a line stands in the middle of the head (a Subject that was given with a line break in it), what comes
 behind it is body to every reader; a Bcc there is dropped all the same, up to the first empty line. A line of text
 that looks like one goes with it: that is the smaller harm.
@@ -15,9 +17,9 @@ import re
 from dataclasses import dataclass
 
 from streamq.mail.address import Address, WrongAddress, parse_list
-from streamq.mail.wire import crlf
+from streamq.mail.wire import PIECE, crlf
 
-__all__ = ["RESENT", "Raw", "RawHead"]
+__all__ = ["MAX_HEAD", "RESENT", "Raw", "RawHead"]
 
 # RFC 5322, sections 2.2 and 4.5 (blanks before the colon). The text is normalised: no CR without its LF.
 CONTINUED = rb"[^\r]*+\r\n(?>(?:[ \t][^\r]*+\r\n)*)"
@@ -41,6 +43,9 @@ MBOX_LINE = re.compile(rb"From (?![ \t]*:)[^\r]*+\r\n")
 HIDING = re.compile(rb"(?:\r\n)+")
 TELLING = frozenset({b"from", b"sender", b"date", b"message-id"})  # no text begins so
 MESSAGE_ID_SHOWN = 255
+MAX_HEAD = 1_048_576  # octets
+BEGUN = re.compile(rb"[!-9;-~]++[ \t]*+(?::|\Z)")  # a field, or at the end of what is looked at a part of its name
+UNFOLDED = re.compile(rb"\r\n(?![ \t])")
 
 
 def _names_in(head: bytes) -> frozenset[bytes]:
@@ -50,14 +55,26 @@ def _names_in(head: bytes) -> frozenset[bytes]:
 
 def _was_meant_as_head(data: bytes, at: int) -> bool:
     """What stands there, and is body to every reader."""
-    found = HEAD.match(data, at)
+    found = HEAD.match(data, at, at + MAX_HEAD)
     names = _names_in(b"\n" + found[0].lower()) if found else frozenset[bytes]()
     return bool(names & TELLING or (names & DROPPED_NAMES and names - DROPPED_NAMES))
 
 
+def _unstrayed(data: bytes, most: int) -> bytes:
+    """Without what strayed into its first `most` octets: piece by piece, none of which ends within a field."""
+    pieces = []
+    start = 0
+    while start < most:
+        cut = UNFOLDED.search(data, start + PIECE, most)
+        end = cut.start() + 2 if cut else most
+        pieces.append(STRAYED.sub(b"", data[start:end]))
+        start = end
+    return b"".join([*pieces, data[most:]])
+
+
 class RawHead:
-    """A `raw` field taken apart. `raw` may be any bytes but NUL; raises ValueError for those, and where
-    its header would be body to every reader."""
+    """A `raw` field taken apart. `raw` may be any bytes but NUL; raises ValueError for those, where its header would
+    be body to every reader, and where it is longer than `MAX_HEAD`."""
 
     __slots__ = ("_body_at", "_data", "_head", "_lower", "_names", "_start")
 
@@ -68,15 +85,23 @@ class RawHead:
         if not data.endswith(b"\r\n"):
             data += b"\r\n"
         self._data = data
-        mbox = MBOX_LINE.match(data)
+        mbox = MBOX_LINE.match(data, 0, MAX_HEAD)
         self._start = mbox.end() if mbox else 0
-        if (hiding := HIDING.match(data, self._start)) and _was_meant_as_head(data, hiding.end()):
+        most = self._start + MAX_HEAD
+        if (hiding := HIDING.match(data, self._start, most)) and _was_meant_as_head(data, hiding.end()):
             raise ValueError("an empty line stands in front of its header")
-        found = HEAD.match(data, self._start)
+        found = HEAD.match(data, self._start, most)
         self._body_at = found.end() if found else self._start
+        if most < len(data) and self._goes_on(data, most):
+            raise ValueError(f"its header is longer than {MAX_HEAD} bytes")
         self._head = data[self._start : self._body_at]
         self._lower = b"\n" + self._head.lower()
         self._names = _names_in(self._lower)
+
+    def _goes_on(self, data: bytes, most: int) -> bool:
+        """Whether the head does, behind as much as is looked at."""
+        folded = self._body_at > self._start and data[self._body_at : self._body_at + 1] in (b" ", b"\t")
+        return folded or BEGUN.match(data, self._body_at, max(most, self._body_at + 1)) is not None
 
     def _raw_values(self, name: bytes) -> list[bytes]:
         found: list[bytes] = []
@@ -166,8 +191,7 @@ class RawHead:
         if bare:
             added += "\r\n"
             end = rest.find(b"\r\n\r\n") + 2
-            paragraph = rest[:end] if end > 1 else rest
-            rest = STRAYED.sub(b"", paragraph) + rest[len(paragraph) :]
+            rest = _unstrayed(rest, end if end > 1 else len(rest))
         return Raw((head, added.encode(), rest))
 
 

@@ -93,8 +93,8 @@ async def _orphans(spool: Spool) -> set[Wrong]:
     found: set[Wrong] = set()
     visits = [("schedule", 0), ("held", 0), ("parked", 0)]
     visits += [("lease", p) for p in range(len(spool.priorities))]
+    many = min([await _chunk(spool, name) for name in spool.priorities])
     for what, p in visits:
-        many = min([await _chunk(spool, name) for name in spool.priorities])
         names = await _all(spool, what, p, many)
         found |= {Wrong(name, "stray" if "|" in name else "orphan") for name in names}
     return found

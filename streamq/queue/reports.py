@@ -26,7 +26,7 @@ from streamq.mail.template import Template
 from streamq.queue.connection import pipelined
 from streamq.queue.rows import SettleRow
 from streamq.queue.spool import Entry, Spool, time_ms
-from streamq.queue.unforeseen import log_unforeseen
+from streamq.queue.unforeseen import REPORTING, log_unforeseen
 from streamq.queue.walk import notes_from
 from streamq.settings import Settings, Window
 
@@ -101,10 +101,20 @@ class Reports:
     def _cap(rate: Window) -> dict[str, int]:
         return {"most": rate.count, "window": rate.window_ms}
 
-    def filled(self, row: SettleRow, mail: Mail, content: bytes, now_ms: int) -> SettleRow:
-        """The row with its report, where one is due. Not before it is sent: rows are kept for ten seconds."""
+    def filled(self, row: SettleRow, mail: Mail, content: bytes | None, now_ms: int) -> SettleRow:
+        """The row with its report, where one is due; `content` None: the mail's own. Not before it is sent: rows are
+        kept for ten seconds. A bug here must not keep the mail from its end, which then goes untold."""
         if not is_due(row):
             return row
+        try:
+            return self._filled(row, mail, mail.content() if content is None else content, now_ms)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the bug is
+            log_unforeseen(log, row.entry, error, REPORTING)
+            return row._replace(arg=row.arg.replace(DUE, b'"report":false', 1))
+
+    def _filled(self, row: SettleRow, mail: Mail, content: bytes, now_ms: int) -> SettleRow:
         known: dict[str, Any] = orjson.loads(row.arg)
         said: dict[str, Any] = orjson.loads(b"{%b}" % row.tail)
         klass = str(known["class"])
@@ -169,5 +179,5 @@ async def fetch_reports(spool: Spool, entries: Sequence[str], klass: str) -> dic
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - a bug here must not keep the mail from its end
-                log_unforeseen(log, entry.entry, error)
+                log_unforeseen(log, entry.entry, error, REPORTING)
     return made

@@ -18,7 +18,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
 from streamq.mail.fields import SENSITIVE, is_flagged
-from streamq.mail.mailboxes import is_kept
+from streamq.mail.labour import labour
 from streamq.mail.recipients import Recipients, read_in_steps
 from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
@@ -33,13 +33,7 @@ __all__ = ["FORMAT", "Entry", "Reading", "Spool", "time_ms"]
 
 FORMAT = "2"
 LONG = 8192  # octets of a field with addresses
-LONG_VARS = 65_536
-LONG_HEAD = 16_384  # of a raw that says itself who gets it
-HEAD_ENDS = (b"\n\n", b"\n\r\n")
 BODIES = 10  # shared ones that are weighed, of the oldest and of the newest
-
-LISTS = frozenset({b"to", b"cc", b"bcc", b"reply_to", b"envelope_to"})  # of addresses
-LONG_NAMES = LISTS | {b"recipients", b"headers"}
 
 
 @lru_cache(maxsize=4096)  # asked for at intake, for the event, for the deadline
@@ -62,6 +56,8 @@ class Entry:
     nth: int = 0
     recipients: Recipients | None = None
     twice: tuple[bytes, ...] = ()
+    templated_us: int = field(default=0, init=False, repr=False, compare=False)
+    _labour: int = field(default=0, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, entry: str, flat: Sequence[bytes]) -> Entry:
@@ -77,17 +73,11 @@ class Entry:
         return cls(entry, fields, twice=tuple(name for name, many in counted.items() if many > 1))
 
     @property
-    def is_long(self) -> bool:
-        """Whether it takes more than some milliseconds to read who gets it, or whom `headers` or the header of a `raw`
-        name: 17,000 addresses take a third of a second, a hundred thousand `recipients` half a one. Lists of addresses
-        that have just been read take none."""
-        for name, value in self.fields.items():
-            if len(value) > LONG and name in LONG_NAMES and not (name in LISTS and is_kept(value)):
-                return True
-        raw = b"" if self.fields.get(b"envelope_to") else self.fields.get(b"raw", b"")
-        if len(raw) > LONG_HEAD and all(raw.find(end, 0, LONG_HEAD) < 0 for end in HEAD_ENDS):
-            return True
-        return len(self.fields.get(b"vars", b"")) > LONG_VARS
+    def labour(self) -> int:
+        """How long it takes to judge and compose it, in µs, about."""
+        if not self._labour:
+            self._labour = labour(self.fields) + self.templated_us
+        return self._labour
 
     async def read_recipients(self) -> None:
         """In steps, between which the loop does other things."""
@@ -225,7 +215,16 @@ class Spool:
             bodies = await self.bodies.of(children, weights)
             entries = [_joined(entry, *bodies[entry.entry]) if entry.entry in bodies else entry for entry in entries]
         await self.templates.know(entry.fields for entry in entries)
+        for entry in entries:
+            if entry.fields.get(b"template"):
+                self._weigh(entry)
         return list(entries)
+
+    def _weigh(self, entry: Entry) -> None:
+        """Its template's part of the labour."""
+        found = self.templates.find(entry.fields[b"template"], time_ms(entry.parent or entry.entry))
+        if found is not None and not entry.fields.get(b"text") and entry.fields.get(b"auto_text") != b"0":
+            entry.templated_us, entry._labour = found.labour, 0
 
     def _add(self, reading: Reading, reply: Any) -> None:
         for stream, rows in reply or ():

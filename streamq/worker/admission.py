@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import orjson
 
 from streamq.mail import Mail
+from streamq.mail.labour import LIGHT_US, LONG_US
 from streamq.queue.lanes import lane_of, ways_of
 from streamq.queue.plain import Plain
 from streamq.queue.reports import Reports
 from streamq.queue.rows import AdmitRow, Admitted, Leased, SettleRow
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
+from streamq.queue.unforeseen import COMPOSING, log_unforeseen
 from streamq.queue.walk import Pages
 from streamq.smtp.outbox import Outbox
 from streamq.worker.aside import Aside
@@ -28,11 +31,17 @@ from streamq.worker.turns import Turns
 
 __all__ = ["Admission"]
 
+log = logging.getLogger("streamq.admission")
+
+Urgent = Callable[[Entry], Awaitable[Sequence[Entry]]]
+
 PAGE = 10  # bodies of mails taken back that are fetched at a time, at most: fewer where the last ones were large
 BURIED_BYTES = 4_000_000  # of one script: a mail that it rejects travels through it
 GOING = frozenset({"go", "wait"})  # leased, to be sent: now, or when the queue's own limit lets it
-TURN_BYTES = 65_536  # of mails that are read before the loop does other things: some milliseconds, some tens at most
-TEMPLATED_BYTES = 16_384  # what a template counts there
+# Of labour (mail/labour.py), until urgent mail is looked for again: a hundred newsletters whose html has to become a
+# text are seconds
+LOOK_US = 50_000
+TURN_US = 2_000  # of labour (mail/labour.py) before the loop does other things
 CLOSED_SECONDS = 1.0
 CLOSED_MOST = 10_000  # lanes
 LATER_MS = 5_000
@@ -40,7 +49,8 @@ LATER_MS = 5_000
 
 class Admission:
     """One per process. `closed_us` is the time until which none of its routes takes anything, 0: one does;
-    `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it."""
+    `now_us` is when that was said. `listed` says which routes it uses now, as admit.lua wants it; `broken` is
+    told of a delivery whose message could not be composed."""
 
     def __init__(
         self,
@@ -53,6 +63,7 @@ class Admission:
         expander: Expander,
         next_due: Callable[[int, int], None],
         turns: Turns,
+        broken: Callable[[Delivery, Exception], None],
         listed: Callable[[], str] = str,
     ) -> None:
         self.spool = spool
@@ -64,19 +75,23 @@ class Admission:
         self.expander = expander
         self.next_due = next_due
         self.turns = turns
+        self.broken = broken
         self.listed = listed
         self.plain = Plain(spool.scripts)
         self.reports = Reports(spool.settings, spool.salt)
         self.closed_us = 0
         self.now_us = 0
         self.aside = Aside(intake, hand)
-        self._read_bytes = 0  # since the loop had its turn
+        self._labour = 0  # µs, since the loop had its turn
         self._pages = Pages(1)
         self._closed: dict[str, float] = {}  # lanes in which a mail was parked of late → loop time
 
-    async def admit(self, entries: Sequence[Entry], whole: Collection[str] = ()) -> list[str]:
+    async def admit(
+        self, entries: Sequence[Entry], whole: Collection[str] = (), urgent: Urgent | None = None
+    ) -> list[str]:
         """Through the limits: to an outbox, or wherever the script says. The entries of those that parked. For those in
-        `whole` no glance will do: it was their turn, and a glance would park them again and again."""
+        `whole` no glance will do: it was their turn, and a glance would park them again and again. `urgent` finds what
+        came meanwhile and is more urgent than an entry: it is asked wherever some of them have taken long."""
         parked: list[str] = []
         at = 0
         while at < len(entries):
@@ -84,8 +99,13 @@ class Admission:
                 self._leave(other.entry for other in entries[at:])
                 return parked
             part = await self._complete(entries[at : at + BATCH])
-            parked += await self._admit(part, whole)
             at += len(part)
+            while part:
+                turn = _turn(part)
+                parked += await self._admit(part[:turn], whole)
+                part = part[turn:]
+                if urgent is not None and (rest := part or entries[at:]) and (more := await urgent(rest[0])):
+                    parked += await self.admit(more)
         return parked
 
     async def _complete(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -106,6 +126,7 @@ class Admission:
             judged = None
             if not self.aside.precedes(entry):
                 judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
+                judged = judged or await self._soon(entry)
             if judged is not None:
                 found.append((entry, claim, judged))
             elif self.aside.full:
@@ -115,6 +136,13 @@ class Admission:
             await self._turn(entry)
         await self.put_off(later, LATER_MS)  # first: of two mails of one id the first has it
         return await self._enter(found) if found else []
+
+    async def _soon(self, entry: Entry) -> Judged | None:
+        """What takes no longer than a tenth of a second is judged in a thread while this waits: others go on, and what
+        came behind it stays there. None: nobody knows how long it takes, or it is longer."""
+        if LIGHT_US < entry.labour <= LONG_US:
+            return await self.aside.soon(entry)
+        return None
 
     async def put_off(self, entries: Sequence[Entry], ms: int) -> None:
         """Of those that take long there are enough here: they go on the schedule for so long, unlooked-at, with their
@@ -136,9 +164,9 @@ class Admission:
 
     async def _turn(self, entry: Entry) -> None:
         """Other things are done, now and then."""
-        self._read_bytes += sum(map(len, entry.fields.values())) + TEMPLATED_BYTES * (b"template" in entry.fields)
-        if self._read_bytes >= TURN_BYTES:
-            self._read_bytes = 0
+        self._labour += min(entry.labour, LIGHT_US)  # what took longer was not done here
+        if self._labour >= TURN_US:
+            self._labour = 0
             await asyncio.sleep(0)
 
     async def _enter(self, found: Sequence[tuple[Entry, int, Judged]]) -> list[str]:
@@ -158,7 +186,13 @@ class Admission:
                 self._closed.pop(row.lane, None)
                 self.hand.counts(row.entry, token, target)
                 if mail is None:  # it was glanced at, and its lane has opened since
-                    row, mail = self.intake.judge(entry)
+                    judged = self.intake.judge_at_once(entry)
+                    if judged is None:
+                        self.hand.claim([row.entry], token)
+                        lease = Leased(row.entry, notes, way, slot, target)
+                        self.aside.put(entry, partial(self._take_late, entry, lease, token, asked_at))
+                        continue
+                    row, mail = judged
                 if mail is not None and mail.several is not None:
                     self.expander.put(
                         Expansion(
@@ -175,8 +209,12 @@ class Admission:
                     again.append(entry)
                 continue
             if status in (BOUNCING, EXPIRING):
-                mail = mail or self.intake.read_mail(entry)
-                ended.append((self._ended(row, mail, status, token, notes), claim))
+                judged = (row, mail) if mail is not None else self.intake.judge_at_once(entry)
+                if judged is None:
+                    self.hand.claim([row.entry], token)
+                    self.aside.put(entry, partial(self._end_late, row, status, token, notes))
+                else:
+                    ended.append((self._ended(row, judged[1], status, token, notes), claim))
                 continue
             if status == "parked":
                 self._closed[row.lane] = now + CLOSED_SECONDS
@@ -206,7 +244,12 @@ class Admission:
         klass = b'"class":"operator"' if status == BOUNCING else b'"class":"expired"'
         tail = row.tail + b"," + klass if row.tail else klass
         end = SettleRow("dead", row.entry, token, "", row.id, kind, tail, said)
-        return end if mail is None else self.reports.filled(end, mail, mail.content(), self.spool.now_ms())
+        return end if mail is None else self.reports.filled(end, mail, None, self.spool.now_ms())
+
+    async def _end_late(self, row: AdmitRow, status: str, token: int, notes: bytes, judged: Judged) -> None:
+        end = self._ended(row, judged[1], status, token, notes)
+        await self.link.call(self.spool.scripts.settle, self.consumer, [end])
+        self.hand.let_go(row.entry, token)
 
     def _look(self, entry: Entry, now: float) -> Judged | None:
         """Parked mails are looked at again when their turn comes: a glance will do, where that is likely."""
@@ -235,10 +278,11 @@ class Admission:
         known: dict[str, Any] = orjson.loads(notes) if notes else {}
         stays = known.get("stays")
         bound = stays == way if stays else "ambiguous" in known  # as admit.lua: what may have been sent keeps its way
+        content, bug = _composed(mail, row.entry)
         delivery = Delivery(
             envelope_from=mail.envelope_from,
             envelope_to=mail.envelope_to,
-            content=mail.built(),
+            content=content,
             site=mail.site,
             priority=int(row.entry[0]),
             eight_bit=mail.eight_bit,
@@ -259,7 +303,9 @@ class Admission:
         )
         delivery.hold_slot(slot, since)
         self.hand.add(delivery)
-        if way:
+        if bug is not None:
+            self.broken(delivery, bug)
+        elif way:
             self.outboxes[way].put(delivery)
         else:
             self.turns.wait(delivery)
@@ -295,6 +341,7 @@ class Admission:
                 return False
             for entry in await self._complete(slotted[at:]):
                 lease, judged = known[entry.entry], self.intake.judge_at_once(entry)
+                judged = judged or await self._soon(entry)
                 if judged is None and self.aside.full:
                     later.append(entry)
                 elif judged is None:
@@ -325,3 +372,24 @@ class Admission:
         row = SettleRow("gone", entry, token, "", entry, "", b"")
         await self.link.call(self.spool.scripts.settle, self.consumer, [row])
         self.hand.drop(entry)
+
+
+def _turn(entries: Sequence[Entry]) -> int:
+    """How many of these, at least one."""
+    took = 0
+    for at, entry in enumerate(entries):
+        took += entry.labour
+        if at and took > LOOK_US:
+            return at
+    return len(entries)
+
+
+def _composed(mail: Mail, entry: str) -> tuple[bytes, Exception | None]:
+    """Its message; or what nobody foresaw, which stays with this mail."""
+    try:
+        return mail.built(), None
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the bug is
+        log_unforeseen(log, entry, error, COMPOSING)
+        return b"", error

@@ -4,6 +4,7 @@ thread, the most urgent first, while all others go on.
 A thread hands over every few milliseconds, as no call in it is long: work is bounded by counts, in each call and in all
 (mail/effort.py). The alternative that lost is to wait for that thread where the mail was read: forty such mails are
 twenty seconds in which nothing else is read or released, however short the loop's turns are.
+(What is known to take a tenth of a second at the most is waited for: see Admission.)
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Aside:
         while True:
             _, _, entry, then = await self._queue.get()
             if await self.hand.lighter(carrying=True):
-                judged = await self._in_thread(entry)
+                judged = await self.in_thread(entry)
                 self.hand.carry(-_weight(entry))
                 await then(judged)
             else:  # this process ends first: whoever reclaims it has it
@@ -82,9 +83,9 @@ class Aside:
 
     async def judged(self, entry: Entry) -> Judged:
         """For whoever can wait for it: at once, where that takes no time."""
-        return self.intake.judge_at_once(entry) or await self._in_thread(entry)
+        return self.intake.judge_at_once(entry) or await self.in_thread(entry)
 
-    async def _in_thread(self, entry: Entry) -> Judged:
+    async def in_thread(self, entry: Entry) -> Judged:
         """`recipients` are read in steps, since a parser of JSON keeps even other threads waiting; the rest in one."""
         try:
             await entry.read_recipients()
@@ -94,12 +95,26 @@ class Aside:
         except Exception as error:  # noqa: BLE001 - as in intake, also of what composes the message
             return self.intake.unforeseen(entry, error)
 
+    async def soon(self, entry: Entry) -> Judged | None:
+        """In a thread, too, for who waits for it: None where its template takes long."""
+        try:
+            judged = await asyncio.to_thread(self.intake.judge_lightly, entry)
+            return judged and await asyncio.to_thread(_built, judged)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            return self.intake.unforeseen(entry, error)
+
     def _judge(self, entry: Entry) -> Judged:
-        """With its message: what a template wrote may be long."""
-        row, mail = self.intake.judge(entry)
-        if mail is not None and mail.several is None:
-            mail.built()
-        return row, mail
+        return _built(self.intake.judge(entry))
+
+
+def _built(judged: Judged) -> Judged:
+    """With its message: what a template wrote may be long."""
+    mail = judged[1]
+    if mail is not None and mail.several is None:
+        mail.built()
+    return judged
 
 
 def _names(entry: Entry) -> list[tuple[bytes, bytes, bytes]]:

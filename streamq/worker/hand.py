@@ -68,9 +68,10 @@ HAND_BYTES = 64_000_000  # a hundred mails of 25 MB would be 2.5 GB
 
 
 class Hand:
-    """Leases by entry. The size is soft: a blocked read and a release may each fill it at the same time. Mails that wait
-    here for longer than their slots last ask the server for another one, each: while they do the hand holds fewer, down
-    to `least`, since what is not taken yet has its slot when it is."""
+    """Leases by entry. The size is soft: a blocked read and a release may each fill it at the same time.
+
+    Mails that wait here for longer than their slots last ask the server for another one, each: while they do the hand
+    holds fewer, down to `least`, since what is not taken yet has its slot when it is."""
 
     def __init__(self, size: int, least: int = 0) -> None:
         self.size = size

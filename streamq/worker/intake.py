@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from streamq.errors import MalformedMail, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail import Mail, glance, parse
 from streamq.mail.building import Find
 from streamq.mail.effort import Heavy
-from streamq.mail.identity import content_hash, digest
-from streamq.mail.rules import key
+from streamq.mail.identity import collapse_digest, content_hash, digest
+from streamq.mail.labour import LIGHT_US
+from streamq.mail.rules import MAX_MAILBOX, collapse, key, mailboxes
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
 from streamq.queue.scripts import why
 from streamq.queue.spool import Entry, time_ms
-from streamq.queue.unforeseen import log_unforeseen
+from streamq.queue.unforeseen import log_unforeseen, reason_of
 from streamq.settings import Settings
 from streamq.worker.ways import UnknownRoute, Ways
 
 __all__ = ["Intake", "Judged"]
+
+MANY = frozenset({b"recipients", b"cc", b"bcc"})  # who else gets it
 
 log = logging.getLogger("streamq.intake")
 
@@ -53,8 +57,10 @@ class Intake:
 
     def judge_at_once(self, entry: Entry) -> Judged | None:
         """None where that takes longer than others may be kept waiting."""
-        if entry.is_long:
-            return None
+        return None if entry.labour > LIGHT_US else self.judge_lightly(entry)
+
+    def judge_lightly(self, entry: Entry) -> Judged | None:
+        """None where its template takes long to fill in."""
         try:
             return self._judge(entry, self._light)
         except Heavy:
@@ -68,8 +74,7 @@ class Intake:
         """A bug here: the mail is held, for an operator to let go when it is mended. Nothing is lost, and all others go
         on. (To reject it lost: it may be a good one.)"""
         log_unforeseen(log, entry.entry, error)
-        reason = f"reading it raised {type(error).__name__}: a bug in streamq, which the worker's log tells of"
-        return self._held(entry, "internal", reason, ()), None
+        return self._held(entry, "internal", reason_of(error), ()), None
 
     def _judge(self, entry: Entry, template: Find) -> Judged:
         try:
@@ -152,7 +157,8 @@ class Intake:
         )
 
     def unread(self, entry: Entry, due_ms: int) -> AdmitRow:
-        """The row of a mail that is to be looked at later: scheduled, and of its id at most that it is taken."""
+        """The row of a mail that is to be looked at later: scheduled; of its id and its collapse key that they are
+        taken."""
         given = {name: value for name, value in entry.fields.items() if value}
         seen = b""
         try:
@@ -162,11 +168,8 @@ class Intake:
         if id_ is not None:
             seen = digest(tenant or "", id_) + content_hash(given)
         due = due_ms + self.settings.max_age
-        return AdmitRow("later", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry))
-
-    def read_mail(self, entry: Entry) -> Mail | None:
-        """The mail as it was or would be sent; None where it is none that can be."""
-        return self.judge(entry)[1]
+        collapse = _collapse(given, time_ms(entry.entry))
+        return AdmitRow("later", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry), collapse=collapse)
 
     def _held(self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...]) -> AdmitRow:
         said = why(reason=reason, fields=fields, **{"class": klass})
@@ -175,6 +178,21 @@ class Intake:
 
 def _family(entry: Entry) -> bytes:
     return b'"parent":"%b"' % entry.parent.encode() if entry.parent else b""
+
+
+def _collapse(given: Mapping[bytes, bytes], at_ms: int) -> str:
+    """Of a mail to one address, as its fields say it; "" where it takes more to know that."""
+    to = given.get(b"envelope_to") or (b"" if b"raw" in given else given.get(b"to", b""))
+    if b"collapse_key" not in given or len(to) > MAX_MAILBOX or not given.keys().isdisjoint(MANY):
+        return ""
+    try:
+        found = mailboxes({b"to": to}, b"to")
+        name, wait_ms = collapse(given)
+        if len(found) != 1 or not name:
+            return ""
+        return f"{collapse_digest(key(given, b'tenant') or '', found[0].spec, name)}{at_ms + wait_ms}"
+    except MalformedMail:
+        return ""
 
 
 def _id(entry: Entry) -> str:

@@ -11,6 +11,7 @@ from streamq.queue.reports import delay_is_told, failure_is_told
 from streamq.queue.rows import SettleRow
 from streamq.queue.scripts import why
 from streamq.queue.spool import time_ms
+from streamq.queue.unforeseen import COMPOSING, reason_of
 from streamq.settings import Settings
 from streamq.smtp.letter import Action, Report, Scope, Stage
 from streamq.worker.hand import Delivery
@@ -166,6 +167,12 @@ class Outcomes:
     def handed_back(self, delivery: Delivery) -> SettleRow:
         """Back to its lane, untried: shutdown."""
         return self._made(delivery, "park", "", b"", why(wait=0))
+
+    def broken(self, delivery: Delivery, error: Exception) -> SettleRow:
+        """Held, since nobody foresaw what composing it raised: for an operator to let go when that is mended."""
+        said = why(reason=reason_of(error, COMPOSING), **{"class": "internal"})
+        tail = b",".join(part for part in (delivery.mail.event, said[1:-1]) if part)
+        return self._made(delivery, "hold", "email.held", tail, said)
 
     def overdue(self, delivery: Delivery) -> SettleRow:
         """Its time is over, and nobody has tried it since it was leased."""

@@ -22,6 +22,7 @@ READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
 ROUNDING = 1e-9  # ten tenths are one
+URGENT = 10  # mails that are read between two turns of admission
 
 
 class Shares:
@@ -142,6 +143,8 @@ class Reader:
         entries, rest = await asyncio.gather(self._read_plain(plain), self._sift(sifted))
         for found, _ in rest:
             entries += found
+        if rest:
+            entries.sort(key=lambda entry: entry.entry[0])  # stable: each priority keeps its order
         return entries, +Counter({name: many for (name, _), (_, many) in zip(sifted, rest, strict=True)})
 
     async def _sift(self, asked: Sequence[tuple[str, int]]) -> list[tuple[list[Entry], int]]:
@@ -167,12 +170,23 @@ class Reader:
     async def _admit(self, entries: list[Entry]) -> None:
         size = sum(len(value) for entry in entries for value in entry.fields.values()) / len(entries)
         self._mean += (size - self._mean) / 4
-        new = self.hand.claim(entry.entry for entry in entries)
-        parked = await self.admission.admit([entry for entry in entries if entry.entry in new])
+        parked = await self.admission.admit(self._claimed(entries), urgent=self._more_urgent)
         for p, many in Counter(entry.entry[0] for entry in entries).items():
             name = self.spool.priorities[int(p)]
             if name not in self.sifter.sifts:  # else the sifter knows better: these are what it could not park
                 self.sifter.note(name, many, sum(entry[0] == p for entry in parked))
+
+    def _claimed(self, entries: list[Entry]) -> list[Entry]:
+        new = self.hand.claim(entry.entry for entry in entries)
+        return [entry for entry in entries if entry.entry in new]
+
+    async def _more_urgent(self, than: Entry) -> list[Entry]:
+        """A few, whether there is room for them or not: they wait for nothing that is less urgent."""
+        names = self.spool.priorities[: int(than.entry[0])]
+        many = min(self.gate.free(), self.hand.size + URGENT - len(self.hand), URGENT)
+        if not names or many <= 0 or self.stopping or self.admission.closed_us:
+            return []
+        return self._claimed(await self._read_plain([(name, many) for name in names]))
 
     async def _mean_bytes(self) -> float:
         """Of a mail that waits, at most: asked once a second, since a hundred of 25 MB would be one reply."""

@@ -157,6 +157,7 @@ class Worker:
             self.expander,
             self.releaser.next_due,
             self.turns,
+            lambda delivery, error: self.settler.put(outcomes.broken(delivery, error), delivery),
             listed,
         )
         self.releaser.admission = self.admission

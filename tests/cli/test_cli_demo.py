@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.shell import program, steers, streamq
+from cli.shell import ended, program, steers, streamq
 from streamq.cli import demo
 from streamq.cli.demo import Story
 from streamq.server import lock
@@ -105,12 +106,17 @@ def _left(folder: Path) -> list[Path]:
 
 def _processes_of(folder: Path) -> list[str]:
     """Sink, workers, keeper and server all have the folder in their words or their environment."""
-    found = []
+    return [f"{pid} {words!r}" for pid, words in _known(folder).items()]
+
+
+def _known(folder: Path) -> dict[int, bytes]:
+    """Their pids and words."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes()
             if int(process.name) != os.getpid() and os.fsencode(folder) in words + (process / "environ").read_bytes():
-                found.append(f"{process.name} {words!r}")
+                found[int(process.name)] = words
     return found
 
 
@@ -182,8 +188,8 @@ async def test_a_killed_demo_leaves_no_process(folder: Path) -> None:
         pass
     process.kill()
     await process.communicate()
-    while _processes_of(folder):  # each ends by itself
-        pass
+    while pids := _known(folder):  # each ends by itself; looking without a pause would keep a core from them
+        assert [await asyncio.to_thread(ended, pid) for pid in pids] == [True] * len(pids)
 
 
 @pytest.mark.parametrize("words", [["--redis-url", "redis://h"], ["--queue", "q"], ["--config", "f"]])

@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cli.shell import program, streamq
+from cli.shell import GUARD_S, ended, program, streamq
 from streamq.cli import run
 from streamq.queue.connection import command
 from streamq.queue.look import consumers
@@ -29,7 +28,6 @@ from streamq.server import lock
 from streamq.settings import load_settings
 
 LOOK_S = 0.02
-GUARD_S = 30.0
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -54,17 +52,6 @@ async def running(*words: str, **environment: str) -> AsyncIterator[Any]:
 async def workers(spool: Spool) -> dict[str, int]:
     """Those that read: consumer → pid."""
     return {one.name: int(one.name.split("-")[-2]) for one in await consumers(spool)}
-
-
-def ended(pid: int) -> bool:
-    """Wait for its end, which was asked for already."""
-    with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            return bool(select.select([descriptor], [], [], GUARD_S)[0])
-        finally:
-            os.close(descriptor)
-    return True
 
 
 # -- worker ------------------------------------------------------------------------------------------------------

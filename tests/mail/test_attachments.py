@@ -145,3 +145,17 @@ def test_a_message_is_attached_as_it_is() -> None:
     for bad in ("Subject: ü\n\n".encode(), b"a\0", b"x" * 999):
         with pytest.raises(MalformedMail, match=r"\[0\].content: must be 7-bit"):
             message(bad)
+
+
+@pytest.mark.parametrize("one", ["[]", "1", "{}", '{"a":1}'])
+def test_what_is_no_list_of_attachments_is_read_by_no_parser(one: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Millions of empty arrays would keep it busy for seconds, in one call."""
+    monkeypatch.setattr(orjson, "loads", None)
+    with pytest.raises(MalformedMail, match=r"attachments: .* at most 100 objects, by its commas and brackets"):
+        read_attachments(f"[{','.join([one] * 110_000)}]".encode())
+
+
+def test_names_may_be_made_of_commas() -> None:
+    one = {"content": "", "filename": "," * 255, "content_type": 'a/b; c="' + "{" * 480 + '"', "content_id": "a" * 120}
+    many = [one | {"content_id": f"{'{' * 110}{number}"} for number in range(100)]
+    assert len(read_attachments(orjson.dumps(many))) == 100

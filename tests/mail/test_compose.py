@@ -235,7 +235,7 @@ def test_a_size_is_at_most_twice_and_at_least_half_of_what_is_built(text: str, h
 @pytest.mark.parametrize("part", BLANKS)
 @pytest.mark.parametrize("more", ["", "é", "x" * 999])
 def test_whatever_fills_a_mail_its_size_is_right(part: str, more: str) -> None:
-    mail = composed(text=part * 100_000 + more)
+    mail = composed(text=(part * 100_000)[:400_000] + more)
     assert mail.size / 2 <= len(mail.content()) <= mail.size * 2
 
 

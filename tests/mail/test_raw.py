@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamq.mail.raw import RawHead
+from streamq.mail import raw as file
+from streamq.mail.raw import MAX_HEAD, RawHead
 
 DATE = "Fri, 22 Nov 2024 01:06:01 +0000"
 HEAD = b"From: a@x.de\r\nDate: x\r\nMessage-ID: <1@x>\r\n"
@@ -220,3 +221,56 @@ def test_any_bytes_become_a_message_with_clean_line_ends(raw: bytes) -> None:
     assert found["Date"]
     assert "Message-ID" in found
     assert found["Bcc"] is None
+
+
+FIELDS = b"From: a@x.de\r\nTo: b@x.de\r\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"To: b@y.de\r\n",
+        b"X:\r\n",
+        b" \r\n",
+        b" ",
+        b"a",
+        b"Bcc: x\r\n y\r\n",
+        b"Subject: " + b"x" * MAX_HEAD,
+        b"\tx\r\n",
+    ],
+)
+def test_a_header_of_more_than_a_megabyte_is_refused(more: bytes) -> None:
+    """Wherever in a field the end of what is looked at falls."""
+    for shift in range(len(more) if len(more) < 20 else 1):
+        head = FIELDS + b"Y: " + b"z" * shift + b"\r\n" + more * (MAX_HEAD // len(more) + 1)
+        with pytest.raises(ValueError, match=f"its header is longer than {MAX_HEAD} bytes"):
+            RawHead(head + b"\r\n\r\nBody")
+
+
+@pytest.mark.parametrize("before", [b"", b"From a@x.de Sat Nov  2\r\n"])
+def test_one_of_a_megabyte_is_not(before: bytes) -> None:
+    head = FIELDS + b"X: " + b"y" * (MAX_HEAD - len(FIELDS) - 5) + b"\r\n"
+    assert len(head) == MAX_HEAD
+    for body in (b"\r\nBody: x\r\n", b"", b"\r\n"):
+        assert RawHead(before + head + body).message(date="", message_id="").content() == head + body
+    with pytest.raises(ValueError, match="longer"):
+        RawHead(before + head + b"Z: x\r\n")
+
+
+@pytest.mark.parametrize("body", [b" x" * MAX_HEAD, b"\xffx" * MAX_HEAD, b"\r\n" * MAX_HEAD, b"\xff\r\n" * MAX_HEAD])
+def test_what_is_no_header_may_be_longer(body: bytes) -> None:
+    content = RawHead(body).message(date="", message_id="").content()
+    assert content.endswith(body.removesuffix(b"\r\n") + b"\r\n")
+    assert RawHead(FIELDS + b"\r\n" + body).message(date="", message_id="").content().startswith(FIELDS + b"\r\n")
+
+
+@given(
+    st.lists(st.sampled_from([b"bcc: x", b" y", b"text", b"\tbcc: z", b"Bcc : a", b"", b"b"]), max_size=30),
+    st.integers(1, 30),
+)
+def test_what_strayed_goes_piece_by_piece(lines: list[bytes], size: int) -> None:
+    message = FIELDS + b"broken line\r\n" + b"".join(line + b"\r\n" for line in lines)
+    whole = RawHead(message).message(date="x", message_id="").content()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(file, "PIECE", size)
+        assert RawHead(message).message(date="x", message_id="").content() == whole

@@ -162,19 +162,3 @@ async def test_the_loop_goes_on_between_the_steps() -> None:
     few = Entry("11-2", {b"recipients": b'[{"to":"a@x.example"}]'})
     await few.read_recipients()
     assert few.recipients is None  # it is read with the rest
-
-
-@pytest.mark.parametrize("name", ["to", "cc", "bcc", "envelope_to", "recipients", "headers"])
-def test_what_takes_long_to_read_is_known_by_its_size(name: str) -> None:
-    assert Entry("11-1", {name.encode(): b"x" * 8193}).is_long
-    assert not Entry("11-1", {name.encode(): b"x" * 8192, b"text": b"x" * 100_000}).is_long
-
-
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_so_is_a_raw_by_its_header(end: bytes) -> None:
-    to = b"To: " + b",".join([b"a@x.example"] * 5000)
-    assert Entry("11-1", {b"raw": to + end + b"x"}).is_long
-    assert Entry("11-1", {b"raw": to}).is_long
-    assert not Entry("11-1", {b"raw": to + end, b"envelope_to": b"a@x.example"}).is_long
-    assert not Entry("11-1", {b"raw": to[:16_000] + end + to}).is_long
-    assert not Entry("11-1", {b"raw": b"x" * 16_384}).is_long

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from email import message_from_bytes
 from email.policy import default
 from typing import Any
 
 import orjson
 import pytest
+from jinja2 import nodes
 
 from streamq.errors import MalformedMail, UnknownTemplate
 from streamq.mail import Mail, parse
+from streamq.mail.effort import Heavy
+from streamq.mail.sandbox import MOST_SOURCE, MOST_WORDS
 from streamq.mail.several import Shared, merged
-from streamq.mail.template import Template, split_name
+from streamq.mail.template import LIGHT_WORDS, PARTS, Template, split_name
 
 WELCOME = Template(
     {
@@ -281,3 +285,109 @@ def test_numbers_do_not_grow_without_bound() -> None:
     assert Template({"text": "{{ 12345678901 * 98765432109 }}"}).render({}, 1000) == {
         "text": str(12345678901 * 98765432109)
     }
+
+
+FLAT = {"name": "bj\u00f6rn", "order": {"items": [1, 2], "n": 1}, "list": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{{ name.upper }}", "name.upper is a method, and is not called: name.upper(), or name['upper'] for a member"),
+        ("{{ order.items }}", "order.items is a method, and is not called: order.items(), or order['items'] for a"),
+        ("{% for i in order.items %}{% endfor %}", "order.items is a method"),
+        ("{{ order['keys'] }}", r"order['keys'] is a method, and is not called: order['keys']()"),
+        ("{{ order.n.bit_length }}", "order.n.bit_length is a method"),
+        ("{{ name.upper ~ 'x' }}", "name.upper is a method"),
+        ("{{ [name.upper] }}", "name.upper is a method"),
+        ("{% set f = name.upper %}{{ f() }}", "name.upper is a method"),
+        ("{{ name.upper().lower }}", "(…).lower is a method, and is not called"),
+        ("{{ list.0.upper }}", "list[0].upper is a method"),
+        ("{% for i in list %}{{ loop.cycle }}{% endfor %}", "loop.cycle is a method"),
+        ("{{ name | attr('upper') }}", "name | attr is a method, and is not called"),
+        ("{{ list | map(attribute='upper') | list }}", "upper is not called: it is no text"),
+        ("{{ list | map('attr', 'upper') | join }}", "upper is not called: it is no text"),
+        ("{{ '%s' % name | attr('upper') }}", "upper is not called: it is no text"),
+        ("{{ '{}'.format(range) }}", "range is not called: it is no text"),
+        ("{{ {'a': [range]} }}", "range is not called: it is no text"),
+        ("{{ range }}", "range is a method, and is not called: it is no text"),
+        ("{{ list | map('upper') }}", "list | map is no text (of a filter that gives many: | join, | list)"),
+        ("{{ list | batch(2) ~ 'x' }}", "list | batch is no text"),
+        ("{{ '%s' % (list | select) }}", "what a filter gives many of is no text: | join, | list"),
+        ("{{ [list | reverse] }}", "what a filter gives many of is no text: | join, | list"),
+        ("{% block b %}{% endblock %}{{ self.b }}", "self.b is no text"),
+    ],
+)
+def test_no_address_of_memory_is_written(source: str, why: str) -> None:
+    """It would be another one at each attempt."""
+    with pytest.raises(MalformedMail, match=rf"^template: text: {re.escape(why)}"):
+        made(source, **FLAT)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ name.upper() }}{{ name['upper']() }}", "BJ\u00d6RNBJ\u00d6RN"),
+        ("{{ order['items'] | join(',') }}", "1,2"),
+        ("{% for key, value in order.items() %}{{ key }}{% endfor %}", "itemsn"),
+        ("{{ list | map('upper') | join }}{{ list | batch(2) | list }}", "AB[['a', 'b']]"),
+        ("{{ (name | attr('upper'))() }}", "BJ\u00d6RN"),
+        ("{% block b %}x{% endblock %}{{ self.b() }}", "xx"),
+        ("{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}y{% endcall %}", "y"),
+        ("{% for i in list %}{{ loop.cycle('x', 'y') }}{{ loop.index }}{% endfor %}", "x1y2"),
+        ("{{ order.nope | default('z') }}{{ order.n.nope is defined }}", "zFalse"),
+    ],
+)
+def test_what_is_called_is_written(source: str, text: str) -> None:
+    assert made(source, **FLAT) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("x" * (MOST_SOURCE + 1), f"longer than {MOST_SOURCE} characters"),
+        ("{{ a }}" * 5000, f"more than {MOST_WORDS} words and signs in its braces"),
+        ("{{ " + "+".join("a" * 6000) + " }}", f"more than {MOST_WORDS} words"),
+        ("{# a #}x" * 6000, f"more than {MOST_WORDS} words"),
+        ("{{ a" + " | e" * 300 + " }}", "nested too deep"),
+        ("{{ " + "(" * 200 + "a" + ")" * 200 + " }}", "nested too deep"),
+        ("{{ " + "9" * 5000 + " }}", "jinja2 cannot compile it (ValueError)"),
+    ],
+)
+def test_what_would_take_long_to_compile_is_refused(source: str, why: str) -> None:
+    """When it is put, and where it was put past that: in the mail that names it."""
+    for part in PARTS:
+        with pytest.raises(ValueError, match=rf"^{part}: {re.escape(why)}"):
+            Template({part: source}).check()
+    with pytest.raises(MalformedMail, match=rf"^template: text: {re.escape(why)}"):
+        made(source, a=1)
+
+
+def test_a_long_page_of_a_thousand_values_is_none_of_these() -> None:
+    source = "<p>Hello {{ a }}</p>" + "x" * 80
+    assert len(Template({"html": source * 2000 + "x" * 800_000}).render({"a": 1}, 10**7)["html"]) > 900_000
+
+
+def test_an_expression_is_compiled_in_steps_that_grow_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted: jinja2's optimizer looked at each filter of sixty for each of them, and for each of those."""
+    looks = 0
+    as_const = nodes.Filter.as_const
+
+    def noted(node: nodes.Filter, eval_ctx: Any = None) -> Any:
+        nonlocal looks
+        looks += 1
+        return as_const(node, eval_ctx)
+
+    monkeypatch.setattr(nodes.Filter, "as_const", noted)
+    assert made("{{ a" + " | e" * 60 + " }}", a="<") == "&lt;"
+    assert looks < 5 * 60
+
+
+def test_what_takes_a_while_to_compile_is_left_for_later() -> None:
+    few = Template({"text": "{{ a }}" * (LIGHT_WORDS // 3)})
+    many = Template({"text": "{{ a }}" * (LIGHT_WORDS // 3 + 1)})
+    assert few.light().render({"a": 1}, 1000)
+    with pytest.raises(Heavy):
+        many.light().render({"a": 1}, 1000)
+    many.render({"a": 1}, 1000)
+    assert many.light().render({"a": 1}, 1000)

@@ -1,12 +1,14 @@
 import base64
 import quopri
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamq.mail.wire import base64_lines, crlf, transfer
+from streamq.mail import wire
+from streamq.mail.wire import base64_lines, crlf, size_with_crlf, transfer
 
 ENDS = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b" ", b"\xff"]), max_size=20).map(b"".join)
 
@@ -15,6 +17,7 @@ ENDS = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b" ", b"\xff"]), m
 @given(ENDS)
 def test_every_line_end_becomes_crlf(data: bytes) -> None:
     assert crlf(data) == re.sub(rb"\r\n|\r|\n", b"\r\n", data)
+    assert len(crlf(data)) == size_with_crlf(data)
 
 
 def test_what_is_clean_is_not_copied() -> None:
@@ -38,6 +41,16 @@ def test_what_is_clean_is_not_copied() -> None:
 )
 def test_the_encoding_that_fits(data: bytes, encoding: str) -> None:
     assert transfer(data)[0] == encoding
+
+
+def test_a_line_is_long_wherever_it_stands() -> None:
+    short, long = b"a" * 998, b"a" * 999
+    assert wire.is_7bit(b"\r\n".join([short] * 9 + [b"", short]))
+    for place in range(4):
+        lines = [b"b", short, b"", short]
+        lines[place] = long
+        assert not wire.is_7bit(b"\r\n".join(lines))
+        assert not wire.is_7bit(b"\r\n".join([*lines, b""]))
 
 
 BODY = st.one_of(
@@ -75,3 +88,33 @@ def test_base64_stands_on_lines_of_76(size: int) -> None:
     assert b"".join(lines) == flat
     assert all(len(line) == 76 for line in lines[:-1])
     assert 0 < len(lines[-1]) <= 76 or not flat
+
+
+@settings(max_examples=300, deadline=None)
+@given(BODY, st.integers(1, 40))
+def test_piece_by_piece_the_same_comes_of_it(data: bytes, size: int) -> None:
+    """What is long is looked at in pieces, or one call would keep all threads waiting."""
+    whole = crlf(data)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wire, "PIECE", size)
+        assert crlf(data) == whole
+        encoding, body = transfer(whole)
+    if encoding == "quoted-printable":
+        assert body == transfer(whole)[1]
+    elif encoding == "base64":
+        assert base64.b64decode(body) == whole
+    else:
+        assert body is whole
+
+
+def test_many_lines_become_no_list() -> None:
+    """Of empty ones each would be twenty times itself."""
+    data = b"\r\n" * 1_000_000
+    tracemalloc.start()
+    try:
+        assert crlf(b"\r" * 1_000_000) == data
+        assert wire.is_7bit(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5 * len(data)

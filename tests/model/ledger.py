@@ -1,6 +1,6 @@
 """The model's book: every mail, where it stands, who holds it, how it ended. Knows DESIGN 3, not the scripts.
 
-What each verb does to it is in predictions.py; what Redis says beside it in look.py.
+What each verb does to it is in predictions.py and beside it; what Redis says beside it in look.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What each verb must do to the book. Written from DESIGN 3 and the scripts' headers, not from their bodies.
+"""What admission, sifting and the end of an attempt must do to the book. (predicted_leases.py: the verbs of leases and
+what takes mails back; predicted_moves.py: what operators and time do.) Written from DESIGN 3 and the scripts' headers,
+not from their bodies.
 
 Each takes what was asked and what the script answered, moves the book on, and raises AssertionError where the
 answer is not what the book says. What a script may choose (rounding, which lane first) is taken from its answer
@@ -7,17 +9,16 @@ and judged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors import USUAL_ROUTE
 from ledger import AT_ONCE, PRIORITIES, Ledger, Mail, order
 
-from streamq.queue.rows import Admitted, MarkRow, Moved, Reclaimed, Released, Settled, Sifted
+from streamq.queue.rows import Admitted, Settled, Sifted
 
-__all__ = ["End", "admit", "expire", "heartbeat", "mark", "move", "reclaim", "release", "settle", "sift"]
+__all__ = ["End", "admit", "asked", "hold", "same", "settle", "sift"]
 
-AGAIN_MS = 10_000
 NO_PROBE_YET = 1 << 60  # of leases that there are already, none was the probe of a route that has just gone down
 
 
@@ -81,12 +82,12 @@ def _admitted(book: Ledger, consumer: str, mail: Mail, token: int, said: str) ->
             book.bury(mail, "email.rejected")
             return "dead"
     mail.look = mail.expires
-    asked = mail.intent or book.rule(mail)
+    verb = mail.intent or book.rule(mail)
     mail.intent = ""
-    if asked:
-        return _asked(book, mail, asked, mail.due or AT_ONCE)
+    if verb:
+        return asked(book, mail, verb, mail.due or AT_ONCE)
     if mail.kind == "hold":
-        _hold(book, mail, AT_ONCE)
+        hold(book, mail, AT_ONCE)
         mail.needs = True
         return "held"
     if book.now_ms >= mail.deadline:
@@ -112,17 +113,17 @@ def _queued(book: Ledger, consumer: str, mail: Mail, token: int, said: str) -> s
     return "parked"
 
 
-def _hold(book: Ledger, mail: Mail, old_due: int) -> None:
+def hold(book: Ledger, mail: Mail, old_due: int) -> None:
     book.put(mail, "held", order(mail.entry)[0])
     mail.old_due = old_due
     book.event("email.held", mail.entry)
 
 
-def _asked(book: Ledger, mail: Mail, verb: str, old_due: int = AT_ONCE) -> str:
+def asked(book: Ledger, mail: Mail, verb: str, old_due: int = AT_ONCE) -> str:
     """What an operator wants of a mail that nobody has in hand."""
     mail.intent = ""
     if verb == "hold":
-        _hold(book, mail, old_due)
+        hold(book, mail, old_due)
         return "held"
     if verb == "bounce":
         book.bury(mail, "email.bounced")
@@ -222,7 +223,7 @@ def _settled(book: Ledger, consumer: str, end: End) -> str:
         book.bury(mail, "email.bounced")
     elif mail.intent and not (end.op == "hold" and mail.intent == "hold"):
         mail.attempts += end.op == "defer"
-        said = _asked(book, mail, mail.intent)
+        said = asked(book, mail, mail.intent)
         return "bounced" if said == "dead" else said
     else:
         return _put_back(book, mail, end)
@@ -232,7 +233,7 @@ def _settled(book: Ledger, consumer: str, end: End) -> str:
 def _put_back(book: Ledger, mail: Mail, end: End) -> str:
     if end.op == "hold":
         mail.intent = ""  # to be held is what was asked for, too
-        _hold(book, mail, AT_ONCE)
+        hold(book, mail, AT_ONCE)
     elif end.op == "park":
         book.park(mail, end.wait_ms * 1000)
     elif book.now_ms >= mail.deadline:
@@ -245,210 +246,3 @@ def _put_back(book: Ledger, mail: Mail, end: End) -> str:
         book.deferred += 1
         book.event("email.deferred", mail.entry)
     return "ok"
-
-
-# -- leases ----------------------------------------------------------------------------------------
-
-
-def mark(book: Ledger, consumer: str, rows: Sequence[MarkRow], reply: Sequence[str]) -> None:
-    for row, said in zip(rows, reply, strict=True):
-        if not book.is_owner(consumer, row.entry, row.token):
-            book_says = "lost"
-        elif book.mails[row.entry].sent:
-            book_says = "sent"
-        else:
-            book_says = "ok"
-            book.dots[f"{consumer}/{row.connection}"] = row.entry
-        same(f"mark {row.entry}", said, book_says)
-
-
-def heartbeat(book: Ledger, consumer: str, leases: Sequence[tuple[str, int]], lost: set[str]) -> None:
-    gone = set()
-    for entry, token in leases:
-        if not book.is_owner(consumer, entry, token):
-            gone.add(entry)
-        elif book.mails[entry].deleted:
-            book.end(book.mails[entry], "")
-            gone.add(entry)
-        else:
-            book.mails[entry].late = False
-    same("heartbeat lost", lost, gone)
-
-
-def reclaim(book: Ledger, consumer: str, most: int, room: int, cursor: str, reply: Reclaimed) -> None:
-    """What is late, up to where the sweep says that it is."""
-    late = sorted((m for m in book.mails.values() if m.late), key=lambda m: (m.p, order(m.entry)))
-    late = [m for m in late if not cursor or _place(m.entry) > _place(cursor)]
-    if reply.cursor:
-        late = [m for m in late if _place(m.entry) <= _place(reply.cursor)]
-    given: list[tuple[str, bool]] = []
-    for mail in late:
-        assert mail.pel is not None
-        past_dot = any(
-            entry == mail.entry and dot.rpartition("/")[0] == mail.pel[0] for dot, entry in book.dots.items()
-        )
-        if mail.place:
-            mail.pel, mail.late = None, False
-        elif mail.pel[0] == consumer:
-            continue  # it stood still itself, and knows what it has
-        elif mail.deleted:
-            book.reclaimed_gone += 1
-            book.end(mail, "")
-        else:
-            mail.reclaims += 1
-            book.reclaimed += 1
-            if mail.reclaims > most and not mail.sent:
-                book.bury(mail, "email.failed")
-                continue
-            if past_dot:
-                book.event("email.ambiguous", mail.entry)
-            book.lease(mail, consumer, reply.token)
-            given.append((mail.entry, past_dot))
-    same("reclaimed", [(entry, past_dot) for entry, _, past_dot in reply.leases], given)
-    assert len(given) <= room, f"reclaimed {len(given)}, room was {room}"
-
-
-def _place(entry: str) -> tuple[int, tuple[int, int]]:
-    return int(entry[0]), order(entry)
-
-
-# -- indexes ---------------------------------------------------------------------------------------
-
-
-def release(
-    book: Ledger,
-    consumer: str,
-    room: int,
-    reply: Released,
-    *,
-    visits: Mapping[tuple[str, int], int],
-    vanished: Sequence[Mail],
-) -> None:
-    """`visits`: when each lane's priority was to be visited. `vanished`: of the deleted ones that stood in an
-    index, those that do no more."""
-    same("release's clock", reply.now_us, book.now)
-    assert len(reply.leases) <= room, f"released {len(reply.leases)}, room was {room}"
-    due = [m for m in book.mails.values() if m.place == "scheduled" and _score(m) <= book.now_ms]
-    may = [m.entry for m in sorted(due, key=lambda m: (_score(m), m.entry)) if not _is_stuck(book, m)]
-    from_schedule = [lease.entry for lease in reply.leases if not lease.way]
-    same("released of the schedule", from_schedule, may[: len(from_schedule)])
-    if len(may) == len(due):
-        all_of_it = len(from_schedule) == len(may)
-        assert all_of_it or reply.left, "the schedule's rest found no room, and that was not said"
-        assert all_of_it or len(reply.leases) == room, "there was room for the schedule's rest"
-        assert not reply.left or len(reply.leases) == room, "something was left though there was room"
-        fair = min(len(may), room // 2)
-        assert len(from_schedule) >= fair, "lanes took more than their half"
-    for lease in reply.leases:
-        mail = book.mails[lease.entry]
-        if lease.way:
-            _slotted(book, mail, visits)
-        book.lease(mail, consumer, reply.token)
-    for mail in vanished:
-        assert not book.rereading(mail.p), f"{mail.entry} was taken back while its stream is read again"
-        if mail.place == "parked":
-            book.slots.skip(mail.lane, book.now)
-        book.end(mail, "")
-
-
-def _is_stuck(book: Ledger, mail: Mail) -> bool:
-    return mail.deleted or book.rereading(mail.p)
-
-
-def _score(mail: Mail) -> int:
-    return 0 if mail.score == AT_ONCE else mail.score
-
-
-def _slotted(book: Ledger, mail: Mail, visits: Mapping[tuple[str, int], int]) -> None:
-    """From a lane: its slot is free, its group not re-reading, and nobody of its lane was there first; but for a lower
-    priority's share, which is never two slots in a row."""
-    assert mail.place == "parked", f"{mail.entry} is {book.state(mail)}, not parked"
-    assert not book.rereading(mail.p), f"{mail.entry} was taken back while its stream is read again"
-    awake = [p for p in range(len(PRIORITIES)) if visits.get((mail.lane, p), 0) <= book.now]
-    first = next(found for p in awake for found in _takable(book, mail.lane, p))
-    if first.p < mail.p and not book.shared.get(mail.lane):
-        first = next(iter(_takable(book, mail.lane, mail.p)))
-        book.shared[mail.lane] = True
-    else:
-        book.shared[mail.lane] = False
-    same(f"first of {mail.lane}", mail.entry, first.entry)
-    assert book.slot(mail.lane, True), f"{mail.entry}: no slot for {mail.lane} at {book.now}"
-
-
-def _takable(book: Ledger, lane: str, p: int) -> list[Mail]:
-    return [] if book.rereading(p) else [m for m in book.parked(lane, p) if not m.deleted]
-
-
-def move(book: Ledger, verb: str, mails: Sequence[Mail], at_ms: int | None, reply: Moved) -> None:
-    for mail, said in zip(mails, reply.statuses, strict=True):
-        same(f"{verb} {mail.entry}", said, _moved(book, verb, mail, at_ms))
-
-
-def _moved(book: Ledger, verb: str, mail: Mail, at_ms: int | None) -> str:
-    if mail.entry not in book.mails or mail.deleted:
-        return "missing"
-    state = book.state(mail)
-    if verb == "hold":
-        if state in {"leased", "waiting"}:
-            mail.intent = "hold"
-            return "intended"
-        if state != "held":
-            _hold(book, mail, mail.score if state == "scheduled" else AT_ONCE)
-        return "held"
-    if verb == "unhold":
-        mail.intent = ""
-        if state != "held" or book.rereading(mail.p):
-            return state
-        mail.needs = False
-        due = mail.old_due if at_ms is None else at_ms
-        book.put(mail, "scheduled", due if due > book.now_ms else AT_ONCE)
-        return "scheduled"
-    if verb == "retry":
-        if state == "scheduled":
-            mail.score, mail.outranked = AT_ONCE, True
-        return state
-    return _ended(book, verb, mail, state)
-
-
-def _ended(book: Ledger, verb: str, mail: Mail, state: str) -> str:
-    if state == "leased":
-        if verb != "expire":
-            mail.intent = verb
-        return "leased" if verb == "expire" else "intended"
-    if mail.sent:
-        book.end(mail, "email.relayed")
-        return "relayed"
-    if verb == "cancel":
-        return _asked(book, mail, "cancel")
-    said = "bounced" if verb == "bounce" else "expired"
-    book.bury(mail, f"email.{said}")
-    return said
-
-
-def expire(book: Ledger, ended: int, said: set[str]) -> None:
-    """Sweeps until one ends nothing: all that nobody has in hand and whose time is over. (What ends may be the
-    last that a group had to read again.)"""
-    over: list[Mail] = []
-    while more := [mail for mail in book.mails.values() if _is_over(book, mail)]:
-        for mail in more:
-            if mail.sent and not mail.deleted:
-                book.end(mail, "email.relayed")
-            else:
-                book.bury(mail, "email.expired")
-        over += more
-    by_book = {mail.entry for mail in over if not mail.deleted}
-    differ = [mail for mail in [*over, *book.mails.values()] if mail.entry in said ^ by_book]
-    assert said == by_book, f"expired {said}, by the book {by_book}: {differ}"
-    same("expired, with what was deleted", ended, len(over))
-
-
-def _is_over(book: Ledger, mail: Mail) -> bool:
-    state = book.state(mail)
-    old = order(mail.entry)[0] + book.age_ms <= book.now_ms
-    if mail.look and mail.look <= book.now_ms and not mail.place:
-        mail.look = book.now_ms + AGAIN_MS  # an attempt is under way: looked at again then
-    if mail.place and mail.look:
-        return mail.look <= book.now_ms
-    if state == "waiting":
-        return old and not book.rereading(mail.p) and "send_at" not in mail.fields
-    return old and state in {"held", "parked"}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from actors import Spec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from machine import Machine
+from rig import Rig
 
 PROFILE = os.environ.get("STREAMQ_MODEL", "ci")
 COMMON = settings(
@@ -30,3 +32,20 @@ PROFILES = {
 def test_every_interleaving_keeps_the_law(server_url: str) -> None:
     kind = type("MachineOnAServer", (Machine,), {"url": server_url})
     run_state_machine_as_test(kind, settings=PROFILES[PROFILE])
+
+
+@pytest.mark.leaves_mail
+@pytest.mark.parametrize("ahead", [0, 900, 120_000])
+def test_who_comes_for_what_is_read_again_is_known_to_the_book(server_url: str, ahead: int) -> None:
+    """Another worker comes behind the one that watches over a mail whose group was made again."""
+    rig = Rig(server_url, "again")
+    one, two, _ = rig.workers
+    rig.produce(1, Spec("main|free.test", send_at=rig.book.now_ms + 1000 + ahead))
+    rig.read(one, (1, 1, 1))
+    rig.admit(one, list(one.hand))
+    rig.release(one, 3)
+    rig.lose_group(1)
+    rig.run(rig.spool.open())
+    for worker in (two, one):
+        rig.release(worker, 3)
+    rig.close()

@@ -8,9 +8,13 @@ byte for byte, from both; what they refuse must be refused to both, and be under
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from correspondence import CASES, CHANGED, REFUSED, letter
@@ -120,24 +124,43 @@ async def _carry_to_sink() -> Round:
         return Round(await _carry(sink.url, arrived, lambda: sink.counters.accepted), "")
 
 
+def _carried(name: str) -> Round | str:
+    """A text says why it cannot be."""
+    try:
+        if name == "sink":
+            return asyncio.run(_carry_to_sink())
+        with mta(name) as server:
+            return asyncio.run(_carry_to_mta(server))
+    except Missing as why:
+        return str(why)
+
+
+def _carried_once(name: str, folder: Path) -> Round | str:
+    """By one of the processes that run these tests, for all of them: `folder` is theirs."""
+    with (folder / f"round-{name}").open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if not (kept := file.read()):
+            kept = pickle.dumps(_carried(name))
+            file.write(kept)
+    found: Round | str = pickle.loads(kept)
+    return found
+
+
 @pytest.fixture(scope="session")
 def rounds() -> dict[str, Round | str]:
-    """Each server's, carried when a test first asks for it; a text says why it cannot be."""
+    """Each server's, carried when a test first asks for it."""
     return {}
 
 
 @pytest.fixture(params=SERVERS)
-def kind(request: pytest.FixtureRequest, rounds: dict[str, Round | str]) -> str:
+def kind(
+    request: pytest.FixtureRequest, rounds: dict[str, Round | str], tmp_path_factory: pytest.TempPathFactory
+) -> str:
     name: str = request.param
     if name not in rounds:
-        try:
-            if name == "sink":
-                rounds[name] = asyncio.run(_carry_to_sink())
-            else:
-                with mta(name) as server:
-                    rounds[name] = asyncio.run(_carry_to_mta(server))
-        except Missing as why:
-            rounds[name] = str(why)
+        base = tmp_path_factory.getbasetemp()
+        rounds[name] = _carried_once(name, base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
     found = rounds[name]
     if isinstance(found, str):
         pytest.skip(found)

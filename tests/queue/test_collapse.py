@@ -148,3 +148,67 @@ async def test_after_an_attempt_nothing_replaces_it(room: Mailroom) -> None:
     assert await room.settled("defer", Lease(entry, found.token, "w1"), wait=MINUTE) == "ok"
     second, _ = await come(room)
     assert (await room.states()) == {entry: "scheduled", second: "scheduled"}
+
+
+# -- of those that nobody has looked at --------------------------------------------------------------------------------
+
+
+async def later(room: Mailroom, **known: Any) -> tuple[str, str]:
+    """One that takes long to read."""
+    return await come(room, kind="later", lane="", due=room.now + 5_000, **known)
+
+
+async def test_what_nobody_has_looked_at_makes_room_for_what_comes_behind_it(room: Mailroom) -> None:
+    heavy, status = await later(room)
+    assert status == "scheduled"
+    assert await due(room) == {heavy: MINUTE}  # its own wait, which is longer
+    room.tick(10_000)
+    newest, _ = await come(room)
+    assert await due(room) == {newest: 50_000}
+    assert [(event.kind, event.data["by"]) for event in (await room.events())[-1:]] == [("email.superseded", newest)]
+
+
+async def test_it_waits_with_the_others_when_it_was_looked_at(room: Mailroom) -> None:
+    """Nothing came meanwhile: it waits on, at least for a second, and is superseded then as any other."""
+    heavy, _ = await later(room, after=2_000)
+    room.tick(5_000)
+    assert await room.released() == [heavy]
+    assert await room.do("EXISTS", room.keys.collapse) == 0
+    found = await room.admit(heavy, collapse=f"{KEY}{room.now - 3_000}")
+    assert found.statuses[0][0] == "scheduled"
+    assert await due(room) == {heavy: 1_000}
+    newest, _ = await come(room)
+    assert await due(room) == {newest: 1_000}
+    room.tick(1_000)
+    assert await room.released() == [newest]
+    assert (await room.admit(newest, collapse=f"{KEY}{room.now}")).statuses[0][0] == "go"
+
+
+async def test_it_takes_nobodys_place(room: Mailroom) -> None:
+    """It may be no mail, and then none of its key would go."""
+    first, _ = await come(room)
+    heavy, status = await later(room)
+    assert status == "scheduled"
+    assert await due(room) == {first: MINUTE, heavy: 5_000}
+    room.tick(5_000)
+    assert await room.released() == [heavy]
+    assert (await room.admit(heavy, collapse=f"{KEY}{room.now + MINUTE}")).statuses[0][0] == "scheduled"
+    assert await due(room) == {heavy: 55_000}  # looked at, it does
+
+
+async def test_nor_is_an_older_one_superseded_by_it(room: Mailroom) -> None:
+    """That one goes at once, before it."""
+    older = await room.add()
+    await room.read()
+    heavy, _ = await later(room)
+    assert await room.admitted(older, collapse=f"{KEY}{room.now + MINUTE}") == ["go"]
+    assert await due(room) == {heavy: MINUTE}
+
+
+async def test_an_older_one_that_nobody_has_looked_at_is_superseded_by_a_good_one(room: Mailroom) -> None:
+    older = await room.add()
+    await room.read()
+    newest, _ = await come(room)
+    row = room.row(older, kind="later", lane="", due=room.now + 5_000, collapse=f"{KEY}{room.now + MINUTE}")
+    assert await room.admitted(row) == ["superseded"]
+    assert await due(room) == {newest: MINUTE}

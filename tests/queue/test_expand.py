@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import orjson
 import pytest
 from conftest import MakeSpool
 from family import FIELDS, TO, end, expand, expanded, parent, tail_of
 from mailroom import Lease, Mailroom, ident
 from redis.exceptions import ResponseError
 
-from streamq.queue.check import Wrong, check
-from streamq.queue.letters import DeadLetter, dead_letters, requeue_dead
+from streamq.queue.check import check
 from streamq.queue.rows import ChildRow, Expanded, ResettleRow
 from streamq.worker.link import is_full
 
@@ -109,119 +107,6 @@ async def test_an_end_of_the_parent_reaches_those_that_are_not_made(
     assert await room.do("EXISTS", room.keys.body(lease.entry)) == 0
 
 
-async def half_made(room: Mailroom, **given: str) -> DeadLetter:
-    """The letter of a mail that died when some of its children were there."""
-    entry = await room.add(**{"to": ",".join(TO), "text": "Hello", **given})
-    await room.read()
-    found = await room.admit(entry, kind="expand", lane="")
-    lease = Lease(entry, found.token, "w1")
-    await expanded(room, lease, 3)
-    await room.moved("bounce", entry)
-    await expand(room, lease, start=3)
-    [letter] = [each async for each in dead_letters(room.spool)]
-    assert letter.text("dead_made") == "3"
-    return letter
-
-
-@pytest.mark.parametrize("changes", [{}, {"text": "Other"}, {"id": ""}, {"id": "a2", "expires_at": ""}])
-@pytest.mark.parametrize("given", [{}, {"id": "a1"}])
-async def test_who_has_his_mail_gets_no_other_by_a_requeue(
-    room: Mailroom, given: dict[str, str], changes: dict[str, str]
-) -> None:
-    letter = await half_made(room, **given)
-    first = list(await room.states())
-    [entry] = await requeue_dead(room.spool, [(letter.letter, 100)], changes)
-    await room.read()
-    found = await room.admit(entry, kind="expand", lane="")
-    lease = Lease(entry, found.token, "w1")
-    assert await expand(room, lease) == Expanded("resume", 3, [])
-    assert await expand(room, lease, start=3) == Expanded("upload", 3, [])
-    await room.spool.bodies.upload("up", FIELDS, False)
-    some = await expand(room, lease, start=3, many=1)
-    assert (some.status, some.made, len(some.children)) == ("ok", 4, 1)
-    assert await room.do("HGET", room.keys.body(entry), "left") == b"2"
-    rest = await expand(room, lease, start=4)
-    assert (rest.status, rest.made) == ("done", 5)
-    fetched = await room.spool.fetch([*some.children, *rest.children])
-    assert [(each.nth, each.fields[b"envelope_to"]) for each in fetched if each] == [
-        (4, TO[3].encode()),
-        (5, TO[4].encode()),
-    ]
-    assert (await check(room.spool)).clean
-    for child in (*first, *some.children, *rest.children):
-        assert await end(room, "sent", child) == "ok"
-    assert await room.do("EXISTS", room.keys.bodies, room.keys.notes, room.keys.body(entry)) == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "changes"),
-    [
-        *(({}, {name: "bob4@example.net"}) for name in ("to", "cc", "bcc", "envelope_to")),
-        ({}, {"to": ""}),
-        ({"id": "a1"}, {"recipients": '[{"to":"bob4@example.net"}]', "to": ""}),
-        ({"to": "", "raw": "To: a@b.example, c@d.example\r\n\r\n"}, {"raw": "To: e@f.example\r\n\r\n"}),
-        ({"to": "", "recipients": "[…]", "sensitive": "1"}, {"text": "Other"}),
-        ({}, {"raw": "To: e@f.example\r\n\r\n"}),
-    ],
-)
-async def test_of_one_that_died_half_made_nobody_says_who_the_others_are(
-    room: Mailroom, given: dict[str, str], changes: dict[str, str]
-) -> None:
-    letter = await half_made(room, **given)
-    assert await requeue_dead(room.spool, [(letter.letter, 100)], changes) == ["partly"]
-    assert (await room.survey()).depth == {"waiting": 3}
-    for each in await room.states():
-        assert await end(room, "sent", each) == "ok"
-
-
-@pytest.mark.parametrize("begun", [False, True])
-async def test_it_may_die_half_made_more_than_once(room: Mailroom, begun: bool) -> None:
-    letter = await half_made(room)
-    for made in (3, 3 + begun):
-        [entry] = await requeue_dead(room.spool, [(letter.letter, 100)])
-        await room.read()
-        lease = Lease(entry, (await room.admit(entry, kind="expand", lane="")).token, "w1")
-        if begun and made == 3:
-            await room.spool.bodies.upload("up", FIELDS, False)
-            assert (await expand(room, lease, start=3, many=1)).made == 4
-        await room.moved("bounce", entry)
-        await expand(room, lease, start=3 + begun)
-        [letter] = [each async for each in dead_letters(room.spool)]
-        assert letter.text("dead_made") == str(3 + begun)
-    assert (await check(room.spool)).clean
-    for child in await room.states():
-        assert await end(room, "sent", child) == "ok"
-    assert await room.do("EXISTS", room.keys.bodies, room.keys.notes) == 0
-
-
-async def test_one_whose_recipients_all_have_theirs_is_done(room: Mailroom) -> None:
-    """By the list of a worker that finds fewer of them."""
-    letter = await half_made(room)
-    first = list(await room.states())
-    [entry] = await requeue_dead(room.spool, [(letter.letter, 100)])
-    await room.read()
-    lease = Lease(entry, (await room.admit(entry, kind="expand", lane="")).token, "w1")
-    assert await expand(room, lease, TO[:2], start=3) == Expanded("done", 3, [])
-    assert (await room.kinds())[-1] == "email.expanded"
-    for child in first:
-        assert await end(room, "sent", child) == "ok"
-    assert await room.do("EXISTS", room.keys.bodies, room.keys.body(entry)) == 0
-
-
-@pytest.mark.parametrize("said", ["x", "-1", "", "9" * 30])
-async def test_whatever_stands_in_dead_made(room: Mailroom, said: str) -> None:
-    fields = ("to", "bob@example.net", "text", "Hi", "dead_entry", "11-1", "dead_made", said)
-    letter = (await room.do("XADD", room.keys.dead, "*", *fields)).decode()
-    [entry] = await requeue_dead(room.spool, [(letter, 1)])
-    assert await room.states() == {entry: "waiting"}
-    notes = await room.do("HGET", room.keys.notes, entry)
-    assert notes is None or int(orjson.loads(notes)["made"]) < 10**8
-    await room.moved("cancel", entry)
-    if await room.states():
-        await room.read()
-        assert await room.admitted(entry) == ["cancelled"]
-
-
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_child_that_was_sent_is_a_duplicate_when_a_failover_has_it_made_again(
     room: Mailroom, named: bool
@@ -308,73 +193,6 @@ async def test_a_stream_that_takes_no_more_entries_holds_it(room: Mailroom) -> N
     assert await room.do("EXISTS", room.keys.body(lease.entry)) == 0
 
 
-@pytest.mark.parametrize("op", ["sent", "dead"])
-async def test_every_end_of_a_child_lets_go_of_the_body(room: Mailroom, op: str) -> None:
-    lease = await parent(room)
-    for child in await expanded(room, lease):
-        assert await end(room, op, child) == "ok"
-    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
-
-
-@pytest.mark.parametrize("verb", ["cancel", "bounce", "expire"])
-@pytest.mark.parametrize("state", ["waiting", "scheduled", "parked", "held", "leased"])
-async def test_an_operator_s_end_of_a_child_lets_go_of_the_body(room: Mailroom, verb: str, state: str) -> None:
-    lease = await parent(room)
-    [child, *others] = await expanded(room, lease)
-    if state != "waiting":
-        await room.read()
-    tail = await tail_of(room, child)
-    held = Lease(child, 0, "w1")
-    match state:
-        case "scheduled":
-            assert await room.admitted(child, due=room.now + 60_000, tail=tail) == ["scheduled"]
-        case "held":
-            assert await room.admitted(child, kind="hold", why=b'{"reason":"r","class":"c"}', tail=tail) == ["held"]
-        case "parked" | "leased":
-            held = Lease(child, (await room.admit(child, tail=tail)).token, "w1")
-    if state == "parked":
-        await room.settled("park", held, wait=60_000)
-    await room.moved(verb, child)
-    if state == "leased" and verb != "expire":
-        row = room.end("defer", held, tail=tail)
-        assert (await room.scripts.settle("w1", [row])).statuses[0] in {"cancelled", "bounced"}
-    for other in (*others, *((child,) if await room.state(child) else ())):
-        if other == child:
-            assert (await room.scripts.settle("w1", [room.end("sent", held, tail=tail)])).statuses == ["ok"]
-        else:
-            assert await end(room, "sent", other) == "ok"
-    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
-
-
-async def test_a_dead_letter_of_a_child_stands_by_itself(room: Mailroom) -> None:
-    lease = await parent(room)
-    children = await expanded(room, lease)
-    for child in children:
-        assert await end(room, "dead", child) == "ok"
-    (letter, fields), *_ = await room.letters()
-    assert fields["dead_entry"] == children[0]
-    kept = {name: fields[name] for name in ("from", "subject", "text", "id", "tenant", "envelope_to")}
-    assert kept == {
-        "from": "shop@example.com",
-        "subject": "Hi",
-        "text": "Hello",
-        "id": "a1#1",
-        "tenant": "acme",
-        "envelope_to": TO[0],
-    }
-    [again] = await room.scripts.requeue([letter])
-    [fetched] = await room.spool.fetch([again])
-    assert fetched is not None
-    assert fetched.fields == {**FIELDS, b"id": b"a1#1", b"envelope_to": TO[0].encode()}
-    assert await end_plain(room, again) == "ok"
-
-
-async def end_plain(room: Mailroom, entry: str) -> str:
-    await room.read()
-    found = await room.admit(entry)
-    return await room.settled("sent", Lease(entry, found.token, "w1"))
-
-
 async def test_what_is_sensitive_for_all_is_for_each(room: Mailroom) -> None:
     lease = await parent(room)
     await room.spool.bodies.upload("up", {**FIELDS, b"sensitive": b"1"}, False)
@@ -440,52 +258,4 @@ async def test_full_memory_stops_it_before_it_changes_anything(make_spool: MakeS
     released = await room.scripts.release("w1", 10)
     assert [each.entry for each in released.leases] == [lease.entry]
     for child in (await expand(room, Lease(lease.entry, released.token, "w1"))).children:
-        assert await end(room, "sent", child) == "ok"
-
-
-async def test_a_child_that_is_a_duplicate_lets_go_of_the_body(room: Mailroom) -> None:
-    lease = await parent(room)
-    children = await expanded(room, lease)
-    await room.read()
-    tails = [await tail_of(room, child) for child in children]
-    rows = [room.row(child, seen=ident("same"), tail=tail) for child, tail in zip(children, tails, strict=True)]
-    found = await room.admit(*rows)
-    assert [status for status, *_ in found.statuses] == ["go", *["duplicate"] * 4]
-    row = room.end("sent", Lease(children[0], found.token, "w1"), tail=tails[0])
-    assert (await room.scripts.settle("w1", [row])).statuses == ["ok"]
-    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
-
-
-async def test_check_finds_a_wrong_count_of_children_and_mends_it(room: Mailroom) -> None:
-    lease = await parent(room)
-    first = await expanded(room, lease, 2)
-    assert (await check(room.spool)).clean
-    body = room.keys.body(lease.entry)
-    await room.do("HSET", body, "left", "9")
-    found = await check(room.spool)
-    assert found.wrong == [Wrong(lease.entry, "body:9:5")]
-    assert (await check(room.spool, repair=True)).repaired == 1
-    assert await room.do("HGET", body, "left") == b"5"
-    rest = (await expand(room, lease, start=2)).children
-    await room.do("XDEL", room.keys.stream("normal"), rest[0][1:])  # behind our back: nobody counts it
-    assert (await check(room.spool)).wrong == [Wrong(lease.entry, "body:5:4")]
-    assert (await check(room.spool, repair=True)).repaired == 1
-    for child in (*first, *rest[1:]):
-        assert await end(room, "sent", child) == "ok"
-
-
-async def test_check_lets_go_of_a_body_that_nobody_shares(room: Mailroom) -> None:
-    lease = await parent(room)
-    for child in await expanded(room, lease):
-        await room.do("XDEL", room.keys.stream("normal"), child[1:])
-    assert (await check(room.spool, repair=True)).wrong == [Wrong(lease.entry, "body:5:0")]
-    assert (await check(room.spool)).clean
-    assert await room.do("EXISTS", room.keys.body(lease.entry), room.keys.bodies) == 0
-
-
-async def test_nothing_is_mended_that_has_changed_since(room: Mailroom) -> None:
-    lease = await parent(room)
-    children = await expanded(room, lease)
-    assert await room.scripts.repair([(lease.entry, "body:9:1")]) == 0
-    for child in children:
         assert await end(room, "sent", child) == "ok"

@@ -103,6 +103,7 @@ async def test_a_view_shows_who_has_how_many(known: Mailroom) -> None:
     assert (view.shares, view.connections) == ({"w1": 16, "w2": 4}, 20)
 
 
+@pytest.mark.stories
 @pytest.mark.parametrize("seed", range(4))
 async def test_never_more_than_there_are(room: Mailroom, seed: int) -> None:
     """Workers come, go silent, come back, want more and less, with limits that change: by what each was told and has

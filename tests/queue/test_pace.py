@@ -1,18 +1,15 @@
-"""The pace that a site or a route was taught by its replies: cut, rest, run, hint; whose it is; what is left of it."""
+"""The pace that a site or a route was taught by its replies, on its way down: cut, rest, run, hint, floor."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
-from campaign import Campaign, per_second
 from conftest import MakeSpool
-from mailroom import LANE, Lease, Mailroom
+from mailroom import LANE, Mailroom
+from pacing import adaptive, next_one, pace, refused, sent, slowed
 
-from streamq.queue.gauge import gauges
 from streamq.queue.rows import TurnRow
-from streamq.settings import AdaptSettings
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 OTHER = "main|example.org"
@@ -20,46 +17,7 @@ OTHER = "main|example.org"
 
 @pytest.fixture
 async def paced(make_spool: MakeSpool) -> Mailroom:
-    """With a policy; no receiver is known."""
-    spool = await make_spool()
-    await spool.publish_adapt()
-    return Mailroom(spool)
-
-
-async def pace(room: Mailroom, target: str = LANE) -> dict[str, Any]:
-    found = await room.do("HGET", room.keys.limit(target), "pace")
-    state: dict[str, Any] = orjson.loads(found) if found else {}
-    return state
-
-
-async def slowed(room: Mailroom) -> list[str]:
-    return sorted(name.decode() for name in await room.do("ZRANGE", room.keys.throttled, 0, -1))
-
-
-async def refused(room: Mailroom, lane: str = LANE, **known: Any) -> Lease:
-    """A new mail, and it is refused for its pace."""
-    lease = await room.lease(lane=lane)
-    assert await room.settled("throttled", lease, lane=lane, **known) == "ok"
-    return lease
-
-
-async def sent(room: Mailroom, many: int, lane: str = LANE) -> None:
-    """So many mails that are taken."""
-    for _ in range(many):
-        assert await room.settled("sent", await room.lease(lane=lane), lane=lane) == "ok"
-
-
-async def next_one(room: Mailroom) -> Lease:
-    """What goes next, when it may."""
-    for _ in range(100):
-        if got := await room.taken():
-            [(lease, _)] = got
-            return lease
-        room.to((await room.release()).next_us / 1000)
-    raise AssertionError("nothing goes")
-
-
-# -- down ------------------------------------------------------------------------------------------------------
+    return await adaptive(make_spool)
 
 
 async def test_the_first_refusal_begins_a_pace_and_is_no_attempt(paced: Mailroom) -> None:
@@ -290,170 +248,4 @@ async def test_a_route_that_goes_down_for_another_reason_is_probed_as_ever(paced
 # -- whose ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_site_that_is_named_slows_alone(paced: Mailroom) -> None:
-    await refused(paced, took=5.0)
-    assert await slowed(paced) == [LANE]
-    await sent(paced, 3, lane=OTHER)
-    assert await pace(paced, "main") == {}
-
-
-async def test_our_account_slows_the_route_and_no_site(paced: Mailroom) -> None:
-    known = {"scope": "route", "class": "route_rate", "reply": "454 Throttling failure: Maximum sending rate exceeded"}
-    leases = [await paced.lease(lane=f"main|site{n}.example") for n in range(30)]
-    for n, lease in enumerate(leases):
-        await paced.settled("throttled", lease, lane=f"main|site{n}.example", took=1.0, took_way=20.0, **known)
-    assert await slowed(paced) == ["main"]
-    state = await pace(paced, "main")
-    assert (state["rate"], state["class"]) == (17, "route_rate")
-    assert "site" not in (await paced.events())[0].data
-    other = await paced.add()
-    await paced.read()
-    assert await paced.admitted(other, lane=OTHER) == ["parked"]
-    assert (await paced.admit(await paced_mail(paced), lane="second|example.org")).statuses[0][0] == "go"
-
-
-async def paced_mail(room: Mailroom) -> str:
-    entry = await room.add()
-    await room.read()
-    return entry
-
-
-async def test_three_sites_that_say_the_same_are_the_route_s(paced: Mailroom) -> None:
-    lanes = [f"main|site{n}.example" for n in range(5)]
-    leases = [await paced.lease(lane=lane) for lane in lanes]
-    for lane, lease in zip(lanes[:2], leases, strict=False):
-        await paced.settled("throttled", lease, lane=lane, took=1.0, took_way=20.0, words="no")
-    assert await slowed(paced) == lanes[:2]
-    await paced.settled("throttled", leases[2], lane=lanes[2], took=1.0, took_way=20.0, words="no")
-    assert await slowed(paced) == ["main"]
-    assert (await pace(paced, "main"))["rate"] == 17
-    assert [await pace(paced, lane) for lane in lanes[:3]] == [{}, {}, {}]
-    back = [event.id for event in await paced.events() if event.kind == "site.recovered"]
-    assert back == [lanes[2], lanes[1], lanes[0]]
-    await paced.settled("throttled", leases[3], lane=lanes[3], words="no")
-    assert await slowed(paced) == ["main"]
-    await paced.settled("throttled", leases[4], lane=lanes[4], words="something else")
-    assert await slowed(paced) == ["main", lanes[4]]
-
-
-async def test_three_sites_that_say_it_each_in_its_words_or_later_are_not(paced: Mailroom) -> None:
-    for n in range(4):
-        await refused(paced, lane=f"main|site{n}.example", words=f"words {n}")
-    for n in range(4, 8):
-        await refused(paced, lane=f"main|site{n}.example", words="same")
-        paced.tick(31_000)
-    assert len(await slowed(paced)) == 8
-
-
-async def test_greylisting_and_the_rate_of_one_recipient_slow_nobody(paced: Mailroom) -> None:
-    for known in ("greylisted", "recipient_rate", "sender_auth"):
-        assert await paced.settled("defer", await paced.lease(), **{"class": known}) == "ok"
-    assert await slowed(paced) == []
-
-
 # -- up, and over --------------------------------------------------------------------------------------------
-
-
-async def test_ten_a_second_is_found_and_kept(paced: Mailroom) -> None:
-    """By the scripts themselves: what it could take is used, and hardly any mail is refused."""
-    campaign = Campaign(paced, per_second(10), took=10.0)
-    await campaign.fill(1200)
-    await campaign.run(90)
-    assert campaign.share() <= 0.02
-    assert campaign.rate(60) >= 9.0
-
-
-async def test_a_route_s_ten_a_second_are_shared_by_its_sites(paced: Mailroom) -> None:
-    lanes = ("main|a.example", "main|b.example", "main|c.example")
-    campaign = Campaign(paced, per_second(10), lanes=lanes, scope="route", took=3.0, took_way=10.0)
-    await campaign.fill(600)
-    await campaign.run(40)
-    assert campaign.share() <= 0.05  # of a short one
-    assert campaign.rate(20) >= 9.0
-    assert await slowed(paced) == ["main"]
-
-
-async def test_a_pace_that_is_not_used_up_does_not_grow(paced: Mailroom) -> None:
-    await paced.moved("cancel", (await refused(paced, took=10.0)).entry)
-    for _ in range(60):
-        paced.tick(1000)
-        await sent(paced, 1)
-    assert (await pace(paced))["rate"] == 8.5
-
-
-async def test_without_another_refusal_it_is_forgotten_in_an_hour(paced: Mailroom) -> None:
-    lease = await refused(paced, took=10.0)
-    left = await paced.do("PTTL", paced.keys.limit(LANE))
-    assert 3_600_000 <= left <= 3_700_000
-    paced.tick(3_700_000)
-    await sent(paced, 1, lane=OTHER)
-    assert await slowed(paced) == []
-    assert await pace(paced) == {}
-    event = next(each for each in await paced.events() if each.kind == "site.recovered")
-    assert (event.id, event.data["site"], event.data["rate"]) == (LANE, "example.net", 8.5)
-    assert await paced.released() == [lease.entry]
-
-
-async def test_a_short_window_does_not_let_it_expire_early(paced: Mailroom) -> None:
-    await paced.do("HSET", paced.keys.limits, "*|*", "100:1000000")
-    await paced.moved("cancel", (await refused(paced, took=10.0)).entry)
-    paced.tick(60_000)
-    await sent(paced, 1)
-    assert await paced.do("PTTL", paced.keys.limit(LANE)) > 3_400_000
-    paced.tick(1000)
-    await paced.moved("cancel", (await refused(paced, scope="route", took_way=9.0)).entry)
-    paced.tick(60_000)
-    await sent(paced, 1)  # notes who was judged there, for an hour
-    assert await paced.do("PTTL", paced.keys.limit("main")) > 3_400_000
-
-
-async def test_more_targets_than_one_look_shows(paced: Mailroom) -> None:
-    for n in range(105):
-        await refused(paced, lane=f"main|site{n}.example", words=f"words {n}")
-    last = "main|site104.example"
-    entries = [await paced.add() for _ in range(2)]
-    await paced.read()
-    assert await paced.admitted(entries[0], lane=last) == ["parked"]
-    assert await paced.admitted(entries[1], lane=OTHER) == ["go"]
-
-
-async def test_a_healthy_queue_pays_next_to_nothing(paced: Mailroom) -> None:
-    """One EXISTS a script."""
-    await sent(paced, 2)
-    await paced.do("CONFIG", "RESETSTAT")
-    lease = await paced.lease()
-    stats = (await paced.do("INFO", "commandstats")).decode()
-    asked = {line.split(":")[0] for line in stats.splitlines()}
-    await paced.settled("sent", lease)
-    assert not asked & {"cmdstat_zrange", "cmdstat_pttl", "cmdstat_zscore"}
-    assert await paced.do("EXISTS", paced.keys.throttled) == 0
-
-
-async def test_whoever_looks_sees_it_as_one_more_window(paced: Mailroom) -> None:
-    await refused(paced, took=40.0, hint=60_000)
-    [gauge] = await gauges(paced.spool, [LANE])
-    assert gauge.rate == pytest.approx(34 / 1.02)
-    assert gauge.at_us(1) == (paced.now + 60_000) * 1000
-    binding = gauge.binding()
-    assert binding is not None
-    assert binding.target == LANE
-
-
-# -- off -----------------------------------------------------------------------------------------------------
-
-
-async def test_without_a_policy_a_throttle_is_a_retry(room: Mailroom) -> None:
-    lease = await room.lease()
-    assert await room.settled("throttled", lease, took=10.0, wait=5000) == "ok"
-    assert (await room.survey()).due == {lease.entry: room.now + 5000}
-    assert await slowed(room) == []
-
-
-async def test_switched_off_nothing_is_slow_any_more(paced: Mailroom, make_spool: MakeSpool) -> None:
-    lease = await refused(paced, took=10.0, hint=600_000)
-    await (await make_spool(adapt={"enabled": False})).publish_adapt()
-    await sent(paced, 5, lane=OTHER)
-    paced.tick(600_000)
-    assert await paced.released() == [lease.entry]
-    await (await make_spool()).publish_adapt()
-    assert await paced.do("HGET", paced.keys.meta, "adapt") == AdaptSettings().published()

@@ -446,6 +446,7 @@ async def state(room: Mailroom) -> dict[str, Any]:
 
 
 @pytest.mark.leaves_mail
+@pytest.mark.stories
 @pytest.mark.parametrize("seed", range(12))
 async def test_both_ways_come_to_the_same(make_spool: MakeSpool, seed: int) -> None:
     stories = []

@@ -111,6 +111,7 @@ async def test_one_lane_does_not_stop_another(room: Mailroom) -> None:
     assert set(await room.released()) == {quick, slow[1]}
 
 
+@pytest.mark.stories
 @pytest.mark.parametrize("rule", ["50:1000000", "7:100000", "1:1000000", "50:1000000,60:10000000"])
 async def test_never_more_than_n_in_any_window(room: Mailroom, rule: str) -> None:
     """Through admission and release, from two workers, under a backlog that never ends."""

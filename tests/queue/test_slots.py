@@ -340,6 +340,7 @@ class Crowd:
             member.hear(found.next_us)
 
 
+@pytest.mark.stories
 @pytest.mark.parametrize(("many", "most", "seed"), [(1, 1, 1), (2, 5, 2), (5, 3, 3), (16, 5, 4), (16, 20, 5)])
 async def test_never_more_and_all_of_them_again_within_five_seconds(
     room: Mailroom, many: int, most: int, seed: int

@@ -16,7 +16,7 @@ from streamq.mail.template import Template
 from streamq.queue.check import check
 from streamq.queue.connection import command
 from streamq.queue.spool import Entry
-from streamq.worker import admission
+from streamq.worker import admission, aside
 from streamq.worker import hand as hand_file
 from streamq.worker.aside import WAITING_MOST, Aside
 from streamq.worker.hand import Hand
@@ -174,7 +174,7 @@ async def test_the_loop_has_its_turn_between_mails_that_are_read(
 
     monkeypatch.setattr(Intake, "judge_at_once", noted)
     async with crew(server_url) as c:
-        html = "<p>x" * (admission.TURN_BYTES // 4)
+        html = "<p>x" * (admission.TURN_US // 4)
         for _ in range(20):
             await c.add(html=html, text="")
         running = asyncio.create_task(other())
@@ -202,7 +202,7 @@ class Judging:
 async def test_what_waits_to_be_read_leaves_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hand_file, "HAND_BYTES", 1000)
     hand, judging = Hand(10), Judging()
-    aside = Aside(judging, hand)  # type: ignore[arg-type]
+    waiting = Aside(judging, hand)  # type: ignore[arg-type]
     told: list[str] = []
 
     async def then(judged: Any) -> None:
@@ -210,10 +210,10 @@ async def test_what_waits_to_be_read_leaves_no_room_for_more(monkeypatch: pytest
 
     for entry in ("21-1", "11-1", "01-1"):  # the most urgent one comes last
         hand.claim([entry])
-        aside.put(Entry(entry, {b"text": b"x" * 600}), then)
+        waiting.put(Entry(entry, {b"text": b"x" * 600}), then)
     assert (hand.room, hand.carried) == (0, 1800)
-    running = asyncio.create_task(aside.run())
-    await aside.flushed()
+    running = asyncio.create_task(waiting.run())
+    await waiting.flushed()
     assert told == judging.entries == ["01-1", "11-1", "21-1"]
     assert (hand.room, hand.carried) == (7, 0)
     running.cancel()
@@ -225,19 +225,19 @@ async def test_nothing_is_read_while_the_hand_is_full_and_it_is_left_where_that_
     monkeypatch.setattr(hand_file, "HAND_BYTES", 1000)
     hand, judging = Hand(10), Judging()
     hand.bytes = 1000
-    aside = Aside(judging, hand)  # type: ignore[arg-type]
+    waiting = Aside(judging, hand)  # type: ignore[arg-type]
 
     async def then(judged: Any) -> None:
         raise AssertionError
 
     hand.claim(["11-1"])
-    aside.put(Entry("11-1", {b"text": b"x"}), then)
-    running = asyncio.create_task(aside.run())
+    waiting.put(Entry("11-1", {b"text": b"x"}), then)
+    running = asyncio.create_task(waiting.run())
     for _ in range(5):
         await asyncio.sleep(0)
     assert not judging.entries
     hand.close()
-    await aside.flushed()
+    await waiting.flushed()
     assert (judging.entries, hand.carried, len(hand)) == ([], 0, 0)
     running.cancel()
 
@@ -286,6 +286,32 @@ async def test_heavy_ones_beyond_a_few_wait_on_the_schedule(server_url: str, mon
             if len(ended) > len(heavy):
                 break
     assert ended == dict.fromkeys(heavy, "email.relayed") | {double: "email.rejected"}
+
+
+async def test_the_newest_of_a_key_is_sent_where_an_older_one_waits_to_be_read(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heavy one that went on the schedule unlooked-at, for longer than its window."""
+    gate = Gate(monkeypatch)
+    monkeypatch.setattr(aside, "WAITING_MOST", 1)
+    named = {"collapse_key": "quota", "collapse_seconds": "1"}
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        for number in range(3):
+            await c.add(**NOTHING, id=f"h{number}", template="heavy", vars='{"v":"x"}', to="eve@example.net")
+        older = await c.add(**NOTHING, **named, id="70", template="heavy", vars='{"v":"x"}')
+        await c.worker()
+        await c.until_state(older, "scheduled")
+        newest = await c.add(**named, id="90", subject="90 %")
+        (superseded,) = await c.until("email.superseded")
+        assert (superseded["entry"], superseded["by"]) == (older, newest)
+        gate.open.set()
+        relayed = await c.until("email.relayed", many=4)
+        assert {found["rcpt"] for found in relayed} == {"bob@example.net", "eve@example.net"}
+        bobs = [mail.content for mail in c.sink.received if mail.envelope_to == ("bob@example.net",)]
+        assert len(bobs) == 1
+        assert b"Subject: 90 %" in bobs[0]
+        assert (await check(c.spool)).clean
 
 
 @pytest.mark.leaves_mail

@@ -16,6 +16,7 @@ from mailroom import Lease, Mailroom
 from redis.exceptions import OutOfMemoryError
 
 from streamq.mail import Mail
+from streamq.mail.labour import LIGHT_US
 from streamq.mail.several import Child
 from streamq.queue import walk
 from streamq.queue.bodies import Bodies
@@ -280,7 +281,7 @@ async def test_many_recipients_are_read_while_others_go_on(
     judge = Intake.judge
 
     def noted(self: Intake, entry: Entry) -> tuple[AdmitRow, Mail | None]:
-        if entry.is_long and not entry.parent:
+        if entry.labour > LIGHT_US and not entry.parent:
             judged.append((threading.current_thread() is threading.main_thread(), entry.recipients is not None))
         return judge(self, entry)
 

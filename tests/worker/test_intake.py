@@ -152,7 +152,7 @@ def test_a_child_is_stamped_as_its_parent_and_says_so() -> None:
     row, mail = intake().judge(child)
     assert mail is not None
     assert row.tail.startswith(b'"parent":"%b"' % NAME.encode())
-    whole = intake().read_mail(one)
+    whole = intake().judge(one)[1]
     assert whole is not None
     assert mail.content() == whole.content()
 
@@ -183,13 +183,13 @@ def test_an_unknown_route_is_held() -> None:
 
 def test_a_mail_can_be_built_again_the_same() -> None:
     one = intake()
-    first, second = one.read_mail(entry(**GOOD)), one.read_mail(entry(**GOOD))
-    other = intake().read_mail(entry(**GOOD | {"text": "Other"}))
+    first, second = one.judge(entry(**GOOD))[1], one.judge(entry(**GOOD))[1]
+    other = intake().judge(entry(**GOOD | {"text": "Other"}))[1]
     assert first is not None
     assert second is not None
     assert other is not None
     assert first.content() == second.content() != other.content()
-    assert one.read_mail(entry(**GOOD | {"to": "nobody"})) is None
+    assert one.judge(entry(**GOOD | {"to": "nobody"}))[1] is None
 
 
 # -- a glance ----------------------------------------------------------------------------------------------------
@@ -283,3 +283,31 @@ def test_a_value_is_hidden_where_one_of_several_flags_says_so(said: tuple[bytes,
     assert why(judged(one))["reason"] == "sensitive: given more than once"
     only = Entry.of(NAME, [b"to", b"oops", b"sensitive", said[0], b"a", b"b", b"sensitive", said[1]])
     assert only.fields[b"sensitive"] in (b"1", b"yes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_known"),
+    [
+        ({}, True),
+        ({"to": "Bob <bob@EXAMPLE.net>"}, True),
+        ({"envelope_to": "bob@example.net", "to": "a@b.example, c@d.example"}, True),
+        ({"to": "bob@example.net, eve@example.net"}, False),
+        ({"cc": "eve@example.net"}, False),
+        ({"to": "nobody"}, False),
+        ({"to": "x" * 1001}, False),
+        ({"collapse_key": ""}, False),
+        ({"collapse_seconds": "x"}, False),
+        ({"tenant": "other"}, False),
+    ],
+)
+def test_the_collapse_key_of_what_is_looked_at_later_is_that_of_what_was(
+    fields: dict[str, str], is_known: bool
+) -> None:
+    """Or none, where it takes more than a glance to know whose it is."""
+    key = {"collapse_key": "quota", "collapse_seconds": "60", "to": "bob@example.net"}
+    judged = intake().judge(entry(**GOOD | key))[0].collapse
+    assert judged
+    row = intake().unread(entry(**GOOD | key | fields), 1)
+    assert (row.kind, row.collapse == judged) == ("later", is_known)
+    if not is_known:
+        assert (row.collapse == "") is ("tenant" not in fields)

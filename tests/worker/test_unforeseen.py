@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from crew import crew
+from crew import crew, rules_of
+from mailroom import Mailroom
 
 from streamq.mail import Mail, parse
 from streamq.mail.compose import Composed
 from streamq.mail.template import Template
+from streamq.queue import reports
 from streamq.queue.check import check
 from streamq.queue.connection import command
 from streamq.queue.spool import Entry
@@ -100,6 +103,69 @@ async def test_so_is_one_that_fails_to_be_composed_aside(server_url: str, monkey
         assert held["class"] == "internal"
         await c.add(id="good", template="heavy", vars='{"v":"x"}', **NOTHING)
         await c.until("email.relayed", "good")
+        assert (await check(c.spool)).clean
+
+
+async def test_so_is_one_that_fails_to_be_composed_when_it_goes(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its lease and its slot go back, its attempts stay none, and it goes once when that is mended."""
+    compose = Composed.content
+    mended = False
+
+    def fails(source: Composed) -> bytes:
+        if source.subject == "Bug" and not mended:
+            raise IndexError(SECRET)
+        return compose(source)
+
+    monkeypatch.setattr(Composed, "content", fails)
+    async with crew(server_url) as c:
+        entries = [await c.add(id=f"bad{number}", subject="Bug") for number in range(2)]
+        entries.append(await c.add(id="bad2", subject="Bug", delay="1"))
+        await c.add(id="good")
+        await c.worker(sites={"example.net": {"connections": 2, "rate": ["100/s"]}})
+        held, relayed, reasons = [], False, set()
+        async for event, _, data in c.events():
+            relayed = relayed or event == "email.relayed"
+            if event == "email.held":
+                held.append((data["entry"], data["class"], data["rcpt"]))
+                reasons.add(data["reason"])
+            if relayed and len(held) == 3:
+                break
+        assert reasons == {"composing it raised IndexError: a bug in streamq, which the worker's log tells of"}
+        assert sorted(held) == sorted((entry, "internal", "bob@example.net") for entry in entries)
+        assert f"{entries[0]}: composing it raised IndexError" in caplog.text
+        assert "in fails" in caplog.text
+        assert SECRET not in caplog.text
+        states = await Mailroom(c.spool).states()
+        assert states == dict.fromkeys(entries, "held")
+        mended = True
+        assert dict(await apply(c.spool, "unhold", entries)) == {"scheduled": 3}
+        again = await c.until("email.relayed", many=3)
+        assert {found["attempt"] for found in again} == {1}
+        assert len(c.sink.received) == 4
+        assert (await check(c.spool)).clean
+
+
+async def test_a_report_that_fails_keeps_no_mail_from_its_end(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def fails(*args: Any, **known: Any) -> bytes:
+        raise IndexError(SECRET)
+
+    monkeypatch.setattr(reports, "compose_report", fails)
+    rules = rules_of(tmp_path, '[[rule]]\nmatch = "nobody@*"\nstage = "rcpt"\nreply = "550 5.1.1 nobody"\n')
+    async with crew(server_url, rules=rules) as c:
+        await c.worker()
+        await c.add(id="bad", to="nobody@example.net", envelope_from="a@x.example")
+        (bounced,) = await c.until("email.bounced")
+        assert "report" not in bounced
+        expired = await c.add(id="late", envelope_from="a@x.example", expires_at="1600000000")
+        await c.until("email.expired", "late")
+        await c.add(id="good")
+        await c.until("email.relayed", "good")
+        assert f"{expired}: the report of its end raised IndexError" in caplog.text
+        assert SECRET not in caplog.text
         assert (await check(c.spool)).clean
 
 

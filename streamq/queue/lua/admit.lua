@@ -95,14 +95,16 @@ local function bound(lane, notes)
 end
 
 -- Of a key only the newest is sent: whoever waits for it makes room, and its time stays. ms, or nil where this mail is
--- older than the one that waits: it is superseded.
+-- older than the one that waits: it is superseded. Of those that nobody has looked at (`unread`) the first waits, too:
+-- what comes behind it takes its place. It takes nobody's: it may be no mail at all, and then none of its key would go.
 local HASTE = 1000 -- ms: what lies right behind a mail that was late itself may still take its place
-local function collapsed(key, till, entry, id, tail, notes)
+local function collapsed(key, till, entry, id, tail, notes, unread)
   till = math.max(till, now_ms + HASTE)
   local waits = redis.call('HGET', K.collapse, key)
   local since = waits and waits ~= entry and redis.call('ZSCORE', K.schedule, waits)
   if since then
     local _, other, stream = split(waits)
+    if unread and before(other, id) or before(id, other) and notes_of(waits).unread then return now_ms end
     if before(id, other) then return nil, waits end
     local fields = fields_of(stream, other)
     unschedule(waits)
@@ -119,7 +121,7 @@ local function collapsed(key, till, entry, id, tail, notes)
   end
   redis.call('HSET', K.collapse, key, entry)
   has_now(K.collapse)
-  notes.collapse = key
+  notes.collapse, notes.unread = key, unread and 1 or nil
   note(entry, notes)
   return till
 end
@@ -204,8 +206,9 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     event('email.expired', producer, entry, event_id(entry), now, with(tail, '"class":"expired"'))
     return 'expired'
   end
-  if collapse ~= '' and kind == 'send' and not notes.waited and not notes.now then
-    local till, by = collapsed(collapse:sub(1, 20), tonumber(collapse:sub(21)), entry, id, tail, notes)
+  if collapse ~= '' and (kind == 'send' or kind == 'later') and not notes.waited and not notes.now then
+    local key, waits = collapse:sub(1, 20), tonumber(collapse:sub(21))
+    local till, by = collapsed(key, waits, entry, id, tail, notes, kind == 'later')
     if not till then
       remove(entry, stream, id, parent_in(tail))
       count('total:superseded', 1)

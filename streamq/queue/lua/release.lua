@@ -53,7 +53,11 @@ local function wait_over(entry)
   local notes = notes_of(entry)
   if not notes.collapse then return end
   stop_waiting(entry, notes)
-  notes.collapse, notes.waited = nil, 1
+  if notes.unread then -- it is looked at now, and then waits with those that were
+    notes.collapse, notes.unread = nil, nil
+  else
+    notes.collapse, notes.waited = nil, 1
+  end
   note(entry, notes)
 end
 
