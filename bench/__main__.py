@@ -13,6 +13,7 @@ from bench import (
     campaign,
     compose,
     curves,
+    fuzz,
     heart,
     isolation,
     latency,
@@ -25,13 +26,14 @@ from bench import (
     throughput,
 )  # fmt: skip
 from bench.facts import machine, versions
+from bench.faults import command as faults
 from streamq.server import find_binary
 from streamq.settings import load_settings
 
 # Each brings its flags (`add`), and with them what runs it: (what goes into the record, whether all is well, a table).
 BENCHES = (
     throughput, latency, isolation, memory, scale, blackfriday,
-    heart, limits, scheduler, curves, campaign, compose, mails, oracle,
+    heart, limits, scheduler, curves, campaign, compose, mails, oracle, faults, fuzz,
 )  # fmt: skip
 
 

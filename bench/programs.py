@@ -9,10 +9,10 @@ import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -22,7 +22,10 @@ from streamq.queue.spool import Spool
 from streamq.server import start
 from streamq.settings import load_settings
 
-__all__ = ["BODY", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "rested", "until"]
+__all__ = ["BODY", "Process", "Programs", "SinkProcess", "WorkerProcess", "feed", "programs", "rested", "until"]
+
+
+START_SECONDS = 120.0  # of a worker, on a machine that others use, too
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 300.0) -> None:
@@ -91,16 +94,29 @@ class SinkProcess:
         await until(there, seconds)
 
 
+class Process(Protocol):
+    """What a worker needs of asyncio's subprocesses, for those that something else started."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def send_signal(self, signal: int, /) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    async def wait(self) -> int: ...
+
+
 class WorkerProcess:
     """`streamq worker`, one process; what it printed is in `log`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self.process = process
         self.log = log
 
     @property
     def consumer(self) -> str:
-        found = re.search(r"^worker +(\S+)$", self.log.read_text(), re.M)
+        found = re.search(r"^worker +(\S+)$", self.log.read_text() if self.log.exists() else "", re.M)
         return found[1] if found else ""
 
     def signal(self, number: signal.Signals) -> None:
@@ -156,25 +172,38 @@ class Programs:
         self.stack.push_async_callback(end)
         return self.sink_
 
-    async def worker(self, config: str = "", **settings: Any) -> WorkerProcess:
+    async def worker(
+        self,
+        config: str = "",
+        *,
+        program: Sequence[str] = ("-m", "streamq"),
+        environment: Mapping[str, str] | None = None,
+        starter: Callable[[Path, dict[str, str]], Awaitable[Process]] | None = None,
+        **settings: Any,
+    ) -> WorkerProcess:
         """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once.
 
-        Its relay is the sink, where no setting says otherwise.
+        Its relay is the sink, where no setting says otherwise. `program`: what Python runs, if it is another one;
+        `starter`: who starts it instead, with its log and its environment.
         """
         number = len(self.workers)
         relay = {"relay": self.sink_.url} if self.sink_ is not None else {}
         known = {"redis_url": self.url, **relay, **settings}
-        environment = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()}
-        words = ["-m", "streamq"]
+        variables = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()} | dict(environment or {})
+        words = list(program)
         if config:
             file = self.folder / f"streamq{number}.toml"
             file.write_text(config)
             words += ["--config", str(file)]
         log = self.folder / f"worker{number}.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *words, "worker", env={**os.environ, **environment}, stdout=output, stderr=output
-            )
+        process: Process
+        if starter is not None:
+            process = await starter(log, variables)
+        else:
+            with log.open("wb") as output:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *words, "worker", env={**os.environ, **variables}, stdout=output, stderr=output
+                )
         one = WorkerProcess(process, log)
         self.workers.append(one)
 
@@ -194,7 +223,7 @@ class Programs:
         async def up() -> bool:
             return bool(one.consumer) or process.returncode is not None
 
-        await until(up, 30)
+        await until(up, START_SECONDS)
         return one
 
     async def stop_workers(self) -> list[int]:

@@ -6,14 +6,15 @@ WHY      redis-py takes a connection out of its pool for each command, arms two 
 OPENING  is redis-py's: address, TLS, login, client's name, database. What it has opened is taken over.
 CANCELLED calls have been sent all the same; their replies are dropped in their turn, and nobody else gets them.
 BROKEN   All calls that wait fail with redis-py's ConnectionError, or TimeoutError after `seconds` in which not a byte
-         came; nobody knows which of them were carried out. The next call opens anew.
+         came; nobody knows which of them were carried out. The next call opens anew. Where nobody waited `on_lost` is
+         told: who comes next may meet another server, and has to know.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -45,6 +46,7 @@ class Channel(asyncio.Protocol):
         self._opener: asyncio.BaseProtocol | None = None  # redis-py's: it waits for the end of its connection
         self._replies = _replies()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self.on_lost: Callable[[RedisError], None] | None = None
         self._heard = 0.0  # loop time
         self._timer: asyncio.TimerHandle | None = None
 
@@ -89,7 +91,11 @@ class Channel(asyncio.Protocol):
         if self._opener is not None:
             self._opener.connection_lost(exc)
         said = f"the server closed the connection: {exc}" if exc else "the server closed the connection"
-        self._break(RedisConnectionError(said))
+        error = RedisConnectionError(said)
+        unheard = self._transport is not None and not self._waiting
+        self._break(error)
+        if unheard and self.on_lost is not None:
+            self.on_lost(error)
 
     # -- inside ----------------------------------------------------------------------------------------------
 

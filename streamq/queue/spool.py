@@ -7,13 +7,13 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from streamq.errors import QueueFormat
 from streamq.keys import GROUP, Keys
@@ -22,7 +22,7 @@ from streamq.mail.labour import labour
 from streamq.mail.recipients import Recipients, read_in_steps
 from streamq.mail.several import OF, Shared, kinship, merged
 from streamq.queue.bodies import Bodies
-from streamq.queue.connection import command, connect, pipelined
+from streamq.queue.connection import Client, command, connect, pipelined
 from streamq.queue.rows import Opened
 from streamq.queue.script import Caller
 from streamq.queue.scripts import Scripts
@@ -277,14 +277,22 @@ class Spool:
         means = ((used or 0) / many if many > 1 else 0.0 for used, many in zip(flat[::2], flat[1::2], strict=True))
         return max(*means, *(float(used or 0) for used in bodies), 0.0)
 
-    async def own_pending(self, consumer: str, many: int = 5000) -> list[str]:
-        """Entries in this consumer's PEL: what a lost reply may have delivered. XPENDING, since XREADGROUP 0
-        raises the delivery counts that hold our tokens."""
+    async def own_pending(self, consumer: str, many: int = 5000, *, idle_ms: int = 0) -> list[str]:
+        """Entries in this consumer's PEL: what a lost reply may have delivered; `idle_ms`: only those without a
+        heartbeat for so long. XPENDING, since XREADGROUP 0 raises the delivery counts that hold our tokens."""
+        idle = ("IDLE", idle_ms) if idle_ms else ()
         entries: list[str] = []
         for p, name in enumerate(self.priorities):
-            rows = await command(self.redis, "XPENDING", self.keys.stream(name), GROUP, "-", "+", many, consumer)
+            stream = self.keys.stream(name)
+            rows = await command(self.redis, "XPENDING", stream, GROUP, *idle, "-", "+", many, consumer)
             entries.extend(f"{p}{row[0].decode()}" for row in rows)
         return entries
+
+    def on_lost(self, hear: Callable[[RedisError], None]) -> None:
+        """`hear` is told of a connection that was lost while nobody waited for a reply."""
+        for client in (self.redis, self.reader):
+            if isinstance(client, Client):
+                client.channel.on_lost = hear
 
     async def run_id(self) -> str:
         """Changes when the server was started anew, or another one took over."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 
 import orjson
 
@@ -53,6 +54,7 @@ class Keeper:
         intake: Intake,
         releaser: Releaser,
         chance: random.Random,
+        missed: asyncio.Queue[list[str]],
     ) -> None:
         self.settings = settings
         self.spool = spool
@@ -63,6 +65,7 @@ class Keeper:
         self.intake = intake
         self.releaser = releaser
         self.chance = chance
+        self.missed = missed
         self.lease_ms = round(settings.lease_seconds * 1000)
         self.leads = False
         self._suspects: set[str] = set()
@@ -109,6 +112,7 @@ class Keeper:
                 self.releaser.now()
                 await self._expire()
                 if loop.time() >= sweep:
+                    await self._look_at_own()
                     full = await self._reclaim()
                     pace = 0.0 if full else self.settings.lease_seconds / 4
                     sweep = loop.time() + pace * self.chance.uniform(0.75, 1.25)
@@ -121,6 +125,16 @@ class Keeper:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    async def _look_at_own(self) -> None:
+        """What we have by the server's book, without a heartbeat for a lease, and do not know of. A server that lost
+        its last second has as read what we admitted in it; heartbeats, marks and settles of those leases were refused,
+        and we dropped them. Others' are reclaimed; the script leaves the sweeper its own, since it may have stood still
+        and know what it has."""
+        own = await self.link.call(partial(self.spool.own_pending, self.consumer, idle_ms=self.lease_ms))
+        forgotten = [entry for entry in own if entry not in self.hand]
+        if forgotten:
+            self.missed.put_nowait(forgotten)
 
     async def _reclaim(self) -> bool:
         """One sweep; True where more may be found at once."""

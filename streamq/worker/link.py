@@ -68,6 +68,7 @@ class Link:
         self.stopped = False
         self.down_since = 0.0  # time.monotonic(); of the last outage
         self._failed: BaseException | None = None
+        self._again = False
 
     @property
     def is_up(self) -> bool:
@@ -86,8 +87,15 @@ class Link:
                     raise
                 self._down(error)
 
+    def lost(self, error: Exception) -> None:
+        """A connection was lost while nobody waited: the next call would open another one, perhaps to another server,
+        before `recover` has looked at it."""
+        if not self.stopped:
+            self._down(error)
+
     def _down(self, error: Exception) -> None:
         self._up.clear()
+        self._again = True
         if self._mending is None or self._mending.done():
             self.down_since = time.monotonic()
             log.warning("redis is away: %s", error)
@@ -97,6 +105,7 @@ class Link:
         wait = 0.05
         while True:
             await asyncio.sleep(wait)
+            self._again = False
             try:
                 await self._recover()
             except (RedisError, OSError) as error:
@@ -108,6 +117,8 @@ class Link:
                 self._failed = error
                 self._up.set()
                 raise
+            if self._again:  # lost once more, while it was looked at
+                continue
             log.warning("redis is back")
             self._up.set()
             return

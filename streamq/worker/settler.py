@@ -90,6 +90,7 @@ class Settler:
         self.settled: dict[str, int] = {}  # how many ended how, for people
         self._queue: deque[tuple[SettleRow, Delivery]] = deque()
         self._ring: deque[_Final] = deque(maxlen=RING_MOST)
+        self._under_way: list[tuple[SettleRow, Delivery]] = []  # the batch that no answer has come for
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -141,7 +142,9 @@ class Settler:
     async def _settle(self, batch: list[tuple[SettleRow, Delivery]]) -> None:
         now_ms = self.spool.now_ms()
         rows = [self.reports.filled(row, delivery.mail, delivery.content, now_ms) for row, delivery in batch]
+        self._under_way = batch
         settled = await self.link.call(lambda: self.plain.settle(self.consumer, rows))
+        self._under_way = []
         now = time.monotonic()
         for (row, delivery), status in zip(batch, settled.statuses, strict=True):
             if status in (BOUNCING, EXPIRING):  # still ours: it ends so, with its report
@@ -155,8 +158,7 @@ class Settler:
             if status == BROKEN:
                 self.broken(delivery.way)
             if status == "ok" and row.op in FINAL:
-                mail = delivery.mail
-                self._ring.append(_Final(now, row, _seen(row, mail), zlib.crc32(delivery.content), mail.size))
+                self._ring.append(_final(now, row, delivery))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
         if settled.marks and self.recall is not None:
@@ -167,9 +169,12 @@ class Settler:
 
     async def replay(self) -> int:
         """After another server, or a restarted one, answers: mails that had ended and are there again, with the
-        same content, end again under their old event's id. Returns how many."""
+        same content, end again under their old event's id. Returns how many. So do mails that were sent and whose end
+        no server has taken yet: there they may be anybody's, and go again before their end is repeated."""
         now_ms = self.spool.now_ms()
         young = [final for final in self._ring if final.at >= self.link.down_since - RING_SECONDS]
+        unsettled = (*self._under_way, *self._queue)
+        young += [_final(time.monotonic(), row, delivery) for row, delivery in unsettled if row.op == "sent"]
         again = 0
         for part in _parts(young):
             found = await self.spool.fetch([final.row.entry for final in part])
@@ -208,6 +213,11 @@ class Settler:
         except Exception as error:  # noqa: BLE001 - a bug here: it is not the same by what can be seen
             log_unforeseen(log, entry.entry, error, COMPOSING)
             return None
+
+
+def _final(at: float, row: SettleRow, delivery: Delivery) -> _Final:
+    mail = delivery.mail
+    return _Final(at, row, _seen(row, mail), zlib.crc32(delivery.content), mail.size)
 
 
 def _seen(row: SettleRow, mail: Mail) -> bytes:

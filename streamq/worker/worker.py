@@ -47,6 +47,7 @@ __all__ = ["Worker", "consumer_name"]
 
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
 HURRY_SECONDS = 0.5
+OTHERS_SECONDS = 2.5  # link.py waits 2 s at the most between two tries: by then others have settled theirs again, too
 HELD_PER_LINE = 2  # mails: the one that it sends, and the next
 log = logging.getLogger("streamq.worker")
 
@@ -81,6 +82,7 @@ class Worker:
         self.publisher = Publisher(settings, reread)
         self.consumer = consumer_name()
         self.chance = chance or random.Random()
+        self.others_seconds = min(OTHERS_SECONDS, settings.lease_seconds / 4)
         self.ready = asyncio.Event()
         self.tally: Tally | None = None  # where somebody asks for metrics
         self._stop = asyncio.Event()
@@ -133,6 +135,7 @@ class Worker:
         lines = sum(way.connections for way in ways.values())
         self.hand = Hand(self.settings.in_hand, HELD_PER_LINE * lines)
         self.link = Link(self._recover)
+        self.spool.on_lost(self.link.lost)
         self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
         self.outboxes = {name: Outbox() for name in ways}
         ways_ = Ways(self.settings, self.spool.salt, self.spool.priorities)
@@ -201,6 +204,7 @@ class Worker:
             intake,
             self.releaser,
             self.chance,
+            self.missed,
         )
         self.couriers = [
             Courier(
@@ -340,6 +344,9 @@ class Worker:
             if again:
                 log.warning("the server had lost %d settled mails: settled again", again)
             self._run_id = run_id
+            # What others had settled may be there again, and they may come back later than we: who reads at once sends
+            # their mails a second time, and no mark says so.
+            await asyncio.sleep(self.others_seconds)
         missed = [name for name in await self.spool.own_pending(self.consumer) if name not in self.hand]
         if missed:
             self.missed.put_nowait(missed)

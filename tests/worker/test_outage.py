@@ -17,8 +17,13 @@ from conftest import examine
 from crew import Crew, crew
 from servers import Server
 
+from bench.faults.line import Line
+from streamq.keys import GROUP
 from streamq.queue.connection import command, connect
+from streamq.queue.plain import Plain
 from streamq.queue.spool import Entry
+from streamq.settings import load_settings
+from streamq.worker import Worker
 
 OwnServer = Callable[..., Server]
 ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
@@ -102,6 +107,69 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
         await c.add(id="after")
         await c.until("email.relayed", "after")
     assert await _left(server) == []
+
+
+async def test_who_is_back_first_waits_for_the_others(own_server: OwnServer) -> None:
+    """What another worker had settled is there again, and that one has not said so yet."""
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c, Line(str(server.socket)) as line:
+        for number in range(50):
+            await c.add(id=f"m{number}")
+        later = Worker(load_settings(relay=c.sink.url), f"redis://127.0.0.1:{line.port}")
+        first = c.new_worker(grace="100ms")
+        first.others_seconds = 3600
+        async with _forgotten(server):
+            await c.started(later)
+            await c.until("email.relayed", many=50)
+            await _empty(c)
+            await c.started(first)
+            before = first._run_id
+            line.closed_door = True
+            for joint in list(line.joints):
+                joint.reset()
+        while first._run_id == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        line.closed_door = False
+        await _empty(c)
+        assert await c.count("resettled") == 50
+        assert len(c.sink.received) == 50, "a mail was sent again"
+    assert await _left(server) == []
+
+
+async def test_a_250_whose_end_nobody_has_taken_is_not_sent_again(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server lost that the mail was ever read, and the record of its 250 had not reached it."""
+    server = own_server(*ALWAYS)
+    async with crew(server.url) as c:
+        await c.add(id="m")
+        worker = c.new_worker(grace="100ms")
+        worker.others_seconds = 3600  # what it does before it waits for others is all that it does
+
+        async def never(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        async with _forgotten(server):
+            monkeypatch.setattr(Plain, "settle", never)
+            await c.started(worker)
+            await c.sink.wait_for(1)
+        await _empty(c)
+        assert len(c.sink.received) == 1
+        assert await c.count("resettled") == 1
+
+
+async def test_what_the_sweeper_has_and_does_not_know_is_sent(server_url: str) -> None:
+    """A server that lost its last second has as read what a worker admitted in it, under tokens that it does not know.
+    Others' entries of that kind are reclaimed; the sweeper's own nobody reclaims."""
+    async with crew(server_url) as c:
+        worker = c.new_worker(lease_seconds=0.2)
+        await c.add(id="m")
+        stream = c.spool.keys.stream("normal")
+        await command(c.spool.redis, "XREADGROUP", "GROUP", GROUP, worker.consumer, "STREAMS", stream, ">")
+        await c.started(worker)
+        await c.until("email.relayed", "m")
+        assert len(c.sink.received) == 1
+        assert await c.count("reclaimed") == 0, "it was its own all the time"
 
 
 FIFTY = [f"r{number}@x.example" for number in range(50)]

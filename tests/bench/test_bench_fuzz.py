@@ -1,0 +1,63 @@
+"""A moment of `python -m bench fuzz`, of which hours run by command; and that it finds what it looks for."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from bench import fuzz as fuzzing
+from bench.fuzz import TARGETS, fuzz, table
+from streamq.smtp.protocol import Wire
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_thousand_cases(target: str) -> None:
+    found = fuzz(target, 1000, seed=5)
+    assert found.good, table(found)
+    assert found.cases == found.ends.total() == 1000
+    assert len(found.ends) > 1, "all of them ended alike"
+
+
+def test_a_case_is_its_number() -> None:
+    assert fuzz("intake", 50, seed=5, first=100).ends == fuzz("intake", 50, seed=5, first=100).ends
+    assert fuzz("replies", 50, seed=5).ends == fuzz("replies", 50, seed=5).ends
+
+
+def test_a_reply_of_ten_megabytes_is_not_kept() -> None:
+    found = fuzz("replies", 1, seed=5, first=fuzzing.LARGE_EACH - 1)
+    assert found.good, table(found)
+
+
+def test_it_finds_a_wire_that_keeps_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.smtp.protocol.MAX_REPLY", 10**9)
+    monkeypatch.setattr("streamq.smtp.protocol.MAX_LINES", 10**9)
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(AssertionError, match="it keeps"):
+            fuzzing._heard(loop, [b"250-" + b"y" * 4000 + b"\r\n"] * 40, 1)
+    finally:
+        loop.close()
+
+
+def test_it_finds_a_wire_whose_packets_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(wire: Wire, data: bytes) -> None:
+        for line in data.splitlines():
+            wire._take_line(line)
+
+    monkeypatch.setattr(Wire, "_parse", parse)
+    assert not fuzz("replies", 500, seed=5).good
+
+
+def test_it_finds_a_header_that_was_smuggled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(fields: object) -> tuple[str, bytes, bool]:
+        return "mail", b"Subject: Hi\r\nX-Smuggled: 1\r\n\r\nHello\r\n", False
+
+    monkeypatch.setattr(fuzzing, "_judged", judged)
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(AssertionError, match="smuggled"):
+            fuzzing.intake(random.Random(4), 0, loop)
+    finally:
+        loop.close()

@@ -1,0 +1,65 @@
+"""How far a mail is, as the line reads it: whatever the packets are."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.faults.stages import Stages
+
+ENVELOPE = b"MAIL FROM:<shop@example.com>\r\nRCPT TO:<bob@example.net>\r\nDATA\r\n"
+BODY = b"Subject: Hi\r\n\r\n..dots\r\n"
+
+
+def _seen(parts: list[tuple[str, bytes]]) -> list[str]:
+    smtp, seen = Stages(), []
+    for direction, data in parts:
+        if smtp.there(data) if direction == "there" else smtp.back(data):
+            seen.append(smtp.stage)
+    return seen
+
+
+def _pieces(data: bytes, length: int) -> list[tuple[str, bytes]]:
+    return [("there", data[at : at + length]) for at in range(0, len(data), length)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 1000])
+def test_a_mail_in_packets_of_any_length(length: int) -> None:
+    parts = [
+        ("back", b"220 hi\r\n"),
+        *_pieces(b"EHLO me\r\n", length),
+        ("back", b"250 354 is no go-ahead\r\n"),
+        *_pieces(ENVELOPE, length),
+        ("back", b"250 2.1.0 OK\r\n250 2.1.5 OK\r\n354 go\r\n"),
+        *_pieces(BODY + b".\r\n", length),
+        ("back", b"250 2.0.0 OK\r\n"),
+        *_pieces(ENVELOPE, length),
+    ]
+    whole = ["mail", "go", "dot", "told", "mail"]
+    assert _seen(parts) == (whole if length == 1000 else [*whole[:2], "body", *whole[2:]])
+
+
+def test_whose_mail_it_is() -> None:
+    smtp = Stages()
+    for number in range(2):
+        smtp.there(ENVELOPE.replace(b"bob", b"bob%d" % number))
+        smtp.back(b"250 OK\r\n250 OK\r\n354 go\r\n")
+        smtp.there(BODY + b".\r\n")
+        smtp.back(b"250 OK\r\n")
+    assert (smtp.recipient, smtp.before) == ("bob1@example.net", "bob0@example.net")
+
+
+def test_an_empty_body_has_a_dot() -> None:
+    """What is sent where nobody was accepted and DATA was all the same (RFC 2920 section 3.1)."""
+    smtp = Stages()
+    smtp.there(ENVELOPE)
+    smtp.back(b"250 OK\r\n550 no\r\n354 go\r\n")
+    smtp.there(b".\r\n")
+    assert smtp.stage == "dot"
+
+
+def test_what_stands_behind_a_dot_is_a_command() -> None:
+    smtp = Stages()
+    smtp.there(ENVELOPE)
+    smtp.back(b"354 go\r\n")
+    smtp.there(BODY + b".\r\n" + ENVELOPE)
+    assert smtp.stage == "mail"
