@@ -102,6 +102,6 @@ async def test_a_bug_in_reading_a_mail_does_not_keep_it_from_its_end(
     monkeypatch.setattr("streamq.queue.reports.parse", fails)
     assert dict(await apply(room.spool, "bounce", [entry])) == {"bounced": 1}
     assert (await reports(room), len(await room.letters())) == ([], 1)
-    assert f"{entry}: reading it raised KeyError" in caplog.text
+    assert f"{entry}: the report of its end raised KeyError" in caplog.text
     assert "in fails" in caplog.text
     assert "secret" not in caplog.text
