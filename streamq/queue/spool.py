@@ -302,14 +302,15 @@ class Spool:
 
     # -- settings ----------------------------------------------------------------------------------
 
-    async def publish_reports(self) -> None:
-        """Whether senders are told of what bounces: scripts ask before they end a mail that no worker has in hand. A
-        server that is full takes no word; it is told again."""
-        wanted = b"1" if self.settings.reports else b"0"
-        if await command(self.redis, "HGET", self.keys.meta, "reports") == wanted:
+    async def publish_ends(self) -> None:
+        """What scripts ask that end a mail: whether senders are told of what bounces, where no worker has it in hand; how
+        many bytes all dead letters may have. A server that is full takes no word; it is told again."""
+        wanted = {"reports": b"1" if self.settings.reports else b"0", "dead_bytes": b"%d" % self.settings.dead_bytes}
+        if await command(self.redis, "HMGET", self.keys.meta, *wanted) == [*wanted.values()]:
             return
+        pairs = [part for pair in wanted.items() for part in pair]
         with contextlib.suppress(OutOfMemoryError):
-            await command(self.redis, "HSET", self.keys.meta, "reports", wanted)
+            await command(self.redis, "HSET", self.keys.meta, *pairs)
 
     async def publish_adapt(self, adapt: AdaptSettings | None = None) -> None:
         """How rates adapt, for all workers: they must be the same everywhere. (None: as the settings say it.)"""

@@ -230,7 +230,7 @@ class Keeper:
     async def _trim(self) -> bool:
         """What others left half done; consumers that are gone; dead letters that are too old or too many bytes: True
         where more have to go."""
-        await self.link.call(self.spool.publish_reports)
+        await self.link.call(self.spool.publish_ends)
         await self.link.call(look_anew, self.spool)
         await self.link.call(lambda: self.spool.scripts.reap(max(60_000, self.lease_ms * 3)))
         gone, more = await self.link.call(

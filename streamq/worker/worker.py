@@ -93,7 +93,7 @@ class Worker:
         self.spool = await self._open_spool()
         try:
             await self.publisher.publish(self.spool)
-            await self.spool.publish_reports()
+            await self.spool.publish_ends()
             self._run_id = await self.spool.run_id()
             await self._work()
         finally:
@@ -336,7 +336,7 @@ class Worker:
         """The server answers again: is it the same one? What did a lost reply deliver?"""
         run_id = await self.spool.run_id()
         await self.spool.open()
-        await self.spool.publish_reports()
+        await self.spool.publish_ends()
         if run_id != self._run_id:
             await self.publisher.publish(self.spool)
             self.spool.bodies.forget()

@@ -34,7 +34,7 @@ def brought(
 
 
 async def telling(room: Mailroom) -> None:
-    await room.spool.publish_reports()
+    await room.spool.publish_ends()
 
 
 async def reports(room: Mailroom) -> list[str]:

@@ -88,7 +88,56 @@ local function head_of(raw)
   return first:sub(1, at - 1)
 end
 
--- The mail's fields and why it died, in the dead letters; false where its entry is gone.
+-- The letter: the mail's fields, and `own`, what it says of itself. bare: without a body, whatever the class.
+local function letter_of(fields, own, class, bare)
+  local letter = {}
+  local sensitive = is_secret(fields)
+  local function add(name, value) letter[#letter + 1] = name; letter[#letter + 1] = value end
+  if #fields > MOST_FIELDS then
+    add('packed', (sensitive or bare) and '' or cjson.encode(fields))
+  else
+    local dropped = fields.dropped
+    for at = 1, #fields, 2 do
+      local name, value = fields[at], fields[at + 1]
+      if not (BODY[name] and (sensitive or bare or BODILESS[class])) then
+        add(name, value)
+      elseif value ~= '' then
+        dropped = true
+        if name == 'raw' and not sensitive then add('dead_head', head_of(value)) end
+      end
+    end
+    if dropped then add('dead_body', 'dropped') end
+  end
+  for at = 1, #own, 2 do add(own[at], own[at + 1]) end
+  return letter
+end
+
+-- Room for a letter of so many bytes: the oldest go until it and the rest are as few as workers have said (`dead_bytes`
+-- in `meta`; where none has, there is room). Each call may drop as much as a call of trim, and for each letter that it
+-- writes some others and its own bytes again: so a stream of dead letters ends at the bound, and no script takes longer
+-- than about twice what writing takes. False where that was not enough.
+local EACH_DROPS = 4 -- letters, for one that is written
+local room = nil -- what is left of this call's: {most, letters, bytes}
+local function make_room(size)
+  if not room then
+    local said = redis.call('HGET', K.meta, 'dead_bytes')
+    room = {most = said and tonumber(said) or math.huge, letters = GONE_MOST, bytes = READ_MOST}
+  end
+  if room.most == math.huge then return true end
+  if size > room.most then return false end -- it alone is too much: none goes in vain
+  room.letters, room.bytes = room.letters + EACH_DROPS, room.bytes + size
+  local bytes = all_bytes()
+  while bytes + size > room.most and room.letters > 0 and room.bytes > 0 do
+    local row = oldest_letter()
+    if not row then return true end
+    local gone = discard(row[1], row[2])
+    room.letters, room.bytes, bytes = room.letters - 1, room.bytes - gone, bytes - gone
+  end
+  return bytes + size <= room.most
+end
+
+-- The mail's fields and why it died, in the dead letters; false where its entry is gone. Where the letters are too many
+-- bytes for it, it stands there without its body: a bound that one burst breaks is none.
 -- why: {reason, class, reply, attempts}
 local function bury(entry, stream, id, why, now, window)
   local fields = fields_of(stream, id)
@@ -98,24 +147,8 @@ local function bury(entry, stream, id, why, now, window)
   end
   local map = known_of(fields, entry)
   if map.parent then fields = whole(fields, map) end
-  local letter = {}
-  local sensitive = is_secret(fields)
-  local function add(name, value) letter[#letter + 1] = name; letter[#letter + 1] = value end
-  if #fields > MOST_FIELDS then
-    add('packed', sensitive and '' or cjson.encode(fields))
-  else
-    local dropped = fields.dropped
-    for at = 1, #fields, 2 do
-      local name, value = fields[at], fields[at + 1]
-      if not (BODY[name] and (sensitive or BODILESS[why.class])) then
-        add(name, value)
-      elseif value ~= '' then
-        dropped = true
-        if name == 'raw' and not sensitive then add('dead_head', head_of(value)) end
-      end
-    end
-    if dropped then add('dead_body', 'dropped') end
-  end
+  local own = {}
+  local function add(name, value) own[#own + 1] = name; own[#own + 1] = value end
   add('dead_reason', why.reason)
   add('dead_class', why.class)
   add('dead_at', text(math.floor(now / 1000)))
@@ -127,6 +160,11 @@ local function bury(entry, stream, id, why, now, window)
   add('attempts', why.attempts or notes.attempts or 0)
   local reply = type(why.reply) == 'string' and why.reply or notes.reply -- JSON's null is no string, and true
   add('last_reply', type(reply) == 'string' and reply or '')
+  local letter = letter_of(fields, own, why.class)
+  if not make_room(letter_bytes(letter)) then
+    letter = letter_of(fields, own, why.class, true)
+    make_room(letter_bytes(letter))
+  end
   disown(map, entry, now, window)
   redis.call('XADD', K.dead, '*', unpack(letter))
   count('dead_bytes', letter_bytes(letter))

@@ -30,3 +30,21 @@ local function discard(id, flat)
   count('dead_bytes', -bytes)
   return bytes
 end
+
+-- What they take all together, with what a batch has gathered.
+local function all_bytes()
+  local gathered = gathering and gathering.counts.dead_bytes or 0
+  return tonumber(redis.call('HGET', K.counts, 'dead_bytes') or '0') + gathered
+end
+
+-- The first to go: {id, flat}; nil where there is none. What somebody deleted past us is forgotten then.
+local function oldest_letter()
+  local row = redis.call('XRANGE', K.dead, '-', '+', 'COUNT', 1)[1]
+  if row then return row end
+  redis.call('HDEL', K.counts, 'dead_bytes')
+  if gathering then gathering.counts.dead_bytes = nil end
+  return nil
+end
+
+-- How many go in one call, and how many bytes they have: each is read, to know what it takes.
+local GONE_MOST, READ_MOST = 100, 4000000
