@@ -203,6 +203,20 @@ async def test_a_queue_drains_to_nothing(room: Full) -> None:
     assert await room.count("total:relayed") == many
 
 
+async def test_who_buries_makes_room(room: Full) -> None:
+    await room.spool.publish_ends()
+    await room.do("HSET", room.keys.meta, "dead_bytes", 3000)
+    for number in range(4):
+        lease = await room.lease(text="x" * 1000, id=f"a{number}")
+        await room.settled("dead", lease, **{"class": "policy"})
+    last = await room.lease(text="x" * 1000, id="a4")
+    await room.full()
+    assert await room.settled("dead", last, **{"class": "policy"}) == "ok"
+    assert [(fields["id"], len(fields["text"])) for _, fields in await room.letters()] == [("a3", 1000), ("a4", 1000)]
+    await room.spool.publish_ends()  # takes no word, and raises nothing
+    assert await room.do("HGET", room.keys.meta, "dead_bytes") == b"3000"
+
+
 async def test_a_sender_is_told_and_letters_are_trimmed(room: Full) -> None:
     """A report is small beside the mail that ends; and what frees memory is never refused."""
     lease = await room.lease("low", id="a1", envelope_from="bounces@example.com")
