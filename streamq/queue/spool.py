@@ -303,8 +303,8 @@ class Spool:
     # -- settings ----------------------------------------------------------------------------------
 
     async def publish_ends(self) -> None:
-        """What scripts ask that end a mail: whether senders are told of what bounces, where no worker has it in hand; how
-        many bytes all dead letters may have. A server that is full takes no word; it is told again."""
+        """What scripts ask that end a mail: whether senders are told of what bounces, where no worker has it in hand;
+        how many bytes all dead letters may have. A server that is full takes no word; it is told again."""
         wanted = {"reports": b"1" if self.settings.reports else b"0", "dead_bytes": b"%d" % self.settings.dead_bytes}
         if await command(self.redis, "HMGET", self.keys.meta, *wanted) == [*wanted.values()]:
             return
