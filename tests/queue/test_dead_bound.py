@@ -178,6 +178,16 @@ async def test_what_somebody_deleted_past_us_is_forgotten(room: Mailroom, togeth
     assert await weight(room) > 2000
 
 
+async def test_and_so_is_what_the_same_call_had_dropped_until_then(room: Mailroom) -> None:
+    for _ in range(4):
+        await bury(room, text=KILO)
+    await bound(room, await weight(room) * 3 // 4)
+    await room.do("XTRIM", room.keys.dead, "MAXLEN", 1)
+    await bury_all(room, KILO, KILO)
+    assert [fields["id"] for _, fields in await room.letters()] == ["b0", "b1"]
+    assert await weight(room) > 2000
+
+
 async def test_workers_say_how_many(room: Mailroom) -> None:
     async def said() -> list[bytes]:
         found: list[bytes] = await room.do("HMGET", room.keys.meta, "dead_bytes", "reports")
