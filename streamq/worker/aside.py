@@ -34,7 +34,7 @@ class Aside:
         self.hand = hand
         self._queue: asyncio.PriorityQueue[tuple[str, int, Entry, Then]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
-        self._named: Counter[tuple[bytes, bytes, bytes]] = Counter()  # what is to stay in its order
+        self._named: Counter[tuple[bytes, ...]] = Counter()  # what is to stay in its order
 
     def put(self, entry: Entry, then: Then) -> None:
         """`then` is told what came of it."""
@@ -117,10 +117,16 @@ def _built(judged: Judged) -> Judged:
     return judged
 
 
-def _names(entry: Entry) -> list[tuple[bytes, bytes, bytes]]:
-    tenant = entry.fields.get(b"tenant", b"")
-    named = ((field, entry.fields.get(field, b"")) for field in (b"id", b"collapse_key"))
-    return [(tenant, field, value) for field, value in named if value]
+def _names(entry: Entry) -> list[tuple[bytes, ...]]:
+    """A key is one of a person, who is taken as written: those of a campaign that share a key stand in no line."""
+    fields = entry.fields
+    tenant = fields.get(b"tenant", b"")
+    names: list[tuple[bytes, ...]] = []
+    if id_ := fields.get(b"id"):
+        names.append((tenant, b"id", id_))
+    if key := fields.get(b"collapse_key"):
+        names.append((tenant, b"collapse_key", key, fields.get(b"envelope_to") or fields.get(b"to", b"")))
+    return names
 
 
 def _weight(entry: Entry) -> int:
