@@ -365,8 +365,13 @@ async def test_of_three_heavy_warnings_the_last_alone_is_sent(
         gone = {data["entry"] for data in await c.until("email.superseded", many=2 * len(persons))}
         assert gone.isdisjoint(last)
         assert await apply(c.spool, "retry", sorted(last)) == {"scheduled": len(last)}
-        relayed = await c.until("email.relayed", many=before + len(persons))
-        assert {data["entry"] for data in relayed if data["rcpt"] != "eve@example.net"} == last
+        sent: list[str] = []
+        async for kind, _, data in c.events():
+            if kind == "email.relayed" and data["rcpt"] != "eve@example.net":
+                sent.append(data["entry"])
+            if len(sent) == len(persons):
+                break
+        assert set(sent) == last
         assert (await check(c.spool)).clean
 
 
