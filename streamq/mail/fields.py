@@ -150,7 +150,7 @@ def _mail(
         raise _too_large(given, max_bytes)
     to = addressed[0]
     rcpt = to.spec
-    site = to.domain if to.domain.startswith("[") else to.domain.lower()
+    site = to.site
     shown = "" if several is not None else hashed_address(rcpt) if hashed else rcpt
     stamped = "" if several is not None and several.personal else stamped
     return Mail(
