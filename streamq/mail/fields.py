@@ -25,7 +25,7 @@ from streamq.mail.several import OF
 from streamq.mail.template import installed
 from streamq.mail.values import wrong
 
-__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "parse"]
+__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "knows", "parse"]
 
 BUILT = frozenset(
     {
@@ -50,6 +50,12 @@ def able(need: str) -> bool:
     """Whether this version can do what a mail was held for: one name out of `UnknownFields.fields` or
     `UnsupportedFields.fields`."""
     return need.encode("utf-8", "replace") in BUILT and (need != "template" or installed())
+
+
+def knows(given: Given) -> bool:
+    """Whether this version knows all that stands there."""
+    strange = given.keys() - BUILT
+    return given.get(b"v", VERSION) == VERSION and all(name.startswith(IGNORED_PREFIX) for name in strange)
 
 
 def is_flagged(value: bytes) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from streamq.mail import rules
 from streamq.mail.address import Address
 from streamq.mail.event import Carried, event_members, hashed_address
+from streamq.mail.fields import knows
 from streamq.mail.rules import Given
 from streamq.mail.several import OF
 
@@ -34,16 +35,10 @@ class Sure(NamedTuple):
 
 
 def read_sure(
-    fields: Mapping[bytes, bytes],
-    twice: Collection[bytes] = (),
-    *,
-    parent: str = "",
-    pii: str = "full",
-    to: bool = True,
+    fields: Mapping[bytes, bytes], twice: Collection[bytes] = (), *, parent: str = "", pii: str = "full"
 ) -> Sure:
-    """Of the fields of an entry, as for `parse`. `to`: whether it shows whom the mail is for, as far as that is sure; a
-    field that nobody here knows may say otherwise. Raises nothing, whatever the bytes: what meets a bug here is left
-    out, since this tells of mails that met one, too."""
+    """Of the fields of an entry, as for `parse`. Raises nothing, whatever the bytes: what meets a bug here is left out,
+    since this tells of mails that met one, too."""
     given = {name: value for name, value in fields.items() if value and name not in twice}
     carried = Carried(
         _sure(lambda: rules.key(given, b"tenant")),
@@ -51,7 +46,8 @@ def read_sure(
         _sure(lambda: rules.metadata(given)),
         _sure(lambda: rules.traceparent(given)),
     )
-    found = _sure(lambda: addressee(given)) if to and TO.isdisjoint(twice) else None
+    # Whom it is for a field may say that nobody here knows
+    found = _sure(lambda: addressee(given)) if TO.isdisjoint(twice) and knows(given) else None
     shown = "" if found is None else hashed_address(found.spec) if pii == "hash" else found.spec
     site = found.site if found is not None else ""
     event = _sure(lambda: event_members(carried, rcpt=shown, site=site, message_id="", parent=parent))
@@ -63,9 +59,9 @@ def read_sure(
 
 
 def addressee(given: Given) -> Address | None:
-    """Whom a mail to one address is for; None where it takes more than its fields to know that. Raises MalformedMail."""
+    """Whom a mail to one address is for; None where it takes more than these fields to know. Raises MalformedMail."""
     field = b"envelope_to" if b"envelope_to" in given else b"to"
-    if field == b"to" and b"raw" in given or not given.keys().isdisjoint(MANY):
+    if (field == b"to" and b"raw" in given) or not given.keys().isdisjoint(MANY):
         return None
     if len(given.get(field, b"")) > rules.MAX_MAILBOX:
         return None

@@ -100,9 +100,7 @@ class Intake:
                 template=template,
             )
         except UnknownFields as unknown:
-            # Whom it is for that field may say, which nobody here knows
-            sure = self._sure(entry, to=False)
-            return self._held(entry, "unknown_field", str(unknown), unknown.fields, sure), None
+            return self._held(entry, "unknown_field", str(unknown), unknown.fields), None
         except UnsupportedFields as unsupported:
             return self._held(entry, "unsupported", str(unsupported), unsupported.fields), None
         except UnknownTemplate as missing:
@@ -165,7 +163,7 @@ class Intake:
         sure = self._sure(entry)
         seen = b"" if sure.id is None else digest(sure.tenant or "", sure.id) + content_hash(given)
         due = due_ms + self.settings.max_age
-        collapse = "" if entry.twice else _collapse(given, sure.tenant, time_ms(entry.entry))
+        collapse = _collapse(given, sure.tenant, time_ms(entry.entry))
         return AdmitRow(
             "later", entry.entry, "", due_ms, due, 0, seen, sure.id or entry.entry, sure.event, collapse=collapse
         )
@@ -179,8 +177,8 @@ class Intake:
         said = why(reason=reason, fields=fields, **{"class": klass})
         return AdmitRow("hold", entry.entry, id=sure.id or entry.entry, tail=sure.event, why=said)
 
-    def _sure(self, entry: Entry, *, to: bool = True) -> Sure:
-        return read_sure(entry.fields, entry.twice, parent=entry.parent, pii=self.settings.pii, to=to)
+    def _sure(self, entry: Entry) -> Sure:
+        return read_sure(entry.fields, entry.twice, parent=entry.parent, pii=self.settings.pii)
 
 
 def _collapse(given: Mapping[bytes, bytes], tenant: str | None, at_ms: int) -> str:
