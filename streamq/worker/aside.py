@@ -23,7 +23,8 @@ __all__ = ["Aside"]
 Then = Callable[[Judged], Awaitable[object]]
 
 
-WAITING_MOST = 20  # a few seconds' work: more would fill the hand, and keep out what is read at once
+# A few seconds' work, of what goes before one that comes: more would fill the hand, and keep out what is read at once
+WAITING_MOST = 20
 
 
 class Aside:
@@ -34,23 +35,26 @@ class Aside:
         self.hand = hand
         self._queue: asyncio.PriorityQueue[tuple[str, int, Entry, Then]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
+        self._waiting: Counter[str] = Counter()  # by priority
         self._named: Counter[tuple[bytes, ...]] = Counter()  # what is to stay in its order
 
     def put(self, entry: Entry, then: Then) -> None:
         """`then` is told what came of it."""
         self.hand.carry(_weight(entry))
         self._named.update(_names(entry))
+        self._waiting[entry.entry[0]] += 1
         self._queue.put_nowait((entry.entry[0], next(self._turn), entry, then))
 
-    @property
-    def full(self) -> bool:
-        return self._queue.qsize() >= WAITING_MOST
+    def is_full(self, entry: Entry) -> bool:
+        """For this one: what is less urgent waits behind it."""
+        return sum(many for p, many in self._waiting.items() if p <= entry.entry[0]) >= WAITING_MOST
 
     def drain(self) -> list[Entry]:
         """All that nobody has begun with: this process ends."""
         left = []
         while not self._queue.empty():
             *_, entry, _ = self._queue.get_nowait()
+            self._waiting[entry.entry[0]] -= 1
             self.hand.carry(-_weight(entry))
             self._forget(entry)
             left.append(entry)
@@ -68,6 +72,7 @@ class Aside:
     async def run(self) -> None:
         while True:
             _, _, entry, then = await self._queue.get()
+            self._waiting[entry.entry[0]] -= 1
             if await self.hand.lighter(carrying=True):
                 judged = await self.in_thread(entry)
                 self.hand.carry(-_weight(entry))

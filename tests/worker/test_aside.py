@@ -318,6 +318,26 @@ async def test_the_newest_of_a_key_is_sent_where_an_older_one_waits_to_be_read(
         assert (await check(c.spool)).clean
 
 
+async def test_an_urgent_heavy_one_waits_for_no_less_urgent_ones(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of those wait: it is the next one, and not on the schedule behind them."""
+    gate = Gate(monkeypatch)
+    monkeypatch.setattr(aside, "WAITING_MOST", 2)
+    async with crew(server_url) as c:
+        await c.spool.templates.put("heavy", HEAVY)
+        low = [await c.add("low", **NOTHING, id=f"l{n}", template="heavy", vars='{"v":"x"}') for n in range(6)]
+        worker = await c.worker()
+        await asyncio.to_thread(gate.begun.wait)
+        await c.until_state(low[-1], "scheduled")
+        urgent = await c.add("high", **NOTHING, id="now", template="heavy", vars='{"v":"x"}')
+        while urgent not in worker.hand.pending:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        gate.open.set()
+        ended = [data["entry"] for data in await c.until("email.relayed", many=len(low) + 1)]
+    assert ended.index(urgent) <= 1
+
+
 async def test_of_two_heavy_ones_of_an_id_the_first_has_it_however_many_wait(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
