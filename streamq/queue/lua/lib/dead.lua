@@ -88,7 +88,8 @@ local function head_of(raw)
   return first:sub(1, at - 1)
 end
 
--- The mail's fields and why it died, in the dead letters; false where its entry is gone.
+-- The mail's fields and why it died, in the dead letters: so many bytes, of a child with those that it shares; false
+-- where its entry is gone.
 -- why: {reason, class, reply, attempts}
 local function bury(entry, stream, id, why, now, window)
   local fields = fields_of(stream, id)
@@ -129,11 +130,12 @@ local function bury(entry, stream, id, why, now, window)
   add('last_reply', type(reply) == 'string' and reply or '')
   disown(map, entry, now, window)
   redis.call('XADD', K.dead, '*', unpack(letter))
-  count('dead_bytes', letter_bytes(letter))
+  local bytes = letter_bytes(letter)
+  count('dead_bytes', bytes)
   remove(entry, stream, id, map.parent)
   count('dead', 1)
   count('class:' .. why.class, 1)
-  return true
+  return bytes
 end
 
 -- A 250 that came after its lease was lost: that mail was sent, whatever was to become of it now. True where it
