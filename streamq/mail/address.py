@@ -48,6 +48,11 @@ class Address(NamedTuple):
     def spec(self) -> str:
         return f"{self.local}@{self.domain}"
 
+    @property
+    def site(self) -> str:
+        """The domain as lanes, rules and events have it."""
+        return self.domain if self.domain.startswith("[") else self.domain.lower()
+
 
 class WrongAddress(ValueError):
     """An address list that is none. `shown`: the address in it that is wrong, which may stand behind a thousand good

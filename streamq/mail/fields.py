@@ -25,7 +25,7 @@ from streamq.mail.several import OF
 from streamq.mail.template import installed
 from streamq.mail.values import wrong
 
-__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "parse"]
+__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "knows", "parse"]
 
 BUILT = frozenset(
     {
@@ -50,6 +50,12 @@ def able(need: str) -> bool:
     """Whether this version can do what a mail was held for: one name out of `UnknownFields.fields` or
     `UnsupportedFields.fields`."""
     return need.encode("utf-8", "replace") in BUILT and (need != "template" or installed())
+
+
+def knows(given: Given) -> bool:
+    """Whether this version knows all that stands there."""
+    strange = given.keys() - BUILT
+    return given.get(b"v", VERSION) == VERSION and all(name.startswith(IGNORED_PREFIX) for name in strange)
 
 
 def is_flagged(value: bytes) -> bool:
@@ -150,7 +156,7 @@ def _mail(
         raise _too_large(given, max_bytes)
     to = addressed[0]
     rcpt = to.spec
-    site = to.domain if to.domain.startswith("[") else to.domain.lower()
+    site = to.site
     shown = "" if several is not None else hashed_address(rcpt) if hashed else rcpt
     stamped = "" if several is not None and several.personal else stamped
     return Mail(

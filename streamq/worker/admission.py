@@ -124,12 +124,13 @@ class Admission:
         for entry in entries:
             claim = self.hand.pending.get(entry.entry, 0)
             judged = None
-            if not self.aside.precedes(entry):
+            is_behind = self.aside.precedes(entry)  # one of its id, or of its collapse key: the first has it
+            if not is_behind:
                 judged = self.intake.judge_at_once(entry) if entry.entry in whole else self._look(entry, now)
                 judged = judged or await self._soon(entry)
             if judged is not None:
                 found.append((entry, claim, judged))
-            elif self.aside.full:
+            elif self.aside.is_full(entry) and not is_behind:
                 later.append(entry)
             else:
                 self.aside.put(entry, partial(self._enter_late, entry, claim))
@@ -342,7 +343,7 @@ class Admission:
             for entry in await self._complete(slotted[at:]):
                 lease, judged = known[entry.entry], self.intake.judge_at_once(entry)
                 judged = judged or await self._soon(entry)
-                if judged is None and self.aside.full:
+                if judged is None and self.aside.is_full(entry):
                     later.append(entry)
                 elif judged is None:
                     self.aside.put(entry, partial(self._take_late, entry, lease, token, since))

@@ -23,7 +23,8 @@ __all__ = ["Aside"]
 Then = Callable[[Judged], Awaitable[object]]
 
 
-WAITING_MOST = 20  # a few seconds' work: more would fill the hand, and keep out what is read at once
+# A few seconds' work, of what goes before one that comes: more would fill the hand, and keep out what is read at once
+WAITING_MOST = 20
 
 
 class Aside:
@@ -34,23 +35,26 @@ class Aside:
         self.hand = hand
         self._queue: asyncio.PriorityQueue[tuple[str, int, Entry, Then]] = asyncio.PriorityQueue()
         self._turn = itertools.count()
-        self._named: Counter[tuple[bytes, bytes, bytes]] = Counter()  # what is to stay in its order
+        self._waiting: Counter[str] = Counter()  # by priority
+        self._named: Counter[tuple[bytes, ...]] = Counter()  # what is to stay in its order
 
     def put(self, entry: Entry, then: Then) -> None:
         """`then` is told what came of it."""
         self.hand.carry(_weight(entry))
         self._named.update(_names(entry))
+        self._waiting[entry.entry[0]] += 1
         self._queue.put_nowait((entry.entry[0], next(self._turn), entry, then))
 
-    @property
-    def full(self) -> bool:
-        return self._queue.qsize() >= WAITING_MOST
+    def is_full(self, entry: Entry) -> bool:
+        """For this one: what is less urgent waits behind it."""
+        return sum(many for p, many in self._waiting.items() if p <= entry.entry[0]) >= WAITING_MOST
 
     def drain(self) -> list[Entry]:
         """All that nobody has begun with: this process ends."""
         left = []
         while not self._queue.empty():
             *_, entry, _ = self._queue.get_nowait()
+            self._waiting[entry.entry[0]] -= 1
             self.hand.carry(-_weight(entry))
             self._forget(entry)
             left.append(entry)
@@ -68,6 +72,7 @@ class Aside:
     async def run(self) -> None:
         while True:
             _, _, entry, then = await self._queue.get()
+            self._waiting[entry.entry[0]] -= 1
             if await self.hand.lighter(carrying=True):
                 judged = await self.in_thread(entry)
                 self.hand.carry(-_weight(entry))
@@ -117,10 +122,16 @@ def _built(judged: Judged) -> Judged:
     return judged
 
 
-def _names(entry: Entry) -> list[tuple[bytes, bytes, bytes]]:
-    tenant = entry.fields.get(b"tenant", b"")
-    named = ((field, entry.fields.get(field, b"")) for field in (b"id", b"collapse_key"))
-    return [(tenant, field, value) for field, value in named if value]
+def _names(entry: Entry) -> list[tuple[bytes, ...]]:
+    """A key is one of a person, who is taken as written: those of a campaign that share a key stand in no line."""
+    fields = entry.fields
+    tenant = fields.get(b"tenant", b"")
+    names: list[tuple[bytes, ...]] = []
+    if id_ := fields.get(b"id"):
+        names.append((tenant, b"id", id_))
+    if key := fields.get(b"collapse_key"):
+        names.append((tenant, b"collapse_key", key, fields.get(b"envelope_to") or fields.get(b"to", b"")))
+    return names
 
 
 def _weight(entry: Entry) -> int:

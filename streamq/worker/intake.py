@@ -11,7 +11,8 @@ from streamq.mail.building import Find
 from streamq.mail.effort import Heavy
 from streamq.mail.identity import collapse_digest, content_hash, digest
 from streamq.mail.labour import LIGHT_US
-from streamq.mail.rules import MAX_MAILBOX, collapse, key, mailboxes
+from streamq.mail.rules import collapse
+from streamq.mail.sure import Sure, addressee, read_sure
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
@@ -22,8 +23,6 @@ from streamq.settings import Settings
 from streamq.worker.ways import UnknownRoute, Ways
 
 __all__ = ["Intake", "Judged"]
-
-MANY = frozenset({b"recipients", b"cc", b"bcc"})  # who else gets it
 
 log = logging.getLogger("streamq.intake")
 
@@ -108,12 +107,13 @@ class Intake:
             return self._held(entry, "unknown_template", str(missing), (f"template={missing.name}",)), None
         except MalformedMail as wrong:
             reason = why(reason=str(wrong), **{"class": "malformed"})
-            return AdmitRow("dead", entry.entry, id=_id(entry), tail=_family(entry), why=reason), None
+            return AdmitRow("dead", entry.entry, id=_id(entry), tail=self._sure(entry).event, why=reason), None
         try:
             ways = self.ways.of(entry.entry, mail)
         except UnknownRoute:
             said = f"route: no such route: {mail.route!r}"
-            return self._held(entry, "unknown_route", said, (f"route={mail.route}",)), None
+            sure = Sure(mail.id, mail.tenant, mail.event)
+            return self._held(entry, "unknown_route", said, (f"route={mail.route}",), sure), None
         # A child's age counts from when it was made: its parent may have waited for a send_at further ahead than any
         # mail may get old, or have been held for as long.
         start = max(time_ms(entry.entry), mail.send_at_ms or 0)
@@ -160,39 +160,37 @@ class Intake:
         """The row of a mail that is to be looked at later: scheduled; of its id and its collapse key that they are
         taken."""
         given = {name: value for name, value in entry.fields.items() if value}
-        seen = b""
-        try:
-            tenant, id_ = key(given, b"tenant"), key(given, b"id")
-        except MalformedMail:  # which it will be told in its turn
-            id_ = None
-        if id_ is not None:
-            seen = digest(tenant or "", id_) + content_hash(given)
+        sure = self._sure(entry)
+        seen = b"" if sure.id is None else digest(sure.tenant or "", sure.id) + content_hash(given)
         due = due_ms + self.settings.max_age
-        collapse = _collapse(given, time_ms(entry.entry))
-        return AdmitRow("later", entry.entry, "", due_ms, due, 0, seen, _id(entry), _family(entry), collapse=collapse)
+        collapse = _collapse(given, sure.tenant, time_ms(entry.entry))
+        return AdmitRow(
+            "later", entry.entry, "", due_ms, due, 0, seen, sure.id or entry.entry, sure.event, collapse=collapse
+        )
 
-    def _held(self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...]) -> AdmitRow:
+    def _held(
+        self, entry: Entry, klass: str, reason: str, fields: tuple[str, ...], sure: Sure | None = None
+    ) -> AdmitRow:
+        """Known by its entry alone where its id is not sure, so that a rule for an id does not take it for another's:
+        rules are asked of it, which they are not of a dead letter."""
+        sure = sure or self._sure(entry)
         said = why(reason=reason, fields=fields, **{"class": klass})
-        return AdmitRow("hold", entry.entry, id=_id(entry), tail=_family(entry), why=said)
+        return AdmitRow("hold", entry.entry, id=sure.id or entry.entry, tail=sure.event, why=said)
+
+    def _sure(self, entry: Entry) -> Sure:
+        return read_sure(entry.fields, entry.twice, parent=entry.parent, pii=self.settings.pii)
 
 
-def _family(entry: Entry) -> bytes:
-    return b'"parent":"%b"' % entry.parent.encode() if entry.parent else b""
-
-
-def _collapse(given: Mapping[bytes, bytes], at_ms: int) -> str:
+def _collapse(given: Mapping[bytes, bytes], tenant: str | None, at_ms: int) -> str:
     """Of a mail to one address, as its fields say it; "" where it takes more to know that."""
-    to = given.get(b"envelope_to") or (b"" if b"raw" in given else given.get(b"to", b""))
-    if b"collapse_key" not in given or len(to) > MAX_MAILBOX or not given.keys().isdisjoint(MANY):
+    if b"collapse_key" not in given or (b"tenant" in given) != (tenant is not None):
         return ""
     try:
-        found = mailboxes({b"to": to}, b"to")
+        found = addressee(given)
         name, wait_ms = collapse(given)
-        if len(found) != 1 or not name:
-            return ""
-        return f"{collapse_digest(key(given, b'tenant') or '', found[0].spec, name)}{at_ms + wait_ms}"
     except MalformedMail:
         return ""
+    return f"{collapse_digest(tenant or '', found.spec, name)}{at_ms + wait_ms}" if found and name else ""
 
 
 def _id(entry: Entry) -> str:

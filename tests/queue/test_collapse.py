@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from mailroom import Lease, Mailroom, ident
 
+from streamq.queue.scripts import why
+
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 KEY = "0123456789abcdef0123"
 MINUTE = 60_000
@@ -196,13 +198,29 @@ async def test_it_takes_nobodys_place(room: Mailroom) -> None:
     assert await due(room) == {heavy: 55_000}  # looked at, it does
 
 
-async def test_nor_is_an_older_one_superseded_by_it(room: Mailroom) -> None:
-    """That one goes at once, before it."""
+async def test_an_older_one_waits_until_it_was_looked_at(room: Mailroom) -> None:
+    """Which is now: it may be no mail, and if it is one the older is superseded before its own time."""
     older = await room.add()
     await room.read()
     heavy, _ = await later(room)
-    assert await room.admitted(older, collapse=f"{KEY}{room.now + MINUTE}") == ["go"]
+    assert await room.admitted(older, collapse=f"{KEY}{room.now + MINUTE}") == ["scheduled"]
+    assert await due(room) == {heavy: 0, older: MINUTE}
+    assert await room.released() == [heavy]
+    assert await room.admitted(heavy, collapse=f"{KEY}{room.now + MINUTE}") == ["scheduled"]
     assert await due(room) == {heavy: MINUTE}
+    assert [(event.kind, event.data["by"]) for event in (await room.events())[-1:]] == [("email.superseded", heavy)]
+
+
+async def test_if_that_is_no_mail_the_older_one_goes(room: Mailroom) -> None:
+    older = await room.add()
+    await room.read()
+    heavy, _ = await later(room)
+    await room.admitted(older, collapse=f"{KEY}{room.now + MINUTE}")
+    assert await room.released() == [heavy]
+    assert await room.admitted(heavy, kind="dead", why=why(reason="to: no", **{"class": "malformed"})) == ["dead"]
+    room.tick(MINUTE)
+    assert await room.released() == [older]
+    assert await room.admitted(older, collapse=f"{KEY}{room.now}") == ["go"]
 
 
 async def test_an_older_one_that_nobody_has_looked_at_is_superseded_by_a_good_one(room: Mailroom) -> None:

@@ -94,9 +94,21 @@ local function bound(lane, notes)
   return lane
 end
 
+local function superseded(waits, stream, id, by)
+  local fields = fields_of(stream, id)
+  unschedule(waits)
+  if not fields then return vanish(waits, stream, id) end
+  local said, producer = tail_from(fields, waits)
+  remove(waits, stream, id, known_of(fields, waits).parent)
+  count('total:superseded', 1)
+  event('email.superseded', producer ~= '' and producer or waits, waits, event_id(waits), now,
+    with(said, '"by":"' .. by .. '"'))
+end
+
 -- Of a key only the newest is sent: whoever waits for it makes room, and its time stays. ms, or nil where this mail is
 -- older than the one that waits: it is superseded. Of those that nobody has looked at (`unread`) the first waits, too:
 -- what comes behind it takes its place. It takes nobody's: it may be no mail at all, and then none of its key would go.
+-- So an older one that was looked at waits in its stead, and it is looked at now: if it is a mail, it takes that place.
 local HASTE = 1000 -- ms: what lies right behind a mail that was late itself may still take its place
 local function collapsed(key, till, entry, id, tail, notes, unread)
   till = math.max(till, now_ms + HASTE)
@@ -104,20 +116,18 @@ local function collapsed(key, till, entry, id, tail, notes, unread)
   local since = waits and waits ~= entry and redis.call('ZSCORE', K.schedule, waits)
   if since then
     local _, other, stream = split(waits)
-    if unread and before(other, id) or before(id, other) and notes_of(waits).unread then return now_ms end
-    if before(id, other) then return nil, waits end
-    local fields = fields_of(stream, other)
-    unschedule(waits)
-    if fields then
-      local said, producer = tail_from(fields, waits)
-      remove(waits, stream, other, known_of(fields, waits).parent)
-      count('total:superseded', 1)
-      event('email.superseded', producer ~= '' and producer or waits, waits, event_id(waits), now,
-        with(said, '"by":"' .. entry .. '"'))
+    local is_older = before(id, other)
+    local is_open = is_older and notes_of(waits).unread
+    if unread and (is_open or not is_older) then return now_ms end
+    if is_open then
+      redis.call('ZADD', K.schedule, 'XX', text(now_ms), waits)
+      sooner(now)
+    elseif is_older then
+      return nil, waits
     else
-      vanish(waits, stream, other)
+      superseded(waits, stream, other, entry)
+      till = math.max(tonumber(since), now_ms)
     end
-    till = math.max(tonumber(since), now_ms)
   end
   redis.call('HSET', K.collapse, key, entry)
   has_now(K.collapse)
