@@ -137,18 +137,22 @@ def _encoded_words(value: str, first: int) -> list[str]:
     unsafe = len(data.translate(None, Q_SAFE))
     q = unsafe * 6 < len(data)  # len + 2 unsafe < 4/3 len
     room = first - CODED_FRAME
+    if q and len(data) + 2 * unsafe <= room:  # most names and subjects
+        return [_encoded_word(data, q)]
     words = []
     at = 0
     while at < len(data):
         end = _cut(data, at, room, q)
-        chunk = data[at:end]
-        if q:
-            words.append(f"=?utf-8?q?{''.join([Q_TABLE[code] for code in chunk])}?=")
-        else:
-            words.append(f"=?utf-8?b?{b2a_base64(chunk, newline=False).decode('ascii')}?=")
+        words.append(_encoded_word(data[at:end], q))
         at = end
         room = CODED_WORD - CODED_FRAME
     return words
+
+
+def _encoded_word(data: bytes, q: bool) -> str:
+    if q:
+        return f"=?utf-8?q?{''.join([Q_TABLE[code] for code in data])}?="
+    return f"=?utf-8?b?{b2a_base64(data, newline=False).decode('ascii')}?="
 
 
 def _cut(data: bytes, at: int, room: int, q: bool) -> int:

@@ -219,7 +219,8 @@ class Scripts:
     async def move(
         self, verb: str, entries: Sequence[str], at_ms: int | None = None, reports: Mapping[str, bytes] | None = None
     ) -> Moved:
-        """hold, unhold, retry, cancel, bounce or expire; at most 100 entries. `reports`: see move.lua."""
+        """hold, unhold, retry, cancel, bounce or expire; at most 100 entries, and of large ones it does only the
+        first: those that have a status. `reports`: see move.lua."""
         head = (self.now, verb, self.window_ms, "" if at_ms is None else at_ms)
         rows = [(entry, (reports or {}).get(entry, b"")) for entry in entries]
         now, coming, *flat = await self.caller.call("move", head, rows)

@@ -1,9 +1,9 @@
-"""Steers a queue: verbs on mails, standing rules. In batches of 100, one script each."""
+"""Steers a queue: verbs on mails, standing rules. In batches of 100, one script each, or several where they are big."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import orjson
@@ -161,15 +161,25 @@ async def apply(
     names = list(dict.fromkeys(entries))
     for start in range(0, len(names), BATCH):
         part = names[start : start + BATCH]
-        statuses = (await spool.scripts.move(verb, part, at_ms)).statuses
+        statuses = await _moved(spool, verb, part, at_ms)
         told = [entry for entry, status in zip(part, statuses, strict=True) if status == "report"]
         done.update(status for status in statuses if status != "report")
         if told:
             reports = await fetch_reports(spool, told, "operator")
-            done.update((await spool.scripts.move(verb, told, at_ms, reports)).statuses)
+            done.update(await _moved(spool, verb, told, at_ms, reports))
         if progress:
             progress(len(part))
     return done
+
+
+async def _moved(
+    spool: Spool, verb: str, entries: list[str], at_ms: int | None, reports: Mapping[str, bytes] | None = None
+) -> list[str]:
+    """A status each, of as many calls as their bytes take: the script stops where it has read and written many."""
+    statuses: list[str] = []
+    while len(statuses) < len(entries):
+        statuses += (await spool.scripts.move(verb, entries[len(statuses) :], at_ms, reports)).statuses
+    return statuses
 
 
 async def intended(spool: Spool, verb: str) -> AsyncIterator[MailView]:

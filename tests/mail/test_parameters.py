@@ -66,7 +66,7 @@ def test_the_plain_name_is_one_for_every_reader(name: str) -> None:
     ],
 )
 def test_names(name: str, parameters: list[str]) -> None:
-    assert filename(name) == parameters
+    assert [*filename(name)] == parameters
 
 
 def test_a_long_name_is_continued_and_its_short_form_keeps_its_ending() -> None:

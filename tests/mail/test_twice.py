@@ -72,3 +72,11 @@ def test_one_more_is_found(known: dict[str, Any], colon: str) -> None:
     again = json.dumps(next(iter(known)), ensure_ascii=False)
     twice = f"[{text[:-1]},{again}{colon}1}}]".encode()
     assert doubled(twice, orjson.loads(twice)) == next(iter(known))
+
+
+@pytest.mark.parametrize("more", ["", "filename", "content"])
+def test_names_around_a_megabyte_count_as_well(more: str) -> None:
+    """Quotes that stand far apart are looked for, and not counted."""
+    again = f',"{more}":""' if more else ""
+    value = f'[{{"content":"{"QUJD" * 250_000}","filename":"a.pdf"{again}}},{{"content":""}}]'.encode()
+    assert doubled(value, orjson.loads(value)) == (more or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from family import FIELDS, expand, parent, tail_of
 from mailroom import DAY, Lease, Mailroom, ident
 
 from streamq.queue.rows import ResettleRow
@@ -103,6 +104,27 @@ async def test_every_lane_is_visited(room: Mailroom) -> None:
         turns += 1
     assert (total, lane_from) == (60, "")
     assert await room.states() == {}
+
+
+async def test_of_large_mails_a_call_ends_fewer(room: Mailroom) -> None:
+    for _ in range(5):
+        await room.held(text="x" * 1_500_000)
+    room.tick(5 * DAY)
+    assert [(await room.scripts.expire(AGES))[0] for _ in range(3)] == [2, 2, 1]
+
+
+async def test_what_children_share_counts_for_each_of_them(room: Mailroom) -> None:
+    """Each letter has a copy of it, though the child itself is a few octets."""
+    lease = await parent(room)
+    await room.spool.bodies.upload("up", FIELDS | {b"x_%d" % number: b"x" * 60_000 for number in range(40)}, False)
+    children = (await expand(room, lease)).children
+    await room.read()
+    for child in children:
+        await room.admit(child, tail=await tail_of(room, child), due=room.now + DAY)
+    await room.moved("hold", *children)
+    for child in children:
+        await room.do("ZADD", room.keys.expiry, room.now, child)
+    assert [(await room.scripts.expire(AGES))[0] for _ in range(3)] == [2, 2, 1]
 
 
 async def test_the_head_of_a_stream_that_is_read_again_is_left_alone(room: Mailroom) -> None:

@@ -161,6 +161,26 @@ async def test_apply_goes_in_batches_and_counts(room: Mailroom) -> None:
     assert await apply(room.spool, "cancel", []) == {}
 
 
+@pytest.mark.parametrize("verb", ["bounce", "cancel", "hold"])
+async def test_large_mails_go_in_several_calls(room: Mailroom, verb: str) -> None:
+    """A script that copies a hundred of 2 MB keeps all others from the server for half a second."""
+    entries = [await room.scheduled(text="x" * 1_500_000) for _ in range(6)]
+    small = [await room.scheduled() for _ in range(3)]
+    first = (await room.move(verb, *entries)).statuses
+    assert len(first) == (2 if verb == "bounce" else 3)
+    assert [await room.state(entry) for entry in entries[len(first) :]] == ["scheduled"] * (6 - len(first))
+    before = room.spool.caller.calls["move"]
+    told: list[int] = []
+    done = await apply(room.spool, verb, [*entries[len(first) :], *small], progress=told.append)
+    assert done == {first[0]: len(entries) - len(first) + len(small)}
+    assert (room.spool.caller.calls["move"] - before, told) == ((3, [7]) if verb == "bounce" else (2, [6]))
+
+
+async def test_a_mail_beyond_the_bound_goes_alone(room: Mailroom) -> None:
+    entries = [await room.scheduled(text="x" * 5_000_000) for _ in range(2)]
+    assert await apply(room.spool, "bounce", entries) == {"bounced": 2}
+
+
 async def test_unhold_takes_a_time(room: Mailroom) -> None:
     entry = await room.held()
     assert await apply(room.spool, "unhold", [entry], at_ms=room.now + 5000) == {"scheduled": 1}

@@ -16,7 +16,7 @@ local now, window, lane_from = clock(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local now_ms = math.floor(now / 1000)
 local ages = {}
 for ms in ARGV[3]:gmatch('%d+') do ages[#ages + 1] = tonumber(ms) end
-local MOST, BYTES = 50, 4000000 -- a call ends so many, or so many bytes of dead letters, whichever comes first
+local MOST, BYTES = 50, 4000000 -- a call ends so many, or so many bytes, read and written to the dead letters
 local ended, bytes, token = 0, 0, 0
 local brought, due = {}, {}
 for entry, report in each() do brought[entry] = report end
@@ -26,7 +26,7 @@ local function full() return ended + #due >= MOST or bytes >= BYTES end
 local function finish(entry, from, reason)
   local _, id, stream = split(entry)
   local fields = fields_of(stream, id)
-  for _, value in ipairs(fields or {}) do bytes = bytes + #value end
+  bytes = bytes + letter_bytes(fields or {})
   local report = brought[entry]
   if not report and is_awaited(fields, entry) then
     due[#due + 1] = entry
@@ -38,7 +38,7 @@ local function finish(entry, from, reason)
     local tail, producer = tail_from(fields, entry)
     if producer == '' then producer = entry end
     if not sent_late(entry, stream, id, producer, entry .. '.' .. token, now) then
-      bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window)
+      bytes = bytes + (bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window) or 0)
       count('total:expired', 1)
       local told = report and report ~= '-' and tell(cjson.decode(report), now) or ''
       event('email.expired', producer, entry, entry .. '.' .. token, now, with(with(tail, '"class":"expired"'), told))

@@ -7,7 +7,8 @@
 -- EACH: entry report
 --   report  JSON (lib/report) for who is to be told of its end; '-' nobody; '' not known: nothing is done where
 --     somebody may be
--- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then per row a status:
+-- RETURNS: now, next (µs of the next due thing that this call made, 0 none), then a status per row, or per row of the
+--   first ones where those were many bytes: nothing was done to the others
 --   held scheduled parked cancelled bounced expired       done
 --   intended (in delivery, or not read yet: it is done if the attempt does not send it)
 --   parked leased waiting held                            nothing to do for that verb in that state
@@ -21,6 +22,7 @@ local now = clock(given)
 local now_ms = math.floor(now / 1000)
 local token = new_token()
 local next = 0
+local BYTES, bytes = 4000000, 0 -- read, or written to the dead letters: after so many a call takes no further row
 local out = {}
 
 local function sooner(us) if next == 0 or us < next then next = us end end
@@ -88,7 +90,7 @@ local function finish(mail, kind, reason)
   displace(mail.entry, mail.state)
   if sent_late(mail.entry, mail.stream, mail.id, mail.producer, mail.event_id, now) then return 'relayed' end
   if reason then
-    bury(mail.entry, mail.stream, mail.id, reason, now, window)
+    bytes = bytes + (bury(mail.entry, mail.stream, mail.id, reason, now, window) or 0)
     if mail.report:sub(1, 1) == '{' then mail.tail = with(mail.tail, tell(cjson.decode(mail.report), now)) end
   else
     local map = known_of(mail.fields, mail.entry)
@@ -107,11 +109,13 @@ end
 function verb_of.expire(mail) return finish(mail, 'expired', {reason = 'expired by an operator', class = 'expired'}) end
 
 for entry, report in each() do
+  if bytes >= BYTES then break end
   local p, id, stream = split(entry)
   local fields = fields_of(stream, id)
   if not fields then
     out[#out + 1] = 'missing'
   else
+    bytes = bytes + letter_bytes(fields)
     local tail, producer = tail_from(fields, entry)
     tail = with(tail, '"class":"operator"')
     out[#out + 1] = verb_of[verb]({entry = entry, p = p, id = id, stream = stream, fields = fields,

@@ -136,8 +136,9 @@ local function make_room(size)
   return bytes + size <= room.most
 end
 
--- The mail's fields and why it died, in the dead letters; false where its entry is gone. Where the letters are too many
--- bytes for it, it stands there without its body: a bound that one burst breaks is none.
+-- The mail's fields and why it died, in the dead letters: so many bytes were read for it, of a child with those that it
+-- shares; false where its entry is gone. Where the letters are too many bytes for it, it stands there without its body:
+-- a bound that one burst breaks is none.
 -- why: {reason, class, reply, attempts}
 local function bury(entry, stream, id, why, now, window)
   local fields = fields_of(stream, id)
@@ -161,17 +162,20 @@ local function bury(entry, stream, id, why, now, window)
   local reply = type(why.reply) == 'string' and why.reply or notes.reply -- JSON's null is no string, and true
   add('last_reply', type(reply) == 'string' and reply or '')
   local letter = letter_of(fields, own, why.class)
-  if not make_room(letter_bytes(letter)) then
+  local size = letter_bytes(letter)
+  local bytes = size
+  if not make_room(size) then
     letter = letter_of(fields, own, why.class, true)
-    make_room(letter_bytes(letter))
+    bytes = letter_bytes(letter)
+    make_room(bytes)
   end
   disown(map, entry, now, window)
   redis.call('XADD', K.dead, '*', unpack(letter))
-  count('dead_bytes', letter_bytes(letter))
+  count('dead_bytes', bytes)
   remove(entry, stream, id, map.parent)
   count('dead', 1)
   count('class:' .. why.class, 1)
-  return true
+  return size
 end
 
 -- A 250 that came after its lease was lost: that mail was sent, whatever was to become of it now. True where it
