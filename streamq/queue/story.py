@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from streamq.errors import NotFound
-from streamq.queue.connection import command
 from streamq.queue.look import locate
 from streamq.queue.spool import Spool
-from streamq.queue.why import EVENTS_PAGE, EVENTS_PAGES, Ended, Why, end_in, ended, why
+from streamq.queue.why import Ended, Why, ended, ends, why
 
 __all__ = ["Story", "story"]
 
@@ -46,17 +45,9 @@ async def story(spool: Spool, name: str, tenant: str | None = None) -> Story:
 
 
 async def _events(spool: Spool, found: Story, names: list[str], tenant: str | None) -> None:
-    last = "+"
-    for _ in range(EVENTS_PAGES):
-        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
-        for _, flat in rows:
-            event = end_in(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
-            if event is not None:
-                found.more = len(found.events) == EVENTS_MOST
-                if found.more:
-                    break
-                found.events.append(event)
-        if found.more or len(rows) < EVENTS_PAGE:
+    async for event in ends(spool, names, tenant):
+        found.more = len(found.events) == EVENTS_MOST
+        if found.more:
             break
-        last = f"({rows[-1][0].decode()}"
+        found.events.append(event)
     found.events.reverse()

@@ -6,7 +6,7 @@ are counted. What it finds may be over when it is read: a look takes several rou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["EVENTS_PAGE", "EVENTS_PAGES", "Ended", "Why", "end_in", "ended", "why"]
+__all__ = ["Ended", "Why", "ended", "ends", "why"]
 
 UNREAD_MOST = 1000
 EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
@@ -212,19 +212,26 @@ async def _is_past_dot(spool: Spool, view: MailView) -> bool:
 # -- gone --------------------------------------------------------------------------------------------------------
 
 
-async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Ended | None:
-    """What is known of a mail that is not live any more: the last event of any of these ids and entries, among the
-    newest 20,000; else its dead letter. `tenant`: whose id it is. None: nothing."""
+async def ends(spool: Spool, names: Sequence[str], tenant: str | None = None) -> AsyncIterator[Ended]:
+    """Events of any of these ids and entries, the newest first, among the newest 20,000 of all. `tenant`: whose id it
+    is."""
     last = "+"
     for _ in range(EVENTS_PAGES):
         rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
         for _, flat in rows:
             found = end_in(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
             if found is not None:
-                return found
+                yield found
         if len(rows) < EVENTS_PAGE:
             break
         last = f"({rows[-1][0].decode()}"
+
+
+async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Ended | None:
+    """What is known of a mail that is not live any more: the last of its events (`ends`), else its dead letter. None:
+    nothing."""
+    async for found in ends(spool, names, tenant):
+        return found
     return await _letter(spool, names, tenant)
 
 
