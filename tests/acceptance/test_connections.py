@@ -29,7 +29,7 @@ async def test_kill_9_of_workers_that_hold_connections(server_url: str, tmp_path
     async with programs(tmp_path, server_url) as p, Sink(rules=load_rules(rules), keep=0) as sink:
         spool = await Spool.connect(load_settings(), p.url)
         p.stack.push_async_callback(spool.close)
-        await feed(spool, 3000, domain="example*.net")
+        await feed(spool, 6000, domain="example*.net")
         config = f'[routes.main]\nurl = "{sink.url}"\nconnections = {MOST}\n'
         workers = [await p.worker(config, lease_seconds=5) for _ in range(3)]
         await sink.wait_until(lambda: sink.counters.open == MOST)

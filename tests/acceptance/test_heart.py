@@ -86,7 +86,7 @@ async def _marked_doubles_only(p: Programs, spool: Spool) -> None:
 
 @pytest.mark.drained
 async def test_kill_9_in_the_middle(server_url: str, tmp_path: Path) -> None:
-    many = 4_000
+    many = 6_000
     async with programs(tmp_path, server_url) as p:
         sink = await p.sink()
         spool = await Spool.connect(load_settings(), server_url)
@@ -109,7 +109,7 @@ async def test_kill_9_in_the_middle(server_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.drained
 async def test_a_worker_stopped_beyond_its_lease_steals_nothing_back(server_url: str, tmp_path: Path) -> None:
-    many = 4_000
+    many = 6_000
     async with programs(tmp_path, server_url) as p:
         sink = await p.sink()
         spool = await Spool.connect(load_settings(), server_url)

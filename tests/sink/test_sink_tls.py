@@ -205,7 +205,7 @@ async def test_a_client_that_is_gone_before_the_handshake_begins(
 
 @pytest.mark.parametrize("first", ["client", "server", "abort"])
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_connections_leave_nothing(
+def test_200_connections_leave_nothing(
     shown: Certificate, loop: Callable[[], asyncio.AbstractEventLoop], first: str
 ) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -215,7 +215,7 @@ def test_connections_leave_nothing(
 async def _come_and_go(shown: Certificate, first: str) -> None:
     async with Sink(tls=shown) as sink:
         left = []
-        for most in (20, 80):  # once to warm up
+        for most in (20, 220):  # once to warm up
             while sink.counters.connections < most:
                 async with dial(sink) as client:
                     assert await client.ask("STARTTLS") == "220 2.0.0"
