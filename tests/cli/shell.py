@@ -6,10 +6,9 @@ import asyncio
 import functools
 import io
 import os
-import select
 import sys
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +18,7 @@ import typer.main
 
 from streamq.cli import main, terminal
 
-__all__ = ["ALLOWED", "GUARD_S", "Said", "ended", "program", "steers", "streamq"]
+__all__ = ["ALLOWED", "GUARD_S", "Said", "program", "steers", "streamq"]
 
 # Typer builds all commands anew for each call: most of what a short one takes in this process.
 typer.main.get_command = functools.cache(typer.main.get_command)
@@ -77,17 +76,6 @@ async def program(*words: str, environment: Mapping[str, str] | None = None, std
         env=known | dict(environment or {}), stdin=stdin if stdin is not None else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, **how,
     )  # fmt: skip
-
-
-def ended(pid: int) -> bool:
-    """Wait for the end of a process that is nobody's child here; it was asked for already."""
-    with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            return bool(select.select([descriptor], [], [], GUARD_S)[0])
-        finally:
-            os.close(descriptor)
-    return True
 
 
 def steers(text: str) -> set[str]:

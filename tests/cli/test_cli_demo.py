@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pids import gone
 
-from cli.shell import ended, program, steers, streamq
+from cli.shell import program, steers, streamq
 from streamq.cli import demo
 from streamq.cli.demo import Story
 from streamq.server import lock
@@ -189,7 +190,7 @@ async def test_a_killed_demo_leaves_no_process(folder: Path) -> None:
     process.kill()
     await process.communicate()
     while pids := _known(folder):  # each ends by itself; looking without a pause would keep a core from them
-        assert [await asyncio.to_thread(ended, pid) for pid in pids] == [True] * len(pids)
+        assert [await asyncio.to_thread(gone, pid) for pid in pids] == [True] * len(pids)
 
 
 @pytest.mark.parametrize("words", [["--redis-url", "redis://h"], ["--queue", "q"], ["--config", "f"]])

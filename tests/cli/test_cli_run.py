@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pids import gone
 
-from cli.shell import GUARD_S, ended, program, streamq
+from cli.shell import GUARD_S, program, streamq
 from streamq.cli import run
 from streamq.queue.connection import command
 from streamq.queue.look import consumers
@@ -182,7 +183,7 @@ async def test_processes_end_with_their_parent_however_it_ends(server_url: str, 
         pids = (await workers(spool)).values()
         process.kill()
         await process.wait()
-        assert [await asyncio.to_thread(ended, pid) for pid in pids] == [True, True]
+        assert [await asyncio.to_thread(gone, pid) for pid in pids] == [True, True]
         assert await workers(spool) == {}  # in order: nothing of them is left
 
 
@@ -312,4 +313,4 @@ def test_a_sink_ends_with_its_parent() -> None:
         pid = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
-    assert ended(pid)
+    assert gone(pid)

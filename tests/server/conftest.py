@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pids import gone
 
-from server.processes import commands, ended, gone
+from server.processes import commands, ended
 from streamq.server import binary
 from streamq.settings import Settings, load_settings
 

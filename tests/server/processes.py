@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from pids import GUARD_S
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -29,7 +29,6 @@ from streamq.settings import load_settings
 server = start(load_settings(redis_bin=sys.argv[2]), directory=Path(sys.argv[1]))
 print(server.pid, flush=True)
 """
-GUARD_S = 20.0  # nothing waits for it but a test that fails
 UNTIL_TOLD = "sys.stdin.read()\n"
 
 
@@ -37,17 +36,6 @@ def commands() -> Iterator[tuple[int, str]]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             yield int(process.name), (process / "cmdline").read_bytes().decode("utf-8", "replace")
-
-
-def gone(pid: int) -> bool:
-    """Wait for its end, which was asked for already; the limit is there so that an orphan fails the test."""
-    with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(pid)
-        try:
-            return bool(select.select([descriptor], [], [], GUARD_S)[0])
-        finally:
-            os.close(descriptor)
-    return True
 
 
 def ended(base: Path) -> None:

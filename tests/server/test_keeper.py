@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pids import gone
 from redis.exceptions import ConnectionError as RedisGone
 
-from server.processes import ended, gone, keeper_of, kill_server, redis_of, runs
+from server.processes import ended, keeper_of, kill_server, redis_of, runs
 from streamq.server import start
 from streamq.settings import Settings
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pids import gone
 from redis import Redis
 
-from server.processes import UNTIL_TOLD, USER, User, ended, fake, gone, keeper_of, redis_of, runs
+from server.processes import UNTIL_TOLD, USER, User, ended, fake, keeper_of, redis_of, runs
 from streamq.errors import ServerFailed
 from streamq.server import probe, share, start
 from streamq.settings import Settings, load_settings
