@@ -257,6 +257,10 @@ class Mailroom:
         summary = await self.do("XPENDING", self.keys.stream(priority), "streamq")
         return int(summary[0])
 
+    async def counts(self) -> dict[str, int]:
+        flat = await self.do("HGETALL", self.keys.counts)
+        return {name.decode(): int(many) for name, many in zip(flat[::2], flat[1::2], strict=True)}
+
     async def count(self, name: str) -> int:
         return int(await self.do("HGET", self.keys.counts, name) or 0)
 
