@@ -145,6 +145,8 @@ async def _demo(mails: int, processes: int) -> bool:
                 "STREAMQ_RELAY": f"smtp://127.0.0.1:{port}",
                 "STREAMQ_RETRY": "2s,3s",
                 "STREAMQ_JITTER": "0.2",
+                # Who kills the demo takes its server away before the workers have settled: they'd wait for another.
+                "STREAMQ_GRACE": "5s",
             }
             log = Path(folder) / "workers.log"
             worker = await stack.enter_async_context(_workers({**os.environ, **workers}, processes, log))
