@@ -2,6 +2,7 @@
 
 StreamqError
 ├── SettingsError           a setting is missing or wrong; the text names it and its value
+│   └── NotPermitted        Redis does not let this user do what is needed; the text has its words
 ├── NoServer                there is no Redis to talk to and none to start
 ├── ServerFailed            a Redis was started and did not come up
 ├── MailError               an entry of the spool cannot be sent as it is
@@ -30,6 +31,7 @@ __all__ = [
     "NoReply",
     "NoServer",
     "NotFound",
+    "NotPermitted",
     "OutOfMemory",
     "QueueError",
     "QueueFormat",
@@ -54,6 +56,10 @@ class StreamqError(Exception):
 
 class SettingsError(StreamqError):
     """A setting is missing or wrong."""
+
+
+class NotPermitted(SettingsError):
+    """Redis does not let this user do what is needed: no waiting mends it, and no other try."""
 
 
 class NoServer(StreamqError):
