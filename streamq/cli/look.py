@@ -13,7 +13,7 @@ from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chos
 from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
-from streamq.queue.check import CheckReport
+from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
 from streamq.queue.look import Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
@@ -259,16 +259,34 @@ def check(
     async def run() -> bool:
         async with open_queue() as spool:
             report = await check_law(spool, repair=repair)
-            mended = repair and report.repaired == len(report.wrong)
+            mended = repair and report.mended
             if json:
                 wrong = [{"entry": one.entry, "wrong": one.what} for one in report.wrong]
-                emit({"clean": report.clean, "seen": report.seen, "wrong": wrong, "repaired": report.repaired})
+                ahead = [asdict(one) for one in report.ahead]
+                known = {"clean": report.clean, "seen": report.seen, "wrong": wrong, "ahead": ahead}
+                emit(known | {"repaired": report.repaired})
             else:
                 _print_report(report, repair)
             return report.clean or mended
 
     if not run_async(run):
         raise typer.Exit(1)
+
+
+def _ahead(one: Ahead) -> str:
+    """What it means, and what to do."""
+    means = "no XADD with * is taken" if one.is_full else "XADD with * counts on from there: its mails are of that time"
+    said = f"{one.priority}: its last id is {one.last}, ahead of the clock: {means}"
+    if one.state == "made":
+        return f"{one.priority}: made anew, its last id was {one.last}"
+    if one.state == "large":
+        return f"{said}. More mail is in it than one script should copy: let it drain, then `streamq check --repair`"
+    if one.state == "orphan":
+        return f"{said}. Run `streamq check --repair` again"
+    if one.entries:
+        many = "100 or more" if one.entries >= CHUNK else one.entries
+        return f"{said}. First the mails with such ids ({many}) have to go, delivered or by `streamq cancel`"
+    return f"{said}. `streamq check --repair` makes the stream anew"
 
 
 def _print_report(report: CheckReport, repair: bool) -> None:
@@ -279,7 +297,9 @@ def _print_report(report: CheckReport, repair: bool) -> None:
         console.print(f"{one.what:<8} {clip(one.entry, 200)}", style="red", soft_wrap=True)
     if len(report.wrong) > WRONG_SHOWN:
         console.print(f"… and {len(report.wrong) - WRONG_SHOWN:,} more")
-    if report.clean:
+    for ahead in report.ahead:
+        console.print(f"{ahead.state:<8} {_ahead(ahead)}", style="green" if ahead.state == "made" else "red")
+    if not report.wrong:
         console.print("clean: each is in exactly one state", style="green")
     elif repair:
         console.print(f"{report.repaired:,} of {len(report.wrong):,} repaired; run it again to see")

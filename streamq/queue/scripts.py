@@ -273,6 +273,11 @@ class Scripts:
         reply: list[Any] = await self.caller.call("check", (what, p, start, many))
         return reply
 
+    async def anew(self, verb: str, p: int) -> tuple[str, str, int]:
+        """look, make: what became of a stream whose last id lies ahead of the clock; that id; entries ahead."""
+        state, last, ahead = await self.caller.call("anew", (self.now, verb, p))
+        return state.decode(), last.decode(), ahead
+
     async def repair(self, rows: Sequence[tuple[str, str]]) -> int:
         return sum(await self.caller.call("repair", (self.now,), rows))
 
