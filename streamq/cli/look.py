@@ -298,7 +298,8 @@ def _print_report(report: CheckReport, repair: bool) -> None:
     if len(report.wrong) > WRONG_SHOWN:
         console.print(f"… and {len(report.wrong) - WRONG_SHOWN:,} more")
     for ahead in report.ahead:
-        console.print(f"{ahead.state:<8} {_ahead(ahead)}", style="green" if ahead.state == "made" else "red")
+        shade = "green" if ahead.state == "made" else "red"
+        console.print(f"{ahead.state:<8} {_ahead(ahead)}", style=shade, soft_wrap=True)
     if not report.wrong:
         console.print("clean: each is in exactly one state", style="green")
     elif repair:

@@ -289,15 +289,15 @@ async def test_hostile_mails_break_no_json(queue: Mailroom) -> None:
 async def test_check_says_which_stream_takes_nothing_and_how_to_mend_it(queue: Mailroom) -> None:
     stream = queue.keys.stream("normal")
     await queue.do("XADD", stream, LAST_ID, "to", "bob@example.net")
-    said = await streamq("check")
+    said = await streamq("check", columns=400)
     assert said.code == 1
     assert f"normal: its last id is {LAST_ID}, ahead of the clock: no XADD with * is taken. First the mails" in said.out
     assert (await streamq("check", "--json")).json["ahead"] == [
         {"priority": "normal", "last": LAST_ID, "entries": 1, "state": "ahead"}
     ]
     await streamq("cancel", f"1{LAST_ID}", "--yes")
-    assert "`streamq check --repair` makes the stream anew" in (await streamq("check")).out
-    said = await streamq("check", "--repair")
+    assert "`streamq check --repair` makes the stream anew" in (await streamq("check", columns=400)).out
+    said = await streamq("check", "--repair", columns=400)
     assert (said.code, f"made     normal: made anew, its last id was {LAST_ID}" in said.out) == (0, True)
     assert await queue.do("XADD", stream, "*", "to", "bob@example.net")
     await queue.do("XTRIM", stream, "MAXLEN", 0)
