@@ -15,7 +15,7 @@ from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
-from streamq.queue.look import Status, age_ms, locate, now_ms
+from streamq.queue.look import BoundSeen, Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
 from streamq.queue.sites import fullest
@@ -25,6 +25,11 @@ from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
+BOUNDS = {
+    "queue": "the mails that STREAMQ_MAX_QUEUE allows",
+    "memory": "the memory that STREAMQ_MAX_MEMORY allows",
+    "dead": "STREAMQ_DEAD_BYTES",
+}
 CLOSED_SHOWN = 20
 LANES_SHOWN, LANES_LOOKED = 3, 100  # of those that are due first
 WIDE = 110  # columns from which on a list has room for more than where a mail is and why
@@ -80,10 +85,18 @@ def _print_status(queue: str, now: Status, standing: dict[str, str], parked: str
         yellow[CLOSED_SHOWN:] = [("closed", f"… and {len(yellow) - CLOSED_SHOWN:,} more: `streamq site ls`")]
     yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in standing.items()]
     _print_lines(yellow, "yellow")
+    _print_lines([("warning", _bound_words(one)) for one in now.bounds], "red")
     if now.memory_max and now.memory > 0.85 * now.memory_max:
         _print_lines([("warning", "redis is nearly full: XADD will be refused at maxmemory")], "red")
     if not now.workers and now.live:
         _print_lines([("warning", "mails wait and no worker runs: `streamq worker`")], "red")
+
+
+def _bound_words(one: BoundSeen) -> str:
+    said = f"{one.used / max(one.most, 1):.0%} of {BOUNDS.get(one.name, one.name)} ({one.used:,} of {one.most:,})"
+    if one.level != "full":
+        return said
+    return said + (": the oldest dead letters go" if one.name == "dead" else ": producers are told to wait")
 
 
 def _print_lines(lines: list[tuple[str, str]], style: str | None = None) -> None:

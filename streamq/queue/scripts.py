@@ -273,6 +273,12 @@ class Scripts:
         reply: list[Any] = await self.caller.call("check", (what, p, start, many))
         return reply
 
+    async def bounds(self, mails: int, share: float, dead: int, events: int) -> int:
+        """At most so many live mails, that share of maxmemory, so many bytes of dead letters and events; how many of
+        them changed their level."""
+        changed: int = await self.caller.call("bounds", (self.now, mails, round(share * 1000), dead, events))
+        return changed
+
     async def anew(self, verb: str, p: int) -> tuple[str, str, int]:
         """look, make: what became of a stream whose last id lies ahead of the clock; that id; entries ahead."""
         state, last, ahead = await self.caller.call("anew", (self.now, verb, p))
