@@ -1,4 +1,4 @@
-"""bounds.lua, look.py, the client's sign: warned of once before a bound is reached, told when it is, told when it is over."""
+"""bounds.lua, look.py: warned of once before a bound is reached, told when it is, told when it is over."""
 
 from __future__ import annotations
 
@@ -96,6 +96,9 @@ async def test_memory_counts_against_a_share_of_maxmemory(room: Mailroom) -> Non
     assert found is not None
     bound, have, most = found.decode().split()
     assert (bound, int(have) >= int(most) > 0) == ("memory", True)
+    await room.do("CONFIG", "SET", "maxmemory", 1)  # nothing that adds is taken
+    assert await look(room) == 0
+    assert (await sign(room) or b"").endswith(b" 1")
     await room.do("CONFIG", "SET", "maxmemory", 0)
     await look(room, share=0.2)
     assert await sign(room) is None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from cli.shell import streamq
 from crew import crew
 
-from cli.shell import streamq
 from streamq import Client, Mail, QueueFull
 
 
@@ -26,9 +26,8 @@ async def test_a_full_queue_is_told_and_opens_again(server_url: str, monkeypatch
             {"name": "queue", "level": "full", "used": 3, "most": 3}
         ]
         mail = Mail(from_="shop@example.com", to="bob@example.net", subject="Hi", id="a1")
-        with Client(server_url) as client:
-            with pytest.raises(QueueFull, match=r"3 of 3"):
-                await asyncio.to_thread(client.send, mail)
+        with Client(server_url) as client, pytest.raises(QueueFull, match=r"3 of 3"):
+            await asyncio.to_thread(client.send, mail)
         await streamq("cancel", *later, "--yes")
         assert (await c.until("queue.eased", "queue"))[0]["level"] == "none"
         with Client(server_url) as client:

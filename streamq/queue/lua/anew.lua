@@ -13,7 +13,7 @@
 
 local SLACK_MS = 600000 -- as `clock` believes a clock
 local MOST_ENTRIES, MOST_BYTES, MOST_FIELDS, PAGE = 20000, 67108864, 7000, 100
-local now = clock(ARGV[1], true)
+local now = clock(ARGV[1])
 local verb, p = ARGV[2], ARGV[3]
 local stream = K.stream(NAMES[tonumber(p) + 1])
 if redis.call('EXISTS', stream) == 0 then return {'sound', '0-0', 0} end
