@@ -53,7 +53,7 @@ def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Cli
     seconds = None if blocking else WRITE_SECONDS
     try:
         pool = ConnectionPool.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0), **options(url, seconds))
-        pool.connection_class(**pool.connection_kwargs)  # connects to nothing; an option that there is not is told here
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing; an unknown option is told here
     except (ValueError, TypeError, RedisError) as wrong:
         raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
     return Client(pool, seconds)
