@@ -139,13 +139,6 @@ local function advance(way, site, now)
   return slot_mark(slack, now, marks)
 end
 
--- Where nothing but the windows of a site limits a mail: the mark of the slot that it took, nil where there is none now.
-local function take_window(target, now)
-  if wait_at(target, now) > 0 then return nil end
-  local marks = {}
-  return slot_mark(advance_target(target, now, marks), now, marks)
-end
-
 -- A slot of a mail that did not go: free again, or lost. Of a batch the last first.
 local function give_back_to(window, taken, tat, now)
   if math.abs(window.tat - tat) <= ROUNDED then
