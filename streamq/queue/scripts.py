@@ -277,6 +277,11 @@ class Scripts:
         reply: list[Any] = await self.caller.call("check", (what, p, start, many))
         return reply
 
+    async def hush(self, rank: int, forms: Sequence[bytes]) -> tuple[int, int]:
+        """Blanks reasons that name an address; where to go on (0: at the end), and how many."""
+        reached, blanked = await self.caller.call("hush", (rank,), [(form,) for form in forms])
+        return reached, blanked
+
     async def bounds(self, mails: int, share: float, dead: int, events: int) -> int:
         """At most so many live mails, that share of maxmemory, so many bytes of dead letters and events; how many of
         them changed their level."""
