@@ -19,6 +19,7 @@ from streamq import Client, Mail, Refused
 from streamq.queue.connection import command, connect, denied
 from streamq.queue.overview import Overviews
 from streamq.queue.spool import Spool
+from streamq.queue.webhooks import Feed
 from streamq.settings import load_settings
 from streamq.worker import Worker
 
@@ -320,3 +321,37 @@ async def test_a_permission_that_is_taken_away_ends_a_worker(guarded: Server) ->
 def test_a_producer_is_told_when_it_may_not(guarded: Server) -> None:
     with Client(as_("reader", guarded)) as client, pytest.raises(Refused, match=r"no permission|NOPERM"):
         client.send(Mail(from_="shop@example.com", to="bob@example.net", subject="Hi"))
+
+
+async def test_from_7_on_a_listener_may_be_kept_from_writing_settings(own_server: Callable[..., Server]) -> None:
+    """As docs/security.md says it."""
+    server = own_server(kind="valkey-9.1")
+    await _users(server)
+    async with crew(server.url) as c:
+        rules = [rule.replace("~{streamq}:meta", "%R~{streamq}:meta") for rule in ROLES["streamq-listener"]]
+        assert "%R~{streamq}:meta" in rules
+        await command(c.spool.redis, "ACL", "SETUSER", "streamq-listener", "resetkeys", *rules, ">streamq-listener")
+        url = as_("listener", server)
+        assert await refused(url, "HSET", c.spool.keys.meta, "salt", "x")
+        spool = await Spool.connect(load_settings(), url, join=True)
+        feed = Feed(spool, "crm")
+        await feed.begin()
+        assert await spool.scripts.leader("webhook-crm", "l1", 1000)
+        await feed.tell({"sent": 0})
+        assert await feed.read(10) == ([], 0)
+        await spool.close()
+        assert [each[b"object"] for each in await _log(server)] == [c.spool.keys.meta.encode()]
+
+
+@pytest.mark.parametrize("kind", ["valkey-9.1", "redis-6.2"])
+def test_it_is_a_file_that_a_server_starts_with(own_server: Callable[..., Server], kind: str) -> None:
+    server = own_server("--aclfile", str(ACL), kind=kind)
+
+    async def names() -> list[str]:
+        admin = connect(server.url)
+        try:
+            return [name.decode() for name in await command(admin, "ACL", "USERS")]
+        finally:
+            await admin.aclose()
+
+    assert set(asyncio.run(names())) == {"default", *ROLES}
