@@ -2,7 +2,7 @@
 -- said, and with nothing about them but what goes with them. For all others it says so, and `settle` does it. Fenced: only
 -- who holds the entry under that token changes anything.
 -- needs: base lease child event route slots outcome plain
--- KEYS: {streamq}: absent bodies body clock collapse counts due events expiry holds limit meta notes pauses slots stream
+-- KEYS: {streamq}: absent bodies body clock collapse counts due events expiry holds limit meta notes parked pauses slots stream
 --   throttled
 -- ARGV: now consumer at_once
 --   at_once  comma list: the rows, from 1, that are among so many transactions at once of their way
@@ -17,7 +17,7 @@ local now, consumer = clock(ARGV[1]), ARGV[2]
 local letters = {}
 for nth = 1, (#ARGV - HEAD) / EACH do letters[nth] = 's' end
 local obstacles
-ask_there(K.holds, K.collapse, K.notes, K.expiry, K.throttled, K.pauses, K.bodies)
+ask_there(K.holds, K.collapse, K.notes, K.expiry, K.throttled, K.pauses, K.bodies, K.parked)
 if not has(K.holds) and not has(K.collapse) then obstacles = obstacles_in(K.pauses) end
 if obstacles and has(K.throttled) and redis.call('ZCOUNT', K.throttled, '-inf', text(now)) > 0 then obstacles = nil end
 if not obstacles then return {text(now), '0', table.concat(letters)} end

@@ -2,7 +2,7 @@
 -- is slowed, closed or waits, that has a slot if anything limits it, with nothing noted of them and an id that is new. For
 -- all others it says so, and `admit` decides. What a mail may need is asked once for all: this is what most mails pay.
 -- needs: base lease index seen route slots pace limit plain
--- KEYS: {streamq}: absent clock counts due expiry held holds lane lease limit limits meta notes parked pauses schedule seen slots
+-- KEYS: {streamq}: absent clock due expiry held holds lane lease limit limits meta notes parked pauses schedule seen slots
 --   stream throttled
 -- ARGV: now consumer window routes left
 --   left       lanes, each on a line of its own, of mails before or between these that `admit` decides: what is limited
@@ -37,20 +37,17 @@ if not obstacles or obstacles['*'] or obstacles['*|*'] then
 end
 
 local open = {} -- lane → whether nothing is in its way
-local limited = {} -- lane → whether it takes slots
-local shared = {} -- lane → whether others take slots of the same windows: the queue's, the route's
-local behind = {} -- lanes of which somebody before is left to `admit`; SHARED: somebody of such a lane is
+local passages = {} -- lane → what its mails pass, where anything limits them
+local behind = {} -- lanes of which somebody before is left to `admit`; SHARED: somebody of a lane is whose slot others want
 local SHARED = '|'
-local function is_shared(way) return #windows_at(WHOLE, now) > 0 or #windows_at(way, now) > 0 end
-
-local function is_limited(way, site)
-  local windows = windows_at(way .. '|' .. site, now)
-  return #windows > 0 or windows.most ~= nil
+local function look_at_limits(lane, way, site)
+  local passage = passage_of(way, site, now)
+  if #passage > 0 or passage.most then passages[lane] = passage end
 end
 
 local function leave_to_admit(lane)
   behind[lane] = true
-  if shared[lane] then behind[SHARED] = true end
+  if passages[lane] and passages[lane].is_shared then behind[SHARED] = true end
 end
 
 local function look_at_lanes()
@@ -61,10 +58,7 @@ local function look_at_lanes()
       local way, site = route_of(lane), site_in(lane)
       open[lane] = not (obstacles[way] or obstacles[way .. '|' .. site] or obstacles['*|' .. site] or
         obstacles[way .. '|*'])
-      if limits_any then
-        shared[lane] = is_shared(way)
-        limited[lane] = shared[lane] or is_limited(way, site)
-      end
+      if limits_any then look_at_limits(lane, way, site) end
       roads[#roads + 1] = road_of(lane)
     end
   end
@@ -86,7 +80,7 @@ end
 
 if not is_free then look_at_lanes() end
 for lane in ARGV[5]:gmatch('[^\n]+') do
-  if limits_any and shared[lane] == nil then shared[lane] = is_shared(route_of(lane)) end
+  if limits_any and open[lane] == nil and lane ~= '' then look_at_limits(lane, route_of(lane), site_in(lane)) end
   leave_to_admit(lane)
 end
 ask_holds(consumer, 1)
@@ -119,16 +113,17 @@ for place in pairs(see_all(digests, owners, now, window)) do letters[rows[place]
 local out = {}
 local GOES = {g = true, c = true}
 local function take(nth, entry, lane)
-  if not limited[lane] then return end
-  local wait, way, slot = 1, nil, nil
-  if not behind[lane] and not (shared[lane] and behind[SHARED]) then
-    wait, way, slot = take_slot(lane, now, consumer, entry)
+  local passage = passages[lane]
+  if not passage then return end
+  local slot
+  if not behind[lane] and not (passage.is_shared and behind[SHARED]) then
+    slot = take_passage(passage, lane, now, consumer, entry)
   end
-  if wait > 0 then
+  if not slot then
     letters[nth] = 'a'
     return leave_to_admit(lane)
   end
-  if site_in(way) then letters[nth] = 'c' end
+  if passage.most then letters[nth] = 'c' end
   if slot ~= '' then
     out[#out + 1] = nth
     out[#out + 1] = slot
@@ -154,7 +149,7 @@ for stream, ids in pairs(go) do
     local nth = nth_of[stream .. id]
     local at = HEAD + 1 + (nth - 1) * EACH
     if letters[nth] == 'c' then
-      slot_left(route_of(ARGV[at + 1]) .. '|' .. site_in(ARGV[at + 1]), consumer, ARGV[at])
+      slot_left(passages[ARGV[at + 1]].target, consumer, ARGV[at])
     end
     letters[nth] = 'l' -- somebody deleted its entry: whoever looks after deadlines finds that it is gone
     redis.call('ZADD', K.expiry, text(now_ms), ARGV[at])
