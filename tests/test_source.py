@@ -29,6 +29,8 @@ def wrong_in(tree: ast.AST) -> list[str]:
             found += [each.name for each in node.names if each.name.partition(".")[0] in MODULES]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in MODULES:
             found.append(node.module or "")
+        elif isinstance(node, ast.Attribute) and node.attr == "Fragment":  # of orjson: numbers.py says why
+            found.append(node.attr)
         elif isinstance(node, ast.Call):
             called = node.func
             if isinstance(called, ast.Name) and called.id in CALLS:
@@ -46,7 +48,14 @@ def test_nothing_runs_what_others_wrote(source: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["import pickle", "from marshal import loads", "eval('1')", "import os; os.system('x')", "run('x', shell=True)"],
+    [
+        "import pickle",
+        "from marshal import loads",
+        "eval('1')",
+        "import os; os.system('x')",
+        "run('x', shell=True)",
+        "orjson.Fragment(b'1')",
+    ],
 )
 def test_it_would_be_found(text: str) -> None:
     assert len(wrong_in(ast.parse(text))) == 1
