@@ -311,7 +311,11 @@ def _mail_routes(desk: Desk) -> list[Route]:
         key = desk.keys.of(kept.id)
         urls = {part.content_id: f"/api/mails/{kept.id}/parts/{part.number}?key={key}" for part in letter.parts}
         urls.pop("", None)
-        policy = {"content-security-policy": frame_policy(images=images), "x-frame-options": "SAMEORIGIN"}
+        policy = {
+            "content-security-policy": frame_policy(images=images),
+            "x-frame-options": "SAMEORIGIN",
+            "x-dns-prefetch-control": "off",
+        }
         return HTMLResponse(await asyncio.to_thread(framed, letter, urls), headers=policy)
 
     async def part(request: Request) -> Response:

@@ -18,6 +18,9 @@ __all__ = ["DOWNLOAD_POLICY", "box_shown", "disposition", "frame_policy", "frame
 MOST_TEXT = 1_000_000  # characters of a body in the JSON
 CID = re.compile(r"cid:([^\s\"'<>()]{1,300})", re.IGNORECASE)
 DOCTYPE = re.compile(r"\s{0,100}<!doctype[^<>]{0,300}>", re.IGNORECASE)
+# The policy lets none of these load; Chromium connects to a frame's server before it asks the policy, and fetches ahead
+# what a link names once images may come from elsewhere.
+INERT = re.compile(r"<(/?)(?=(?:i?frame|frameset|object|embed|applet|portal|fencedframe|link)\b)", re.IGNORECASE)
 STEERING = re.compile("[\0-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 # No script, no form, no frame, nothing from elsewhere; a link opens a tab of its own, and is no way back here.
 FRAME = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; style-src 'unsafe-inline'; "
@@ -121,12 +124,13 @@ def frame_policy(*, images: bool) -> str:
 
 
 def framed(letter: Letter, urls: Mapping[str, str]) -> str:
-    """The html, its `cid:` addresses as those of the parts (`urls`: Content-ID → address), its links for a new tab."""
+    """The html without frames and links to files, its `cid:` addresses as those of the parts (`urls`: Content-ID → address), its links for
+    a new tab."""
 
     def address(found: re.Match[str]) -> str:
         return urls.get(unquote(found[1].replace("&amp;", "&")), found[0])
 
-    html = CID.sub(address, letter.html)
+    html = INERT.sub(r"<\1x-", CID.sub(address, letter.html))
     doctype = DOCTYPE.match(html)
     at = doctype.end() if doctype else 0
     return f'{html[:at]}<base target="_blank">{html[at:]}'

@@ -100,6 +100,27 @@ class Page:
     async def call(self, method: str, **params: Any) -> Any:
         return await self.browser.call(method, self.session, **params)
 
+    async def frame(self) -> Page:
+        """The one frame in it, where that is a process of its own (as those without an origin are)."""
+        await self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
+        while True:
+            for said in self.browser.heard.get(self.session, []):
+                if said["method"] == "Target.attachedToTarget":
+                    return Page(self.browser, said["params"]["sessionId"])
+            await self.drawn()
+
+    async def drawn(self) -> None:
+        """Waits for the next time that the page is drawn."""
+        await self.run("new Promise(requestAnimationFrame)")
+
+    async def until_frame(self, frame: Page, expression: str) -> Any:
+        """As `until`, of a frame that may have no script: none wakes us there, so it is asked whenever we are drawn."""
+        while True:
+            with contextlib.suppress(RuntimeError):  # it was another document still
+                if found := await frame.run(expression):
+                    return found
+            await self.drawn()
+
     async def size(self, width: int, height: int) -> None:
         known = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         await self.call("Emulation.setDeviceMetricsOverride", **known)
@@ -135,7 +156,7 @@ class Page:
         await self.call("Input.insertText", text=text)
 
     async def key(self, name: str, *, shift: bool = False) -> None:
-        code = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32}[name]
+        code = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40, "Delete": 46}[name]
         known = {"key": name, "code": name, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         text = {"Enter": "\r", " ": " "}.get(name)
         await self.call("Input.dispatchKeyEvent", type="keyDown", **known, **({"text": text} if text else {}))

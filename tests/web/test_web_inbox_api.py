@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from inboxed import Inboxed, inboxing
+from inboxed import inboxing
 
 from streamq.web.inbox_guard import Keys
 from streamq.web.inbox_shown import disposition
