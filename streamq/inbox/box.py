@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import heapq
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -99,17 +100,22 @@ class Inbox:
 
     def load(self, folder: Path) -> None:
         """What lies in a Maildir already: the newest, with nothing known of their envelopes. Raises `OSError`."""
-        found = []
-        for part in ("new", "cur"):
-            with os.scandir(folder / part) as entries:
-                for entry in entries:
-                    if entry.is_file() and not entry.name.startswith("."):
-                        known = entry.stat()
-                        found.append((known.st_mtime_ns, Path(entry.path), known.st_size, part == "new"))
-        found.sort()
-        self.forgotten += max(0, len(found) - self.most)
-        for at_ns, path, size, unread in found[-self.most :] if self.most else ():
-            self._put(Kept(max(at_ns, self._last + 1), size, None, path, unread))
+        many = 0
+
+        def files() -> Iterator[tuple[int, str, int, bool]]:
+            nonlocal many
+            for part in ("new", "cur"):
+                with os.scandir(folder / part) as entries:
+                    for entry in entries:
+                        if entry.is_file() and not entry.name.startswith("."):
+                            many += 1
+                            known = entry.stat()
+                            yield known.st_mtime_ns, entry.path, known.st_size, part == "new"
+
+        found = heapq.nlargest(self.most, files())
+        self.forgotten += many - len(found)
+        for at_ns, path, size, unread in reversed(found):
+            self._put(Kept(max(at_ns, self._last + 1), size, None, Path(path), unread))
         self._tell()
 
     def _put(self, kept: Kept) -> None:

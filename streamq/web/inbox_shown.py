@@ -124,8 +124,8 @@ def frame_policy(*, images: bool) -> str:
 
 
 def framed(letter: Letter, urls: Mapping[str, str]) -> str:
-    """The html without frames and links to files, its `cid:` addresses as those of the parts (`urls`: Content-ID → address), its links for
-    a new tab."""
+    """The html without frames and links to files, its `cid:` addresses as those of the parts (`urls`: Content-ID →
+    address), its links for a new tab."""
 
     def address(found: re.Match[str]) -> str:
         return urls.get(unquote(found[1].replace("&amp;", "&")), found[0])
