@@ -86,6 +86,13 @@ function files(mail) {
   return el("ul", { class: "files", id: "files", "aria-label": "Attachments" }, ...list);
 }
 
+// Whom the envelope names, where that is not what To and Cc say.
+function sentTo(mail) {
+  const said = new Set([...mail.to, ...mail.cc].map((each) => each.address.toLowerCase()));
+  if (mail.envelope_to.length === said.size && mail.envelope_to.every((each) => said.has(each.toLowerCase()))) return "";
+  return mail.envelope_to.map(plain).join(", ") + (mail.envelope_to_left ? ` and ${count(mail.envelope_to_left)} more` : "");
+}
+
 // acts: {remove, unread, source}
 export function showMail(place, mail, acts) {
   const views = {
@@ -94,7 +101,7 @@ export function showMail(place, mail, acts) {
     headers: () => headers(mail), source: () => source(acts.source), envelope: () => envelope(mail),
   };
   place.replaceChildren(
-    pairs({ from: whole(mail.from), to: whole(mail.to), cc: whole(mail.cc), "sent to": mail.envelope_to.map(plain).join(", ") + (mail.envelope_to_left ? ` and ${count(mail.envelope_to_left)} more` : ""), came: clock(Date.parse(mail.at)), size: bytes(mail.size) }),
+    pairs({ from: whole(mail.from), to: whole(mail.to), cc: whole(mail.cc), "sent to": sentTo(mail), came: clock(Date.parse(mail.at)), size: bytes(mail.size) }),
     ...(mail.note ? [el("p", { class: "warned", id: "mail-note" }, mail.note)] : []),
     ...[files(mail)].filter(Boolean),
     el("p", { class: "tools" },
