@@ -22,6 +22,7 @@ from streamq.sink import Received
 __all__ = ["Inbox", "Kept", "delete_files"]
 
 OVERHEAD = 3000  # bytes that a mail costs beside its content: envelope, and what is kept of its head; about
+RECIPIENT = 400  # of each recipient but the first: a name, and a table of parameters
 MOST_READ = 128 * 1024 * 1024  # bytes of a file: what comes by SMTP has at most --max-size
 
 
@@ -46,7 +47,8 @@ class Kept:
         """Bytes of memory, about."""
         if self.envelope is None:
             return OVERHEAD
-        return OVERHEAD + len(self.envelope.content) + sum(map(len, self.envelope.envelope_to))
+        known = self.envelope
+        return OVERHEAD + len(known.content) + sum(len(each) + RECIPIENT for each in known.envelope_to[1:])
 
     def content(self, most: int = MOST_READ) -> bytes:
         """All of it, or its first bytes. Reads a file, perhaps. Raises `NotFound` where somebody took it away."""

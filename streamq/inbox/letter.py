@@ -22,6 +22,7 @@ __all__ = ["Letter", "Part", "read_letter"]
 MOST_LINES = 2_000_000  # 50 MB of base64 have 650,000
 MOST_PARTS = 10_000
 MOST_LABOUR = 20_000_000  # lines times multiparts: each line is held against each boundary around it
+MOST_FIELD = 10_000  # characters of a field that says what a part is
 SHOWN_PARTS = 1000
 SHOWN_UNREAD = 100_000  # bytes of what was not parsed
 MOST_BODY = 5_000_000  # characters of a text or an html
@@ -56,10 +57,11 @@ class Letter(NamedTuple):
 
 
 class _Policy(Compat32):
-    """Octets beyond ASCII in a header are UTF-8 (RFC 6532), not `unknown-8bit`."""
+    """Octets beyond ASCII in a header are UTF-8 (RFC 6532), not `unknown-8bit`; and a field has an end: reading its
+    parameters takes time by the square of their length."""
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
-        return text_of_bytes(value.encode("ascii", "surrogateescape"))
+        return text_of_bytes(value[:MOST_FIELD].encode("ascii", "surrogateescape"))
 
 
 PARSER = BytesParser(policy=_Policy())

@@ -16,6 +16,7 @@ LETTERS = 8
 LETTER_BYTES = 64 * 1024 * 1024  # of all letters together; one that is larger stands alone
 WORDS_MOST = 20_000  # characters of a mail that a search looks at
 WORDS_ALL = 32 * 1024 * 1024  # characters of all together
+WORDS_LEAST = 200  # what an entry costs in any case
 HTML_MOST = 200_000  # characters that become words
 
 
@@ -65,10 +66,10 @@ class Reader:
         with self._lock:
             if kept.number not in self._words:
                 self._words[kept.number] = words
-                self._word_characters += len(words)
+                self._word_characters += len(words) + WORDS_LEAST
             while self._word_characters > WORDS_ALL:
                 _, oldest = self._words.popitem(last=False)
-                self._word_characters -= len(oldest)
+                self._word_characters -= len(oldest) + WORDS_LEAST
         return words
 
     def recipients(self, kept: Kept) -> tuple[str, ...]:

@@ -104,20 +104,25 @@ class Page:
         """The one frame in it, where that is a process of its own (as those without an origin are)."""
         await self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
         while True:
+            there: list[str] = []
             for said in self.browser.heard.get(self.session, []):
                 if said["method"] == "Target.attachedToTarget":
-                    return Page(self.browser, said["params"]["sessionId"])
+                    there.append(said["params"]["sessionId"])
+                elif said["method"] == "Target.detachedFromTarget" and said["params"]["sessionId"] in there:
+                    there.remove(said["params"]["sessionId"])
+            if there:
+                return Page(self.browser, there[-1])
             await self.drawn()
 
     async def drawn(self) -> None:
         """Waits for the next time that the page is drawn."""
         await self.run("new Promise(requestAnimationFrame)")
 
-    async def until_frame(self, frame: Page, expression: str) -> Any:
-        """As `until`, of a frame that may have no script: none wakes us there, so it is asked whenever we are drawn."""
+    async def until_frame(self, expression: str) -> Any:
+        """As `until`, of its frame: that may have no script to wake us, so it is asked whenever the page is drawn."""
         while True:
             with contextlib.suppress(RuntimeError):  # it was another document still
-                if found := await frame.run(expression):
+                if found := await (await self.frame()).run(expression):
                     return found
             await self.drawn()
 

@@ -112,11 +112,9 @@ async def test_ten_thousand_mails_are_pages(shown: Open) -> None:
     assert await page.run("document.querySelectorAll('*').length") < 1000
     await page.click("#older")
     await page.until("return document.querySelector('#list .what').innerText === 'Order 9949'")
-    await page.run("document.querySelector('#search-q').focus()")
-    await page.write("order 4711")
-    await page.key("Enter")
-    assert await subjects(page, 1) == ["Order 4711"]
-    assert await page.run("document.querySelector('#older').disabled && document.querySelector('#newer').disabled")
+    assert await page.run("document.querySelectorAll('*').length") < 1000
+    await page.click("#newer")
+    await page.until("return document.querySelector('#list .what').innerText === 'Order 9999'")
 
 
 async def test_search_looks_into_the_text(shown: Open) -> None:
@@ -220,14 +218,14 @@ async def test_html_is_shown_and_nothing_of_it_runs_or_asks_elsewhere(shown: Ope
         page = await shown.opened(html(HOSTILE.replace("TRAP", place).encode()))
         assert await page.run("document.querySelector('iframe').contentDocument") is None  # nobody's origin
         frame = await page.frame()
-        assert await page.until_frame(frame, IMAGES % "") == {
+        assert await page.until_frame(IMAGES % "") == {
             "own": True,
             "remote": False,
         }  # by cid:, and from elsewhere
         assert (await frame.text("p"), await frame.run("origin")) == ("Dear Bob", "null")
         assert (elsewhere.connected, elsewhere.asked) == (0, [])
         await page.click("#images")
-        assert await page.until_frame(frame, IMAGES % "images=1") == {
+        assert await page.until_frame(IMAGES % "images=1") == {
             "own": True,
             "remote": False,
         }  # that server has none
@@ -240,11 +238,10 @@ async def test_html_is_shown_and_nothing_of_it_runs_or_asks_elsewhere(shown: Ope
 async def test_a_link_of_a_mail_opens_a_tab_of_its_own(shown: Open) -> None:
     async with trap() as (place, elsewhere):
         page = await shown.opened(html(f'<a id="a" href="{place}/confirm?code=7">confirm</a>'.encode()))
-        frame = await page.frame()
         corner = (
             "(() => { const r = document.querySelector('%s')?.getBoundingClientRect(); return r && [r.x, r.y]; })()"
         )
-        at = await page.until_frame(frame, corner % "#a")
+        at = await page.until_frame(corner % "#a")
         inside = await page.run(corner % "iframe")
         for kind in ("mousePressed", "mouseReleased"):
             known = {"x": at[0] + inside[0] + 5, "y": at[1] + inside[1] + 5, "button": "left", "clickCount": 1}
@@ -307,6 +304,25 @@ async def test_what_has_gone_is_said(shown: Open) -> None:
     page = await shown.page("#17")
     said = await page.until("return document.querySelector('#mail-error')?.innerText")
     assert said.startswith("no such mail")
+
+
+async def test_from_afar_the_page_asks_for_the_token(shown: Open) -> None:
+    token = "a-token-of-24-characters"
+    async with inboxing(token=token, hosts=None) as box:
+        box.put(html(b'<p>Dear Bob <img id="own" src="cid:logo@x">'), at_ns=AT)
+        page: Page = await shown.browser.page(f"{box.url}/inbox")
+        await page.until("return document.querySelector('#dialog').open")
+        await page.run("document.querySelector('#field-token').focus()")
+        await page.write(token)
+        await page.key("Enter")
+        assert await subjects(page, 1) == ["Html"]
+        await page.click("#list a")
+        await page.until("return document.querySelector('iframe')")
+        # The frame brings no token: its address, and that of its picture, has the key.
+        own = "document.images.length && document.images[0].complete && document.images[0].naturalWidth"
+        assert await page.until_frame(own) == 1
+        links = "[...document.querySelectorAll('#files a, #raw')].map((e) => fetch(e.href).then((a) => a.status))"
+        assert await page.run(f"Promise.all({links})") == [200, 200, 200]
 
 
 # -- for everybody ---------------------------------------------------------------------------------------------------

@@ -127,8 +127,8 @@ async def _add(said: dict[str, str]) -> str:
 async def _opened(page: Page) -> Page:
     """The frame of the mail that is opened, once its own picture is there."""
     await page.until("return document.querySelector('iframe')")
+    assert await page.until_frame("document.images.length && document.images[0].complete") is True
     frame = await page.frame()
-    assert await page.until_frame(frame, "document.images.length && document.images[0].complete") is True
     assert await frame.run("document.images[0].naturalWidth") == 160
     return frame
 

@@ -208,7 +208,7 @@ function unlock() {
   ask("Unlock", "The token that STREAMQ_WEB_TOKEN holds where the inbox runs. It is kept until this tab closes.", [{ name: "token", label: "Token", type: "password" }], "Unlock", async (given) => {
     await talk.unlock(given.token);
     await list();
-    open();
+    if ($("mail-error")) open();
   });
 }
 
