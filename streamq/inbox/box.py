@@ -96,7 +96,11 @@ class Inbox:
         size = len(mail.content)
         envelope = mail if mail.file is None else mail._replace(content=b"")
         kept = Kept(number, size, envelope, mail.file)
-        self._put(kept)
+        if kept.weight > self.most_bytes:  # it would push out all the others, and go itself
+            self._last = number
+            self.forgotten += 1
+        else:
+            self._put(kept)
         self._tell()
         return kept
 

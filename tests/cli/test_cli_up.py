@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import signal
 import smtplib
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from mailroom import Mailroom
-from pids import gone
+from pids import gone, processes_of
 from redis.asyncio import Redis
 
 from cli.shell import program, streamq
@@ -32,22 +31,12 @@ def home(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the embedded server has its data; all that `up` starts has it in its words or its environment."""
     monkeypatch.setenv("XDG_STATE_HOME", str(short))
     yield short
-    assert _processes_of(short) == {}
-
-
-def _processes_of(folder: Path) -> dict[int, bytes]:
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes()
-            if int(process.name) != os.getpid() and os.fsencode(folder) in words + (process / "environ").read_bytes():
-                found[int(process.name)] = words
-    return found
+    assert processes_of(short) == {}
 
 
 async def _all_gone(folder: Path) -> None:
     """Each ends by itself: the embedded server and its keeper behind their last user."""
-    while pids := _processes_of(folder):
+    while pids := processes_of(folder):
         assert [await asyncio.to_thread(gone, pid) for pid in pids] == [True] * len(pids)
 
 
@@ -90,7 +79,7 @@ async def test_up_takes_a_mail_from_xadd_to_the_inbox_and_leaves_nothing(home: P
     async with running("up", *FREE) as process:
         said = await _said(process)
         await _looked_at(said)
-        pids = _processes_of(home)
+        pids = processes_of(home)
         assert len(pids) >= 4  # up, worker, keeper, server
         process.send_signal(number)
         _, err = await process.communicate()
