@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from inboxed import inboxing
 
+from streamq.inbox.wanted import FILTERS
 from streamq.web.inbox_guard import Keys
 from streamq.web.inbox_shown import disposition
 
@@ -294,6 +296,22 @@ async def test_a_mail_that_cannot_be_read_whole_is_shown_all_the_same() -> None:
         mail = await box.get(f"/api/mails/{id_}")
         assert (mail["subject"], mail["note"]) == ("many", "not read: it has more than 10,000 parts")
         assert (await box.client.get(f"/api/mails/{id_}/source?most=20")).text == "Subject: many\r\n\r\n\n--"
+
+
+async def test_what_is_answered_stands_in_the_docs() -> None:
+    words = (Path(__file__).parents[2] / "docs" / "inbox.md").read_text("utf-8")
+    async with inboxing() as box:
+        id_ = box.put(rich(), at_ns=AT)
+        mail = await box.get(f"/api/mails/{id_}")
+        names = {
+            *(await box.get("/api/mails")),
+            *mail,
+            *mail["attachments"][0],
+            *mail["envelope"],
+            *mail["envelope"]["to"][0],
+        }
+        names |= {*FILTERS, *(await box.get("/api/mails/wait", 404, to="x", timeout="0"))}
+    assert {name for name in names if not re.search(rf"\b{name}\b", words)} == set()
 
 
 # -- who may ask -----------------------------------------------------------------------------------------------------
