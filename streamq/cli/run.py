@@ -18,7 +18,6 @@ import typer
 import uvloop
 
 from streamq.cli.app import app, given, needs_web, settings, url_of
-from streamq.cli.inbox import inbox_beside
 from streamq.cli.terminal import json_line, note, safe
 from streamq.errors import SettingsError
 from streamq.mail.event import hide_addresses
@@ -253,7 +252,11 @@ def sink(
 
     if parent is not None:
         follow_parent(parent)
-    beside = None if web is None else inbox_beside(web, keep, keep_bytes, maildir, allow_remote=allow_remote)
+    beside = None
+    if web is not None:
+        from streamq.cli.inbox import inbox_beside
+
+        beside = inbox_beside(web, keep, keep_bytes, maildir, allow_remote=allow_remote)
     code = run(
         Options(
             host=host,

@@ -15,21 +15,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamq.cli.app import app, given, needs_web, open_at, run_async, settings, url_of
-from streamq.cli.inbox import inbox_of
 from streamq.cli.own import own_program
 from streamq.cli.run import log_to_stderr
 from streamq.cli.serve import PORT
 from streamq.cli.terminal import note, safe
 from streamq.errors import SettingsError
-from streamq.inbox import Inbox
 from streamq.queue.look import consumers
 from streamq.queue.spool import Spool
 from streamq.settings import Place, Settings
-from streamq.sink import Rules, Sink
-from streamq.sink.rules import rule_of_flag
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
+
+    from streamq.inbox import Inbox
+    from streamq.sink import Rules, Sink
 
 SMTP_PORT = 2525
 HOST = "127.0.0.1"
@@ -70,6 +69,9 @@ def up(
 
     Where no STREAMQ_REDIS_URL is set, the embedded server is the queue.
     """
+    from streamq.sink import Rules
+    from streamq.sink.rules import rule_of_flag
+
     needs_web("up")
     known = settings()
     if known.routes:
@@ -94,6 +96,8 @@ def up(
 
 async def _up(known: Settings, wish: _Wish) -> bool:
     """False: the workers ended by themselves."""
+    from streamq.cli.inbox import inbox_of
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -117,6 +121,8 @@ async def _up(known: Settings, wish: _Wish) -> bool:
 
 @asynccontextmanager
 async def _sink(known: Settings, wish: _Wish, inbox: Inbox) -> AsyncIterator[Sink]:
+    from streamq.sink import Sink
+
     sink = Sink(
         host=HOST,
         port=wish.smtp_port,
