@@ -341,6 +341,9 @@ async def test_by_keyboard(shown: Open) -> None:
     await page.until("return document.activeElement.querySelector('.what')?.innerText === 'Order 0'")
     await page.key("Enter")
     await page.until("return document.activeElement.id === 'mail-title' && document.querySelector('#panel')")
+    await page.until("return document.title === '(1) inbox – streamq'")  # it is read: nothing comes behind that
+    opened = [url for url in page.asked if url.rsplit("/", 1)[1].isdecimal()]
+    assert len(opened) == 3  # deleted the one; looked at the other and marked it, once
     await page.run("document.querySelector('#tab-text').focus()")
     await page.key("ArrowRight")
     assert await page.run("document.activeElement.id") == "tab-headers"

@@ -188,8 +188,7 @@ async function open() {
     trouble(wrong, false);
   }
 }
-addEventListener("hashchange", open);
-addEventListener("popstate", open);
+addEventListener("hashchange", open); // popstate comes with it, and would open it twice
 
 // -- begin ----------------------------------------------------------------------------------------------------------
 
