@@ -140,6 +140,7 @@ async def test_what_was_xadded_is_looked_at_and_pictured(up: dict[str, str], tmp
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="sq-", ignore_cleanup_errors=True))
         browser = await stack.enter_async_context(browsing(Path(place)))
         page = await browser.page(up["page"].split()[0])
+        await page.until("return document.querySelector('#link').dataset.up === 'yes'")
         await page.click("header a")  # the two pages lead to each other
         await page.until("return document.querySelectorAll('#list li').length === 5")
         found = await page.run("[...document.querySelectorAll('#list .what')].map((e) => e.innerText)")
