@@ -36,6 +36,7 @@ __all__ = ["TARGETS", "Found", "fuzz", "intake", "replies", "table"]
 AT_MS = 1_732_237_561_234
 MAIL_BYTES = 1 << 20
 SLOWEST_SECONDS = 2.0  # of CPU: of a case that is no larger than MAIL_BYTES
+SLOWEST_OF = {"tables": 6.0}  # a million characters of tables without a key are 170,000 of them, and tomllib is Python
 SHOWN = 10
 ERROR_MOST = 2000  # characters: it stands in a dead letter
 LARGE_EACH = 5000  # cases have 10 MB
@@ -224,7 +225,7 @@ def fuzz(target: str, cases: int, *, seed: int = 1, first: int = 0) -> Found:
             took = time.process_time() - before
             found.slowest = max(found.slowest, took)
             found.cpu += took
-            if took > SLOWEST_SECONDS:
+            if took > SLOWEST_OF.get(target, SLOWEST_SECONDS):
                 found.wrong.append((number, f"it took {took:.1f} s"))
             found.cases += 1
             if len(found.wrong) >= SHOWN:
