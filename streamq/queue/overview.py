@@ -1,8 +1,8 @@
 """What a queue looks like as a whole, for metrics and the page: one gathering for all who ask, a second old at most.
 
-However many look, Redis is asked once a second, and about routes and sites once in five: these take some commands for
-each of them, so of sites only the lanes that are due first are looked at (`LANES_LOOKED`). What that takes of the
-server's time `tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
+However many look, Redis is asked once a second, and about workers, routes and sites once in five: these take some
+commands for each of them, so of sites only the lanes that are due first are looked at (`LANES_LOOKED`). What that takes
+of the server's time `tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from streamq.queue.connection import command
+from streamq.queue.flow import Flow, Sample, flow
 from streamq.queue.gauge import Rule, rules_of
 from streamq.queue.look import Status, status
 from streamq.queue.routes import RouteView, route_views
-from streamq.queue.sites import SiteView, site_views
+from streamq.queue.sites import Lane, SiteView, sites_and_lanes
 from streamq.queue.spool import Spool
 from streamq.queue.steer import rules
 
-__all__ = ["Overview", "Overviews", "Sample", "known_routes"]
+__all__ = ["Overview", "Overviews", "known_routes"]
 
 FRESH_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # with a Redis that says nothing
 SITES_SECONDS = 5.0
-LANES_LOOKED = 100  # of each priority
+LANES_LOOKED = 100  # those due first
 HOLDS_MOST = 1000  # intents of mails stand beside the rules: beyond so many nobody looks for rules among them
 SAMPLE_SECONDS = 5.0
 SAMPLES_MOST = 720  # an hour
+FLOW_SAMPLES = 4  # that a rate goes over
 
 
 @dataclass(slots=True)
@@ -42,20 +44,10 @@ class Overview:
     routes: list[RouteView] = field(default_factory=list)
     limits: dict[str, Rule] = field(default_factory=dict)
     sites: list[SiteView] = field(default_factory=list)
+    lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
     took_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A moment of the past: what charts are made of."""
-
-    at_ms: int
-    accepted: int
-    totals: dict[str, int]
-    depth: dict[str, int]  # priority → live mails
-    oldest_ms: dict[str, int]
 
 
 def known_routes(spool: Spool) -> list[str]:
@@ -64,17 +56,22 @@ def known_routes(spool: Spool) -> list[str]:
 
 
 class Overviews:
-    """Of one queue. `clock` gives seconds; `sleep` waits so many."""
+    """Of one queue. `routes`: those that are shown, beside what is closed (else `known_routes`); `fresh_seconds`: so
+    old may be what `get` gives; `clock` gives seconds; `sleep` waits so many."""
 
     def __init__(
         self,
         spool: Spool,
         *,
+        routes: Iterable[str] | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.spool = spool
         self.samples: deque[Sample] = deque(maxlen=SAMPLES_MOST)
+        self._routes = known_routes(spool) if routes is None else list(routes)
+        self._fresh = fresh_seconds
         self._clock = clock
         self._sleep = sleep
         self._task: asyncio.Task[Overview] | None = None
@@ -86,7 +83,7 @@ class Overviews:
         if anew and self._task is not None:  # what is under way may have begun before the change
             await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
         now = self._clock()
-        if self._last is not None and not anew and now - self._read_at < FRESH_SECONDS:
+        if self._last is not None and not anew and now - self._read_at < self._fresh:
             return self._last
         if self._task is None or self._task.done():
             old = None if anew or now - self._sites_at >= SITES_SECONDS else self._last
@@ -111,31 +108,27 @@ class Overviews:
 
     async def _looked(self, old: Overview | None) -> Overview:
         began = time.perf_counter()
-        found = Overview(await status(self.spool), took_ms=0.0)
+        found = Overview(await status(self.spool, None if old is None else old.status.consumers))
         found.took_ms = (time.perf_counter() - began) * 1000
         if old is not None:
             found.routes, found.limits, found.rules = old.routes, old.limits, old.rules
-            found.sites, found.sites_left = old.sites, old.sites_left
+            found.sites, found.lanes, found.sites_left = old.sites, old.lanes, old.sites_left
             return found
-        found.routes = await route_views(self.spool, known_routes(self.spool))
+        found.routes = await route_views(self.spool, self._routes)
         found.limits = await rules_of(self.spool, ["*", *(view.name for view in found.routes)])
-        found.sites, found.sites_left = await site_views(self.spool, most=LANES_LOOKED)
+        found.sites, found.lanes, found.sites_left = await sites_and_lanes(self.spool, most=LANES_LOOKED)
         if await command(self.spool.redis, "HLEN", self.spool.keys.holds) <= HOLDS_MOST:
             found.rules = await rules(self.spool)
         return found
 
     async def sample(self) -> None:
         """Keep what there is now."""
-        now = (await self.get()).status
-        self.samples.append(
-            Sample(
-                now.now_ms,
-                now.accepted,
-                dict(now.totals),
-                {name: sum(states.values()) for name, states in now.depth.items()},
-                dict(now.oldest_ms),
-            )
-        )
+        self.samples.append(Sample.of((await self.get()).status))
+
+    def flow(self, at: int = -1) -> Flow | None:
+        """At that sample, over the last few: what comes in batches would be a saw. None where there are too few."""
+        nth = at % len(self.samples) if self.samples else 0
+        return flow(self.samples[max(0, nth - FLOW_SAMPLES)], self.samples[nth]) if self.samples else None
 
     async def watch(self, away: tuple[type[Exception], ...]) -> None:
         """Samples, for ever; one that fails by an error of `away` is left out."""

@@ -16,7 +16,17 @@ from streamq.queue.lanes import site_in
 from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool
 
-__all__ = ["Lane", "SiteView", "drained_us", "fullest", "lanes", "lanes_of", "site_views"]
+__all__ = [
+    "Lane",
+    "SiteView",
+    "drained_us",
+    "full_first",
+    "fullest",
+    "lanes",
+    "lanes_of",
+    "site_views",
+    "sites_and_lanes",
+]
 
 LANES_MOST = 10_000  # that are looked at, those due first of each priority
 PAGE = 1000
@@ -140,12 +150,20 @@ async def fullest(spool: Spool, most: int, *, of: int = LANES_MOST, route: str =
     found, left = await lanes(spool, of)
     if route:
         found = [lane for lane in found if lane.name.startswith((f"{route}|", f"{route}>"))]
-    kept = sorted(found, key=lambda lane: (-lane.many, lane.name))[:most]
+    kept = full_first(found)[:most]
     for lane, gauge in zip(kept, await gauges(spool, [lane.name for lane in kept]), strict=True):
-        drained = drained_us(gauge, lane.many)
-        lane.drained_ms = None if drained is None else drained // 1000
-        lane.open = gauge.open
+        _drain(lane, gauge)
     return kept, left + len(found) - len(kept)
+
+
+def full_first(found: Iterable[Lane]) -> list[Lane]:
+    return sorted(found, key=lambda lane: (-lane.many, lane.name))
+
+
+def _drain(lane: Lane, gauge: LaneGauge) -> None:
+    drained = drained_us(gauge, lane.many)
+    lane.drained_ms = None if drained is None else drained // 1000
+    lane.open = gauge.open
 
 
 def drained_us(gauge: LaneGauge, many: int) -> int | None:
@@ -160,9 +178,18 @@ def drained_us(gauge: LaneGauge, many: int) -> int | None:
 async def site_views(spool: Spool, site: str | None = None, most: int = LANES_MOST) -> tuple[list[SiteView], int]:
     """Of all sites, or of one: what matters most first: the most parked, the closed, then by name. And how many lanes
     nobody looked at."""
+    views, _, left = await sites_and_lanes(spool, site, most)
+    return views, left
+
+
+async def sites_and_lanes(
+    spool: Spool, site: str | None = None, most: int = LANES_MOST
+) -> tuple[list[SiteView], list[Lane], int]:
+    """The same, and the lanes that they are made of, with `drained_ms`."""
     found, left = (await lanes(spool, most)) if site is None else (await lanes_of(spool, site), 0)
     views: dict[str, SiteView] = {}
     for lane, gauge in zip(found, await gauges(spool, [lane.name for lane in found]), strict=True):
+        _drain(lane, gauge)
         target = f"{gauge.way}|{lane.site}"
         view = views.setdefault(target, SiteView(lane.site, gauge.way, Rule(), dict.fromkeys(spool.priorities, 0)))
         view.lanes.append(lane.name)
@@ -188,7 +215,7 @@ async def site_views(spool: Spool, site: str | None = None, most: int = LANES_MO
     counted = [target for target, view in views.items() if view.rule.connections is not None and view.route != "*"]
     for target, many in zip(counted, await in_use(spool, counted, now_us) if counted else [], strict=True):
         views[target].in_use = many
-    return sorted(views.values(), key=_weight), left
+    return sorted(views.values(), key=_weight), found, left
 
 
 def _meets(route: str, other: str) -> bool:

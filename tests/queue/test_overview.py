@@ -163,7 +163,7 @@ async def test_a_gathering_takes_few_commands_whatever_is_parked(room: Mailroom)
     after = await _calls(room)
     quick = sum(between.values()) - sum(before.values())
     slow = sum(after.values()) - sum(between.values())
-    assert quick <= 70, {name: n - before.get(name, 0) for name, n in between.items() if n != before.get(name, 0)}
+    assert quick <= 45, {name: n - before.get(name, 0) for name, n in between.items() if n != before.get(name, 0)}
     assert slow <= quick + 40 * 100
     await overviews.close()
 

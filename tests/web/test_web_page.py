@@ -491,7 +491,7 @@ def _history(overviews: Overviews, now_ms: int) -> None:
     """An hour of a shop's mail, as samples would have it."""
     from math import sin
 
-    from streamq.queue.overview import Sample
+    from streamq.queue.flow import Sample
 
     accepted = relayed = deferred = throttled = bounced = 0
     for nth in range(720, 0, -1):
