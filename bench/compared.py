@@ -15,7 +15,7 @@ from bench.truth import STATES, Truth
 __all__ = ["Known", "metrics_wrong", "page_wrong", "samples", "status_wrong"]
 
 LOOKED = 100  # lanes
-SITES = 100  # that the page shows
+SITES, WORKERS = 100, 200  # that the page shows
 PROVIDERS = {
     "gmail.com": "google",
     "outlook.com": "microsoft",
@@ -47,7 +47,7 @@ def looked(seen: Truth) -> list[str]:
     return list(dict.fromkeys(name for lanes in seen.lanes.values() for name in lanes[:LOOKED]))[:LOOKED]
 
 
-def _common(said: Mapping[str, Any], seen: Truth, known: Known) -> list[str]:
+def _common(said: Mapping[str, Any], seen: Truth, known: Known, shown: int) -> list[str]:
     """What `status --json` and the page's answer both have."""
     now = said["now_ms"]
     found = {
@@ -74,12 +74,19 @@ def _common(said: Mapping[str, Any], seen: Truth, known: Known) -> list[str]:
         "workers": known.workers,
         "depth": {name: {state: seen.depth[name, state] for state in STATES} for name in names},
         "first": {name: seen.first[name, ""] for name in names if (name, "") in seen.first},
-        "aged": {
-            (name, state): ms for (name, state), ms in seen.first.items() if state in ("waiting", "leased", "held")
-        },
+        "aged": _aged(seen),
     }
-    held = {one["name"]: one["pending"] for one in said["consumers"]}
-    return _differs(found, expected) + _differs(held, dict(seen.pending))
+    # of workers the page shows two hundred
+    found |= {one["name"]: one["pending"] for one in said["consumers"]}
+    expected |= {one["name"]: seen.pending[one["name"]] for one in said["consumers"]}
+    found["workers shown"], expected["workers shown"] = len(said["consumers"]), min(known.workers, shown)
+    return _differs(found, expected)
+
+
+def _aged(seen: Truth) -> dict[tuple[str, str], int]:
+    """What a look tells: waiting, leased, held."""
+    known = {key: ms for key, ms in seen.first.items() if key[1] in ("waiting", "leased")}
+    return known | {(name, "held"): ms for name, ms in seen.held.items()}
 
 
 def status_wrong(said: Mapping[str, Any], seen: Truth, known: Known) -> list[str]:
@@ -88,7 +95,7 @@ def status_wrong(said: Mapping[str, Any], seen: Truth, known: Known) -> list[str
     lanes = [(one["name"], one["many"]) for one in said["lanes"]]
     closed = {name: {each["why"] for each in said["closed"] if each["name"] == name} for name in seen.closed}
     return [
-        *_common(said, seen, known),
+        *_common(said, seen, known, known.workers),
         *_differs(
             {"lanes": lanes, "closed": closed, "swept": said["swept"], "rules": said["rules"]},
             {
@@ -130,7 +137,9 @@ def page_wrong(said: Mapping[str, Any], dead: Mapping[str, Any], seen: Truth, kn
     expected["groups"] = groups
     found["groups, in all"] = len(groups) + dead["groups_left"], dead["looked"]
     expected["groups, in all"] = len(seen.dead_groups), seen.dead_groups.total()
-    return _common(said, seen, known) + _differs(found, expected) + _left(said["sites_left"], len(rest), seen)
+    every = set(looked(seen)) | {name for name in {*seen.slowed, *seen.closed, *seen.limited} if "|" in name}
+    hidden = max(0, len(every) - len(named))
+    return _common(said, seen, known, WORKERS) + _differs(found, expected) + _left(said["sites_left"], hidden, seen)
 
 
 def _left(said: float, hidden: int, seen: Truth) -> list[str]:
@@ -188,11 +197,11 @@ def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, i
         many = Counter(PROVIDERS.get(site, "other") for site in sites)
         expected |= {f'streamq_sites_{kind}{{provider="{name}"}}': n for name, n in many.items()}
     wrong = _differs(said, expected)
-    for (name, state), ms in seen.first.items():
+    oldest = {(name, ""): seen.first[name, ""] for name in seen.lanes if (name, "") in seen.first}
+    for (name, state), ms in (oldest | _aged(seen)).items():
         series = f'streamq_oldest_in_state_seconds{{priority="{name}",state="{state}"}}'
         series = series if state else f'streamq_oldest_seconds{{priority="{name}"}}'
-        if state in ("", "waiting", "leased", "held"):
-            early, late = ((at - ms) / 1000 for at in between_ms)
-            if not early - 1.01 <= said.get(series, -1) <= late:  # what is told is a second old at most
-                wrong.append(f"{series}: it says {said.get(series)}, it is between {early} and {late}")
+        early, late = ((at - ms) / 1000 for at in between_ms)
+        if not early - 1.01 <= said.get(series, -1) <= late:  # what is told is a second old at most
+            wrong.append(f"{series}: it says {said.get(series)}, it is between {early} and {late}")
     return wrong + _left(said["streamq_lanes_not_looked_at"], 0, seen)

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 __all__ = ["Truth", "truth"]
 
 PAGE = 5000
+OLDEST = 100  # held mails, among which each priority's oldest is looked for
 LETTERS = 2000  # of which the page makes groups
 STATES = ("waiting", "leased", "parked", "scheduled", "held")
 NAMES = ("high", "normal", "low")
@@ -24,10 +25,12 @@ NAMES = ("high", "normal", "low")
 
 @dataclass(slots=True)
 class Truth:
-    """`first`: ms of the oldest entry, of (priority, state), and of (priority, "") for any. `parked`: by lane."""
+    """`first`: ms of the oldest entry, of (priority, state), and of (priority, "") for any; `held`: by priority, among
+    the hundred oldest held. `parked`: by lane."""
 
     depth: dict[tuple[str, str], int] = field(default_factory=dict)
     first: dict[tuple[str, str], int] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
     accepted: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
@@ -126,6 +129,8 @@ async def _indexes(hand: _Hand, seen: Truth) -> dict[str, str]:
         seen.next_due = min(seen.next_due or int(float(due)), int(float(due)))
     async for entry, _ in hand.scan("ZSCAN", "held"):
         where[entry] = "held"
+    for entry in await hand.ask("ZRANGE", "held", 0, OLDEST - 1):
+        seen.held.setdefault(NAMES[int(entry[:1])], _ms(entry[1:].decode()))
     async for member, _ in hand.scan("ZSCAN", "parked"):
         lane, _, padded = member.rpartition("|")
         ms, _, seq = padded[1:].partition("-")

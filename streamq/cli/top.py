@@ -260,5 +260,8 @@ def _plain(look: Look) -> dict[str, object]:
         "live": look.status.live,
         "rates": flow,
         "routes": [{**asdict(view), "connections": view.connections} for view in look.routes],
-        "lanes": [{**asdict(lane), "site": lane.site, "many": lane.many} for lane in look.lanes],
+        "lanes": [
+            {"name": lane.name, "site": lane.site, "many": lane.many, "drained_ms": lane.drained_ms, "open": lane.open}
+            for lane in look.lanes
+        ],
     }

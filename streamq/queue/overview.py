@@ -116,7 +116,7 @@ class Overviews:
             return found
         found.routes = await route_views(self.spool, self._routes)
         found.limits = await rules_of(self.spool, ["*", *(view.name for view in found.routes)])
-        found.sites, found.lanes, found.sites_left = await sites_and_lanes(self.spool, most=LANES_LOOKED)
+        found.sites, found.lanes, found.sites_left = await sites_and_lanes(self.spool, most=LANES_LOOKED, whole=True)
         if await command(self.spool.redis, "HLEN", self.spool.keys.holds) <= HOLDS_MOST:
             found.rules = await rules(self.spool)
         return found
