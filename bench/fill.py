@@ -14,12 +14,11 @@ from itertools import cycle
 
 from streamq.keys import GROUP
 from streamq.mail.identity import content_hash, digest
-from streamq.queue.bodies import Bodies
 from streamq.queue.connection import command, pipelined
 from streamq.queue.limits import OPERATOR, set_limits
 from streamq.queue.rows import AdmitRow, ChildRow, GrantRow, SettleRow
 from streamq.queue.scripts import BATCH, why
-from streamq.queue.spool import Spool
+from streamq.queue.spool import Entry, Spool
 
 __all__ = ["CLOSED", "EVENTS_KEPT", "PRIORITIES", "SHARES", "Filler", "Took"]
 
@@ -79,9 +78,11 @@ class Filler:
         """An empty queue, once."""
         await self._ground()
         for kind, share in SHARES.items():
-            if kind != "waiting":
+            if kind not in ("families", "waiting"):
                 await getattr(self, f"_{kind}")(max(4, self.mails * share // 1000))
         await self._mishaps()
+        await self._families(max(4, self.mails * SHARES["families"] // 1000))
+        await self._requeued()
         await self._waiting(max(4, self.mails * SHARES["waiting"] // 1000))  # last: whoever reads takes what is unread
         await self.looked()
 
@@ -138,10 +139,11 @@ class Filler:
         self, priority: str, mails: Sequence[tuple[str, str]], *, route: str = ROUTE, **known: object
     ) -> list[Took]:
         """Read, and admitted with what `known` says of each row."""
-        entries: list[str] = []
-        while len(entries) < len(mails):
-            reading = await self.spool.read(self.consumers[-1], [(priority, len(mails) - len(entries))])
-            entries += [one.entry for one in reading.entries]
+        read: list[Entry] = []
+        while len(read) < len(mails):
+            read += (await self.spool.read(self.consumers[-1], [(priority, len(mails) - len(read))])).entries
+        entries = [one.entry for one in read]
+        assert [one.fields[b"id"].decode() for one in read] == [id_ for id_, _ in mails]  # nothing was unread before
         rows = [
             AdmitRow(
                 **{"kind": "send", "lane": f"{route}|{site}", "deadline": self._now() + 5 * DAY, "id": id_, **known},  # type: ignore[arg-type]
@@ -251,22 +253,22 @@ class Filler:
             await self._admit(priority, mails, collapse=f"{self._made:020d}{until}")
 
     async def _families(self, many: int) -> None:
-        """Mails of several recipients: every second one has all of its children, the others are in the middle. (The
-        children are unread.)"""
-        parents = max(2, many // CHILDREN)
-        for priority, few in self._batches(parents):
-            took = await self._admit(priority, await self._come(priority, few), kind="expand", lane="")
-            for nth, one in enumerate(took):
-                shared = {b"from": b"shop@example.com", b"subject": b"News", b"text": b"Hello", b"id": one.id.encode()}
-                await Bodies(self.spool.redis, self.spool.keys).upload(f"up-{one.id}", shared, False)
-                made = CHILDREN if nth % 2 else MADE
-                rows = [ChildRow("envelope_to", f"c{child}@{self._site(child)}".encode()) for child in range(made)]
-                await self.spool.scripts.expand(
-                    self.consumers[-1], one.entry, one.token, one.id, b"", rows, upload=f"up-{one.id}", all_=CHILDREN
-                )
+        """Mails of several recipients: every second one has all of its children, the others are in the middle. All are
+        read before any has children, which nobody reads here."""
+        took: list[Took] = []
+        for priority, few in self._batches(max(2, many // CHILDREN)):
+            took += await self._admit(priority, await self._come(priority, few), kind="expand", lane="")
+        for nth, one in enumerate(took):
+            shared = {b"from": b"shop@example.com", b"subject": b"News", b"text": b"Hello", b"id": one.id.encode()}
+            await self.spool.bodies.upload(f"up-{one.id}", shared, False)
+            made = CHILDREN if nth % 2 else MADE
+            rows = [ChildRow("envelope_to", f"c{child}@{self._site(child)}".encode()) for child in range(made)]
+            await self.spool.scripts.expand(
+                self.consumers[-1], one.entry, one.token, one.id, b"", rows, upload=f"up-{one.id}", all_=CHILDREN
+            )
 
     async def _mishaps(self) -> None:
-        """A worker that was reclaimed, and came late; an entry that somebody deleted; a letter that was requeued."""
+        """A worker that was reclaimed, and came late; an entry that somebody deleted."""
         spool, late = self.spool, "fill-late-a0"
         self.consumers.append(late)
         batches = [batch async for batch in self._leases(2)]
@@ -278,6 +280,10 @@ class Filler:
         assert await self._settle([self._row("sent", slow, "relayed", "sent")]) != ["ok"]
         await command(spool.redis, "XDEL", spool.stream(gone.entry), gone.entry[1:])
         await self._settle([SettleRow("gone", gone.entry, gone.token, "", gone.id, "", b"", why())])
+
+    async def _requeued(self) -> None:
+        """Some letters, which are unread mails again."""
+        spool = self.spool
         rows = await command(spool.redis, "XRANGE", spool.keys.dead, "-", "+", "COUNT", 3)
         letters = {row[0].decode(): dict(zip(row[1][::2], row[1][1::2], strict=True)) for row in rows}
         for said, letter in zip(await spool.scripts.requeue(list(letters)), letters.values(), strict=True):

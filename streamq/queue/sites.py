@@ -56,8 +56,8 @@ class Lane:
 @dataclass(slots=True)
 class SiteView:
     """One target. `parked`: mails by priority, or under "" all of them. `next_ms`: until its next mail may go (0: now);
-    None: until an operator says so, or nothing is parked. `drained_ms`: until all that is parked has gone at the rate in
-    force, alone; None where nobody can tell. `in_use`: transactions under way, where they are limited."""
+    None: until an operator says so, or nothing is parked. `drained_ms`: until all that is parked has gone at the rate
+    in force, alone; None where nobody can tell. `in_use`: transactions under way, where they are limited."""
 
     site: str
     route: str
