@@ -78,12 +78,20 @@ class Traces:
             "messaging.consumer.group.name": GROUP,
             "messaging.client.id": consumer,
         }
-        self._told = False
+        self._told = self._failed = False
 
     def report(self, delivery: Delivery, report: Report) -> None:
-        """A courier's report: one attempt, unless the letter was parked unseen."""
+        """A courier's report: an attempt, unless the letter was parked unseen. A provider that fails costs its span."""
         if not report.tried:
             return
+        try:
+            self._span(delivery, report)
+        except Exception as error:  # noqa: BLE001 - a sampler, or a processor, of somebody's own
+            if not self._failed:
+                self._failed = True
+                log.warning("no span of %s, nor of others like it: %s: %s", delivery.entry, type(error).__name__, error)
+
+    def _span(self, delivery: Delivery, report: Report) -> None:
         end_ns = self._now_ns()
         stream = self.streams[int(delivery.entry[0])]
         attributes = {**self._fixed, "messaging.destination.name": stream, **_facts(delivery, report)}

@@ -16,7 +16,7 @@ import pytest
 from client.faces import letter, opener
 from crew import Crew, crew, rules_of
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -180,6 +180,24 @@ async def test_a_producer_outside_of_a_span_or_with_its_own_word_is_let_be(
         await seen.worker(c)
         events = await c.until("email.relayed", many=2)
     assert sorted(event.get("traceparent", "") for event in events) == ["", own]
+
+
+class _Broken(SpanProcessor):
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        raise RuntimeError("of somebody's own")
+
+
+async def test_a_provider_that_fails_stops_no_mail(server_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    seen = Recorded()
+    seen.provider.add_span_processor(_Broken())
+    async with crew(server_url) as c:
+        await seen.worker(c)
+        with caplog.at_level(logging.WARNING, "streamq.traces"):
+            for n in range(2):
+                await c.add(id=f"a{n}")
+            await c.until("email.relayed", many=2)
+    [said] = [one for one in caplog.messages if "no span of" in one]
+    assert said.endswith("RuntimeError: of somebody's own")
 
 
 # -- by the environment ----------------------------------------------------------------------------------------------
