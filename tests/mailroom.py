@@ -106,10 +106,10 @@ class Mailroom:
         rows = [StartRow(entry, lane, self.now + 5 * DAY, seen) for entry in entries]
         return (await self.scripts.start(consumer, rows))[1:3]
 
-    async def finish(self, *leases: Lease, way: str = LANE, tail: bytes = b"") -> str:
-        """The letters."""
+    async def finish(self, *leases: Lease, way: str = LANE, tail: bytes = b"", at_once: int = 0) -> str:
+        """The letters. `at_once`: so many of them, the first ones, are among so many transactions at once."""
         rows = [FinishRow(each.entry, each.token, way, each.entry, "email.relayed", tail) for each in leases]
-        return (await self.scripts.finish(leases[0].consumer, rows))[1]
+        return (await self.scripts.finish(leases[0].consumer, rows, range(at_once)))[2]
 
     async def well(self, route: str = "main", consumer: str = "w1") -> None:
         """It was told of late that the route takes mail."""

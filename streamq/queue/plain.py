@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from streamq.queue.lanes import site_in, ways_of
-from streamq.queue.rows import AdmitRow, Admitted, Bound, FinishRow, Settled, SettleRow, StartRow, Status
+from streamq.queue.rows import AdmitRow, Admitted, FinishRow, Settled, SettleRow, StartRow, Status
 from streamq.queue.scripts import Scripts
 
 __all__ = ["Plain", "is_plain_end", "plain_of"]
@@ -18,6 +18,7 @@ S = TypeVar("S")
 
 WHOLE_SEEN = 14  # bytes: digest and content hash; of a child without an id there is the digest alone
 DIGEST = 10
+GOES, COUNTED = "gc", "c"  # letters of `start`; COUNTED: one of so many transactions at once
 IN_VAIN_FIRST, IN_VAIN_LAST = 0.1, 2.0  # seconds
 TOLD_SECONDS = 1.5  # a good word of a route holds for two (lib/outcome): until then `settle` gives the next one
 
@@ -41,7 +42,7 @@ def plain_of(rows: Sequence[AdmitRow], routes: str = "") -> dict[int, AdmitRow]:
 
 def is_plain_end(row: SettleRow) -> bool:
     """What `finish` may take."""
-    return row.op == "sent" and not row.arg and bool(row.lane) and "|" not in row.way
+    return row.op == "sent" and not row.arg and bool(row.lane)
 
 
 class _Trial:
@@ -79,17 +80,19 @@ class Plain:
             return await self.scripts.admit(consumer, rows, routes)
         started = [StartRow(row.entry, row.lane, row.deadline, row.seen) for row in plain.values()]
         left = {row.lane for at, row in enumerate(rows) if at not in plain}
-        now_us, token, letters, slots = await self.scripts.start(consumer, started, routes, left)
+        now_us, token, letters, bound, slots = await self.scripts.start(consumer, started, routes, left)
         done: dict[int, Status] = {}
         for nth, (at, letter) in enumerate(zip(plain, letters, strict=True)):
-            if letter == "g":
-                done[at] = Status("go", b"", ways_of(rows[at].lane)[0], slots.get(nth, ""), "", token)
+            if letter in GOES:
+                way = ways_of(rows[at].lane)[0]
+                target = f"{way}|{site_in(rows[at].lane)}" if letter == COUNTED else ""
+                done[at] = Status("go", b"", way, slots.get(nth, ""), target, token)
             elif letter == "l":
                 done[at] = Status("lost", b"", "", "", "", 0)
-        went = "g" in letters
+        went = token > 0
         self._starts.ended(in_vain=not went)
         if len(done) == len(rows):
-            return Admitted(now_us, 0, token, 0, Bound(now_us, 0, 0, 0), [done[at] for at in range(len(rows))])
+            return Admitted(now_us, 0, token, 0, bound, [done[at] for at in range(len(rows))])
         rest = await self.scripts.admit(consumer, [row for at, row in enumerate(rows) if at not in done], routes)
         statuses = _in_places(done, rest.statuses)
         return Admitted(rest.now_us, 0 if went else rest.closed_us, rest.token, rest.next_us, rest.bound, statuses)
@@ -100,13 +103,14 @@ class Plain:
         if not plain:
             return await self._settle(consumer, rows)
         ends = [FinishRow(row.entry, row.token, _target(row), row.id, row.kind, row.tail) for row in plain.values()]
-        now_us, letters = await self.scripts.finish(consumer, ends)
+        at_once = [nth for nth, row in enumerate(plain.values()) if "|" in row.way]
+        now_us, next_us, letters = await self.scripts.finish(consumer, ends, at_once)
         done = {at: "ok" for at, letter in zip(plain, letters, strict=True) if letter == "o"}
         self._ends.ended(in_vain=not done)
         if len(done) == len(rows):
-            return Settled(now_us, 0, ["ok"] * len(rows))
+            return Settled(now_us, next_us, ["ok"] * len(rows))
         rest = await self._settle(consumer, [row for at, row in enumerate(rows) if at not in done])
-        return Settled(rest.now_us, rest.next_us, _in_places(done, rest.statuses), rest.marks)
+        return Settled(rest.now_us, next_us or rest.next_us, _in_places(done, rest.statuses), rest.marks)
 
     def _is_plain_end(self, row: SettleRow) -> bool:
         told = self._told.get(_route(row))
@@ -126,8 +130,8 @@ def _in_places(done: Mapping[int, S], others: Sequence[S]) -> list[S]:
 
 
 def _route(row: SettleRow) -> str:
-    return row.way or ways_of(row.lane)[0]
+    return row.way.partition("|")[0] or ways_of(row.lane)[0]
 
 
 def _target(row: SettleRow) -> str:
-    return f"{_route(row)}|{site_in(row.lane)}"
+    return row.way if "|" in row.way else f"{_route(row)}|{site_in(row.lane)}"

@@ -49,6 +49,16 @@ class AdmitRow(NamedTuple):
     collapse: str = ""
 
 
+class Bound(NamedTuple):
+    """What bounds reading, at `now_us`: the first free slot is, or was, at `opens_us`; one comes each `step_us` (0:
+    nothing bounds it), `most` are free at once."""
+
+    now_us: int
+    opens_us: int
+    step_us: int
+    most: int
+
+
 class StartRow(NamedTuple):
     """Of a plain mail that was read. See start.lua."""
 
@@ -59,12 +69,13 @@ class StartRow(NamedTuple):
 
 
 class Started(NamedTuple):
-    """The time in µs, the token, a letter for each row, and of those that have a slot its mark, by their places. See
-    start.lua."""
+    """The time in µs, the token, a letter for each row, what bounds reading, and of those that have a slot its mark, by
+    their places. See start.lua."""
 
     now_us: int
     token: int
     letters: str
+    bound: Bound
     slots: dict[int, str]
 
 
@@ -133,16 +144,6 @@ class Opened:
     found: str
     salt: bytes
     priorities: tuple[str, ...]
-
-
-class Bound(NamedTuple):
-    """What bounds reading, at `now_us`: the first free slot is, or was, at `opens_us`; one comes each `step_us` (0:
-    nothing bounds it), `most` are free at once."""
-
-    now_us: int
-    opens_us: int
-    step_us: int
-    most: int
 
 
 class Status(NamedTuple):

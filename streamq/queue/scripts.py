@@ -86,14 +86,18 @@ class Scripts:
     ) -> Started:
         """`routes` as in `admit`; `left`: lanes of mails that came with these and are not among them."""
         head = (self.now, consumer, self.window_ms, routes, "\n".join(left))
-        now, token, letters, *flat = await self.caller.call("start", head, rows)
+        now, token, letters, opens, step, most, *flat = await self.caller.call("start", head, rows)
         slots = {nth - 1: slot.decode() for nth, slot in zip(flat[::2], flat[1::2], strict=True)}
-        return Started(int(now), token, letters.decode(), slots)
+        return Started(int(now), token, letters.decode(), Bound(int(now), int(opens), int(step), int(most)), slots)
 
-    async def finish(self, consumer: str, rows: Sequence[FinishRow]) -> tuple[int, str]:
-        """The time in µs, and a letter for each row: see finish.lua."""
-        now, letters = await self.caller.call("finish", (self.now, consumer), rows)
-        return int(now), letters.decode()
+    async def finish(
+        self, consumer: str, rows: Sequence[FinishRow], at_once: Iterable[int] = ()
+    ) -> tuple[int, int, str]:
+        """`at_once`: places of those rows that are among so many transactions at once. The time, and that of the next
+        due thing that this call made (0 none), in µs; and a letter for each row: see finish.lua."""
+        counted = ",".join(str(at + 1) for at in at_once)
+        now, coming, letters = await self.caller.call("finish", (self.now, consumer, counted), rows)
+        return int(now), int(coming), letters.decode()
 
     async def turn(self, consumer: str, rows: Sequence[TurnRow], routes: str = "") -> tuple[Bound, list[Turn]]:
         """`routes` as in `admit`. No row: only what bounds reading by now."""

@@ -28,7 +28,6 @@ from streamq.queue.plain import is_plain_end, plain_of
 from streamq.queue.rows import (
     AdmitRow,
     Admitted,
-    Bound,
     FinishRow,
     MarkRow,
     Released,
@@ -162,7 +161,7 @@ class Rig:
         if not plain:
             return list(mails)
         rows = [StartRow(row.entry, row.lane, row.deadline, row.seen) for row in plain.values()]
-        now, token, letters, slots = self.run(
+        now, token, letters, bound, slots = self.run(
             self.spool.scripts.start(
                 worker.name, rows, "", {row.lane for at, row in enumerate(all_) if at not in plain}
             )
@@ -173,7 +172,7 @@ class Rig:
                 done[at] = Status("go", b"", "", slots.get(nth, ""), "", token)
             elif letter == "l":
                 done[at] = Status("lost", b"", "", "")
-        reply = Admitted(now, 0, token, 0, Bound(now, 0, 0, 0), list(done.values()))
+        reply = Admitted(now, 0, token, 0, bound, list(done.values()))
         self.admitted(worker, [mails[at] for at in done], reply)
         return [mail for at, mail in enumerate(mails) if at not in done]
 
@@ -199,7 +198,7 @@ class Rig:
         if not rows:
             return list(ends)
         asked = [FinishRow(row.entry, row.token, row.lane, row.id, row.kind, row.tail) for row in rows.values()]
-        now, letters = self.run(self.spool.scripts.finish(worker.name, asked))
+        now, _, letters = self.run(self.spool.scripts.finish(worker.name, asked))
         done = [at for at, letter in zip(rows, letters, strict=True) if letter == "o"]
         self.settled(worker, [ends[at] for at in done], Settled(now, 0, ["ok"] * len(done)))
         return [end for at, end in enumerate(ends) if at not in done]

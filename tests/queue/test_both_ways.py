@@ -4,6 +4,7 @@ the same."""
 from __future__ import annotations
 
 import random
+import re
 from functools import partial
 from itertools import count
 from typing import Any
@@ -19,6 +20,15 @@ from streamq.queue.scripts import why
 pytestmark = pytest.mark.usefixtures("any_server_url")
 
 
+TAT = re.compile(r" \d+(?=;|$)")  # of a slot's mark: each script rounds it up once
+LIMITS = {
+    "*": "9:3000000",
+    "main": "200:1000000",
+    "*|*": "100:1000000",
+    "*|x.de": "2:1000000",
+    "main|x.de": "40:1000000;c2",
+    "main|example.net": ";c3",
+}
 OPS = ["sent", "sent", "sent", "defer", "park", "dead"]
 
 
@@ -40,9 +50,13 @@ class Story:
         rows = [self._row(entry, chance) for entry in dict.fromkeys(hand)]
         found = await self.way.admit("w1", rows)
         statuses: list[Status] = found.statuses
-        self.said.append([status._replace(token=0) for status in statuses])
-        held = [Lease(row.entry, s.token, "w1") for row, s in zip(rows, statuses, strict=True) if s.status == "go"]
-        ends = [self._end(lease, chance) for lease in held]
+        self.said.append([status._replace(token=0, slot=TAT.sub("", status.slot)) for status in statuses])
+        self.said.append([found.bound.step_us, found.bound.most])
+        ends = [
+            self._end(Lease(row.entry, said.token, "w1"), row.lane, said, chance)
+            for row, said in zip(rows, statuses, strict=True)
+            if said.status in ("go", "wait")
+        ]
         self.said.append((await self.way.settle("w1", ends)).statuses)
 
     def _row(self, entry: str, chance: random.Random) -> AdmitRow:
@@ -58,24 +72,23 @@ class Story:
             known |= {"kind": "dead", "why": why(reason="to: no", **{"class": "malformed"})}
         return self.room.row(entry, **known)
 
-    def _end(self, lease: Lease, chance: random.Random) -> SettleRow:
-        op = chance.choice(OPS)
-        end = self.room.end(op, lease, lane="main|example.net")
-        return end._replace(arg=b"") if op == "sent" else end
+    def _end(self, lease: Lease, lane: str, said: Status, chance: random.Random) -> SettleRow:
+        op = chance.choice(OPS) if said.status == "go" else "park"  # that has no slot
+        end = self.room.end(op, lease, lane=lane)
+        return end._replace(arg=b"" if op == "sent" else end.arg, way=said.target or said.way)
 
     async def _obstacle(self, chance: random.Random) -> None:
         room = self.room
-        match chance.choice(["limit", "loose", "no limit", "pause", *["resume"] * 3, *["nothing"] * 4]):
-            case "limit":
-                await room.do("HSET", room.keys.limits, "*|x.de", "2:1000000")
-            case "loose":
-                await room.do("HSET", room.keys.limits, "*|*", "100:1000000")
+        happens = [*LIMITS, "no limit", "pause", *["resume"] * 3, *["nothing"] * 5]
+        match chance.choice(happens):
             case "no limit":
                 await room.do("DEL", room.keys.limits)
             case "pause":
                 await room.scripts.pause("pause", ["main"])
             case "resume":
                 await room.scripts.pause("resume", ["main"])
+            case str(name) if name in LIMITS:
+                await room.do("HSET", room.keys.limits, name, LIMITS[name])
 
 
 async def state(room: Mailroom) -> dict[str, Any]:

@@ -151,6 +151,7 @@ async def test_never_more_than_n_where_mail_goes_out_within_its_slack(room: Mail
             opens = [
                 int(state.split(b":")[0]) - min(int(w) // 36, 2 * SECOND)
                 for w, state in zip(lane[::2], lane[1::2], strict=True)
+                if w != b"kept"
             ]
             now = max(opens)
             room.scripts.now = str(now)
@@ -269,6 +270,22 @@ async def test_no_limit_costs_no_command(room: Mailroom) -> None:
     assert [(each.status, each.slot) for each in found.statuses] == [("go", ""), ("go", "")]
     assert found.bound == (room.now * 1000, 0, 0, 0)
     assert await room.do("EXISTS", room.keys.limit("*"), room.keys.limit("main"), room.keys.limit(LANE)) == 0
+
+
+async def test_a_window_is_kept_as_long_as_it_binds_and_a_clock_may_stand_still(room: Mailroom) -> None:
+    """Ten minutes longer, and one more, so that most mails need not ask for how long."""
+    await limit(room, main="100:60000000")
+    key, binds = room.keys.limit("main"), 60_000
+    await admit(room, 1)
+    assert binds + 660_000 < await room.do("PTTL", key) < binds + 665_000
+    room.tick(1_000)
+    await room.do("PEXPIRE", key, binds + 659_000)  # as it is then
+    await admit(room, 1)
+    assert await room.do("PTTL", key) <= binds + 659_000
+    room.tick(65_000)
+    await room.do("PEXPIRE", key, binds + 594_000)
+    await admit(room, 1)
+    assert await room.do("PTTL", key) > binds + 660_000
 
 
 async def test_a_route_keeps_record_and_limit_in_one_hash(room: Mailroom) -> None:

@@ -66,7 +66,26 @@ async def test_so_many_go_and_the_rest_parks_until_one_has_ended(room: Mailroom)
     again = await room.release("w2")
     assert [(lease.entry, lease.way, lease.target) for lease in again.leases] == [(third, "main", LANE)]
     assert set(await slots(room)) == {f"w1 {second.entry}", f"w2 {third}"}
-    assert 0 < await room.do("PTTL", room.keys.slots(LANE)) <= 60_000
+    assert 0 < await room.do("PTTL", room.keys.slots(LANE)) <= 600_000
+
+
+async def test_a_site_that_is_never_empty_is_kept_and_tidied(room: Mailroom) -> None:
+    """Once in sixteen seconds: what lapsed goes, and the key lasts on."""
+    await limit(room, ";c9")
+    room.tick(1_000)
+    await went(room, 1)  # of one whose worker dies
+    await room.do("PEXPIRE", room.keys.slots(LANE), 100_000)
+    room.tick(3_500)
+    [second] = await went(room, 1)
+    assert await room.do("PTTL", room.keys.slots(LANE)) <= 100_000
+    room.tick(11_000)
+    await room.scripts.renew("w1", [RenewRow(second.entry, second.token, LANE)])
+    await room.do("PEXPIRE", room.keys.slots(LANE), 100_000)
+    room.tick(500)  # START is a multiple of it
+    [third] = await went(room, 1)
+    assert await room.do("PTTL", room.keys.slots(LANE)) > 500_000
+    here = [f"w1 {lease.entry}".encode() for lease in (second, third)]
+    assert sorted(await room.do("ZRANGE", room.keys.slots(LANE), 0, -1)) == sorted(here)
 
 
 @pytest.mark.parametrize(

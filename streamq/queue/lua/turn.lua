@@ -1,7 +1,7 @@
 -- turn: leased mails that have no slot yet, or whose slot ran out before their MAIL, ask for one. Nothing moves here:
 -- what is to wait elsewhere its worker settles (`park`).
 -- needs: base lease child notes route slots pace limit
--- KEYS: {streamq}: absent clock due holds limit limits meta pauses slots stream throttled
+-- KEYS: {streamq}: absent clock due holds limit limits meta parked pauses slots stream throttled
 -- ARGV: now consumer routes
 -- EACH: entry token lane slot way
 --   slot       the mark of the one that it had, '' for none: given back, where that goes

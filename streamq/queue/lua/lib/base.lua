@@ -23,6 +23,9 @@ end
 -- Numbers of µs lose digits through `..` and tostring.
 local function text(number) return string.format('%.0f', number) end
 
+-- The same of a whole one below 2^53, for a fifth of what that costs.
+local function digits(number) return string.format('%d', number) end
+
 local settings = redis.call('HMGET', K.meta, 'priorities', 'events_kept')
 local NAMES = {} -- digit + 1 → priority; the digit's order is the order of urgency
 local STREAMS = {} -- digit + 1 → its key
@@ -99,7 +102,7 @@ local function clock(given, adds)
     local t = redis.call('TIME')
     now = t[1] * 1000000 + t[2]
   end
-  local last = tonumber(redis.call('SET', K.clock, text(now), 'PX', 60000, 'GET') or '0')
+  local last = tonumber(redis.call('SET', K.clock, digits(now), 'PX', 60000, 'GET') or '0')
   if last > now and last - now < 600000000 then
     redis.call('SET', K.clock, text(last), 'PX', 60000)
     return last

@@ -8,6 +8,8 @@
 --   its TAT: then what it was would have been T less, too. So a window keeps since when that is so, and by how much at
 --   the least (`spare`), of which each slot given back takes T. Where nobody was admitted since, it always goes.
 -- A pace that replies taught (pace) is one more window of its target, whose number adapts.
+-- KEPT  Field `kept`: ms up to which the key stays, ten minutes less than it does (as long as `clock` may stand still), so
+--   that most scripts need not ask.
 -- needs: base route slots pace
 
 local WHOLE = '*' -- the queue, as a target
@@ -43,33 +45,44 @@ local function rule_of(target)
   return rules[1] or rules[2] or rules[3] or rules[4]
 end
 
--- ';c5' behind the windows of a rule: so many transactions at once
-local function most_at_once(rule) return tonumber(rule:match(';c(%d+)')) end
+-- What a rule says, the same for all its targets: its windows; `names`, as they are asked for; `most` transactions at once
+-- (';c5' behind them).
+local rules_read = {}
+local function windows_in(rule)
+  local found = rules_read[rule]
+  if found then return found end
+  found = {names = {}, most = tonumber(rule:match(';c(%d+)'))}
+  for n, w in rule:gmatch('(%d+):(%d+)') do
+    n, w = tonumber(n), tonumber(w)
+    local tau = math.min(math.floor(w / 36), 2000000)
+    local slack = math.floor(tau / 2)
+    local t = (w + tau + slack) / n
+    found[#found + 1] = {w = w, name = text(w), tau = tau, slack = slack, t = t, step = string.format('%.17g', t)}
+    found.names[#found] = found[#found].name
+  end
+  found.names[#found + 1] = 'kept'
+  rules_read[rule] = found
+  return found
+end
 
 -- Its windows; a changed limit keeps its history. `most` beside them: transactions at once.
 local function windows_at(target, now)
   local found = windows_of[target]
   if found then return found end
   if no_rules() then return NONE end
-  found = {}
+  local rule = windows_in(rule_of(target) or '')
+  found = {most = rule.most}
   windows_of[target] = found
-  local names = {}
-  local rule = rule_of(target) or ''
-  found.most = most_at_once(rule)
-  for n, w in rule:gmatch('(%d+):(%d+)') do
-    n, w = tonumber(n), tonumber(w)
-    local tau = math.min(math.floor(w / 36), 2000000)
-    local slack = math.floor(tau / 2)
-    found[#found + 1] = {w = w, tau = tau, slack = slack, t = (w + tau + slack) / n}
-    names[#names + 1] = text(w)
-  end
-  if #names == 0 then return found end
-  local states = redis.call('HMGET', K.limit(target), unpack(names))
-  for at, window in ipairs(found) do
+  if #rule == 0 then return found end
+  local states = redis.call('HMGET', K.limit(target), unpack(rule.names))
+  found.kept = tonumber(states[#rule + 1] or 0)
+  for at, of in ipairs(rule) do
     local tat, t, since, spare = (states[at] or ''):match('^(%d+):([%d.]+):?(%d*):?(%d*)$')
-    window.tat, window.since, window.spare = tonumber(tat or 0), tonumber(since or 0) or now, tonumber(spare or 0) or 0
-    if t and tonumber(t) ~= window.t then
-      window.tat = now + math.max(window.tat - now, 0) * window.t / tonumber(t)
+    local window = {w = of.w, name = of.name, tau = of.tau, slack = of.slack, t = of.t, step = of.step, target = target,
+      tat = tonumber(tat or 0), since = tonumber(since or 0) or now, spare = tonumber(spare or 0) or 0}
+    found[at] = window
+    if t and t ~= of.step and tonumber(t) ~= of.t then
+      window.tat = now + math.max(window.tat - now, 0) * of.t / tonumber(t)
       window.since, window.spare, window.changed = now, 0, true
     end
   end
@@ -109,20 +122,21 @@ local function advance_window(window, now)
   window.changed = true
 end
 
--- The slack that the windows of a target leave, nil where it has none; they are marked as taken.
-local function advance_target(target, now, marks)
+-- A mail goes: the slack that its windows leave, nil where there is none; they are marked as taken.
+local function advance_all(windows, now, marks)
   local slack
-  for _, window in ipairs(windows_at(target, now)) do
+  for nth = 1, #windows do
+    local window = windows[nth]
     advance_window(window, now)
     slack = math.min(slack or window.slack, window.slack)
-    marks[#marks + 1] = target .. ' ' .. text(window.w) .. ' ' .. text(math.ceil(window.tat))
+    marks[#marks + 1] = window.target .. ' ' .. window.name .. ' ' .. digits(math.ceil(window.tat))
   end
   return slack
 end
 
 -- What took it, for `give_back`: '<slack µs> <now> <target> <W> <TAT>;…', W 0 for a pace; '' where nothing limits it.
 local function slot_mark(slack, now, marks)
-  return slack and text(slack) .. ' ' .. text(now) .. ' ' .. table.concat(marks, ';') or ''
+  return slack and digits(slack) .. ' ' .. digits(now) .. ' ' .. table.concat(marks, ';') or ''
 end
 
 local function advance(way, site, now)
@@ -133,17 +147,10 @@ local function advance(way, site, now)
       slack = math.min(slack or PACE.slack, PACE.slack)
       marks[#marks + 1] = target .. ' 0 0'
     end
-    local left = advance_target(target, now, marks)
+    local left = advance_all(windows_at(target, now), now, marks)
     if left then slack = math.min(slack or left, left) end
   end
   return slot_mark(slack, now, marks)
-end
-
--- Where nothing but the windows of a site limits a mail: the mark of the slot that it took, nil where there is none now.
-local function take_window(target, now)
-  if wait_at(target, now) > 0 then return nil end
-  local marks = {}
-  return slot_mark(advance_target(target, now, marks), now, marks)
 end
 
 -- A slot of a mail that did not go: free again, or lost. Of a batch the last first.
@@ -171,10 +178,11 @@ end
 
 -- Transactions at once: true, or µs of the next look. A lane that waits is told when one ends.
 local function at_once_free(lane, way, site, now, consumer, entry)
-  local most = not no_rules() and windows_at(way .. '|' .. site, now).most
+  local target = way .. '|' .. site
+  local most = not no_rules() and windows_at(target, now).most
   if not most then return true end
-  local free = slot_free(way, site, most, now, consumer, entry)
-  if free ~= true then slot_waits(way, site, lane) end
+  local free = slot_free(target, most, now, consumer, entry)
+  if free ~= true then slot_waits(target, lane) end
   return free, true
 end
 
@@ -190,10 +198,37 @@ local function take_slot(lane, now, consumer, entry)
   if next > 0 then return next, scope end
   local free, counted = at_once_free(lane, way, site, now, consumer, entry)
   if free ~= true then return free, 'site' end
-  if counted then slot_taken(way, site, consumer, entry, now) end
+  if counted then slot_taken(way .. '|' .. site, consumer, entry, now) end
   local slot = advance(way, site, now)
   if route_state(way).down > 0 then probing(way, now) end
   return 0, counted and way .. '|' .. site or way, slot
+end
+
+-- Of a way that is open, to a site, where nothing has a pace: all windows that a mail passes; is_shared: some of them are
+-- the queue's or the route's. As take_slot, for mails that need no more than that.
+local function passage_of(way, site, now)
+  local target = way .. '|' .. site
+  local passage = {target = target}
+  for _, window in ipairs(windows_at(WHOLE, now)) do passage[#passage + 1] = window end
+  for _, window in ipairs(windows_at(way, now)) do passage[#passage + 1] = window end
+  passage.is_shared = #passage > 0
+  local own = windows_at(target, now)
+  for _, window in ipairs(own) do passage[#passage + 1] = window end
+  passage.most = own.most
+  return passage
+end
+
+-- Its mark; nil where there is no slot now.
+local function take_passage(passage, lane, now, consumer, entry)
+  for nth = 1, #passage do
+    if now < passage[nth].tat - passage[nth].tau then return nil end
+  end
+  if passage.most then
+    if slot_free(passage.target, passage.most, now, consumer, entry) ~= true then return slot_waits(passage.target, lane) end
+    slot_taken(passage.target, consumer, entry, now)
+  end
+  local marks = {}
+  return slot_mark(advance_all(passage, now, marks), now, marks)
 end
 
 -- Without taking: 0, or µs at which a slot comes, and what it waits for.
@@ -249,21 +284,28 @@ local function free_at(now, opens, step, most)
   return opens > now and 0 or math.min(most, math.floor((now - opens) / step) + 1)
 end
 
+local KEPT_LONGER = {ms = 60000, still = 600000} -- than asked for: so that it is asked for once a minute; see KEPT
+
 -- Once, at a script's end.
 local function keep_limits(now)
+  local now_ms = math.floor(now / 1000)
   for target, all in pairs(windows_of) do
     local fields, last = {}, 0
-    for _, window in ipairs(all) do
+    for nth = 1, #all do
+      local window = all[nth]
       if window.changed then
-        fields[#fields + 1] = text(window.w)
-        fields[#fields + 1] = table.concat({text(math.ceil(window.tat)), string.format('%.17g', window.t),
-          text(window.since), text(math.floor(window.spare))}, ':')
-        last = math.max(last, window.tat + window.w)
+        local tat = math.ceil(window.tat)
+        fields[#fields + 1] = window.name
+        fields[#fields + 1] = digits(tat) .. ':' .. window.step .. ':' .. digits(window.since) .. ':' .. digits(window.spare)
+        last = math.max(last, math.ceil((tat + window.w) / 1000) + 1000)
       end
     end
-    if #fields > 0 then
-      redis.call('HSET', K.limit(target), unpack(fields))
-      outlast(K.limit(target), math.ceil((last - now) / 1000) + 1000)
+    local is_short = #fields > 0 and last > all.kept
+    if is_short then
+      fields[#fields + 1] = 'kept'
+      fields[#fields + 1] = digits(last + KEPT_LONGER.ms)
     end
+    if #fields > 0 then redis.call('HSET', K.limit(target), unpack(fields)) end
+    if is_short then outlast(K.limit(target), last - now_ms + KEPT_LONGER.ms + KEPT_LONGER.still) end
   end
 end

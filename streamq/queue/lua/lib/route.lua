@@ -29,7 +29,7 @@ local CLOSED_FEW = 100 -- fields of `pauses` that are read at once; of more each
 local shut = {sites = {}} -- all: field → JSON, false where there are many; sites: '<route>|<site>' → µs
 local function closures_of(...)
   if shut.all == nil then
-    local many = redis.call('HLEN', K.pauses)
+    local many = there[K.pauses] == false and 0 or redis.call('HLEN', K.pauses)
     shut.all = many <= CLOSED_FEW and (many > 0 and info(redis.call('HGETALL', K.pauses)) or {})
   end
   if not shut.all then return redis.call('HMGET', K.pauses, ...) end

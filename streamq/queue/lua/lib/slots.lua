@@ -7,9 +7,10 @@
 -- needs: base route
 
 local SLOT_LASTS = 4000000 -- µs
-local SLOTS_LAST = 60000 -- ms: the key, when nobody touches it
+local SLOTS_LAST = 600000 -- ms: the key, when nobody touches it
+local TIDIED = 16 -- seconds: in one of so many it is made to last on, and what has lapsed goes; and when it is the first
 
-local slots = {} -- '<way>|<site>' → {many, waits, took, left}
+local slots = {} -- '<way>|<site>' → {many, waits, took, left, is_first}
 
 local function slots_of(target, now)
   local state = slots[target]
@@ -18,31 +19,29 @@ local function slots_of(target, now)
     slots[target] = state
   end
   if now and not state.many then
-    redis.call('ZREMRANGEBYSCORE', K.slots(target), '(0', text(now))
-    state.many = redis.call('ZCOUNT', K.slots(target), '(0', '+inf')
+    state.many = redis.call('ZCOUNT', K.slots(target), '(' .. digits(now), '+inf')
+    state.is_first = state.many == 0
   end
   return state
 end
 
 -- True, or the µs at which to look again. Of a mail that has one already (it is admitted again) it is free.
-local function slot_free(way, site, most, now, consumer, entry)
-  local target = way .. '|' .. site
+local function slot_free(target, most, now, consumer, entry)
   if slots_of(target, now).many < most then return true end
-  if entry and redis.call('ZSCORE', K.slots(target), consumer .. ' ' .. entry) then return true end
-  local first = redis.call('ZRANGEBYSCORE', K.slots(target), '(0', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  local key = K.slots(target)
+  if entry and tonumber(redis.call('ZSCORE', key, consumer .. ' ' .. entry) or 0) > now then return true end
+  local first = redis.call('ZRANGEBYSCORE', key, '(' .. digits(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
   return tonumber(first or now + SLOT_LASTS)
 end
 
-local function slot_taken(way, site, consumer, entry, now)
-  local target = way .. '|' .. site
+local function slot_taken(target, consumer, entry, now)
   local state = slots_of(target, now)
   state.took = true
-  state.many = state.many + redis.call('ZADD', K.slots(target), text(now + SLOT_LASTS), consumer .. ' ' .. entry)
+  state.many = state.many + redis.call('ZADD', K.slots(target), digits(now + SLOT_LASTS), consumer .. ' ' .. entry)
 end
 
 -- Its road is to be told when one is left.
-local function slot_waits(way, site, lane)
-  local target = way .. '|' .. site
+local function slot_waits(target, lane)
   local state, road = slots_of(target), road_of(lane)
   if state.waits[road] then return end
   state.waits[road] = true
@@ -57,12 +56,16 @@ local function slot_left(target, consumer, entry)
   if state.many then state.many = state.many - 1 end
 end
 
--- Once, at a script's end; true where roads are due now that waited.
+-- Once, at a script's end; true where roads are due now that waited. (Who waits is parked.)
 local function keep_slots(now)
   local any = false
   for target, state in pairs(slots) do
-    if state.took then redis.call('PEXPIRE', K.slots(target), SLOTS_LAST) end
-    local roads = state.left and redis.call('ZRANGEBYSCORE', K.slots(target), 0, 0, 'LIMIT', 0, LANES_WOKEN) or {}
+    if state.took and (state.is_first or math.floor(now / 1000000) % TIDIED == 0) then
+      redis.call('ZREMRANGEBYSCORE', K.slots(target), '(0', digits(now))
+      redis.call('PEXPIRE', K.slots(target), SLOTS_LAST)
+    end
+    local wake = state.left and has(K.parked)
+    local roads = wake and redis.call('ZRANGEBYSCORE', K.slots(target), 0, 0, 'LIMIT', 0, LANES_WOKEN) or {}
     if #roads > 0 then
       any = true
       redis.call('ZREM', K.slots(target), unpack(roads))
