@@ -1,9 +1,9 @@
 """What a queue looks like as a whole, for metrics and the page: one gathering for all who ask, a second old at most.
 
 However many look, Redis is asked once a second; about workers, routes and rules once in five; about sites, each of
-which takes some commands, once in five, too, or as seldom as in fifteen where there are many lanes. Of those only the ones
-that are due first are looked at (`LANES_LOOKED`). What that takes of the server's time `tests/queue/test_overview.py`
-counts in commands, docs/operations.md says in milliseconds.
+which takes some commands, once in five, too, or as seldom as in fifteen where there are many lanes. Of those only the
+ones that are due first are looked at (`LANES_LOOKED`). What that takes of the server's time
+`tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
 """
 
 from __future__ import annotations
