@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,12 @@ def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if tls is None or not isinstance(sys.exception(), ssl.SSLError):  # who does not trust us hangs up
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     if tls is not None:  # a handshake that fails is that connection's alone
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
