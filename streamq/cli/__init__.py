@@ -35,6 +35,7 @@ def main() -> None:
         steer,
         template,
         top,
+        up,
         webhook,
         why,
     )

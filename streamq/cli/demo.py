@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +20,7 @@ from redis.exceptions import RedisError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streamq.cli.app import app, given, run_async
-from streamq.cli.own import close_own
+from streamq.cli.own import close_own, own_program
 from streamq.cli.terminal import clip, console, table
 from streamq.errors import ServerFailed, SettingsError
 from streamq.queue.check import check
@@ -33,7 +31,7 @@ from streamq.settings import load_settings
 
 FINAL = {"email.relayed": "relayed", "email.bounced": "bounced", "email.rejected": "rejected"}
 CODES_A_SECOND = 20
-START_S, END_S = 15.0, 10.0
+START_S = 15.0
 LONGEST_S = 40.0  # with start and end less than a minute
 MAILS_A_SECOND = 300  # a slow machine's pace: who asks for more mails waits longer
 LOG_LINES = 10
@@ -182,44 +180,21 @@ def _print_log(log: Path) -> None:
 @asynccontextmanager
 async def _sink(folder: Path) -> AsyncIterator[int]:
     (folder / "rules.toml").write_text(RULES)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "streamq", "sink", "--port", "0", "--keep", "0", "--quiet", "--parent", str(os.getpid()),
-        "--rules", str(folder / "rules.toml"),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
+    words = ("sink", "--port", "0", "--keep", "0", "--quiet", "--rules", str(folder / "rules.toml"))
+    async with own_program(*words, stdout=asyncio.subprocess.PIPE) as process:
+        assert process.stdout is not None
         line = (await process.stdout.readline()).decode()
         if not line.strip():
             raise ServerFailed("the sink did not start")
         yield int(line.rsplit(":", 1)[1])
-    finally:
-        await _end(process)
 
 
 @asynccontextmanager
 async def _workers(environment: dict[str, str], many: int, log: Path) -> AsyncIterator[int]:
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "streamq", "worker", "--processes", str(many), "--parent", str(os.getpid()),
-            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True,
-        )  # fmt: skip
-        try:
+        words = ("worker", "--processes", str(many))
+        async with own_program(*words, stdout=output, stderr=output, environment=environment) as process:
             yield process.pid
-        finally:
-            await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(END_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-    await process.communicate() if process.stdout else await process.wait()
 
 
 async def _play(spool: Spool, mails: int) -> bool:

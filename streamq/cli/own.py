@@ -1,20 +1,27 @@
-"""A server of a command's own, in a directory that goes with it."""
+"""What a command runs for itself: a server in a directory that goes with it, and programs that end with it."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
+import os
+import signal
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from streamq.server import Server
 from streamq.server.lock import close_lock, open_lock, take_lock
 from streamq.server.place import open_place
 from streamq.settings import Settings
 
-__all__ = ["close_own", "own_server"]
+__all__ = ["close_own", "own_program", "own_server"]
 
 END_S = 10.0
 
@@ -40,3 +47,31 @@ def own_server(known: Settings, name: str) -> Iterator[Server]:
             yield server
         finally:
             close_own(server, Path(folder))
+
+
+@asynccontextmanager
+async def own_program(
+    *words: str, stdout: Any, stderr: Any = None, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
+    """`streamq WORDS` as long as this is open, and no longer than this process lives, however it ends. In a session of
+    its own: Ctrl-C reaches us alone, and we tell it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "streamq", *words, "--parent", str(os.getpid()),
+        stdin=asyncio.subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        await _end(process)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(END_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+    await process.communicate() if process.stdout else await process.wait()

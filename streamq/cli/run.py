@@ -235,7 +235,11 @@ def sink(
     ] = None,
     id_header: Annotated[str, typer.Option(metavar="NAME", help="count this header's values in the ledger")] = "",
     maildir: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the mails there")] = None,
-    keep: Annotated[int, typer.Option(min=0, metavar="N", help="mails kept in memory")] = 1000,
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="mails kept in memory, the last ones")] = 1000,
+    keep_bytes: Annotated[int, typer.Option(min=0, metavar="BYTES", help="of them together")] = 64 * 1024 * 1024,
+    web: Annotated[
+        str | None, typer.Option(metavar="[ADDRESS:]PORT", help="show them in a browser, and to tests: the inbox")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line per mail")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON of all counts, written at the end")] = None,
     journal: Annotated[Path | None, typer.Option(metavar="FILE", help="a line per mail, at once")] = None,
@@ -248,6 +252,11 @@ def sink(
 
     if parent is not None:
         follow_parent(parent)
+    beside = None
+    if web is not None:
+        from streamq.cli.inbox import inbox_beside
+
+        beside = inbox_beside(web, keep, keep_bytes, maildir, allow_remote=allow_remote)
     code = run(
         Options(
             host=host,
@@ -256,6 +265,7 @@ def sink(
             rules=rules,
             maildir=maildir,
             keep=keep,
+            keep_bytes=keep_bytes,
             quiet=quiet,
             ledger=ledger,
             journal=journal,
@@ -271,7 +281,8 @@ def sink(
             counters=counters,
             window=tuple(window or ()),
             id_header=id_header,
-        )
+        ),
+        beside,
     )
     if code:
         raise typer.Exit(code)

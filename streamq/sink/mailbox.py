@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, overload
 
@@ -30,6 +31,7 @@ class Received(NamedTuple):
     rcpt_parameters: tuple[Mapping[str, str | None], ...] = ()  # NOTIFY, ORCPT; one for each of `envelope_to`
     tls: bool = False
     user: str = ""  # who logged in
+    file: Path | None = None  # where a Maildir has it
 
 
 class Mailbox(Sequence[Received]):

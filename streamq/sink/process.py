@@ -7,8 +7,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 import uvloop
@@ -22,7 +25,7 @@ from streamq.sink.rules import Rules, rule_of_flag
 from streamq.sink.rules_file import joined, load_profile, load_rules
 from streamq.sink.server import Sink
 
-__all__ = ["Options", "run"]
+__all__ = ["Beside", "Options", "run"]
 
 LINES_A_SECOND = 20  # a terminal that scrolls faster tells nobody anything, and costs more than the mails
 SHOWN_NAMES = 3  # recipients of a mail in its line
@@ -85,10 +88,20 @@ def certificate_of(options: Options) -> Certificate | None:
     return found
 
 
-def run(options: Options) -> int:
+class Beside(Protocol):
+    """What gets every mail, too, and runs as long as the sink: the inbox, which the sink itself knows nothing of."""
+
+    def take(self, mail: Received) -> object:
+        """Before its 250; neither blocks nor raises."""
+
+    def running(self, stopped: asyncio.Event) -> AbstractAsyncContextManager[Iterable[str]]:
+        """Gives what is to be printed of it. `stopped`: the sink is to end."""
+
+
+def run(options: Options, beside: Beside | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. Raises `SettingsError`.
 
-    SIGHUP rereads the rules file, SIGUSR1 writes counters and ledger.
+    SIGHUP rereads the rules file, SIGUSR1 writes counters and ledger. With `beside` the sink keeps no mails itself.
     """
     rules = rules_of(options)
     certificate = certificate_of(options)
@@ -100,17 +113,29 @@ def run(options: Options) -> int:
             os.fstat(options.ready_fd)
         except OSError as wrong:
             raise SettingsError(f"ready_fd: {wrong.strerror} (got {options.ready_fd})") from None
-    return uvloop.run(_serve(options, rules, certificate))
+    return uvloop.run(_serve(options, rules, certificate, beside))
 
 
-async def _serve(options: Options, rules: Rules, certificate: Certificate | None) -> int:
+def _takers(printer: Printer | None, beside: Beside | None) -> Callable[[Received], object] | None:
+    takers = [*((printer.mail,) if printer else ()), *((beside.take,) if beside else ())]
+    if len(takers) < 2:
+        return takers[0] if takers else None
+
+    def take(mail: Received) -> None:
+        for each in takers:
+            each(mail)
+
+    return take
+
+
+async def _serve(options: Options, rules: Rules, certificate: Certificate | None, beside: Beside | None) -> int:
     printer = None if options.quiet else Printer()
     without = {extension.upper() for extension in options.without}
     sink = Sink(
         host=options.host,
         port=options.port,
         rules=rules,
-        keep=options.keep,
+        keep=0 if beside else options.keep,
         keep_bytes=options.keep_bytes,
         maildir=options.maildir,
         envelope_headers=options.envelope_headers,
@@ -118,7 +143,7 @@ async def _serve(options: Options, rules: Rules, certificate: Certificate | None
         extensions=tuple(extension for extension in EXTENSIONS if extension not in without),
         ledger_limit=options.ledger_limit,
         journal=options.journal,
-        on_mail=printer.mail if printer else None,
+        on_mail=_takers(printer, beside),
         allow_remote=options.allow_remote,
         tls=certificate,
         implicit_tls=options.implicit_tls,
@@ -137,7 +162,21 @@ async def _serve(options: Options, rules: Rules, certificate: Certificate | None
         place = wrong.filename or f"{options.host}:{options.port}"
         raise SettingsError(f"cannot start: {place}: {wrong.strerror or wrong}") from None
     started = time.monotonic()
-    _say(f"listening on {sink.url}")
+    try:
+        async with beside.running(stopped) if beside else nullcontext(()) as lines:
+            _say(f"listening on {sink.url}")
+            for line in lines:
+                _say(line)
+            await _until_told(options, sink, stopped)
+    except SettingsError:
+        await sink.close()
+        raise
+    if printer:
+        printer.close()
+    return await _finish(options, sink, time.monotonic() - started)
+
+
+async def _until_told(options: Options, sink: Sink, stopped: asyncio.Event) -> None:
     if options.ready_fd is not None:
         os.write(options.ready_fd, b"%d\n" % sink.port)
         os.close(options.ready_fd)
@@ -146,9 +185,6 @@ async def _serve(options: Options, rules: Rules, certificate: Certificate | None
     await asyncio.wait({failure, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     failure.cancel()
-    if printer:
-        printer.close()
-    return await _finish(options, sink, time.monotonic() - started)
 
 
 async def _finish(options: Options, sink: Sink, seconds: float) -> int:

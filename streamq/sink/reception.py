@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamq.sink.auth import Directory
@@ -66,7 +67,7 @@ class Reception:
         mailbox: Mailbox,
         keeps: bool,
         ledger: Ledger,
-        on_mail: Callable[[Received], None] | None,
+        on_mail: Callable[[Received], object] | None,
         max_size: int,
         extensions: tuple[str, ...],
         clock: Callable[[], float] = time.monotonic,
@@ -150,9 +151,10 @@ class Reception:
         """
         at_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
         message_id = message_id_of(text)
+        file = None
         if self.maildir is not None:
             try:
-                self.maildir.add(envelope.sender, envelope.recipients, text[2:])
+                file = self.maildir.add(envelope.sender, envelope.recipients, text[2:])
             except OSError:
                 return b"452 4.3.1 Cannot write to the Maildir\r\n"
         if self.journal is not None:
@@ -165,10 +167,18 @@ class Reception:
         counters.recipients += len(envelope.recipients)
         counters.content_bytes += len(text) - 2
         if self._keeps or self._on_mail is not None:
-            self._hand_on(envelope, text[2:], message_id, at_ns, monotonic_ns)
+            self._hand_on(envelope, text[2:], message_id, at_ns, monotonic_ns, file)
         return b"250 2.0.0 Ok: queued as %X\r\n" % counters.accepted
 
-    def _hand_on(self, envelope: Envelope, content: bytes, message_id: bytes, at_ns: int, monotonic_ns: int) -> None:
+    def _hand_on(
+        self,
+        envelope: Envelope,
+        content: bytes,
+        message_id: bytes,
+        at_ns: int,
+        monotonic_ns: int,
+        file: Path | None,
+    ) -> None:
         mail = Received(
             envelope_from=envelope.sender,
             envelope_to=envelope.recipients,
@@ -185,6 +195,7 @@ class Reception:
             rcpt_parameters=envelope.rcpt_parameters,
             tls=envelope.tls,
             user=envelope.user,
+            file=file,
         )
         if self._keeps:
             self.mailbox.add(mail)

@@ -85,7 +85,7 @@ class Sink:
         extensions: tuple[str, ...] = EXTENSIONS,
         ledger_limit: int = 5_000_000,
         journal: Path | None = None,
-        on_mail: Callable[[Received], None] | None = None,
+        on_mail: Callable[[Received], object] | None = None,
         allow_remote: bool = False,
         clock: Callable[[], float] = time.monotonic,
         tls: Certificate | None = None,

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard"]
+__all__ = ["POLICY", "Guard", "is_foreign", "is_json", "refusal"]
 
 OPEN = ("/livez", "/readyz")  # to whoever reaches the port
 POLICY = "; ".join(
@@ -46,7 +46,8 @@ LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 
 class Guard:
     """`token`: None: nobody changes anything. `hosts`: by which names readers may come; None: any, and then they bring
-    the token, too. `public`: paths that hold nothing of the queue (the page's own files)."""
+    the token, too. `public`: paths that hold nothing of the queue (the page's own files). An answer that brings a
+    policy of its own keeps it."""
 
     def __init__(
         self, app: ASGIApp, *, token: str | None, hosts: Iterable[str] | None, public: Iterable[str] = ()
@@ -64,7 +65,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
             await send(message)
 
         refused = self._refused(scope, Headers(scope=scope))
@@ -77,32 +78,42 @@ class Guard:
             path == each or (each.endswith("/") and path.startswith(each) and each != "/") for each in self._public
         )
         if self._hosts is not None and host not in self._hosts and path not in OPEN:
-            return _no(421, f"this is not {host[:80]}: name it with --name")
+            return refusal(421, f"this is not {host[:80]}: name it with --name")
         if method not in SEEING:
-            return self._change_refused(headers)
-        if self._hosts is None and not is_open and not self._is_known(headers):
-            return _no(401, "reading from afar takes the token, too")
+            return self._change_refused(scope, headers)
+        return None if is_open else self._read_refused(scope, headers)
+
+    def _read_refused(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        if self._hosts is None and not self._is_known(headers):
+            return refusal(401, "reading from afar takes the token, too")
         return None
 
-    def _change_refused(self, headers: Headers) -> ASGIApp | None:
+    def _change_refused(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if self._token is None:
-            return _no(403, "read-only: no STREAMQ_WEB_TOKEN is set")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-            return _no(403, "another page's script asks")
-        if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-            return _no(403, "another page's script asks")
+            return refusal(403, "read-only: no STREAMQ_WEB_TOKEN is set")
+        if is_foreign(headers):
+            return refusal(403, "another page's script asks")
         if not self._is_known(headers):
-            return _no(401, "this token is not the one")
-        if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            return _no(415, "application/json")
-        return None
+            return refusal(401, "this token is not the one")
+        return None if is_json(headers) else refusal(415, "application/json")
 
     def _is_known(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if self._token is None or kind.lower() != "bearer":
             return False
         return hmac.compare_digest(given.strip().encode(), self._token.encode())
+
+
+def is_foreign(headers: Headers) -> bool:
+    """A browser says that another page's script or form asks."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        return True
+    return headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
+
+
+def is_json(headers: Headers) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip() == "application/json"
 
 
 def _host(text: str) -> str:
@@ -113,6 +124,6 @@ def _host(text: str) -> str:
         return ""
 
 
-def _no(status: int, why: str) -> JSONResponse:
+def refusal(status: int, why: str) -> JSONResponse:
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"error": why}, status, headers)

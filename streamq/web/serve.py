@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
 
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from streamq.limits.rulebook import Rulebook
 from streamq.queue.overview import Overview, Overviews
 from streamq.web.api import api_routes
 from streamq.web.exposition import QueueNumbers, rendered
 from streamq.web.guard import Guard
+from streamq.web.pages import STATIC, page_of
 
 __all__ = ["AWAY", "queue_app"]
 
 AWAY = (RedisError, OSError)
-STATIC = Path(__file__).parent / "static"
 
 
 def queue_app(
@@ -32,9 +30,10 @@ def queue_app(
     token: str | None = None,
     hosts: Iterable[str] | None = (),
     stopping: asyncio.Event | None = None,
+    inbox: bool = False,
 ) -> Starlette:
-    """Of the queue that `overviews` looks at. `token`, `hosts`: as `Guard` has them; `stopping`: streams end. Raises
-    `SettingsError` where the settings' own provider rules are wrong."""
+    """Of the queue that `overviews` looks at. `token`, `hosts`: as `Guard` has them; `stopping`: streams end; `inbox`:
+    it is there, too (`streamq.web.inbox`). Raises `SettingsError` where the settings' own provider rules are wrong."""
     numbers = QueueNumbers(Rulebook.read(overviews.spool.settings).groups())
 
     async def metrics(request: Request) -> Response:
@@ -58,12 +57,12 @@ def queue_app(
         return PlainTextResponse("ok\n")
 
     async def page(request: Request) -> Response:
-        return FileResponse(STATIC / "index.html", media_type="text/html")
+        return page_of("index.html", beside=inbox)
 
     return Starlette(
         routes=[
             Route("/", page),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            STATIC,
             Route("/metrics", metrics),
             Route("/livez", livez),
             Route("/readyz", readyz),

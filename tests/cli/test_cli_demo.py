@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import re
 import shutil
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pids import gone
+from pids import gone, processes_of
 
 from cli.shell import program, steers, streamq
 from streamq.cli import demo
@@ -107,18 +106,7 @@ def _left(folder: Path) -> list[Path]:
 
 def _processes_of(folder: Path) -> list[str]:
     """Sink, workers, keeper and server all have the folder in their words or their environment."""
-    return [f"{pid} {words!r}" for pid, words in _known(folder).items()]
-
-
-def _known(folder: Path) -> dict[int, bytes]:
-    """Their pids and words."""
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes()
-            if int(process.name) != os.getpid() and os.fsencode(folder) in words + (process / "environ").read_bytes():
-                found[int(process.name)] = words
-    return found
+    return [f"{pid} {words!r}" for pid, words in processes_of(folder).items()]
 
 
 async def test_the_demo_delivers_and_accounts_for_all(folder: Path) -> None:
@@ -189,7 +177,7 @@ async def test_a_killed_demo_leaves_no_process(folder: Path) -> None:
         pass
     process.kill()
     await process.communicate()
-    while pids := _known(folder):  # each ends by itself; looking without a pause would keep a core from them
+    while pids := processes_of(folder):  # each ends by itself; looking without a pause would keep a core from them
         assert [await asyncio.to_thread(gone, pid) for pid in pids] == [True] * len(pids)
 
 

@@ -100,6 +100,32 @@ class Page:
     async def call(self, method: str, **params: Any) -> Any:
         return await self.browser.call(method, self.session, **params)
 
+    async def frame(self) -> Page:
+        """The one frame in it, where that is a process of its own (as those without an origin are)."""
+        await self.call("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
+        while True:
+            there: list[str] = []
+            for said in self.browser.heard.get(self.session, []):
+                if said["method"] == "Target.attachedToTarget":
+                    there.append(said["params"]["sessionId"])
+                elif said["method"] == "Target.detachedFromTarget" and said["params"]["sessionId"] in there:
+                    there.remove(said["params"]["sessionId"])
+            if there:
+                return Page(self.browser, there[-1])
+            await self.drawn()
+
+    async def drawn(self) -> None:
+        """Waits for the next time that the page is drawn."""
+        await self.run("new Promise(requestAnimationFrame)")
+
+    async def until_frame(self, expression: str) -> Any:
+        """As `until`, of its frame: that may have no script to wake us, so it is asked whenever the page is drawn."""
+        while True:
+            with contextlib.suppress(RuntimeError):  # it was another document still
+                if found := await (await self.frame()).run(expression):
+                    return found
+            await self.drawn()
+
     async def size(self, width: int, height: int) -> None:
         known = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         await self.call("Emulation.setDeviceMetricsOverride", **known)
@@ -135,7 +161,7 @@ class Page:
         await self.call("Input.insertText", text=text)
 
     async def key(self, name: str, *, shift: bool = False) -> None:
-        code = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32}[name]
+        code = {"Enter": 13, "Tab": 9, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40, "Delete": 46}[name]
         known = {"key": name, "code": name, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         text = {"Enter": "\r", " ": " "}.get(name)
         await self.call("Input.dispatchKeyEvent", type="keyDown", **known, **({"text": text} if text else {}))

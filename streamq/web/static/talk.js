@@ -19,15 +19,22 @@ async function read(answer) {
 
 export const look = async (path) => read(await fetch(path, { headers: headers() }));
 
-export async function order(what) {
-  return read(await fetch("/api/order", { method: "POST", headers: headers({ "Content-Type": "application/json" }), body: JSON.stringify(what) }));
+export async function change(method, path, what) {
+  return read(await fetch(path, { method, headers: headers({ "Content-Type": "application/json" }), body: JSON.stringify(what) }));
+}
+
+export const order = (what) => change("POST", "/api/order", what);
+
+export async function text(path) {
+  const answer = await fetch(path, { headers: headers() });
+  return answer.ok ? answer.text() : read(answer);
 }
 
 export async function unlock(given) {
   const before = token;
   token = given;
   try {
-    await read(await fetch("/api/token", { method: "POST", headers: headers({ "Content-Type": "application/json" }), body: "{}" }));
+    await change("POST", "/api/token", {});
     sessionStorage.setItem("streamq-token", token);
   } catch (wrong) {
     token = before;
@@ -41,10 +48,10 @@ export function forget() {
 }
 
 // Server-sent events by fetch, since an EventSource cannot send the token. Goes on for ever.
-export async function follow(heard, lost) {
+export async function follow(heard, lost, path = "/api/stream") {
   for (;;) {
     try {
-      const answer = await fetch("/api/stream", { headers: headers() });
+      const answer = await fetch(path, { headers: headers() });
       if (!answer.ok) await read(answer);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";

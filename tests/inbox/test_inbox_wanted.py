@@ -1,0 +1,117 @@
+"""How a mail is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streamq.inbox import Inbox, Reader, Wanted
+from streamq.inbox.wanted import Unclear, moment
+from streamq.sink import Received
+
+CONTENT = "From: Zoë <zoe@shop.example>\r\nTo: Bob <list@example.net>\r\nSubject: Your  Order 7\r\n\r\n"
+CONTENT += "It leaves\r\ntoday. GRÜSSE\r\n"
+HTML = b"Subject: News\r\nContent-Type: text/html\r\n\r\n<style>hidden</style><p>A <b>blue</b> coat"
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    made = Inbox(100, 10**7)
+    known: dict[str, Any] = {"message_id": b"", "monotonic_ns": 0, "mail_ns": 0, "peer": "", "helo": ""}
+    known |= {"eight_bit": False, "smtputf8": False}
+    made.add(Received("bounce@mta.example", ("Bob@Example.NET",), CONTENT.encode(), at_ns=10, **known))
+    made.add(Received("", ("ann@example.org", "eve@example.org"), HTML, at_ns=20, **known))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, [20, 10]),
+        ({"to": "bob@example.net"}, [10]),
+        ({"to": "BOB@EXAMPLE.net"}, [10]),
+        ({"to": "example.net"}, [10]),
+        ({"to": "@example.net"}, [10]),
+        ({"to": "ample.net"}, []),  # a part is not the domain
+        ({"to": "ob@example.net"}, []),
+        ({"to": "list@example.net"}, []),  # what To says is no recipient
+        ({"to": "eve@example.org"}, [20]),
+        ({"from": "zoe@shop.example"}, [10]),
+        ({"from": "mta.example"}, [10]),
+        ({"subject": "order 7"}, [10]),
+        ({"subject": "ORDER"}, [10]),
+        ({"text": "leaves today"}, [10]),  # over the line's end
+        ({"text": "grüsse"}, [10]),
+        ({"text": "blue coat"}, [20]),
+        ({"text": "hidden"}, []),
+        ({"q": "zoë today"}, [10]),
+        ({"q": "list@example.net 7"}, [10]),
+        ({"q": "coat eve@"}, [20]),
+        ({"q": "coat bob"}, []),
+        ({"after": "10"}, [20]),
+        ({"before": "20"}, [10]),
+        ({"to": "bob@example.net", "subject": "news"}, []),
+        ({"unread": "true"}, [20]),
+        ({"unread": "0"}, [10]),
+    ],
+)
+def test_filters(inbox: Inbox, given: dict[str, str], found: list[int]) -> None:
+    inbox.mark(inbox.get("10"), unread=False)
+    # these are few nanoseconds after 1970, so that they are no seconds
+    wanted = Wanted.read({name: value for name, value in given.items() if name not in {"after", "before"}})
+    changed = {name: int(value) for name, value in given.items() if name in {"after", "before"}}
+    wanted = Wanted(**{name: getattr(wanted, name) for name in Wanted.__slots__} | changed)
+    assert [kept.number for kept in wanted.those(inbox, Reader(), 10)] == found
+
+
+def test_no_more_than_asked_for(inbox: Inbox) -> None:
+    assert [kept.number for kept in Wanted().those(inbox, Reader(), 1)] == [20]
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1764291600", 1_764_291_600 * 10**9),
+        ("1764291600.25", 1_764_291_600_250_000_000),
+        ("1764291600123", 1_764_291_600_123 * 10**6),
+        ("1764291600123456789", 1_764_291_600_123_456_789),  # an id
+        ("2025-11-28T01:00:00Z", 1_764_291_600 * 10**9),
+        ("2025-11-28T02:00:00.5+01:00", 1_764_291_600_500_000_000),
+    ],
+)
+def test_moments(text: str, ns: int) -> None:
+    assert moment("after", text) == ns
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"after": "yesterday"}, "after: .*'yesterday'"),
+        ({"after": "2025-11-28T01:00:00"}, "after: .*RFC 3339 with offset"),
+        ({"before": "-1"}, "before: "),
+        ({"unread": "maybe"}, "unread: true or false .*'maybe'"),
+        ({"q": "x" * 1001}, "q: at most 1000 characters .*1001"),
+    ],
+)
+def test_what_cannot_be_read_is_named(given: dict[str, str], says: str) -> None:
+    with pytest.raises(Unclear, match=says):
+        Wanted.read(given)
+
+
+def test_a_mail_is_read_once(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamq.inbox import letter, reader
+
+    many = []
+
+    def read(content: bytes) -> letter.Letter:
+        many.append(content)
+        return letter.read_letter(content)
+
+    monkeypatch.setattr(reader, "read_letter", read)
+    one = Reader()
+    for _ in range(3):
+        Wanted(text="blue").those(inbox, one, 10)
+    assert len(many) == 2
+    kept = inbox.get("10")
+    assert one.letter(kept) is one.letter(kept)
