@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    agree,
     blackfriday,
     campaign,
     compose,
@@ -32,7 +33,7 @@ from streamq.settings import load_settings
 
 # Each brings its flags (`add`), and with them what runs it: (what goes into the record, whether all is well, a table).
 BENCHES = (
-    throughput, latency, isolation, memory, scale, blackfriday,
+    throughput, latency, isolation, memory, scale, agree, blackfriday,
     heart, limits, scheduler, curves, campaign, compose, mails, oracle, faults, fuzz,
 )  # fmt: skip
 

@@ -108,8 +108,8 @@ async def _live(name: str, pulse: Pulse, every: float, count: int | None) -> Non
         while not asked.is_set():
             try:
                 shown = screen(name, await pulse.look(), pulse.relayed, console.height)
-            except RedisError as away:  # a failover is when somebody looks: it goes on
-                shown = Text(f"redis: {clip(str(away), 200)}; again in {every:g} s", style="red")
+            except (RedisError, OSError) as away:  # a failover is when somebody looks: it goes on
+                shown = Text(f"redis: {clip(str(away) or type(away).__name__, 200)}; again in {every:g} s", style="red")
             live.update(shown, refresh=True)
             seen += 1
             if seen == count:
@@ -175,11 +175,11 @@ def _head(queue: str, now: Status) -> Text:
 
 
 def _flow(look: Look, relayed: Sequence[float]) -> list[Text]:
-    if look.rates is None or look.came is None or look.went is None:
+    if look.flow is None:
         return [_labelled("flow", "rates from the second look on")]
-    flow = Text.assemble(f"{'flow':<9} in {_rate(look.came)}/s, out {_rate(look.went)}/s")
+    flow = Text.assemble(f"{'flow':<9} in {_rate(look.flow.came)}/s, out {_rate(look.flow.went)}/s")
     for name, style in OUTCOMES.items():
-        if rate := look.rates.get(name):
+        if rate := look.flow.outcomes.get(name):
             flow.append(", ").append(f"{name} {_rate(rate)}/s", style)
     bars = _bars(relayed)
     return [_cut(flow), *([_labelled("relayed", f"{bars} at most {_rate(max(relayed))}/s")] if bars else [])]
@@ -249,12 +249,19 @@ def _cut(line: Text) -> Text:
 
 def _plain(look: Look) -> dict[str, object]:
     """For JSON: what `status` says, and what has changed since the last look."""
-    rates = None if look.rates is None else {name: round(rate, 3) for name, rate in look.rates.items()}
-    flow = {"in": look.came, "out": look.went, "outcomes": rates}
+    since = look.flow
+    flow = {
+        "in": since and since.came,
+        "out": since and since.went,
+        "outcomes": since and {name: round(rate, 3) for name, rate in since.outcomes.items()},
+    }
     return {
         **asdict(look.status),
         "live": look.status.live,
         "rates": flow,
         "routes": [{**asdict(view), "connections": view.connections} for view in look.routes],
-        "lanes": [{**asdict(lane), "site": lane.site, "many": lane.many} for lane in look.lanes],
+        "lanes": [
+            {"name": lane.name, "site": lane.site, "many": lane.many, "drained_ms": lane.drained_ms, "open": lane.open}
+            for lane in look.lanes
+        ],
     }

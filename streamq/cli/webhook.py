@@ -241,7 +241,7 @@ def try_out(name: Name, json: Json = False) -> None:
     async def run() -> bool:
         at = int(datetime.now(UTC).timestamp() * 1000)
         made = message([Event(f"{at}-0", "webhook.test", name, b"", {"at": at})], batched=hook.batch > 1)
-        sender = Sender(hook)
+        sender = Sender(hook, name)
         with contextlib.closing(sender):
             answer = await sender.post(made.headers(hook.keys, at // 1000), made.body)
         if json:

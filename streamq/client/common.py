@@ -40,8 +40,13 @@ class Common:
         self._url = url or self.settings.redis_url
         self._server: Server | None = None
         self.closed = False
+        trace: Callable[[], bytes] | None = None
+        if self.settings.otel:
+            from streamq.client.trace import tracer_of_producers
+
+            trace = tracer_of_producers()
         self.dispatch = Dispatch(
-            self.settings.queue, self.settings.priorities, self.settings.max_mail_bytes, limits, clock
+            self.settings.queue, self.settings.priorities, self.settings.max_mail_bytes, limits, clock, trace
         )
 
     def find_url(self) -> str:

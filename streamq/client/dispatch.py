@@ -98,12 +98,19 @@ class _Item:
 
 
 class Dispatch:
-    """One queue as a producer knows it. Shared by threads."""
+    """One queue as a producer knows it. Shared by threads. `trace` gives the caller's `traceparent`, b"" for none."""
 
     def __init__(
-        self, queue: str, priorities: Sequence[str], max_bytes: int, limits: Limits, clock: Callable[[], float]
+        self,
+        queue: str,
+        priorities: Sequence[str],
+        max_bytes: int,
+        limits: Limits,
+        clock: Callable[[], float],
+        trace: Callable[[], bytes] | None = None,
     ) -> None:
         self.limits = limits
+        self._trace = trace
         self._keys = Keys(queue)
         self._priorities = tuple(priorities)
         self._learned = False
@@ -180,7 +187,12 @@ class Dispatch:
         raise Unreachable(f"no connection to Redis: {why}")
 
     def command(self, mail: Mail) -> list[str | bytes | int]:
-        return ["XADD", self._keys.stream(mail.priority), "*", *(part for pair in mail.fields.items() for part in pair)]
+        made: list[str | bytes | int] = ["XADD", self._keys.stream(mail.priority), "*"]
+        made += (part for pair in mail.fields.items() for part in pair)
+        # Part of no content, so the same mail sent again in another trace is the same mail.
+        if self._trace is not None and b"traceparent" not in mail.fields and (where := self._trace()):
+            made += (b"traceparent", where)
+        return made
 
     def refused(self, mail: Mail) -> MailError | SettingsError | None:
         """What is wrong with it that only the queue's settings tell."""

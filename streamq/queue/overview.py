@@ -1,8 +1,9 @@
 """What a queue looks like as a whole, for metrics and the page: one gathering for all who ask, a second old at most.
 
-However many look, Redis is asked once a second, and about routes and sites once in five: these take some commands for
-each of them, so of sites only the lanes that are due first are looked at (`LANES_LOOKED`). What that takes of the
-server's time `tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
+However many look, Redis is asked once a second; about workers, routes and rules once in five; about sites, each of
+which takes some commands, once in five, too, or as seldom as in fifteen where there are many lanes. Of those only the
+ones that are due first are looked at (`LANES_LOOKED`). What that takes of the server's time
+`tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
 """
 
 from __future__ import annotations
@@ -11,26 +12,30 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from streamq.queue.connection import command
+from streamq.queue.flow import Flow, Sample, flow
 from streamq.queue.gauge import Rule, rules_of
 from streamq.queue.look import Status, status
 from streamq.queue.routes import RouteView, route_views
-from streamq.queue.sites import SiteView, site_views
+from streamq.queue.sites import Lane, SiteView, sites_and_lanes
 from streamq.queue.spool import Spool
 from streamq.queue.steer import rules
 
-__all__ = ["Overview", "Overviews", "Sample", "known_routes"]
+__all__ = ["Overview", "Overviews", "known_routes"]
 
 FRESH_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # with a Redis that says nothing
-SITES_SECONDS = 5.0
-LANES_LOOKED = 100  # of each priority
+WAYS_SECONDS = 5.0  # workers, routes, rules
+SITES_SECONDS = 5.0  # and as much more for every so many lanes that were looked at: each takes the server some 30 µs
+SITES_LANES = 50
+LANES_LOOKED = 100  # those due first
 HOLDS_MOST = 1000  # intents of mails stand beside the rules: beyond so many nobody looks for rules among them
 SAMPLE_SECONDS = 5.0
 SAMPLES_MOST = 720  # an hour
+FLOW_SAMPLES = 4  # that a rate goes over
 
 
 @dataclass(slots=True)
@@ -42,20 +47,10 @@ class Overview:
     routes: list[RouteView] = field(default_factory=list)
     limits: dict[str, Rule] = field(default_factory=dict)
     sites: list[SiteView] = field(default_factory=list)
+    lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
     took_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A moment of the past: what charts are made of."""
-
-    at_ms: int
-    accepted: int
-    totals: dict[str, int]
-    depth: dict[str, int]  # priority → live mails
-    oldest_ms: dict[str, int]
 
 
 def known_routes(spool: Spool) -> list[str]:
@@ -64,33 +59,40 @@ def known_routes(spool: Spool) -> list[str]:
 
 
 class Overviews:
-    """Of one queue. `clock` gives seconds; `sleep` waits so many."""
+    """Of one queue. `routes`: those that are shown, beside what is closed (else `known_routes`); `fresh_seconds`: so
+    old may be what `get` gives; `clock` gives seconds; `sleep` waits so many."""
 
     def __init__(
         self,
         spool: Spool,
         *,
+        routes: Iterable[str] | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.spool = spool
         self.samples: deque[Sample] = deque(maxlen=SAMPLES_MOST)
+        self._routes = known_routes(spool) if routes is None else list(routes)
+        self._fresh = fresh_seconds
         self._clock = clock
         self._sleep = sleep
         self._task: asyncio.Task[Overview] | None = None
         self._last: Overview | None = None
-        self._read_at = self._sites_at = 0.0
+        self._read_at = self._ways_at = self._sites_at = 0.0
 
     async def get(self, *, anew: bool = False) -> Overview:
         """`anew`: somebody has just changed something, and wants to see it. Raises redis-py's errors, TimeoutError."""
         if anew and self._task is not None:  # what is under way may have begun before the change
             await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
         now = self._clock()
-        if self._last is not None and not anew and now - self._read_at < FRESH_SECONDS:
+        if self._last is not None and not anew and now - self._read_at < self._fresh:
             return self._last
         if self._task is None or self._task.done():
-            old = None if anew or now - self._sites_at >= SITES_SECONDS else self._last
-            self._task = asyncio.create_task(self._gathered(old, now), name="overview")
+            last = None if anew else self._last
+            ways = None if now - self._ways_at >= WAYS_SECONDS else last
+            sites = None if now - self._sites_at >= self._sites_for else last
+            self._task = asyncio.create_task(self._gathered(ways, sites, now), name="overview")
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits still
         # Who comes meanwhile gets what this one brings. Who waits no longer cancels nothing: half a reply would be the
         # next command's.
@@ -102,40 +104,42 @@ class Overviews:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
 
-    async def _gathered(self, old: Overview | None, now: float) -> Overview:
-        found = await self._looked(old)
-        self._last, self._read_at = found, now
-        if old is None:
-            self._sites_at = now
-        return found
+    @property
+    def _sites_for(self) -> float:
+        """Seconds for which what was seen of sites will do."""
+        return SITES_SECONDS * (1 + (len(self._last.lanes) // SITES_LANES if self._last else 0))
 
-    async def _looked(self, old: Overview | None) -> Overview:
+    async def _gathered(self, ways: Overview | None, sites: Overview | None, now: float) -> Overview:
+        """Those of before, whose workers and routes, or whose sites, will still do."""
         began = time.perf_counter()
-        found = Overview(await status(self.spool), took_ms=0.0)
+        found = Overview(await status(self.spool, None if ways is None else ways.status.consumers))
         found.took_ms = (time.perf_counter() - began) * 1000
-        if old is not None:
-            found.routes, found.limits, found.rules = old.routes, old.limits, old.rules
-            found.sites, found.sites_left = old.sites, old.sites_left
-            return found
-        found.routes = await route_views(self.spool, known_routes(self.spool))
-        found.limits = await rules_of(self.spool, ["*", *(view.name for view in found.routes)])
-        found.sites, found.sites_left = await site_views(self.spool, most=LANES_LOOKED)
-        if await command(self.spool.redis, "HLEN", self.spool.keys.holds) <= HOLDS_MOST:
-            found.rules = await rules(self.spool)
+        if ways is None:
+            found.routes = await route_views(self.spool, self._routes)
+            found.limits = await rules_of(self.spool, ["*", *(view.name for view in found.routes)])
+            if await command(self.spool.redis, "HLEN", self.spool.keys.holds) <= HOLDS_MOST:
+                found.rules = await rules(self.spool)
+        else:
+            found.routes, found.limits, found.rules = ways.routes, ways.limits, ways.rules
+        if sites is None:
+            found.sites, found.lanes, found.sites_left = await sites_and_lanes(
+                self.spool, most=LANES_LOOKED, whole=True
+            )
+        else:
+            found.sites, found.lanes, found.sites_left = sites.sites, sites.lanes, sites.sites_left
+        self._last, self._read_at = found, now
+        self._ways_at = now if ways is None else self._ways_at
+        self._sites_at = now if sites is None else self._sites_at
         return found
 
     async def sample(self) -> None:
         """Keep what there is now."""
-        now = (await self.get()).status
-        self.samples.append(
-            Sample(
-                now.now_ms,
-                now.accepted,
-                dict(now.totals),
-                {name: sum(states.values()) for name, states in now.depth.items()},
-                dict(now.oldest_ms),
-            )
-        )
+        self.samples.append(Sample.of((await self.get()).status))
+
+    def flow(self, at: int = -1) -> Flow | None:
+        """At that sample, over the last few: what comes in batches would be a saw. None where there are too few."""
+        nth = at % len(self.samples) if self.samples else 0
+        return flow(self.samples[max(0, nth - FLOW_SAMPLES)], self.samples[nth]) if self.samples else None
 
     async def watch(self, away: tuple[type[Exception], ...]) -> None:
         """Samples, for ever; one that fails by an error of `away` is left out."""

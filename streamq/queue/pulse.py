@@ -1,76 +1,55 @@
-"""How fast a queue works: rates between two looks at it, by the server's clock."""
+"""How fast a queue works, look by look: what `streamq top` shows."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from streamq.queue.events import Event, last_events
-from streamq.queue.look import Status, status
-from streamq.queue.routes import RouteView, route_views
-from streamq.queue.sites import Lane, fullest
+from streamq.queue.flow import Flow, Sample, flow
+from streamq.queue.look import Status
+from streamq.queue.overview import Overview, Overviews
+from streamq.queue.routes import RouteView
+from streamq.queue.sites import Lane, full_first
 from streamq.queue.spool import Spool
 
-__all__ = ["GONE", "Look", "Pulse"]
+__all__ = ["Look", "Pulse"]
 
-# The outcomes with which a mail leaves its stream.
-GONE = (
-    *("relayed", "delivered", "bounced", "expired", "rejected", "cancelled", "superseded", "duplicate", "failed"),
-    "expanded",
-)
-LANES, LANES_LOOKED = 5, 100  # shown, and looked at: of those that are due first
+LANES = 5  # that are shown
 KEPT = 60
 
 
-@dataclass(slots=True)
 class Look:
-    """One look. `rates`: outcomes a second since the last one, by name; `came`: new entries a second (producers',
-    children, reports and requeued ones); both are None at the first look."""
+    """One look. `flow`: since the last one; None at the first."""
 
-    status: Status
-    routes: list[RouteView]
-    lanes: list[Lane]
-    more_lanes: int
-    events: list[Event]
-    rates: dict[str, float] | None = None
-    came: float | None = None
-
-    @property
-    def went(self) -> float | None:
-        """Mails a second that left the queue, however."""
-        return None if self.rates is None else sum(self.rates.get(name, 0.0) for name in GONE)
+    def __init__(self, seen: Overview, events: list[Event], since: Flow | None = None) -> None:
+        self.status: Status = seen.status
+        self.routes: list[RouteView] = seen.routes
+        self.lanes: list[Lane] = full_first(seen.lanes)[:LANES] if seen.status.sum("parked") else []
+        self.more_lanes = seen.sites_left + len(seen.lanes) - len(self.lanes) if self.lanes else 0
+        self.events = events
+        self.flow = since
 
 
-@dataclass(slots=True)
 class Pulse:
-    """Looks again and again. `relayed`: how many a second, of the last looks. `routes`: those that these settings
-    name."""
+    """Looks again and again: at depth and rates each time, at routes and lanes as often as the page does (overview.py).
+    `routes`: those that these settings name; `relayed`: how many a second, of the last looks."""
 
-    spool: Spool
-    routes: list[str]
-    events: int = 20
-    relayed: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-    _last: Status | None = None
+    def __init__(self, spool: Spool, routes: Sequence[str], events: int = 20) -> None:
+        self.relayed: deque[float] = deque(maxlen=KEPT)
+        self._overviews = Overviews(spool, routes=routes, fresh_seconds=0.0)
+        self._events = events
+        self._last: Sample | None = None
 
     async def look(self) -> Look:
-        """A handful of round trips, whatever is in the queue."""
-        now = await status(self.spool)
-        lanes, more = await fullest(self.spool, LANES, of=LANES_LOOKED) if now.sum("parked") else ([], 0)
-        found = Look(
-            now, await route_views(self.spool, self.routes), lanes, more, await last_events(self.spool, self.events)
-        )
-        last, self._last = self._last, now
-        if last is None or now.now_ms <= last.now_ms:
-            return found
-        seconds = (now.now_ms - last.now_ms) / 1000
-        # A queue that was flushed meanwhile counts anew.
-        grown = {name: max(0, many - last.totals.get(name, 0)) for name, many in now.totals.items()}
-        found.rates = {name: many / seconds for name, many in grown.items()}
-        found.came = max(0, now.live - last.live + _gone(grown)) / seconds
-        self.relayed.append(found.rates.get("relayed", 0.0) + found.rates.get("delivered", 0.0))
-        return found
+        """A handful of round trips, whatever is in the queue. Raises redis-py's errors, TimeoutError."""
+        seen = await self._overviews.get()
+        now, last = Sample.of(seen.status), self._last
+        self._last = now
+        since = None if last is None else flow(last, now)
+        if since is not None:
+            self.relayed.append(since.sent)
+        return Look(seen, await last_events(self._overviews.spool, self._events), since)
 
-
-def _gone(grown: Mapping[str, int]) -> int:
-    return sum(grown.get(name, 0) for name in GONE)
+    async def close(self) -> None:
+        await self._overviews.close()

@@ -52,7 +52,7 @@ class Script:
 
 def _named(text: str, label: str) -> tuple[str, ...]:
     found = re.search(rf"^-- {label}:(.*)$", text, re.M)
-    return tuple(found[1].split()) if found else ()
+    return tuple(found[1].split()) if found and found[1].split() != ["none"] else ()
 
 
 @cache

@@ -208,6 +208,11 @@ class Scripts:
             rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
         return max((int(reply[0]) for reply in replies), default=0), rows
 
+    async def heads(self) -> tuple[list[str], list[str]]:
+        """Of each priority the first entry, and the first that waits to be read; "" for none."""
+        entries = [entry.decode() for entry in await self.caller.call("heads")]
+        return entries[::2], entries[1::2]
+
     async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
         """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and
         whether lanes are left that `look` goes on with."""

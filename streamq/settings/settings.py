@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     provider_rules: str | None = None
     adapt: AdaptSettings = AdaptSettings()
     metrics: Listen | None = None
+    otel: bool = False
     web_token: SecretStr | None = Field(None, min_length=16, max_length=1024)
     webhooks: dict[str, WebhookSettings] = Field(default_factory=dict)
 

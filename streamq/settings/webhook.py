@@ -63,6 +63,7 @@ class WebhookSettings(BaseModel):
     batch: int = Field(1, ge=1, le=1000)
     at_once: int = Field(10, ge=1, le=100)
     timeout: Duration = 15_000
+    tls_ca: str | None = Field(None, min_length=1)
     retry: Durations = tuple(duration_ms(step) for step in ("5s", "30s", "2m", "10m", "30m", "1h"))
     pause_after: int = Field(12, ge=1, le=1000)
 
@@ -75,6 +76,8 @@ class WebhookSettings(BaseModel):
             raise ValueError("timeout: from 100ms to 5m")
         if not self.retry:
             raise ValueError("retry: at least one step")
+        if self.tls_ca and not self.url.lower().startswith("https:"):
+            raise ValueError("tls_ca: nothing is held against it without https://")
         if self.domain:
             try:
                 to_wire(self.domain)

@@ -66,7 +66,7 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
         return JSONResponse(await shown())
 
     async def history(request: Request) -> Response:
-        return JSONResponse([sample_shown(sample) for sample in overviews.samples])
+        return JSONResponse([sample_shown(overviews, at) for at in range(len(overviews.samples))])
 
     async def stream(request: Request) -> Response:
         return StreamingResponse(_events(request, shown, stopping), media_type="text/event-stream")

@@ -8,7 +8,7 @@ from typing import Any
 from streamq.queue.gauge import LaneGauge, Rule
 from streamq.queue.letters import DeadGroup, DeadLetter
 from streamq.queue.look import age_ms
-from streamq.queue.overview import Overview, Overviews, Sample
+from streamq.queue.overview import Overview, Overviews
 from streamq.queue.routes import Closure, RouteView
 from streamq.queue.sites import SiteView
 from streamq.queue.story import Story
@@ -54,12 +54,14 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "sites": [_site(view, now.now_ms) for view in seen.sites[:SITES_SHOWN]],
         "sites_left": seen.sites_left + max(0, len(seen.sites) - SITES_SHOWN),
         "rules": {cut(name, 300): verb for name, verb in seen.rules.items()},
-        "sample": sample_shown(overviews.samples[-1]) if overviews.samples else None,
+        "sample": sample_shown(overviews, -1) if overviews.samples else None,
     }
 
 
-def sample_shown(sample: Sample) -> dict[str, Any]:
-    return asdict(sample)
+def sample_shown(overviews: Overviews, at: int) -> dict[str, Any]:
+    since = overviews.flow(at)
+    flow = since and {"in": since.came, "out": since.went, "outcomes": since.outcomes}
+    return {**asdict(overviews.samples[at]), "flow": flow}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Listener:
         self.settings = settings
         self.consumer = consumer
         self.feed = Feed(spool, name)
-        self.sender = Sender(settings)
+        self.sender = Sender(settings, name)
         domain = to_wire(settings.domain).lower() if settings.domain else ""
         self.filter = EventFilter(types=settings.types, domain=domain, tenant=settings.tenant, tag=settings.tag)
         self.hides = spool.settings.pii == "hash"

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from streamq.mail.trace import read_traceparent
 from streamq.queue.events import Event
 
 __all__ = ["Message", "message", "sign"]
@@ -23,14 +24,18 @@ ID_MOST = 200
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request. `id` is the same at every try, and the same for an event that was written again."""
+    """One request. `id` is the same at every try, and the same for an event that was written again. `traceparent`: of
+    the mail that its one event is about, "" for none."""
 
     id: str
     body: bytes
     events: tuple[Event, ...]
+    traceparent: str = ""
 
     def headers(self, keys: Iterable[bytes], now_s: int) -> dict[str, str]:
+        trace = {"traceparent": self.traceparent} if self.traceparent else {}
         return {
+            **trace,
             "content-type": "application/json",
             "user-agent": "streamq",
             "webhook-id": self.id,
@@ -44,7 +49,7 @@ def message(events: Sequence[Event], *, batched: bool) -> Message:
     `batch`. `data.id` is the mail's."""
     shown = [_shown(event) for event in events]
     if not batched:
-        return Message(f"evt_{_safe(events[0].event_id)}", orjson.dumps(shown[0]), tuple(events))
+        return Message(f"evt_{_safe(events[0].event_id)}", orjson.dumps(shown[0]), tuple(events), _trace(events[0]))
     first, last = events[0], events[-1]
     body = orjson.dumps({"type": "batch", "timestamp": shown[-1]["timestamp"], "data": shown})
     return Message(f"batch_{first.at}_{last.at}", body, tuple(events))
@@ -59,6 +64,11 @@ def sign(keys: Iterable[bytes], id_: str, now_s: int, body: bytes) -> str:
 
 def _shown(event: Event) -> dict[str, Any]:
     return {"type": event.kind, "timestamp": _time(event), "data": {"id": event.id, **event.data}}
+
+
+def _trace(event: Event) -> str:
+    text = event.text("traceparent")
+    return text if read_traceparent(text) else ""  # it becomes a header: what is none goes no further
 
 
 def _safe(text: str) -> str:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from streamq.errors import SettingsError
 from streamq.settings import WebhookSettings
 
 __all__ = ["Answer", "Sender"]
@@ -65,12 +66,13 @@ class _Use:
 
 
 class Sender:
-    """Posts to one address. As many threads as requests may be under way, each with a connection of its own."""
+    """Posts to one address. As many threads as requests may be under way, each with a connection of its own. `name`:
+    the webhook's, for errors. Raises `SettingsError` where its file of certificates is missing or none."""
 
-    def __init__(self, settings: WebhookSettings) -> None:
+    def __init__(self, settings: WebhookSettings, name: str = "") -> None:
         self.settings = settings
         self.parts = urlsplit(settings.url)
-        self._tls = ssl.create_default_context() if self.parts.scheme == "https" else None
+        self._tls = _trusting(settings.tls_ca, name) if self.parts.scheme.lower() == "https" else None
         self._pool = ThreadPoolExecutor(settings.at_once, thread_name_prefix="webhook")
         self._mine = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
@@ -144,6 +146,17 @@ class Sender:
             connection.close()
             self._open.discard(connection)
             self._mine.connection = None
+
+
+def _trusting(path: str | None, name: str) -> ssl.SSLContext:
+    """The system's authorities, or those of the file instead of them."""
+    where = f"webhooks.{name}.tls_ca" if name else "tls_ca"
+    try:
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise SettingsError(f"{where}: no certificate (PEM) in it: {path!r}") from None
+    except OSError as wrong:
+        raise SettingsError(f"{where}: {wrong.strerror} (got {path!r})") from None
 
 
 def _seconds(text: str | None) -> float:

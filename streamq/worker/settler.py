@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from streamq.mail import Mail
 from streamq.queue.plain import Plain
@@ -24,6 +25,9 @@ from streamq.worker.link import Link
 from streamq.worker.outcome import BOUNCING, EXPIRING, Outcomes, target_kind
 from streamq.worker.recall import Recall
 from streamq.worker.tally import Tally
+
+if TYPE_CHECKING:  # it takes OpenTelemetry along
+    from streamq.worker.traces import Traces
 
 __all__ = ["Settler"]
 
@@ -72,6 +76,7 @@ class Settler:
         broken: Callable[[str], None] = lambda route: None,
         recall: Recall | None = None,
         tally: Tally | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -87,6 +92,7 @@ class Settler:
         self.broken = broken
         self.recall = recall
         self.tally = tally
+        self.traces = traces
         self.settled: dict[str, int] = {}  # how many ended how, for people
         self._queue: deque[tuple[SettleRow, Delivery]] = deque()
         self._ring: deque[_Final] = deque(maxlen=RING_MOST)
@@ -101,6 +107,8 @@ class Settler:
         now_ms = self.spool.now_ms()
         if self.tally is not None:
             self.tally.report(letter, report, now_ms)
+        if self.traces is not None:
+            self.traces.report(letter, report)
         row = self.outcomes.row(letter, report, now_ms)
         if row is None or (letter.lost and row.op != "sent"):
             self.hand.drop_lease(letter.entry, letter.token)

@@ -14,7 +14,7 @@ from streamq.queue.spool import time_ms
 from streamq.smtp.letter import Action, Report
 from streamq.worker.hand import Delivery
 
-__all__ = ["OTHER", "Buckets", "Tally"]
+__all__ = ["OTHER", "Buckets", "Tally", "outcome_of"]
 
 OTHER = "other"  # a site that no provider's rules name
 LABELS_MOST = 10_000  # of attempts: a table of replies that somebody generates must not fill memory
@@ -29,6 +29,10 @@ OUTCOMES = {
     Action.AMBIGUOUS: "ambiguous",
     Action.ABANDON: "abandoned",
 }
+
+
+def outcome_of(report: Report) -> str:
+    return "throttled" if report.action is Action.RETRY and report.klass in THROTTLES else OUTCOMES[report.action]
 
 
 class Buckets:
@@ -64,7 +68,7 @@ class Tally:
         action, klass = report.action, report.klass
         if not report.tried:
             return
-        outcome = "throttled" if action is Action.RETRY and klass in THROTTLES else OUTCOMES[action]
+        outcome = outcome_of(report)
         key = (outcome, klass, self.providers.get(delivery.site, OTHER), delivery.way)
         if key not in self.attempts and len(self.attempts) >= LABELS_MOST:
             key = (outcome, OTHER, OTHER, delivery.way)

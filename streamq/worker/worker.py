@@ -11,7 +11,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamq.errors import SettingsError
 from streamq.queue.rows import Leased
@@ -43,6 +43,11 @@ from streamq.worker.tally import Tally
 from streamq.worker.turns import Turns
 from streamq.worker.ways import Ways
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from streamq.worker.traces import Traces
+
 __all__ = ["Worker", "consumer_name"]
 
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
@@ -59,9 +64,10 @@ def consumer_name() -> str:
 
 
 class Worker:
-    """Delivers until `stop`; `run` returns when everything is handed back. `chance` decides every jitter. Raises
-    `SettingsError` without a route, with a wrong reply table, or where a file that a route names is missing or wrong;
-    redis-py's errors where the server cannot be reached at the start."""
+    """Delivers until `stop`; `run` returns when everything is handed back. `chance` decides every jitter;
+    `tracer_provider` gets the spans of attempts, whatever the setting `otel` says. Raises `SettingsError` without a
+    route, with a wrong reply table, where a file that a route names is missing or wrong, or what spans need is not
+    installed; redis-py's errors where the server cannot be reached at the start."""
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Worker:
         *,
         chance: random.Random | None = None,
         reread: Callable[[], Settings] | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         if not settings.ways:
             raise SettingsError(
@@ -85,6 +92,11 @@ class Worker:
         self.others_seconds = min(OTHERS_SECONDS, settings.lease_seconds / 4)
         self.ready = asyncio.Event()
         self.tally: Tally | None = None  # where somebody asks for metrics
+        self.traces: Traces | None = None  # where somebody asks for spans
+        if settings.otel or tracer_provider is not None:
+            from streamq.worker.traces import Traces
+
+            self.traces = Traces(settings, self.consumer, tracer_provider)
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
         self._run_id = ""
@@ -98,6 +110,8 @@ class Worker:
             await self._work()
         finally:
             await self.spool.close()
+            if self.traces is not None:
+                await self.traces.close()
 
     async def _open_spool(self) -> Spool:
         return await Spool.connect(self.settings, self.url, self.consumer)
@@ -174,6 +188,8 @@ class Worker:
         book = self.publisher.book
         if self.settings.metrics is not None:
             self.tally = Tally(book.groups(), list(ways), self.spool.priorities)
+        if self.traces is not None:
+            self.traces.streams = [self.spool.keys.stream(name) for name in self.spool.priorities]
         self.settler = Settler(
             self.spool,
             self.link,
@@ -187,6 +203,7 @@ class Worker:
             self.allowances.broken,
             Recall(self.outboxes),
             self.tally,
+            self.traces,
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)

@@ -19,6 +19,7 @@ from cli.conftest import Fill, hostile
 from cli.shell import steers, streamq
 from streamq.cli import top
 from streamq.queue.look import Status
+from streamq.queue.overview import Overview
 from streamq.queue.pulse import Look, Pulse
 
 pytestmark = pytest.mark.leaves_mail
@@ -181,7 +182,7 @@ async def test_a_server_that_is_away_ends_nothing(queue: Mailroom, monkeypatch: 
 def test_a_screen_is_as_high_as_it_may_be() -> None:
     depth = {"high": dict.fromkeys(STATES, 0)}
     now = Status(1_700_000_000_000, depth, {"high": 0}, 0, {}, {}, 0, 0, 0, 0, 0)
-    quiet = top.screen("streamq", Look(now, [], [], 0, []), [], 24)
+    quiet = top.screen("streamq", Look(Overview(now), []), [], 24)
     assert quiet.plain.count("\n") < 10
     assert "rates from the second look on" in quiet.plain
     assert top._bars([0, 1, 2, 4]) == " ▃▅█"

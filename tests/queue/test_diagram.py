@@ -241,6 +241,7 @@ NO_ARROW = {
     "seek": "looks for an id that nobody has looked up yet",
     "check": "looks, changes nothing",
     "gauge": "looks at limits, takes nothing",
+    "heads": "looks at the oldest, takes nothing",
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from mailroom import Lease, Mailroom
 
-from streamq.queue.pulse import GONE, Look, Pulse
+from streamq.queue.look import ENDED
+from streamq.queue.pulse import Look, Pulse
 
 pytestmark = pytest.mark.leaves_mail
 
@@ -36,7 +37,7 @@ async def later(pulse: Pulse, first: Look) -> Look:
 
 async def test_the_first_look_has_no_rates(room: Mailroom) -> None:
     found = await Pulse(room.spool, ["main"]).look()
-    assert (found.rates, found.came, found.went) == (None, None, None)
+    assert found.flow is None
     assert [view.name for view in found.routes] == ["main"]
 
 
@@ -55,14 +56,16 @@ async def test_rates_are_what_came_and_went(room: Mailroom) -> None:
     assert await room.settled("defer", old[3]) == "ok"
     found = await later(pulse, first)
     seconds = between(first, found)
-    assert found.came is not None
-    assert found.went is not None
-    assert found.rates is not None
+    assert found.flow is not None
     left = before[1] + (await added(room) - before[0]) - await room.length("low") - await room.length("normal")
-    assert (round(found.came * seconds), round(found.went * seconds)) == (await added(room) - before[0], left) == (5, 4)
-    counted = {name: round(rate * seconds) for name, rate in found.rates.items() if rate}
+    assert (
+        (round(found.flow.came * seconds), round(found.flow.went * seconds))
+        == (await added(room) - before[0], left)
+        == (5, 4)
+    )
+    counted = {name: round(rate * seconds) for name, rate in found.flow.outcomes.items() if rate}
     assert counted == {"relayed": 2, "bounced": 1, "deferred": 1, "cancelled": 1}
-    assert list(pulse.relayed) == [found.rates["relayed"]]
+    assert list(pulse.relayed) == [found.flow.outcomes["relayed"]]
 
 
 async def test_a_queue_that_was_flushed_counts_anew(room: Mailroom) -> None:
@@ -73,8 +76,9 @@ async def test_a_queue_that_was_flushed_counts_anew(room: Mailroom) -> None:
     await room.do("FLUSHALL")
     await room.spool.open()
     found = await later(pulse, first)
-    assert found.came == 0
-    assert found.rates == {}
+    assert found.flow is not None
+    assert found.flow.came == 0
+    assert found.flow.outcomes == {}
 
 
 async def test_every_outcome_that_ends_a_mail_is_one_that_leaves(room: Mailroom) -> None:
@@ -88,4 +92,4 @@ async def test_every_outcome_that_ends_a_mail_is_one_that_leaves(room: Mailroom)
         was, now = (dict(zip(flat[::2], flat[1::2], strict=True)) for flat in (before, after))
         totals = {name: many for name, many in now.items() if name.startswith(b"total:")}
         grown = {name[6:].decode() for name, many in totals.items() if was.get(name) != many}
-        assert (length - await room.length("low") == 1) == gone == bool(grown & set(GONE)), (op, grown)
+        assert (length - await room.length("low") == 1) == gone == bool(grown & ENDED), (op, grown)

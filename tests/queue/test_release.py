@@ -217,7 +217,7 @@ async def test_limits_that_nobody_uses_die(room: Mailroom) -> None:
     await limit(room, "1:1000000")
     await room.lease(lane="main|junk.example")
     left = await room.do("PTTL", room.keys.limit("main|junk.example"))
-    assert 1000 < left < 5000
+    assert 600_000 < left < 700_000  # as long as a clock may stand still, and a little
 
 
 async def test_nothing_is_taken_back_while_the_stream_is_read_again(room: Mailroom) -> None:

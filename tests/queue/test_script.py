@@ -57,6 +57,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "renew": lambda stubs: stubs.renew("w1", [RenewRow("11-1", 16, "main|example.net")]),
     "pause": lambda stubs: stubs.pause("pause", ["main"]),
     "gauge": lambda stubs: stubs.gauge(["main|x.de"]),
+    "heads": lambda stubs: stubs.heads(),
     "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
     "reap": lambda stubs: stubs.reap(1),

@@ -6,7 +6,7 @@ import pytest
 from mailroom import Mailroom
 
 from streamq.queue.limits import limit_text, set_limits
-from streamq.queue.sites import fullest, lanes, lanes_of, site_views
+from streamq.queue.sites import fullest, lanes, lanes_of, site_views, sites_and_lanes
 from streamq.queue.why import why
 from streamq.settings import window
 
@@ -158,3 +158,21 @@ async def test_a_site_that_is_slowed_is_listed_though_nothing_is_parked(room: Ma
     assert view.gauge is not None
     assert view.gauge.rate == 2
     await room.do("DEL", room.keys.throttled)
+
+
+async def test_counted_whole_they_are_as_many(room: Mailroom) -> None:
+    """Of one tenant in several priorities, of several, and of none."""
+    await room.scripts.pause("pause", ["*|a.example"])
+    many = 0
+    for priority in room.spool.priorities:
+        for lane in ("main|a.example", "main|a.example/acme", "main|a.example/beta", "main|b.example"):
+            many += 1
+            if lane.endswith("b.example"):
+                await room.parked(priority, lane=lane)
+            else:
+                await parked(room, lane, many, priority)
+    each, _, _ = await sites_and_lanes(room.spool)
+    whole, roads, _ = await sites_and_lanes(room.spool, whole=True)
+    assert [(view.target, view.many) for view in each] == [(view.target, view.many) for view in whole]
+    assert [list(view.parked) for view in whole] == [[""]] * 2
+    assert sum(view.many for view in whole) == (await room.survey()).depth["parked"] == sum(road.many for road in roads)

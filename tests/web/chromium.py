@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BROWSER", "WHY_NOT", "Page", "browsing"]
+__all__ = ["BROWSER", "WHY_NOT", "Browser", "Page", "browsing"]
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WHY_NOT = "there is no chromium on PATH (apt-get install chromium)"

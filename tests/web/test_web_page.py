@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import tempfile
 from collections.abc import AsyncIterator
@@ -24,8 +23,6 @@ from streamq.web.serve import queue_app
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
 
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-WRITES = os.environ.get("PICTURES") == "1"  # the pictures of docs/ are made by this run
 CELLS = "[...document.querySelectorAll('#{} tbody tr')].map((tr) => [...tr.children].map((c) => c.innerText.trim()))"
 
 
@@ -456,51 +453,3 @@ async def test_on_a_phone_nothing_is_wider_than_it(shown: Open) -> None:
     assert await page.run(WIDE) == []
     assert await page.run("document.documentElement.scrollWidth") == 375
     assert await page.run(SMALL) == []
-
-
-async def test_pictures(shown: Open, tmp_path: Path) -> None:
-    """Those of docs/, from what this test has put there."""
-    await _filled(shown.room)
-    folder = PICTURES if WRITES else tmp_path
-    _history(shown.overviews, (await shown.overviews.get()).status.now_ms)
-    for name, how in {
-        "page-light": {"height": 1500},
-        "page-dark": {"dark": True, "height": 1500},
-        "page-phone": {"width": 390, "height": 1200},
-    }.items():
-        page = await shown.unlocked(**how)
-        await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
-        await page.run("document.querySelector('#said').textContent = ''")
-        _kept(folder, name, await page.picture())
-        assert page.complaints == []
-    page = await shown.unlocked(height=900)
-    await _found(page, "retried")
-    await page.run("document.querySelector('#said').textContent = ''")
-    await page.run("document.querySelector('#story-section').scrollIntoView()")
-    _kept(folder, "page-story", await page.picture())
-
-
-def _kept(folder: Path, name: str, picture: bytes) -> None:
-    assert picture.startswith(b"\x89PNG")
-    assert len(picture) > 20_000  # an empty page is smaller
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.png").write_bytes(picture)
-
-
-def _history(overviews: Overviews, now_ms: int) -> None:
-    """An hour of a shop's mail, as samples would have it."""
-    from math import sin
-
-    from streamq.queue.overview import Sample
-
-    accepted = relayed = deferred = throttled = bounced = 0
-    for nth in range(720, 0, -1):
-        wave = 1 + 0.5 * sin(nth / 60) + 0.2 * sin(nth / 7)
-        accepted += int(600 * wave)
-        relayed += int(600 * (1 + 0.5 * sin((nth - 6) / 60)))
-        deferred += int(30 * wave)
-        throttled += int(12 * (1 + sin(nth / 25)))
-        bounced += int(6 * wave)
-        totals = {"relayed": relayed, "deferred": deferred, "throttled": throttled, "bounced": bounced}
-        depth = {"high": int(20 * wave), "normal": int(900 * wave), "low": 3000 + 4 * nth}
-        overviews.samples.append(Sample(now_ms - nth * 5000, accepted, totals, depth, dict.fromkeys(depth, 0)))

@@ -21,7 +21,7 @@ import pytest
 from chromium import BROWSER, WHY_NOT, Page, browsing
 from cli.shell import program
 from redis.asyncio import Redis
-from test_web_page import PICTURES, WRITES, _kept
+from test_web_pictures import PICTURES, WRITES, _kept
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)
 

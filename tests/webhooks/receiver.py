@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +74,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
+def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """`tls`: it speaks https, by that certificate."""
     known = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -88,9 +91,16 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if tls is None or not isinstance(sys.exception(), ssl.SSLError):  # who does not trust us hangs up
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    known.url = f"http://127.0.0.1:{server.server_address[1]}/hook?a=1"
+    if tls is not None:  # a handshake that fails is that connection's alone
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    known.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}/hook?a=1"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:

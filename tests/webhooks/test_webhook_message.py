@@ -54,6 +54,21 @@ def test_a_batch_is_a_list_of_those() -> None:
     assert known["data"] == [orjson.loads(message([each], batched=False).body) for each in both]
 
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("said", "header"), [(TRACE, TRACE), ("", None), ("00-wrong", None), (TRACE + "\r\nx-forged: 1", None)]
+)
+def test_a_trace_is_handed_on(said: str, header: str | None) -> None:
+    """What is none stays where it stands, in the body."""
+    known = event(traceparent=said) if said else event()
+    made = message([known], batched=False)
+    assert made.headers([b"a" * 24], 1).get("traceparent") == header
+    assert orjson.loads(made.body)["data"].get("traceparent", "") == said
+    assert "traceparent" not in message([known, known], batched=True).headers([b"a" * 24], 1)
+
+
 def test_every_key_signs() -> None:
     """While receivers change over."""
     made = message([event()], batched=False)

@@ -16,30 +16,22 @@ export function know(found) {
   if (samples.length > 720) samples.splice(0, samples.length - 720);
 }
 
-const sent = (totals) => (totals.relayed || 0) + (totals.delivered || 0);
-
-// Each rate is over the last four samples: what comes in batches would be a saw.
-function rates(of, times = 1) {
-  return samples.map((sample, at) => {
-    const from = samples[Math.max(0, at - 4)];
-    const seconds = (sample.at_ms - from.at_ms) / 1000;
-    return seconds > 0 ? Math.max(0, ((of(sample) - of(from)) / seconds) * times) : null;
-  });
-}
+// Rates are made in one place, which `streamq top` asks, too: a sample brings its own.
+const rates = (of, times = 1) => samples.map((sample) => (sample.flow ? of(sample.flow) * times : null));
 
 export function now() {
   const last = (values) => values[values.length - 1] ?? null;
-  return { in: last(rates((one) => one.accepted)), out: last(rates((one) => sent(one.totals))) };
+  return { in: last(rates((flow) => flow.in)), out: last(rates((flow) => flow.out)) };
 }
 
 export function draw() {
   if (samples.length < 2) return;
   const x = samples.map((sample) => sample.at_ms / 1000);
   put("rates", x, [
-    ["in", "a", rates((one) => one.accepted)],
-    ["out", "b", rates((one) => sent(one.totals))],
+    ["in", "a", rates((flow) => flow.in)],
+    ["out", "b", rates((flow) => flow.out)],
   ], (value) => rate(value));
-  put("outcomes", x, OUTCOMES.map(([name, tone]) => [name, tone, rates((one) => one.totals[name] || 0, 60)])
+  put("outcomes", x, OUTCOMES.map(([name, tone]) => [name, tone, rates((flow) => flow.outcomes[name] || 0, 60)])
     .filter(([name], at) => at < 4 || samples[samples.length - 1].totals[name]), (value) => Number(value.toPrecision(3)).toString());
   const names = Object.keys(samples[samples.length - 1].depth);
   put("depth", x, names.map((name, at) => [name, "eafcbd"[at % 6], samples.map((one) => one.depth[name] ?? 0)]), count);

@@ -1,0 +1,209 @@
+"""`python -m bench agree`: whether `status`, `/metrics` and the page say what Redis has, number by number, of a queue
+with a million mails in all states; and what asking costs Redis.
+
+The queue is made by the scripts (bench/fill.py), then stands still; what there is is read by hand (bench/truth.py).
+COST   `streamq serve` runs, a page's stream is open, and metrics are scraped once a second: the time of Redis' commands
+       by its own account (INFO stats: eventloop_duration_cmd_sum) and the CPU of the whole process (INFO cpu); the
+       same while nobody looks, and while `streamq top` runs beside them.
+ALIKE  Each number of all three against the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.compared import Known, metrics_wrong, page_wrong, status_wrong
+from bench.facts import of_server
+from bench.figures import columns
+from bench.fill import EVENTS_KEPT, Filler
+from bench.programs import Programs, programs, rested
+from bench.truth import truth
+from streamq.queue.check import check
+from streamq.queue.connection import command
+from streamq.queue.look import status
+from streamq.queue.spool import Spool
+from streamq.settings import load_settings
+
+__all__ = ["Agreed", "add", "agree", "table"]
+
+PARTS = ("cost", "alike")
+MAILS, SECONDS = 1_000_000, 30
+WRONG_SHOWN = 10
+MOST_MS = 2.0  # of Redis' time, a second
+OLD_SECONDS = 16.0  # what is told of workers, routes, sites is so old at most
+SHOWN = {"idle": "nobody looks", "page": "page, metrics", "top": "page, metrics, top"}
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Of a second: ms of Redis' commands, ms of its CPU, calls of commands, those within scripts included."""
+
+    commands_ms: float
+    cpu_ms: float
+    calls: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """`live` of `mails` that came. `wrong`: what differs, by who says it. `spent`: idle, page (with metrics), top."""
+
+    mails: int
+    live: int
+    fill_s: float
+    wrong: dict[str, list[str]]
+    spent: dict[str, Spent]
+
+    @property
+    def good(self) -> bool:
+        page, idle = self.spent.get("page"), self.spent.get("idle")
+        cheap = not page or not idle or max(page.commands_ms, page.cpu_ms - idle.cpu_ms) <= MOST_MS
+        return cheap and not any(self.wrong.values())
+
+
+def add(benches: Any, common: argparse.ArgumentParser) -> None:
+    one = benches.add_parser("agree", parents=[common], help="numbers of status, metrics and page, and their price")
+    one.add_argument("--mails", type=int, default=MAILS, help=f"({MAILS})")
+    one.add_argument("--seconds", type=int, default=SECONDS, help=f"of looking, and of nobody looking ({SECONDS})")
+    one.add_argument("--part", choices=PARTS, action="append", help="(each)")
+    one.set_defaults(run=_run)
+
+
+def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
+    found, server = asyncio.run(agree(asked.mails, asked.seconds, asked.part or PARTS))
+    return {"results": asdict(found), "server": server}, found.good, table(found, server)
+
+
+async def _info(spool: Spool) -> dict[str, float]:
+    text = b"\r\n".join([await command(spool.redis, "INFO", section) for section in ("stats", "cpu")]).decode()
+    return {name: float(value) for name, value in re.findall(r"^(\w+):([0-9.]+)\r?$", text, re.MULTILINE)}
+
+
+async def _spent(spool: Spool, seconds: float) -> Spent:
+    """By the clock of this machine: a measurement, no test."""
+    before, begun = await _info(spool), time.monotonic()
+    await asyncio.sleep(seconds)
+    after, took = await _info(spool), time.monotonic() - begun
+    grown = {name: (value - before.get(name, 0.0)) / took for name, value in after.items()}
+    cpu = grown["used_cpu_sys"] + grown["used_cpu_user"]
+    return Spent(grown["eventloop_duration_cmd_sum"] / 1000, cpu * 1000, grown["total_commands_processed"])
+
+
+async def _program(p: Programs, *words: str, first: bytes = b"") -> tuple[asyncio.subprocess.Process, str]:
+    """A `streamq` command that runs on; its line that begins so."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streamq", "--redis-url", p.url, *words), stdout=asyncio.subprocess.PIPE
+    )
+
+    async def end() -> None:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+    p.stack.push_async_callback(end)
+    assert process.stdout is not None
+    while first and not (line := await process.stdout.readline()).startswith(first):
+        if not line:
+            raise RuntimeError(f"streamq {words[0]} ended")
+    return process, line.decode().strip() if first else ""
+
+
+async def _status(p: Programs) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streamq", "--redis-url", p.url, "status", "--json"), stdout=asyncio.subprocess.PIPE
+    )
+    found: dict[str, Any] = json.loads((await process.communicate())[0])
+    return found
+
+
+async def _now_ms(spool: Spool) -> int:
+    seconds, micros = await command(spool.redis, "TIME")
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def _looked(web: httpx.AsyncClient) -> None:
+    """A page that is open, and a Prometheus; until it is cancelled."""
+
+    async def page() -> None:
+        async with web.stream("GET", "/api/stream") as told:
+            async for _ in told.aiter_bytes():
+                pass
+
+    async def scraped() -> None:
+        while True:
+            (await web.get("/metrics")).raise_for_status()
+            await asyncio.sleep(1)
+
+    await asyncio.gather(page(), scraped())
+
+
+async def _costs(p: Programs, spool: Spool, web: httpx.AsyncClient, seconds: float) -> dict[str, Spent]:
+    looking = asyncio.create_task(_looked(web))
+    await web.get("/api/overview")
+    page = await _spent(spool, seconds)
+    top, _ = await _program(p, "top", "--json", "-n", "100000", first=b"{")
+    beside = await _spent(spool, seconds)
+    top.terminate()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    return {"page": page, "top": beside}
+
+
+async def _alike(p: Programs, spool: Spool, web: httpx.AsyncClient, filler: Filler) -> dict[str, list[str]]:
+    print("reading all of it by hand", flush=True)
+    seen = await truth(p.url)
+    known = Known(len(filler.consumers), filler.requeued)
+    await filler.looked()
+    await asyncio.sleep(OLD_SECONDS)
+    early = await _now_ms(spool)
+    text = (await web.get("/metrics")).text
+    between = early, await _now_ms(spool)
+    overview, dead = (await web.get("/api/overview")).json(), (await web.get("/api/dead")).json()
+    found = await check(spool)
+    return {
+        "status": status_wrong(await _status(p), seen, known),
+        "metrics": metrics_wrong(text, seen, known, between),
+        "page": page_wrong(overview, dead, seen, known),
+        "check": [f"{each.what} {each.entry}" for each in found.wrong[:WRONG_SHOWN]],
+    }
+
+
+async def agree(mails: int, seconds: float, parts: Sequence[str] = PARTS) -> tuple[Agreed, dict[str, str]]:
+    with tempfile.TemporaryDirectory(prefix="sqb-") as folder:
+        async with programs(Path(folder)) as p:
+            spool = await Spool.connect(load_settings(events_kept=EVENTS_KEPT), p.url)
+            p.stack.push_async_callback(spool.close)
+            begun = time.monotonic()
+            filler = Filler(spool, mails)
+            await filler.fill()
+            took = time.monotonic() - begun
+            print(f"filled in {took:,.0f} s", flush=True)
+            await rested(spool)
+            spent = {"idle": await _spent(spool, seconds)} if "cost" in parts else {}
+            _, line = await _program(p, "serve", "--port", "0", first=b"page")
+            async with httpx.AsyncClient(base_url=line.split()[1], timeout=30) as web:
+                spent |= await _costs(p, spool, web, seconds) if "cost" in parts else {}
+                wrong = await _alike(p, spool, web, filler) if "alike" in parts else {}
+            return Agreed(mails, (await status(spool)).live, took, wrong, spent), await of_server(spool.redis)
+
+
+def table(found: Agreed, server: dict[str, str]) -> str:
+    rows = [["Redis, a second", "commands ms", "CPU ms", "calls"]]
+    for name, spent in found.spent.items():
+        rows.append([SHOWN[name], f"{spent.commands_ms:.2f}", f"{spent.cpu_ms:.2f}", f"{spent.calls:.0f}"])
+    lines = [f"{found.mails:,} mails came in {found.fill_s:,.0f} s, {found.live:,} are live", columns(rows), ""]
+    for name, wrong in found.wrong.items():
+        lines += [f"{name}: {'nothing is wrong' if not wrong else f'{len(wrong)} WRONG'}", *wrong]
+    lines.append(f"promise ({MOST_MS:g} ms a second): {'kept' if found.good else 'broken'}")
+    return "\n".join([*lines, "server: " + ", ".join(f"{name} {value}" for name, value in server.items())])
