@@ -134,11 +134,11 @@ async def campaign(recipients: int = 200_000, entries: int = 200) -> Campaign:
 async def _killed(p: Programs, entries: int, each: int, expand_seconds: float, per_child: float) -> Campaign:
     many = entries * each
     sink = await p.sink()
-    spool = await Spool.connect(load_settings(events_kept=2 * many + 10_000), p.url)
+    spool = await Spool.connect(load_settings(events_kept=2 * many + 10_000, events_bytes=10**11), p.url)
     p.stack.push_async_callback(spool.close)
     await _feed(spool, entries, each)
-    first = await p.worker(lease_seconds=3, events_kept=2 * many + 10_000)
-    await p.worker(lease_seconds=3, events_kept=2 * many + 10_000)
+    first = await p.worker(lease_seconds=3, events_kept=2 * many + 10_000, events_bytes=10**11)
+    await p.worker(lease_seconds=3, events_kept=2 * many + 10_000, events_bytes=10**11)
 
     async def in_the_middle() -> bool:
         return await _made(spool) > many // 3 or sink.count() > many // 3

@@ -59,7 +59,7 @@ async def _measured(
     worker that meets a relay takes all connections, and for most of a second the others wait for theirs."""
     loop = asyncio.get_running_loop()
     for _ in range(case.processes):
-        await p.worker(config, relay="", events_kept=mails + SPARE)
+        await p.worker(config, relay="", events_kept=mails + SPARE, events_bytes=10**11)
     pids = [worker.process.pid for worker in p.workers]
     warm = WARM * case.processes
     await feed(spool, warm, domain="example*.net", name="warm", kind=case.kind)
@@ -114,7 +114,7 @@ async def run_streamq(folder: Path, case: Case, mails: int) -> Run:
             checks = await _checks(case, mails, sink, spool)
             largest = max(peak(worker.process.pid) for worker in p.workers)
             await p.stop_workers()
-            known = load_settings(config=folder / "streamq0.toml", events_kept=mails + SPARE)
+            known = load_settings(config=folder / "streamq0.toml", events_kept=mails + SPARE, events_bytes=10**11)
             return Run(
                 case,
                 __version__,

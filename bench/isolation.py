@@ -102,7 +102,7 @@ async def _by_streamq(folder: Path, waiting: int, healthy: int, reply: str) -> B
         p.stack.push_async_callback(spool.close)
         config = replace(BASE, processes=PROCESSES).settings.replace("main]\n", f'main]\nurl = "{sink.url}"\n', 1)
         for _ in range(PROCESSES):
-            await p.worker(config, relay="", events_kept=2 * (waiting + healthy) + 10_000)
+            await p.worker(config, relay="", events_kept=2 * (waiting + healthy) + 10_000, events_bytes=10**11)
         pids = [worker.process.pid for worker in p.workers]
         await feed(spool, 1000, domain="example*.net", name="warm")
         await delivered(sink, 1000, SECONDS)

@@ -93,7 +93,7 @@ async def add_code(spool: Spool, priority: str, rcpt: str) -> int:
 
 async def _idle(p: Programs, spool: Spool, sink: SinkProcess, mails: int) -> tuple[dict[str, int], float]:
     chance = random.Random(1)
-    await p.worker(events_kept=mails + 1000)
+    await p.worker(events_kept=mails + 1000, events_bytes=10**11)
     added: dict[str, int] = {}
     for number in range(5):  # connections are open, scripts are known
         await add_code(spool, "normal", f"first{number}@example.net")
@@ -112,7 +112,7 @@ async def _urgent(
     await feed(spool, backlog, domain="example*.net", priority="low")
     await rested(spool)
     for _ in range(processes):
-        await p.worker(events_kept=2 * backlog + 1000)
+        await p.worker(events_kept=2 * backlog + 1000, events_bytes=10**11)
     await sink.until(1)
     loop = asyncio.get_running_loop()
     begun = next_ = loop.time()
@@ -146,7 +146,11 @@ async def _round(part: str, mails: int, backlog: int, processes: int) -> Waits:
                 rate,
                 (await check(spool)).clean,
                 of_settings(
-                    load_settings(relay=sink.url, events_kept=(mails if part == "idle" else 2 * backlog) + 1000)
+                    load_settings(
+                        relay=sink.url,
+                        events_kept=(mails if part == "idle" else 2 * backlog) + 1000,
+                        events_bytes=10**11,
+                    )
                 ),
                 await of_server(spool.redis),
             )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         MalformedMail,
         NoReply,
         OutOfMemory,
+        QueueFull,
         Refused,
         SendError,
         SettingsError,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    *("MailError", "MalformedMail", "NoReply", "OutOfMemory", "Refused", "SendError", "SettingsError"),
+    *("MailError", "MalformedMail", "NoReply", "OutOfMemory", "QueueFull", "Refused", "SendError", "SettingsError"),
     *("StreamqError", "TooDeep", "Unreachable"),
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "NoReply",
     "NotSent",
     "OutOfMemory",
+    "QueueFull",
     "Recipient",
     "Refused",
     "Result",

@@ -2,6 +2,7 @@
 
 StreamqError
 ├── SettingsError           a setting is missing or wrong; the text names it and its value
+│   └── NotPermitted        Redis does not let this user do what is needed; the text has its words
 ├── NoServer                there is no Redis to talk to and none to start
 ├── ServerFailed            a Redis was started and did not come up
 ├── MailError               an entry of the spool cannot be sent as it is
@@ -17,6 +18,7 @@ StreamqError
         ├── NoReply         the reply was lost: it may be queued, and the same id is sent once
         ├── Refused         Redis refused the XADD in its own words: nothing was queued
         ├── OutOfMemory     Redis is at its maxmemory: nothing was queued
+        ├── QueueFull       the queue is at a bound of its own, mails or memory: nothing was queued
         └── TooDeep         the stream is as long as the client lets it grow: nothing was queued
 """
 
@@ -30,9 +32,11 @@ __all__ = [
     "NoReply",
     "NoServer",
     "NotFound",
+    "NotPermitted",
     "OutOfMemory",
     "QueueError",
     "QueueFormat",
+    "QueueFull",
     "Refused",
     "SendError",
     "ServerFailed",
@@ -54,6 +58,10 @@ class StreamqError(Exception):
 
 class SettingsError(StreamqError):
     """A setting is missing or wrong."""
+
+
+class NotPermitted(SettingsError):
+    """Redis does not let this user do what is needed: no waiting mends it, and no other try."""
 
 
 class NoServer(StreamqError):
@@ -136,6 +144,15 @@ class Refused(SendError):
 
 class OutOfMemory(SendError):
     """Redis is at its maxmemory: nothing was queued."""
+
+
+class QueueFull(SendError):
+    """The queue is at a bound of its own: nothing was queued. `bound` is `queue` (live mails, STREAMQ_MAX_QUEUE) or
+    `memory` (bytes of Redis, STREAMQ_MAX_MEMORY); `used`, `most`: of it, when it was last looked at."""
+
+    def __init__(self, text: str, bound: str = "", used: int = 0, most: int = 0) -> None:
+        super().__init__(text)
+        self.bound, self.used, self.most = bound, used, most
 
 
 class TooDeep(SendError):

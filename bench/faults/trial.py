@@ -295,7 +295,13 @@ async def trial(
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Trial]:
     """`options`: the server's; `rules`: the sink's; `settings`: the workers', beside those of every trial."""
-    defaults = {"lease_seconds": 5, "retry": "100ms", "max_reclaims": 100, "events_kept": 1_000_000}
+    defaults = {
+        "lease_seconds": 5,
+        "retry": "100ms",
+        "max_reclaims": 100,
+        "events_kept": 1_000_000,
+        "events_bytes": 10**10,
+    }
     async with AsyncExitStack() as stack:
         server = Server(find_binary(load_settings()), options)
         stack.callback(server.remove)

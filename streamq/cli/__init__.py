@@ -40,6 +40,7 @@ def main() -> None:
         why,
     )
     from streamq.errors import SettingsError
+    from streamq.queue.connection import denied
 
     _fill_gaps()
     for stream in (sys.stdout, sys.stderr):  # a terminal that has no … must not be the end of a command
@@ -53,7 +54,8 @@ def main() -> None:
     except StreamqError as wrong:
         _end(1, str(wrong))
     except RedisError as wrong:
-        _end(1, f"redis: {wrong}")
+        no = denied(wrong)
+        _end(2 if no else 1, str(no or f"redis: {wrong}"))
     except BrokenPipeError:  # `| head` has seen enough; Python's own flush at the end must not complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

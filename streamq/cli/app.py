@@ -77,17 +77,17 @@ async def url_of(known: Settings) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_queue(known: Settings | None = None) -> AsyncIterator[Spool]:
-    """The queue that the settings name, open."""
+async def open_queue(known: Settings | None = None, *, join: bool = False) -> AsyncIterator[Spool]:
+    """The queue that the settings name, open; `join`: without changing anything, where somebody has opened it."""
     known = known or settings()
-    async with url_of(known) as url, open_at(known, url) as spool:
+    async with url_of(known) as url, open_at(known, url, join=join) as spool:
         yield spool
 
 
 @asynccontextmanager
-async def open_at(known: Settings, url: str) -> AsyncIterator[Spool]:
+async def open_at(known: Settings, url: str, *, join: bool = False) -> AsyncIterator[Spool]:
     """The queue at that URL, open."""
-    spool = await Spool.connect(known, url)
+    spool = await Spool.connect(known, url, join=join)
     try:
         yield spool
     finally:

@@ -32,7 +32,7 @@ TYPES = (
     *("email.relayed", "email.deferred", "email.throttled", "email.bounced", "email.expired", "email.rejected"),
     *("email.held", "email.cancelled", "email.duplicate", "email.ambiguous", "email.failed", "email.expanded"),
     *("email.superseded", "email.requeued", "route.paused", "route.resumed", "site.throttled", "site.recovered"),
-    *("site.paused", "site.resumed"),
+    *("site.paused", "site.resumed", "queue.filling", "queue.full", "queue.eased"),
 )
 # First what is looked for first; the rest of the data behind it, but for what stands in these or is for programs.
 FIRST = ("rcpt", "class", "code", "enhanced", "reply", "reason", "route", "peer", "stage", "attempt", "entry", "parent")

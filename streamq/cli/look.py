@@ -13,9 +13,9 @@ from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chos
 from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
-from streamq.queue.check import CheckReport
+from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
-from streamq.queue.look import Status, age_ms, locate, now_ms
+from streamq.queue.look import BoundSeen, Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
 from streamq.queue.sites import fullest
@@ -25,6 +25,11 @@ from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
+BOUNDS = {
+    "queue": "the mails that STREAMQ_MAX_QUEUE allows",
+    "memory": "the memory that STREAMQ_MAX_MEMORY allows",
+    "dead": "STREAMQ_DEAD_BYTES",
+}
 CLOSED_SHOWN = 20
 LANES_SHOWN, LANES_LOOKED = 3, 100  # of those that are due first
 WIDE = 110  # columns from which on a list has room for more than where a mail is and why
@@ -80,10 +85,18 @@ def _print_status(queue: str, now: Status, standing: dict[str, str], parked: str
         yellow[CLOSED_SHOWN:] = [("closed", f"… and {len(yellow) - CLOSED_SHOWN:,} more: `streamq site ls`")]
     yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in standing.items()]
     _print_lines(yellow, "yellow")
+    _print_lines([("warning", _bound_words(one)) for one in now.bounds], "red")
     if now.memory_max and now.memory > 0.85 * now.memory_max:
         _print_lines([("warning", "redis is nearly full: XADD will be refused at maxmemory")], "red")
     if not now.workers and now.live:
         _print_lines([("warning", "mails wait and no worker runs: `streamq worker`")], "red")
+
+
+def _bound_words(one: BoundSeen) -> str:
+    said = f"{one.used / max(one.most, 1):.0%} of {BOUNDS.get(one.name, one.name)} ({one.used:,} of {one.most:,})"
+    if one.level != "full":
+        return said
+    return said + (": the oldest dead letters go" if one.name == "dead" else ": producers are told to wait")
 
 
 def _print_lines(lines: list[tuple[str, str]], style: str | None = None) -> None:
@@ -259,16 +272,34 @@ def check(
     async def run() -> bool:
         async with open_queue() as spool:
             report = await check_law(spool, repair=repair)
-            mended = repair and report.repaired == len(report.wrong)
+            mended = repair and report.mended
             if json:
                 wrong = [{"entry": one.entry, "wrong": one.what} for one in report.wrong]
-                emit({"clean": report.clean, "seen": report.seen, "wrong": wrong, "repaired": report.repaired})
+                ahead = [asdict(one) for one in report.ahead]
+                known = {"clean": report.clean, "seen": report.seen, "wrong": wrong, "ahead": ahead}
+                emit(known | {"repaired": report.repaired})
             else:
                 _print_report(report, repair)
             return report.clean or mended
 
     if not run_async(run):
         raise typer.Exit(1)
+
+
+def _ahead(one: Ahead) -> str:
+    """What it means, and what to do."""
+    means = "no XADD with * is taken" if one.is_full else "XADD with * counts on from there: its mails are of that time"
+    said = f"{one.priority}: its last id is {one.last}, ahead of the clock: {means}"
+    if one.state == "made":
+        return f"{one.priority}: made anew, its last id was {one.last}"
+    if one.state == "large":
+        return f"{said}. More mail is in it than one script should copy: let it drain, then `streamq check --repair`"
+    if one.state == "orphan":
+        return f"{said}. Run `streamq check --repair` again"
+    if one.entries:
+        many = "100 or more" if one.entries >= CHUNK else one.entries
+        return f"{said}. First the mails with such ids ({many}) have to go, delivered or by `streamq cancel`"
+    return f"{said}. `streamq check --repair` makes the stream anew"
 
 
 def _print_report(report: CheckReport, repair: bool) -> None:
@@ -279,7 +310,10 @@ def _print_report(report: CheckReport, repair: bool) -> None:
         console.print(f"{one.what:<8} {clip(one.entry, 200)}", style="red", soft_wrap=True)
     if len(report.wrong) > WRONG_SHOWN:
         console.print(f"… and {len(report.wrong) - WRONG_SHOWN:,} more")
-    if report.clean:
+    for ahead in report.ahead:
+        shade = "green" if ahead.state == "made" else "red"
+        console.print(f"{ahead.state:<8} {_ahead(ahead)}", style=shade, soft_wrap=True)
+    if not report.wrong:
         console.print("clean: each is in exactly one state", style="green")
     elif repair:
         console.print(f"{report.repaired:,} of {len(report.wrong):,} repaired; run it again to see")

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from streamq.client.depth import Depth
 from streamq.client.mail import Mail, check
 from streamq.client.result import NotSent, Result, Sent
-from streamq.errors import MailError, NoReply, OutOfMemory, Refused, SendError, SettingsError, TooDeep, Unreachable
+from streamq.client.sign import Sign
+from streamq.errors import (
+    MailError,
+    NoReply,
+    OutOfMemory,
+    QueueFull,
+    Refused,
+    SendError,
+    SettingsError,
+    TooDeep,
+    Unreachable,
+)
 from streamq.keys import Keys
 
 if TYPE_CHECKING:  # redis and pydantic are loaded by the client that is used, not by the one that is imported
@@ -106,6 +117,7 @@ class Dispatch:
         self._max_bytes = max_bytes
         self._clock = clock
         self._depths: dict[str, Depth] = {}
+        self._sign = Sign()
 
     def send(self, mail: Mail) -> Steps[Sent]:
         """Raises `SendError`, `MailError`, `SettingsError`."""
@@ -125,6 +137,20 @@ class Dispatch:
         if isinstance(found, bytes):
             self._priorities = tuple(found.decode().split(","))
         self._learned = found is not None
+
+    def opening(self) -> Steps[None]:
+        """Wait until the queue takes mail, at all. Raises `QueueFull`, `Unreachable`. Where the ACL lets this user not
+        look, nobody does."""
+        until = self._clock() + self.limits.wait
+        while True:
+            now = self._clock()
+            if self._sign.wants_look(now):
+                self._sign.looked((yield from self._look("GET", self._keys.full)), now)
+            if (full := self._sign.full) is None:
+                return
+            if now >= until:
+                raise full
+            yield Pause(min(LOOK_S, until - now))
 
     def room(self, priority: str) -> Steps[None]:
         """Wait until the stream is shallow enough. Raises `TooDeep`, `Unreachable`, `Refused`."""
@@ -219,7 +245,10 @@ class Run:
             error = self._stopped.get(EVERY) or self._stopped.get(item.mail.priority)
             if item.result is None and error:
                 kind = Unreachable if isinstance(error, NoReply) else type(error)
-                item.fail(kind(f"not tried: {error}"))
+                again = kind(f"not tried: {error}")
+                if isinstance(error, QueueFull) and isinstance(again, QueueFull):
+                    again.bound, again.used, again.most = error.bound, error.used, error.most
+                item.fail(again)
 
     def _carry(self, items: Sequence[_Item]) -> Steps[None]:
         dispatch = self._dispatch
@@ -228,11 +257,13 @@ class Run:
             for item in items:
                 if item.result is None and (wrong := dispatch.refused(item.mail)):
                     item.fail(wrong)
+            if any(item.result is None for item in items):
+                yield from dispatch.opening()
             yield from self._find_room(items)
-        except Unreachable as away:
+        except (Unreachable, QueueFull) as no:
             for item in items:
                 if item.result is None:
-                    item.fail(away)
+                    item.fail(no)
         for attempt in range(dispatch.limits.tries):
             open_ = [item for item in items if item.result is None]
             if not open_:
@@ -264,7 +295,7 @@ class Run:
             error = item.result.error if isinstance(item.result, NotSent) else None
             if isinstance(error, Refused | TooDeep):
                 self._stopped.setdefault(item.mail.priority, error)
-            elif isinstance(error, Unreachable | NoReply | OutOfMemory):
+            elif isinstance(error, Unreachable | NoReply | OutOfMemory | QueueFull):
                 self._stopped.setdefault(EVERY, error)
 
 

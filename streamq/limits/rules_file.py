@@ -6,7 +6,6 @@ The form stands at the head of providers.toml. A user's own file is read as stri
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +22,7 @@ from streamq.settings.places import Path as KeyPath
 from streamq.settings.places import line_of, lines_of
 from streamq.settings.values import Names, Windows, cut
 from streamq.smtp.reply_entry import Entry, Misfit, read_entry
+from streamq.toml import NotToml, read_toml
 
 __all__ = ["Mistake", "check_rules", "load_rules", "own_rules", "read_text"]
 
@@ -104,13 +104,12 @@ def check_rules(text: str, table: str, *, sourced: bool = False) -> tuple[Rules,
     """The rules of a TOML text, or its mistakes in the order of their lines, at most `MISTAKES`; `table` names the
     text in its entries. `sourced`: each line must have a source and the day when it was read there."""
     try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as wrong:
+        found = read_toml(text)
+    except NotToml as wrong:
         said = LINE.search(str(wrong))
-        line = int(said[1]) if said else text.count("\n") + 1  # the rest: "(at end of document)"
+        at_end = text.count("\n") + 1 if "(at end of document)" in str(wrong) else 0
+        line = int(said[1]) if said else at_end
         return Rules(), [Mistake(line, "", f"not TOML: {LINE.sub('', str(wrong))}")]
-    except RecursionError:
-        return Rules(), [Mistake(0, "", "not TOML that anybody writes: too deep")]
     lines = lines_of(text)
     try:
         file = _File.model_validate(found, context={"sourced": sourced})

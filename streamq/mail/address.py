@@ -17,10 +17,11 @@ __all__ = ["Address", "WrongAddress", "parse_list"]
 
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 DOT_ATOM = rf"{ATOM}(?>(?:\.{ATOM})*)"
-UTF8_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]++"  # RFC 6531, section 3.3
+UTF8_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\ud7ff\ue000-\U0010ffff-]++"  # RFC 6531, section 3.3
 FAST = re.compile(rf"({DOT_ATOM})@({HOST})|({UTF8_ATOM}(?>(?: {UTF8_ATOM})*)) <({DOT_ATOM})@({HOST})>")
 PLAIN_LOCAL = re.compile(rf"{UTF8_ATOM}(?>(?:\.{UTF8_ATOM})*)")
 BREAKING = re.compile(r"[\r\n\0]")
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: an environment variable in another encoding has them
 
 TOKEN = re.compile(
     r'(?P<blank>[ \t]++)|(?P<quoted>"(?>(?:[^"\\]|\\.)*)")|(?P<literal>\[[^\[\]\\]*+\])'
@@ -76,6 +77,8 @@ def parse_list(text: str) -> list[Address]:
             return [Address(name, local, domain)]
     if BREAKING.search(text):
         raise WrongAddress("CR, LF or NUL in it", text)
+    if HALF.search(text):
+        raise WrongAddress("not UTF-8", text)
     found_addresses: list[Address] = []
     item: list[Token] = []
     had_group = False

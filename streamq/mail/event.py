@@ -6,9 +6,8 @@ import re
 from hashlib import sha256
 from typing import NamedTuple
 
-import orjson
-
 from streamq.mail import rules
+from streamq.mail.numbers import packed
 from streamq.mail.rules import Given
 
 __all__ = ["Carried", "event_members", "hashed_address", "hide_addresses", "read_carried"]
@@ -62,4 +61,4 @@ def event_members(carried: Carried, *, rcpt: str, site: str, message_id: str, pa
         members["traceparent"] = carried.traceparent
     if message_id:
         members["message_id"] = message_id
-    return orjson.dumps(members)[1:-1]
+    return packed(members)[1:-1]

@@ -165,6 +165,6 @@ def _dumped(found: dict[str, object], where: str) -> bytes:
 def _shown(found: object) -> bytes:
     """For a reason, which stays one where that cannot be written."""
     try:
-        return orjson.dumps(found)
+        return packed(found)
     except TypeError:
         return b""

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-import orjson
+from streamq.mail.numbers import packed
 
 __all__ = ["doubled"]
 
@@ -29,7 +29,7 @@ def doubled(value: bytes, found: object) -> str | None:
     if b"\\" not in value and _has_quotes(value, _quotes(found)):
         return None
     try:
-        kept = len(NAME_ENDS.findall(orjson.dumps(found)))
+        kept = len(NAME_ENDS.findall(packed(found)))
         if len(NAME_ENDS.findall(value)) > kept:
             json.loads(value, object_pairs_hook=_once)
     except _Twice as name:

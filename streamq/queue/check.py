@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 
-__all__ = ["CheckReport", "Wrong", "check"]
+__all__ = ["Ahead", "CheckReport", "Wrong", "check"]
 
 STATES = ("waiting", "leased", "parked", "scheduled", "held")
+LAST_ID = "18446744073709551615-18446744073709551615"
 CHUNK = 100
 CHUNK_BYTES = 2_000_000
 
@@ -31,17 +32,41 @@ class Wrong:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A priority whose stream's last id, `last`, lies more than ten minutes ahead of the server's clock: XADD with `*`
+    counts on from there, or fails where there is no higher one. `entries` of such ids are in it, 100 standing for more.
+    `state` as anew.lua says it: ahead, made, large, orphan."""
+
+    priority: str
+    last: str
+    entries: int
+    state: str
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no XADD with `*` is taken."""
+        return self.last == LAST_ID
+
+
 @dataclass(slots=True)
 class CheckReport:
     """What was seen. `seen[priority][state]` are mails."""
 
     seen: dict[str, Counter[str]] = field(default_factory=dict)
     wrong: list[Wrong] = field(default_factory=list)
+    ahead: list[Ahead] = field(default_factory=list)
     repaired: int = 0
 
     @property
     def clean(self) -> bool:
-        return not self.wrong
+        """The law is kept, and ids are of our time."""
+        return not self.wrong and not self.ahead
+
+    @property
+    def mended(self) -> bool:
+        """Whether all that was wrong is no longer so."""
+        return self.repaired == len(self.wrong) and all(one.state == "made" for one in self.ahead)
 
     def total(self, state: str) -> int:
         return sum(counts[state] for counts in self.seen.values())
@@ -76,6 +101,10 @@ async def check(spool: Spool, *, repair: bool = False, progress: Callable[[int],
         rows = [(wrong.entry, wrong.what) for wrong in report.wrong]
         for start in range(0, len(rows), CHUNK):
             report.repaired += await spool.scripts.repair(rows[start : start + CHUNK])
+    for p, name in enumerate(spool.priorities):
+        state, last, ahead = await spool.scripts.anew("make" if repair else "look", p)
+        if state != "sound":
+            report.ahead.append(Ahead(name, last, ahead, state))
     return report
 
 

@@ -7,6 +7,7 @@ one, neither with retries. Replies come as the server sends them (bytes, flat li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,15 +15,19 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from streamq.errors import SettingsError
+from streamq.errors import NotPermitted, SettingsError
 from streamq.queue.channel import Channel, Part
 
-__all__ = ["Client", "Part", "command", "connect", "options", "pipelined"]
+__all__ = ["Client", "Part", "command", "connect", "denied", "options", "pipelined"]
 
 WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
 CONNECT_SECONDS = 10.0
+# As a script's error has it: of 7 and Valkey, of 6.2
+DENIED = re.compile(
+    r"NOPERM|ACL failure in script|executing the script can't|can't run this command|no permission", re.I
+)
 
 
 class Client(Redis):
@@ -48,7 +53,8 @@ def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Cli
     seconds = None if blocking else WRITE_SECONDS
     try:
         pool = ConnectionPool.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0), **options(url, seconds))
-    except ValueError as wrong:
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing; an unknown option is told here
+    except (ValueError, TypeError, RedisError) as wrong:
         raise SettingsError(f"STREAMQ_REDIS_URL: {wrong}") from None
     return Client(pool, seconds)
 
@@ -62,6 +68,20 @@ def options(url: str, timeout: float | None) -> dict[str, Any]:
         "health_check_interval": 0,
         **({} if url.startswith("unix:") else {"socket_keepalive": True}),
     }
+
+
+def denied(error: BaseException) -> NotPermitted | None:
+    """What to tell people where an ACL forbade a command, or a key; None for any other error. Redis 7 and Valkey name
+    the command, 6.2 does so in its log alone where a script met it."""
+    if not isinstance(error, ResponseError):
+        return None
+    said = str(error)
+    if not isinstance(error, NoPermissionError) and not DENIED.search(said):
+        return None
+    return NotPermitted(
+        f"redis: no permission: {said} (`ACL LOG 1` has the command and the key; deploy/acl/streamq.acl what each role "
+        "needs)"
+    )
 
 
 async def command(client: Redis, *parts: Part) -> Any:

@@ -63,11 +63,12 @@ class Traces:
 
 @dataclass(slots=True)
 class Erased:
-    """How many: `mails` by what `cancel` answered, letters, events."""
+    """How many: `mails` by what `cancel` answered, letters, events, reasons (why something is closed, or slowed)."""
 
     mails: Counter[str]
     letters: int = 0
     events: int = 0
+    reasons: int = 0
 
 
 def person(text: str) -> Person:
@@ -116,6 +117,12 @@ async def erase(spool: Spool, who: Person, found: Traces, moved: Callable[[int],
     done.letters = await remove_dead(spool, found.letters)
     async for names in _paged(event.at async for event in events_since(spool) if who.is_named_in(event)):
         done.events += await command(spool.redis, "XDEL", spool.keys.events, *names)
+    rank = 0
+    while True:
+        rank, blanked = await spool.scripts.hush(rank, who.forms)
+        done.reasons += blanked
+        if not rank:
+            break
     await command(spool.redis, "DEL", spool.keys.reports(sha1(who.spec.encode()).hexdigest()[:20]))
     return done
 

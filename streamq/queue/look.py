@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from streamq.errors import NotFound
 from streamq.keys import GROUP
 from streamq.queue.connection import Part, command, pipelined
@@ -13,7 +15,7 @@ from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
-__all__ = ["Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show", "status"]
+__all__ = ["BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show", "status"]
 
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
@@ -36,6 +38,17 @@ class Consumer:
     @property
     def alive(self) -> bool:
         return self.idle_ms < ALIVE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSeen:
+    """A bound that is near, `level` filling, or reached, full; as the leading worker saw it last. `name`: queue (live
+    mails), memory (bytes of Redis), dead (bytes of dead letters)."""
+
+    name: str
+    level: str
+    used: int
+    most: int
 
 
 @dataclass(slots=True)
@@ -62,6 +75,7 @@ class Status:
     tallies: dict[str, int] = field(default_factory=dict)
     swept: bool = False
     consumers: list[Consumer] = field(default_factory=list)
+    bounds: list[BoundSeen] = field(default_factory=list)
 
     @property
     def paused(self) -> dict[str, int]:
@@ -130,6 +144,7 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
             ("EXISTS", keys.leader("keeper")),
             ("ZRANGE", keys.held, 0, HELD_LOOKED - 1),
             ("HGETALL", keys.pauses),
+            ("HGET", keys.meta, "bounds"),
             *(("XLEN", stream) for stream in streams),
             *(("XINFO GROUPS", stream) for stream in streams),
             *(("XPENDING", stream, GROUP, "-", "+", 1) for stream in streams),  # its summary goes through all consumers
@@ -137,10 +152,10 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         ],
         atomic=True,
     )
-    (seconds, micros), flat, dead, events, due, info, swept, held, pauses = replies[:9]
+    (seconds, micros), flat, dead, events, due, info, swept, held, pauses, bounds = replies[:10]
     many = len(streams)
-    lengths, groups, first = (replies[9 + at * many : 9 + (at + 1) * many] for at in range(3))
-    workers = _consumers(replies[9 + 3 * many :]) if known is None else list(known)
+    lengths, groups, first = (replies[10 + at * many : 10 + (at + 1) * many] for at in range(3))
+    workers = _consumers(replies[10 + 3 * many :]) if known is None else list(known)
     now = int(seconds) * 1000 + int(micros) // 1000
     counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
@@ -179,7 +194,17 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         tallies={name: value for name, value in counts.items() if ":" not in name},
         swept=bool(swept),
         consumers=workers,
+        bounds=_bounds(bounds),
     )
+
+
+def _bounds(text: bytes | None) -> list[BoundSeen]:
+    """None where it is nothing that the script writes."""
+    try:
+        known = orjson.loads(text or b"{}")
+        return [BoundSeen(name, str(b["level"]), int(b["used"]), int(b["most"])) for name, b in sorted(known.items())]
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return []
 
 
 def _pending(rows: list[Any]) -> int:

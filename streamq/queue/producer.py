@@ -44,7 +44,8 @@ class Line:
             self._pool = redis.BlockingConnectionPool.from_url(
                 url, retry=Retry(NoBackoff(), 0), **_pool_options(url, timeout, connections)
             )
-        except ValueError as wrong:
+            self._pool.connection_class(**self._pool.connection_kwargs)  # as `connect`
+        except (ValueError, TypeError, RedisError) as wrong:
             raise SettingsError(f"url: {wrong}") from None
 
     def ask(self, commands: Sequence[Sequence[Part]]) -> Answers:
@@ -89,7 +90,8 @@ class AsyncLine:
             self._pool = redis.asyncio.BlockingConnectionPool.from_url(
                 url, retry=AsyncRetry(NoBackoff(), 0), **_pool_options(url, timeout, connections)
             )
-        except ValueError as wrong:
+            self._pool.connection_class(**self._pool.connection_kwargs)  # as `connect`
+        except (ValueError, TypeError, RedisError) as wrong:
             raise SettingsError(f"url: {wrong}") from None
 
     async def ask(self, commands: Sequence[Sequence[Part]]) -> Answers:

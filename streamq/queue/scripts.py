@@ -282,6 +282,22 @@ class Scripts:
         reply: list[Any] = await self.caller.call("check", (what, p, start, many))
         return reply
 
+    async def hush(self, rank: int, forms: Sequence[bytes]) -> tuple[int, int]:
+        """Blanks reasons that name an address; where to go on (0: at the end), and how many."""
+        reached, blanked = await self.caller.call("hush", (rank,), [(form,) for form in forms])
+        return reached, blanked
+
+    async def bounds(self, mails: int, share: float, dead: int, events: int) -> int:
+        """At most so many live mails, that share of maxmemory, so many bytes of dead letters and events; how many of
+        them changed their level."""
+        changed: int = await self.caller.call("bounds", (self.now, mails, round(share * 1000), dead, events))
+        return changed
+
+    async def anew(self, verb: str, p: int) -> tuple[str, str, int]:
+        """look, make: what became of a stream whose last id lies ahead of the clock; that id; entries ahead."""
+        state, last, ahead = await self.caller.call("anew", (self.now, verb, p))
+        return state.decode(), last.decode(), ahead
+
     async def repair(self, rows: Sequence[tuple[str, str]]) -> int:
         return sum(await self.caller.call("repair", (self.now,), rows))
 

@@ -122,11 +122,11 @@ class Spool:
         self._digit: dict[bytes, int] = {}
 
     @classmethod
-    async def connect(cls, settings: Settings, url: str, name: str | None = None) -> Spool:
-        """Connect and open; `name` is the reader's in CLIENT LIST, for `unblock`."""
+    async def connect(cls, settings: Settings, url: str, name: str | None = None, *, join: bool = False) -> Spool:
+        """Connect and open, or `join`; `name` is the reader's in CLIENT LIST, for `unblock`."""
         spool = cls(settings, connect(url), connect(url, blocking=True, name=name))
         try:
-            await spool.open()
+            await (spool.join() if join else spool.open())
         except BaseException:
             await spool.close()
             raise
@@ -135,12 +135,23 @@ class Spool:
     async def open(self) -> None:
         """Make groups, digits and salt, where they are not there yet."""
         opened = await self.scripts.open(FORMAT, os.urandom(16), self.settings.events_kept, self.settings.priorities)
+        self._know(self._accepted(opened))
+
+    async def join(self) -> None:
+        """Know the queue, and change nothing: for who may not, and needs no groups. Who comes first opens it."""
+        found, salt, names = await command(self.redis, "HMGET", self.keys.meta, "format", "salt", "priorities")
+        if found is None or salt is None or names is None:
+            await self.open()
+        else:
+            self._know(self._accepted(Opened(found.decode(), salt, tuple(names.decode().split(",")))))
+
+    def _accepted(self, opened: Opened) -> Opened:
         if opened.found not in {"", FORMAT}:
             raise QueueFormat(
                 f"queue {self.settings.queue!r} has key format {opened.found}, this is format {FORMAT}: "
                 "use the version of streamq that made it, or another STREAMQ_QUEUE"
             )
-        self._know(opened)
+        return opened
 
     def _know(self, opened: Opened) -> None:
         self.salt = opened.salt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from streamq.settings.places import Path as KeyPath
 from streamq.settings.places import line_of, lines_of
 from streamq.settings.settings import Settings
 from streamq.settings.values import cut, redis_url
+from streamq.toml import NotToml, read_toml
 
 __all__ = ["load_settings"]
 
@@ -50,10 +50,10 @@ def _read_file(path: Path) -> tuple[Mapping[str, Any], str]:
     """What it says, and its text."""
     try:
         text = path.read_text("utf-8")
-        found = tomllib.loads(text)
+        found = read_toml(text)
     except OSError as wrong:
         raise SettingsError(f"{path}: {wrong.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as wrong:
+    except (NotToml, UnicodeDecodeError) as wrong:
         raise SettingsError(f"{path}: {wrong}") from None
     if "toml_values" in found:  # our own word for the file, see `settings_customise_sources`
         raise SettingsError(f"{path}: toml_values: no such setting")

@@ -85,7 +85,10 @@ class Settings(BaseSettings):
     report_from: str | None = None
     report_mta: str | None = None
     delay_warning: Duration | None = None
+    max_queue: int = Field(10_000_000, ge=1)
+    max_memory: float = Field(0.9, gt=0, le=1)
     events_kept: int = Field(100_000, ge=100)
+    events_bytes: int = Field(256 * 1024 * 1024, ge=65_536)
     dead_age: Duration = duration_ms("30d")
     dead_bytes: int = Field(1024**3, ge=1024)
     routes: dict[str, RouteSettings] = Field(default_factory=dict)

@@ -22,7 +22,6 @@ Every mistake ends as a `SettingsError` that names its place and value.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -33,6 +32,7 @@ from streamq.errors import SettingsError
 from streamq.settings.values import cut, duration_ms
 from streamq.simulate.models import MODELS, check, model, parameters
 from streamq.simulate.relay import Change, Receiver
+from streamq.toml import NotToml, read_toml
 
 __all__ = ["BUILT_IN", "Scenario", "Spec", "read_scenario"]
 
@@ -158,16 +158,16 @@ class Scenario:
 def read_scenario(path: Path | None) -> Scenario:
     """From a file; without one, the mix that comes along."""
     if path is None:
-        return _scenario(tomllib.loads(BUILT_IN), "the built-in mix")
+        return _scenario(read_toml(BUILT_IN), "the built-in mix")
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST + 1)
         if len(raw) > LARGEST:
             raise SettingsError(f"{path}: a scenario of more than {LARGEST:,} bytes")
-        return _scenario(tomllib.loads(raw.decode("utf-8")), str(path))
+        return _scenario(read_toml(raw.decode("utf-8")), str(path))
     except OSError as wrong:
         raise SettingsError(f"{path}: {wrong.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+    except (NotToml, UnicodeDecodeError) as wrong:
         raise SettingsError(f"{path}: {wrong}") from None
 
 

@@ -11,7 +11,6 @@ public can read of it.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.resources import files
@@ -23,6 +22,7 @@ from streamq.sink.auth import Auth, User
 from streamq.sink.checks import EntryWrong, is_number
 from streamq.sink.limits import Connections, Greylist, Penalty, Rate
 from streamq.sink.rules import Rule, Rules
+from streamq.toml import NotToml, read_toml
 
 __all__ = ["joined", "load_profile", "load_rules", "profiles"]
 
@@ -79,11 +79,9 @@ def joined(first: Rules, *others: Rules) -> Rules:
 def read_rules(text: str, path: str | Path, *, sourced: bool = False) -> Rules:
     """The text of a rules file; `path` is its name in errors. With `sourced`, each table must have a source."""
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as wrong:
+        given = read_toml(text)
+    except NotToml as wrong:
         raise SettingsError(f"{path}: {wrong}") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: nested too deep") from None
     for name in given.keys() - set(NAMES):
         raise SettingsError(
             f"{path}{_line(text, name)}: {name}: no such entry (there are {', '.join(sorted(NAMES))}) "

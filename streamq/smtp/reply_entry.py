@@ -8,7 +8,6 @@ with `read_entry`, whose `Misfit` says which key it is.
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from streamq.errors import SHOWN, SettingsError
 from streamq.settings.values import cut, duration_ms
 from streamq.smtp.letter import Action, Scope, Stage
 from streamq.smtp.patterns import most_ways
+from streamq.toml import NotToml, read_toml
 
 __all__ = ["Entry", "Misfit", "read_entries", "read_entry"]
 
@@ -78,8 +78,8 @@ class Misfit(ValueError):
 def read_entries(text: str, table: str, *, sourced: bool = True) -> tuple[Entry, ...]:
     """The entries of a TOML text, in order. `sourced`: each must have a source. Raises `SettingsError`."""
     try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as wrong:
+        found = read_toml(text)
+    except NotToml as wrong:
         raise SettingsError(f"{table}: {wrong}") from None
     if set(found) != {"reply"} or not isinstance(found["reply"], list):
         raise SettingsError(f"{table}: a list of [[reply]] and nothing else")

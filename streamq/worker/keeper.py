@@ -110,6 +110,7 @@ class Keeper:
             self.leads = await self.link.call(self.spool.scripts.leader, ROLE, self.consumer, LEADS_MS)
             if self.leads:
                 self.releaser.now()
+                await self._look_at_bounds()
                 await self._expire()
                 if loop.time() >= sweep:
                     await self._look_at_own()
@@ -125,6 +126,13 @@ class Keeper:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    async def _look_at_bounds(self) -> None:
+        """Once a second for all mails together, whatever comes: what it costs hangs on no mail."""
+        known = self.settings
+        await self.link.call(
+            self.spool.scripts.bounds, known.max_queue, known.max_memory, known.dead_bytes, known.events_bytes
+        )
 
     async def _look_at_own(self) -> None:
         """What we have by the server's book, without a heartbeat for a lease, and do not know of. A server that lost

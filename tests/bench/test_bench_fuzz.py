@@ -61,3 +61,35 @@ def test_it_finds_a_header_that_was_smuggled_in(monkeypatch: pytest.MonkeyPatch)
             fuzzing.intake(random.Random(4), 0, loop)
     finally:
         loop.close()
+
+
+def found_by(target: str, cases: int = 600) -> str:
+    return table(fuzz(target, cases, seed=5))
+
+
+def test_it_finds_an_address_that_is_two_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.smtp.envelope.xtext", lambda text: f"{text}\r\nRCPT TO:<c@y.de>")
+    assert "is two commands" in found_by("addresses")
+    assert "two commands" in found_by("headers")
+
+
+def test_it_finds_a_list_that_is_read_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.fuzz_addresses.address_field", lambda name, found: f"{name}: c@y.de")
+    assert "is not for" in found_by("addresses")
+
+
+def test_it_finds_a_report_that_repeats_line_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.mail.report._field", lambda name, value, wide: f"{name}: x\r\nBcc: c@y.de\r\n")
+    assert "fields of a report that nobody wrote" in found_by("headers")
+
+
+def test_it_finds_a_file_that_ends_in_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.toml._refuse_extremes", lambda found: None)
+    monkeypatch.setattr("streamq.toml.MOST_PARTS", 10_000)
+    assert "Error: " in found_by("tables", 3000)
+
+
+def test_it_finds_json_that_ends_in_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.mail.recipients.is_deep", lambda found, made: False)
+    monkeypatch.setattr("streamq.mail.values.is_deep", lambda found, made: False)
+    assert not fuzz("bombs", 2000, seed=5).good

@@ -88,6 +88,8 @@ def test_lists(text: str, found: list[tuple[str, str, str]]) -> None:
         '"b\x01c"@x.de',
         "b\x85c@x.de",
         "b\udc80@x.de",
+        "B \udc80 <b@x.de>",
+        "\udc80 <b@x.de>, c@x.de",
         '"a\rb" <b@x.de>',
         "a" * 65 + "@x.de",
         "ü" * 33 + "@x.de",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamq.errors import MalformedMail
 from streamq.mail import Mail, parse
-from streamq.mail.numbers import exact, written
+from streamq.mail.numbers import exact, packed, written
 from streamq.mail.template import Template
 
 LONG = "123456789012345678901234567890"
@@ -93,5 +93,19 @@ def test_any_value_is_what_it_was(value: Any, indent: int | None) -> None:
         orjson.loads(text)
     except orjson.JSONDecodeError:  # a lone surrogate in a name
         return
-    assert json.loads(orjson.dumps(written(text.encode()))) == value
+    assert json.loads(packed(written(text.encode()))) == value
     assert exact(text.encode()) == value
+
+
+@pytest.mark.parametrize("levels", [1, 40, 81, 98])
+@pytest.mark.parametrize("digits", [30, 993, 3608, 3689])
+def test_however_deep_and_long_it_is_written_whole(levels: int, digits: int) -> None:
+    """orjson writes the brackets behind such a one past its buffer's end, and the worker dies of it."""
+    text = '{"a":[' * (levels // 2) + f"0.{'1' * digits}" + "]}" * (levels // 2)
+    wrapped = '{"n":' + text + ',"s":"ü","e":[{},[],null,true,-0,1e5]}'
+    assert packed(written(wrapped.encode())).decode() == wrapped
+
+
+def test_too_deep_to_write_is_said() -> None:
+    with pytest.raises(TypeError):
+        packed(written(b"[" * 300 + b"1.10" + b"]" * 300))

@@ -222,6 +222,9 @@ ARROWS = [
 # Scripts that move no mail, and why they exist.
 NO_ARROW = {
     "requeue": "its arrow starts at a dead letter: the test below",
+    "hush": "blanks reasons: test_hush",
+    "bounds": "looks how full the queue is, and says so: test_bounds",
+    "anew": "makes a stream anew, in which each mail stays where it is: test_anew",
     "discard": "dead letters, not mails",
     "trim": "dead letters, not mails",
     "heartbeat": "a lease stays a lease",
