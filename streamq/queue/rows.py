@@ -17,6 +17,7 @@ __all__ = [
     "LaneSaid",
     "Leased",
     "MarkRow",
+    "MeasureRow",
     "Moved",
     "Opened",
     "Reclaimed",
@@ -275,6 +276,15 @@ class GrantRow(NamedTuple):
     worked: int = 0
     bore: int = 0
     full: int = 0
+    sent: int = 0
+
+
+class MeasureRow(NamedTuple):
+    """How fast a target (`<route>`, `<route>|<site>`) took mail from a worker of late, and at least: mails a second."""
+
+    target: str
+    took: float
+    least: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from streamq.queue.rows import (
     LaneSaid,
     Leased,
     MarkRow,
+    MeasureRow,
     Moved,
     Opened,
     Reclaimed,
@@ -184,6 +185,12 @@ class Scripts:
             Grant(many, int(closed), elsewhere, mails, bool(careful))
             for many, closed, elsewhere, mails, careful in grants
         ]
+
+    async def measure(self, consumer: str, rows: Sequence[MeasureRow]) -> int:
+        """A worker's part of what targets take that have just slowed. How many of them have a pace."""
+        texts = [(row.target, f"{row.took:.3f}", f"{row.least:.3f}") for row in rows]
+        many: int = await self.caller.call("measure", (self.now, consumer), texts)
+        return many
 
     async def renew(self, consumer: str, rows: Sequence[RenewRow]) -> int:
         """How many of those count. Chunks go in one round trip."""

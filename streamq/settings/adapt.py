@@ -34,6 +34,7 @@ class AdaptSettings(BaseModel):
     sites: int = Field(default=3, ge=0, le=20)
     noise: Duration = duration_ms("10m")
     memory: Duration = duration_ms("1h")
+    ramp: int = Field(default=30, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
@@ -60,6 +61,7 @@ class AdaptSettings(BaseModel):
                 "step": self.step,
                 "loss": self.loss,
                 "sites": self.sites,
+                "ramp": self.ramp,
                 **{name: getattr(self, name) * 1000 for name in times},
             },
             option=orjson.OPT_SORT_KEYS,

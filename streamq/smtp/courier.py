@@ -270,6 +270,8 @@ class Courier:
                 finally:
                     if report is None:
                         report = transaction.interrupted()
+                    if report.action is Action.SENT:
+                        self._lot.was_sent()
                     fails = self._fails(link, report, epoch)
                     if fails:
                         self._go_down(report)

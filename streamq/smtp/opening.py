@@ -29,7 +29,8 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 class News(NamedTuple):
     """Since it was last asked for. `works`: lines that stand now; `lost`: the route is down. `refused`: connections
     that were turned away, and `worked`: the most that stood then. `bore`: mails after which a server would take no
-    more over a connection, the fewest; 0: none said so. `full`: connections that have had as many as they may."""
+    more over a connection, the fewest; 0: none said so. `full`: connections that have had as many as they may.
+    `sent`: mails that were taken."""
 
     works: int
     lost: int
@@ -37,6 +38,7 @@ class News(NamedTuple):
     worked: int
     bore: int
     full: int
+    sent: int
 
 
 def turned_away(failure: NotConnected) -> bool:
@@ -67,7 +69,7 @@ class Opening:
         self._holds = 0
         self._hold_until = 0.0
         self._answering = False  # the question that is under way told of a refusal
-        self._refused = self._worked = self._bore = self._full = 0
+        self._refused = self._worked = self._bore = self._full = self._sent = 0
 
     @property
     def held(self) -> bool:
@@ -124,9 +126,13 @@ class Opening:
         """A connection has had its number of mails."""
         self._full += 1
 
+    def was_sent(self) -> None:
+        """A mail was taken."""
+        self._sent += 1
+
     def news(self, stand: int, *, lost: bool) -> News:
         """Takes them; `stand`: lines that stand now; `lost`: the route is down."""
-        told = News(stand, int(lost), self._refused, self._worked, self._bore, self._full)
+        told = News(stand, int(lost), self._refused, self._worked, self._bore, self._full, self._sent)
         self._answering = self._refused > 0
-        self._refused = self._worked = self._bore = self._full = 0
+        self._refused = self._worked = self._bore = self._full = self._sent = 0
         return told

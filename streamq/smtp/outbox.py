@@ -34,6 +34,7 @@ class Outbox:
         self._resting: list[asyncio.Future[None]] = []
         self._short_of_hands: Callable[[], object] | None = None
         self._closed = False
+        self._held = False
         self.counted = 0  # letters that are one of so many transactions at once somewhere
 
     def __len__(self) -> int:
@@ -55,10 +56,10 @@ class Outbox:
     @property
     def first(self) -> Letter | None:
         """What `get_nowait` would give."""
-        return self._heap[0][3] if self._heap else None
+        return self._heap[0][3] if self._heap and not self._held else None
 
     def get_nowait(self) -> Letter | None:
-        if not self._heap:
+        if not self._heap or self._held:
             return None
         letter = heapq.heappop(self._heap)[3]
         self.counted -= letter.counted
@@ -90,6 +91,17 @@ class Outbox:
     def waiting(self) -> list[Letter]:
         """All that nobody took, in no order."""
         return [letter for *_, letter in self._heap]
+
+    def hold(self) -> None:
+        """Nobody takes anything until `let_go`; `drain` still does."""
+        self._held = True
+
+    def let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self.wake_all()
+            if self._heap and self._short_of_hands is not None:
+                self._short_of_hands()
 
     def close(self) -> None:
         self._closed = True

@@ -7,14 +7,14 @@ import logging
 import time
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamq.mail import Mail
 from streamq.queue.plain import Plain
 from streamq.queue.reports import Reports, is_due
-from streamq.queue.rows import ResettleRow, SettleRow
+from streamq.queue.rows import MeasureRow, ResettleRow, SettleRow
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.queue.unforeseen import COMPOSING, log_unforeseen
@@ -169,11 +169,24 @@ class Settler:
                 self._ring.append(_final(now, row, delivery))
         while self._ring and self._ring[0].at < now - RING_SECONDS:
             self._ring.popleft()
-        if settled.marks and self.recall is not None:
-            self.recall.hear(settled.marks)
+        if self.recall is not None:
+            news = self.recall.hear(settled.marks)
+            for row in rows:
+                if row.op == "throttled":
+                    self.recall.settled(row.entry, row.token)
+            if news:
+                await self._measure(news, now_ms)
         if any(row.op in JUDGED for row in rows):
             self.spoke()
         self.next_due(settled.next_us, settled.now_us)
+
+    async def _measure(self, targets: Sequence[str], now_ms: int) -> None:
+        """Say how fast they took mail from here, since another worker met their refusal and knows only its own part."""
+        rates = self.outcomes.rates
+        rows = [MeasureRow(name, rates.of(name, now_ms), rates.least_of(name, now_ms)) for name in targets]
+        rows = [row for row in rows if row.took > 0]
+        if rows:
+            await self.link.call(lambda: self.spool.scripts.measure(self.consumer, rows))
 
     async def replay(self) -> int:
         """After another server, or a restarted one, answers: mails that had ended and are there again, with the

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from streamq.queue.rows import Turn, TurnRow
 from streamq.queue.scripts import BATCH
@@ -24,9 +24,14 @@ from streamq.worker.link import Link
 __all__ = ["Turns"]
 
 
+async def _at_once() -> None:
+    return
+
+
 class Turns:
     """One per process. `hand_back` settles a delivery back to its lane, untried; `expire` ends it, since its time is
-    over: nobody else looks at what waits here, which may be for hours. `listed` as admit.lua wants it."""
+    over: nobody else looks at what waits here, which may be for hours. `listed` as admit.lua wants it.
+    `told` returns when the queue knows of every refusal that was met here (recall.py)."""
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class Turns:
         hand_back: Callable[[Delivery], object],
         expire: Callable[[Delivery], object],
         listed: Callable[[], str],
+        told: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -49,6 +55,7 @@ class Turns:
         self.hand_back = hand_back
         self.expire = expire
         self.listed = listed
+        self.told = told
         # A heap: urgency, entry, token (an entry comes again while its lost lease waits still)
         self._waiting: list[tuple[int, str, int, Delivery]] = []
         self._asking: list[tuple[Delivery, asyncio.Future[bool]]] = []
@@ -135,6 +142,7 @@ class Turns:
     async def _ask(self, deliveries: Sequence[Delivery]) -> list[tuple[Turn, float]]:
         """What the script says, and the loop time from which its slots run: that of the call that came through."""
         loop = asyncio.get_running_loop()
+        await self.told()
         rows = [TurnRow(each.entry, each.token, each.lane, each.slot, each.target or each.way) for each in deliveries]
 
         async def turn() -> list[tuple[Turn, float]]:

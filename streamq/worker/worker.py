@@ -158,6 +158,7 @@ class Worker:
         self.allowances = Allowances(self.spool, self.link, self.consumer, self._reopened, self._hand_back)
         listed = self.allowances.listed
         self.gate = Gate()
+        recall = Recall(self.outboxes)
         self.turns = Turns(
             self.spool,
             self.link,
@@ -168,6 +169,7 @@ class Worker:
             lambda delivery: self.settler.put(outcomes.handed_back(delivery), delivery),
             lambda delivery: self.settler.put(outcomes.overdue(delivery), delivery),
             listed,
+            recall.told,
         )
         self.releaser = Releaser(self.spool, self.link, self.hand, self.consumer, listed)
         self.expander = Expander(self.spool, self.link, self.hand, self.consumer)
@@ -201,7 +203,7 @@ class Worker:
             lambda: self.reader.reopened.set(),
             self.allowances.alone,
             self.allowances.broken,
-            Recall(self.outboxes),
+            recall,
             self.tally,
             self.traces,
         )

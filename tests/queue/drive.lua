@@ -35,6 +35,15 @@ local function has_room(us, limit)
   return true
 end
 
+-- Whether one more refusal is one too many: model.offences within a minute, if it counts them.
+local offended = {}
+local function is_offence(us)
+  if not model.offences then return true end
+  offended[#offended + 1] = us
+  local first = offended[#offended - model.offences + 1]
+  return first and us - first < 6e7
+end
+
 -- box: whoever was refused is refused for so many seconds; grows: and anew for each try
 local function takes(us)
   if model.share and chance() < model.share then return false end
@@ -42,7 +51,7 @@ local function takes(us)
   if limit < 0 then return true end
   local boxed = us < free
   if (not boxed or model.grows) and (boxed or not has_room(us, limit)) then
-    free = us + (model.box or 0) * 1e6
+    if boxed or is_offence(us) then free = us + (model.box or 0) * 1e6 end
     return false
   end
   return not boxed
@@ -53,8 +62,16 @@ local rows = {}
 for at = 1, math.ceil(seconds * 1e6 / SPAN) do rows[at] = {taken = 0, refused = 0, least = 1e9, most = 0, recovered = 0} end
 local function row() return rows[math.min(#rows, math.floor((now - start) / SPAN) + 1)] end
 
--- As rates.py has it.
-local function took_over(seconds) return math.max(1, seconds) end
+-- Mails per second, as rates.py has it: of late, or of the last second or two.
+local function took_of(many)
+  if many == 0 then return 0 end
+  local span, last = math.floor(now / 1e6) * 1e6 - 1e6, 0
+  for at = #took, first, -1 do
+    if took[at] < span then break end
+    last = last + 1
+  end
+  return math.max(many / math.max(1, (now - took[first]) / 1e6), last / ((now - span) / 1e6))
+end
 
 local function hear(sent)
   if sent.ok then
@@ -66,13 +83,26 @@ local function hear(sent)
   local many = #took - first + 1
   throttle.slowed(target, now, {who = 'w1', left = sent.at - rtt, class = 'site_rate', reply = '421 no', words = '', hint = 0,
     least = many > 0 and many / ((now - took[first]) / 1e6 + 1) or 0,
-    took = many > 0 and many / took_over((now - took[first]) / 1e6) or 0})
+    took = took_of(many)})
+end
+
+-- ramp: lines are opened as lib/learnt.lua has it
+local most = lines
+if model.ramp then lines = 1 end
+local borne, grown = 0, start
+local function open_lines()
+  if lines >= most or borne < model.ramp * (2 + lines) / 3 and now - grown < 1e6 then return end
+  lines, borne, grown = math.min(most, lines + math.max(1, math.floor(lines / 4))), 0, now
 end
 
 local busy = 0
 while now < stop do
   while flight[head] and flight[head].at <= now do
     hear(flight[head])
+    if model.ramp then
+      borne = borne + (flight[head].ok and 1 or 0)
+      open_lines()
+    end
     head = head + 1
   end
   if pace_opens(target, now) == 0 and now >= busy and #flight - head + 1 < lines then

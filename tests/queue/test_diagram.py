@@ -230,6 +230,7 @@ NO_ARROW = {
     "heartbeat": "a lease stays a lease",
     "mark": "says before the dot that it goes out",
     "grant": "connections, not mails",
+    "measure": "how fast mails went, not mails",
     "renew": "slots that leases have, not mails",
     "turn": "slots; a lease stays a lease",
     "pause": "closes a route, or opens it; its mails stay where they are",

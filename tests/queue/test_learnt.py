@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from conftest import MakeSpool
 from mailroom import Mailroom
 
 from streamq.queue.look import now_ms
@@ -97,6 +98,31 @@ async def test_a_healthy_server_has_all_of_them_after_a_few_rounds(room: Mailroo
     await room.scripts.grant(client.name, 0, [GrantRow("main", CONFIGURED, MAILS, 0, 0)])
     room.tick(MINUTE)
     assert await scene.until(CONFIGURED) == 1
+
+
+async def test_each_step_waits_for_so_many_mails_or_a_second(make_spool: MakeSpool) -> None:
+    spool = await make_spool(adapt={"ramp": 30})
+    await spool.publish_adapt()
+    scene = Scene(Mailroom(spool), 100, 1)
+    [client] = scene.clients
+    row = GrantRow("main", CONFIGURED, MAILS, CONFIGURED, 0, 0)
+
+    async def allowed(ms: int, sent: int = 0) -> int:
+        scene.room.tick(ms)
+        asked = row._replace(open=client.open, works=client.open, sent=sent)
+        [granted] = (await scene.room.scripts.grant(client.name, TTL, [asked]))[1]
+        client.open = granted.allowance
+        return client.open
+
+    assert await allowed(0) == 1
+    assert [await allowed(10, sent) for sent in (29, 0, 1)] == [1, 1, 2]
+    assert [await allowed(10, sent) for sent in (20, 19, 1)] == [2, 2, 3]  # of all together
+    assert [await allowed(ms) for ms in (980, 10, 10)] == [3, 3, 4]  # a slow server's
+    while client.open < CONFIGURED:
+        await allowed(1, 10 * (2 + client.open))
+    assert await allowed(1) == CONFIGURED
+    known = orjson.loads(await scene.room.do("HGET", scene.room.keys.grants("main"), "*"))
+    assert known == {"cap": CONFIGURED}  # nothing is left to learn
 
 
 async def test_those_that_idle_workers_have_hold_nobody_up(room: Mailroom) -> None:

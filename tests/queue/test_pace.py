@@ -9,7 +9,7 @@ from conftest import MakeSpool
 from mailroom import LANE, Mailroom
 from pacing import adaptive, next_one, pace, refused, sent, slowed
 
-from streamq.queue.rows import TurnRow
+from streamq.queue.rows import MeasureRow, TurnRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 OTHER = "main|example.org"
@@ -24,14 +24,14 @@ async def test_the_first_refusal_begins_a_pace_and_is_no_attempt(paced: Mailroom
     lease = await refused(paced, took=40.0)
     state = await pace(paced)
     assert (state["rate"], state["top"], int(state["mark"])) == (34, 40, paced.now * 1000)
-    assert int(state["till"]) == (paced.now + 500) * 1000
+    assert int(state["till"]) == (paced.now + 1000) * 1000
     notes = await paced.notes(lease.entry)
     assert (notes["throttled"], notes.get("attempts"), notes["reply"]) == (1, None, "421 slow down")
     assert await paced.state(lease.entry) == "parked"
     assert await slowed(paced) == [LANE]
     told, of_mail = await paced.events()
     assert (told.kind, told.id, of_mail.kind, of_mail.id) == ("site.throttled", LANE, "email.throttled", lease.entry)
-    known = {"route": "main", "site": "example.net", "rate": 34, "until": paced.now + 500, "class": "site_rate"}
+    known = {"route": "main", "site": "example.net", "rate": 34, "until": paced.now + 1000, "class": "site_rate"}
     assert {name: told.data[name] for name in known} == known
     assert await paced.count("total:throttled") == 1
 
@@ -41,7 +41,7 @@ async def test_a_mail_that_was_refused_goes_first(paced: Mailroom) -> None:
     later = [await paced.add() for _ in range(2)]
     await paced.read()
     assert await paced.admitted(*later) == ["parked", "parked"]
-    paced.tick(499)
+    paced.tick(999)
     assert await paced.released() == []
     paced.tick(1)
     assert await paced.released() == [lease.entry]
@@ -65,6 +65,24 @@ async def test_what_all_workers_took_is_what_it_takes(paced: Mailroom) -> None:
     assert (state["top"], state["rate"]) == (30, 25.5)
 
 
+async def test_who_met_no_refusal_says_its_share_when_it_hears_of_one(paced: Mailroom) -> None:
+    assert await measured(paced, "w2", 20.0) == 0
+    lease = await paced.lease(consumer="w1")
+    await paced.settled("throttled", lease, took=30.0)
+    assert await measured(paced, "w2", 20.0) == await measured(paced, "w2", 20.0) == 1
+    assert ((await pace(paced))["top"], (await pace(paced))["rate"]) == (50, 42.5)
+    await measured(paced, "w1", 31.0)
+    assert (await pace(paced))["top"] == 51
+    # Not for long: what they take now is the new pace.
+    paced.tick(5001)
+    await measured(paced, "w3", 100.0)
+    assert (await pace(paced))["top"] == 51
+
+
+async def measured(room: Mailroom, who: str, took: float) -> int:
+    return await room.scripts.measure(who, [MeasureRow(LANE, took, took)])
+
+
 async def test_mails_that_left_before_the_cut_say_nothing_new(paced: Mailroom) -> None:
     """Nor do their 250s; and whoever brings them hears that there was a cut since."""
     leases = [await paced.lease() for _ in range(12)]
@@ -76,8 +94,11 @@ async def test_mails_that_left_before_the_cut_say_nothing_new(paced: Mailroom) -
         await paced.settled("throttled", lease)
     said = await paced.settle("sent", leases[7])
     assert said.marks == {LANE: paced.now * 1000}
-    assert (await pace(paced)) == before
-    paced.tick(500)
+    after = await pace(paced)
+    assert after.pop("often") == before.pop("often") + 6  # but that a server that counts has seen so many
+    assert (after.pop("prior"), before.pop("prior")) == (before["last"], "0")
+    assert after == before
+    paced.tick(1000)
     assert (await paced.settle("sent", await next_one(paced))).marks == {}
 
 
@@ -133,7 +154,7 @@ async def test_nothing_but_refusals_rest_longer_each_time_with_single_probes(pac
         waits.append(paced.now - since)
         assert await paced.settled("throttled", lease) == "ok"
         assert await paced.released() == []
-    grown = [500, 1000, 2000, 4000, 8000, 64_000, 128_000, 256_000, 512_000]  # past the box of a minute at one stride
+    grown = [1000, 1000, 2000, 4000, 8000, 64_000, 128_000, 256_000, 512_000]  # past the box of a minute at one stride
     assert waits == [*grown, 900_000, 900_000, 900_000]  # at most a quarter of an hour
     assert (await pace(paced))["rate"] == 17  # a slower pace mends nothing here: halved once
 

@@ -22,6 +22,7 @@ from streamq.settings.adapt import AdaptSettings
 
 DRIVE = Path(__file__).with_name("drive.lua")
 PARTS = ("base", "route", "pace", "throttle")
+READERS = ("pace", "throttle", "learnt")
 
 
 class Span(NamedTuple):
@@ -146,6 +147,26 @@ async def test_a_penalty_box_behind_a_bucket_and_behind_a_window(spool: Spool, b
     assert course.rate >= (0.85 if after < 1800 else 0.89) * 50
 
 
+BOX = {"box": 30, "grows": True, "offences": 3, "ramp": 30}  # three refusals within a minute
+
+
+@pytest.mark.parametrize(("limit", "rtt_ms", "after"), [(50, 15, 30), (50, 100, 1200), (5, 100, 1200)])
+async def test_a_box_for_three_refusals_a_minute_never_shuts(
+    spool: Spool, limit: float, rtt_ms: int, after: int
+) -> None:
+    """A slow start, and steps that are rare: of half a minute, too."""
+    course = await drive(spool, after, (0, limit), rtt_ms=rtt_ms, capacity=1000, **BOX)
+    assert course.rate >= 0.9 * limit
+    minutes = [course.part(start, start + 60) for start in range(0, after, 60)]
+    assert all(sum(span.refused for span in minute) <= 2 for minute in minutes)
+
+
+async def test_a_doubled_limit_in_front_of_a_box_is_used_within_five_minutes(spool: Spool) -> None:
+    course = await drive(spool, 1000, (0, 50), (400, 100), **BOX)
+    assert course.part(700).rate >= 0.9 * 100
+    assert all(span.taken > 0 for span in course)  # it never shut
+
+
 async def test_a_quota_by_the_minute(spool: Spool) -> None:
     """Used up quickly, and then nothing for a while: no pace can be read from that, but few mails are refused."""
     course = await drive(spool, 3600, (0, 50), width=60)
@@ -175,7 +196,7 @@ async def test_the_settings_are_the_policy(make_spool: MakeSpool) -> None:
 
 
 def test_what_is_published_is_what_the_scripts_read() -> None:
-    texts = "".join((LUA / "lib" / f"{part}.lua").read_text("utf-8") for part in PARTS[2:])
+    texts = "".join((LUA / "lib" / f"{part}.lua").read_text("utf-8") for part in READERS)
     published = orjson.loads(AdaptSettings().published())
     for name in published:
         assert f"rule.{name}" in texts or f"adapt().{name}" in texts, name

@@ -128,7 +128,7 @@ async def test_what_counts_as_turned_away_while_others_work(script: Script, coun
     ):
         await two_at_work(at, busy)
         await until(lambda: len(relay.heard) == 2 and at.courier.connections == 1)
-        assert at.courier.news() == News(1, 0, int(counts), int(counts), 0, 0)
+        assert at.courier.news() == News(1, 0, int(counts), int(counts), 0, 0, 1)
         assert bool(shorts) == counts  # news of that kind waits for no renewal
         assert at.courier.news().refused == 0  # told once
         assert at.courier.up
@@ -192,7 +192,7 @@ async def test_who_is_turned_away_while_other_workers_stand_takes_nothing_down()
         at.outbox.put(letter())
         await until(lambda: at.courier.held)
         assert (at.courier.up, at.courier.connections, at.courier.waiting) == (True, 0, 1)
-        assert at.courier.news() == News(0, 0, 1, 0, 0, 0)
+        assert at.courier.news() == News(0, 0, 1, 0, 0, 0, 0)
         at.courier.allow(1, elsewhere=4)
         assert not at.courier.held
         (report,) = await at.reported(1)
@@ -206,7 +206,7 @@ async def test_who_is_turned_away_alone_is_down() -> None:
         assert (report.action, report.scope, report.klass) == (Action.PARK, Scope.ROUTE, "connection_limit")
         await until(lambda: bool(at.states))
         assert not at.courier.up
-        assert at.courier.news() == News(0, 1, 0, 0, 0, 0)
+        assert at.courier.news() == News(0, 1, 0, 0, 0, 0, 0)
 
 
 @on_both_loops
@@ -231,7 +231,7 @@ async def test_too_many_in_this_session_is_what_each_line_bears_from_now_on() ->
             reports = [(await at.send(letter()))[0] for _ in range(4)]
             assert (reports[-1].action, reports[-1].klass) == (Action.PARK, "session_limit")
             assert shorts
-            assert at.courier.news()[2:] == (0, 0, 3, 0)
+            assert at.courier.news()[2:] == (0, 0, 3, 0, 3)
             await at.send(*(letter() for _ in range(7)))
             at.courier.allow(1, mails=2)
             await at.send(*(letter() for _ in range(2)))
@@ -259,7 +259,7 @@ async def test_a_session_that_ends_for_another_reason_is_opened_anew(bye: str, k
         assert (report.action, report.scope, report.klass) == (Action.PARK, Scope.SESSION, klass)
         (report,) = await at.send(letter())
         assert report.action is Action.SENT
-        assert at.courier.news() == News(1, 0, 0, 0, 0, 0)
+        assert at.courier.news() == News(1, 0, 0, 0, 0, 0, 2)
         assert at.states == []
     assert len(relay.heard) == 2
 

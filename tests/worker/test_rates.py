@@ -20,6 +20,17 @@ def test_it_is_the_mean_of_the_last_seconds() -> None:
     assert rates.of("other", 104_000) == 0.0
 
 
+def test_who_becomes_quicker_takes_what_the_last_second_took() -> None:
+    """10 a second for four seconds, and 50 for two."""
+    rates = Rates()
+    for nth in range(40):
+        rates.took("main", 100_000 + nth * 100)
+    for nth in range(100):
+        rates.took("main", 104_000 + nth * 20)
+    assert 49.0 <= rates.of("main", 106_000) <= 51.0
+    assert rates.of("main", 109_000) < 25.0
+
+
 def test_what_was_long_ago_is_forgotten() -> None:
     rates = Rates()
     for n in range(1000):

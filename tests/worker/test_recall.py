@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from streamq.mail import parse
@@ -57,6 +58,40 @@ def test_what_got_its_slot_since_stays() -> None:
     recall.hear({"main|example.net": 150})
     recall.refused(delivery(left=201), "main|example.net")
     assert stale(new) == [True]
+
+
+async def test_until_the_queue_knows_of_a_refusal_nothing_goes() -> None:
+    outbox = Outbox()
+    recall = Recall({"main": outbox})
+    woken = asyncio.get_running_loop().create_future()
+    refused, other = delivery(left=90), delivery("ann@example.org", left=100)
+    outbox.put(other)
+    await recall.told()
+    recall.refused(refused, "main")
+    assert outbox.get_nowait() is None
+    assert outbox.first is None
+    assert len(outbox) == 1
+    telling = asyncio.create_task(recall.told())
+    outbox.enlist(woken)
+    assert recall.hear({"main": 200}) == ["main"]
+    recall.settled("11700000000000-2", 17)  # another one's
+    assert outbox.get_nowait() is None
+    recall.settled(refused.entry, refused.token)
+    await telling
+    assert woken.done()
+    assert outbox.get_nowait() is other
+    assert recall.hear({"main": 200}) == []
+    # One without a slot went before there was a pace, or since there is none.
+    outbox.put(other)
+    recall.refused(delivery(), "main")
+    assert outbox.get_nowait() is None
+    recall.settled(refused.entry, refused.token)
+    assert outbox.get_nowait() is other
+    # What left before that says nothing new; a site's refusal stops no other site.
+    outbox.put(other)
+    recall.refused(delivery(left=150), "main")
+    recall.refused(delivery(left=150), "main|example.net")
+    assert outbox.get_nowait() is other
 
 
 def test_marks_are_bounded() -> None:

@@ -103,7 +103,9 @@ class Bench:
 
 
 def measured(url: str, measure: Callable[[Bench], Awaitable[Spent]], **settings: Any) -> Spent:
-    known = virtual_settings(load_settings(**{"relay": "smtp://relay.example", **settings}), queue_name())
+    known = virtual_settings(
+        load_settings(**{"relay": "smtp://relay.example", "adapt": {"ramp": 0}, **settings}), queue_name()
+    )
     client = Counting(url, REDIS)
 
     async def run(loop: VirtualLoop) -> Spent:
@@ -111,7 +113,7 @@ def measured(url: str, measure: Callable[[Bench], Awaitable[Spent]], **settings:
         await bench.spool.open()
         running = asyncio.create_task(bench.worker.run())
         await bench.worker.ready.wait()
-        await bench.deliver(WARM)  # its connections are open, the server knows the scripts
+        await bench.deliver(WARM)  # its connections are open (at once, by the `ramp`), the server knows the scripts
         found = await measure(bench)
         assert bench.worker.settled == {"sent": bench.added}
         assert (await check(bench.spool)).clean

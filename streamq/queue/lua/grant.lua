@@ -6,11 +6,11 @@
 -- LEARNT   How many there are is what the server was seen to take (lib/learnt.lua), at most what is configured. Workers
 --          tell what they saw: connections that stand, that were refused, mails that one bore.
 -- A pause whose time is over ends here: every worker calls each second.
--- needs: base event route site learnt pace
+-- needs: base event route site pace learnt
 -- KEYS: {streamq}: absent clock due ends events grants limit limits meta parked pauses stream throttled
 -- ARGV: now consumer ttl
 --   ttl    ms; 0: it gives back what it has
--- EACH: route most mails want open works lost refused worked bore full
+-- EACH: route most mails want open works lost refused worked bore full sent
 --   most     connections of the route, over all workers    want  how many it has use for
 --   mails    of a connection, at most                      open  how many it has open, or is opening
 --   works    of those, that stand                          lost  1: it finds the route down
@@ -18,6 +18,7 @@
 --   worked   the most of its own that stood when that was
 --   bore     mails after which the server would take no more, 0 if it did not say so since
 --   full     connections that have since had as many as they may
+--   sent     mails that were taken since
 -- RETURNS: now, then per row: allowance, closed (µs until which the route takes nothing, 0 if open), elsewhere
 --   (connections of other workers that stand), mails (of a connection from now on), careful (1: some were refused:
 --   they are opened one by one)
@@ -47,7 +48,7 @@ local function share_of(consumer_, names, wants, has, most)
   return mine_
 end
 
-local function grant(route, most, mails, want, open, works, lost, refused, worked, bore, full)
+local function grant(route, most, mails, want, open, works, lost, refused, worked, bore, full, sent)
   local key = K.grants(route)
   if ttl == 0 then
     redis.call('HDEL', key, consumer)
@@ -81,7 +82,8 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
   has[consumer] = had > 0
   if want <= had or works < had then lent = 0 end -- has use for no more, or for what it has yet
   local known = learnt_from(packed)
-  local cap = learn_connections(known, now, most, works + elsewhere, lent, refused, worked + elsewhere, lost)
+  local cap = learn_connections(known, now, most, works + elsewhere, lent, refused, worked + elsewhere, lost,
+    sent)
   local each_bears = learn_mails(known, now, mails, bore, full)
   local packs = learnt_packed(known)
   if packs ~= packed then redis.call('HSET', key, LEARNT, packs) end
@@ -125,11 +127,11 @@ local function most_of(route, most)
   return tonumber(set or most)
 end
 
-for route, most, mails, want, open, works, lost, refused, worked, bore, full in each() do
+for route, most, mails, want, open, works, lost, refused, worked, bore, full, sent in each() do
   end_of_pause(route)
   local till = closed_until(route, now)
   local allowed, elsewhere, each_bears, careful = grant(route, most_of(route, most), tonumber(mails), tonumber(want),
-    tonumber(open), tonumber(works), lost == '1', tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full))
+    tonumber(open), tonumber(works), lost == '1', tonumber(refused), tonumber(worked), tonumber(bore), tonumber(full), tonumber(sent))
   out[#out + 1] = allowed
   out[#out + 1] = till > now and text(till) or '0'
   out[#out + 1] = elsewhere

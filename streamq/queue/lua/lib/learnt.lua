@@ -2,7 +2,10 @@
 -- the field LEARNT of `grants:<route>`, since only grant.lua asks, and asks for all of that hash at each call.
 -- UNKNOWN  `cap`, the connections that workers may have together, begins with one and grows by a quarter, one at
 --          least, whenever as many stand, or all that the one that asks may have and others have no use for the rest: a
---          server that takes 5 of 20 refuses the sixth, one that takes 20 has them after twelve rounds.
+--          server that takes 5 of 20 refuses the sixth, one that takes 20 has them after twelve rounds. But first
+--          they have brought `ramp` mails (the policy's; a third more for each beyond one), or A_ROUND is over: who
+--          begins with all of them at once is far above the server's pace before the first reply says that it is too
+--          much, with as many mails under way.
 -- REFUSED  The cap is what stood then; refusals within RUN belong to one run. After FIRST_TRY, doubling to LAST_TRY
 --          with each run, one more is tried, once as many stand as may. Each try that is not refused makes the next one
 --          sooner, down to NEXT_TRY, and twice as large, up to a quarter; workers open those one by one, and stop
@@ -16,24 +19,25 @@
 -- WARY     It has just turned somebody away, or mail for its pace: whoever goes on knocking may be kept out, and one that is
 --          closed here may not be let in there. So what stands keeps its place, and bears more mails than we would
 --          ask of it otherwise, where the server has named no number.
--- needs: base
+-- needs: base pace
 
 local LEARNT = '*' -- no consumer is called so
 local LEARNT_LASTS = 3600000 -- ms without any worker
 local RUN = 5000000 -- µs, all of these
 local FIRST_TRY, LAST_TRY, NEXT_TRY = 60000000, 240000000, 5000000
+local A_ROUND = 1000000
 local OUTLIVES = 10 -- times the mails of a connection
 local MAILS_FIRST, MAILS_LAST = 3600000000, 86400000000
 
-local TIMES = {'cut', 'next', 'wait', 'soon', 'mails_cut', 'mails_next', 'mails_wait'}
+local TIMES = {'cut', 'next', 'wait', 'soon', 'mails_cut', 'mails_next', 'mails_wait', 'grown'}
 
-local PLAIN = {'cap', 'step', 'tried', 'before', 'first', 'mails'}
+local PLAIN = {'cap', 'step', 'tried', 'before', 'first', 'mails', 'sent'}
 
 local function quarter(number) return math.max(1, math.floor(number / 4)) end
 
 -- cap; after a refusal cut (when), next (try), wait (before it, as it was), step, tried (one was since), soon (between
 -- the last two), before (the cap, were these cuts undone), first (nothing was refused before); mails where they are
--- known, and mails_cut, mails_next, mails_wait
+-- known, and mails_cut, mails_next, mails_wait; sent: mails that were taken since the cap grown (when)
 local function learnt_from(packed)
   local known = packed and cjson.decode(packed) or {cap = 1}
   for _, name in ipairs(TIMES) do known[name] = tonumber(known[name]) end
@@ -48,7 +52,9 @@ local function learnt_packed(known)
 end
 
 local function refusals_forgotten(known)
-  for _, name in ipairs({'cut', 'next', 'wait', 'step', 'tried', 'soon', 'before', 'first'}) do known[name] = nil end
+  for _, name in ipairs({'cut', 'next', 'wait', 'step', 'tried', 'soon', 'before', 'first', 'grown', 'sent'}) do
+    known[name] = nil
+  end
 end
 
 local function cut_to(known, now, worked)
@@ -64,10 +70,19 @@ local function cut_to(known, now, worked)
   known.cut, known.next, known.step, known.tried, known.soon = now, now + known.wait, 1, nil, nil
 end
 
+-- Whether what stands has borne enough for more to be tried.
+local function has_borne(known, now, sent)
+  if sent == 0 and known.sent == 0 and now - known.grown < A_ROUND then return false end
+  local ramp = adapt() and adapt().ramp or 0
+  if ramp == 0 then return true end
+  known.grown, known.sent = known.grown or now, (known.sent or 0) + sent
+  return known.sent >= ramp * (2 + known.cap) / 3 or now - known.grown >= A_ROUND
+end
+
 -- works: connections that stand, of all workers. lent: those that others were granted, do not have and do not want,
 -- where the one that asks is short of some. refused: how many were not let in since the last word, when so many
--- `worked`. lost: the worker that tells finds the route down.
-local function learn_connections(known, now, most, works, lent, refused, worked, lost)
+-- `worked`. lost: the worker that tells finds the route down. sent: mails that were taken since it last told.
+local function learn_connections(known, now, most, works, lent, refused, worked, lost, sent)
   if refused > 0 and worked > 0 then
     cut_to(known, now, worked)
   elseif lost and works == 0 and known.before and now - known.cut < FIRST_TRY then
@@ -78,7 +93,10 @@ local function learn_connections(known, now, most, works, lent, refused, worked,
     refusals_forgotten(known)
   elseif not known.cut then
     known.cap = math.max(known.cap, works)
-    if works + lent >= known.cap then known.cap = math.min(most, known.cap + quarter(known.cap)) end
+    if has_borne(known, now, sent) and works + lent >= known.cap then
+      known.cap = math.min(most, known.cap + quarter(known.cap))
+      if known.grown then known.grown, known.sent = now, 0 end
+    end
   elseif works >= known.cap and now >= known.next then
     if known.tried then known.wait = 0 end -- the last try was no vain one
     known.cap = known.cap + known.step

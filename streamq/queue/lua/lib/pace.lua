@@ -7,7 +7,9 @@
 --   good, bad    outcomes since the last cut       count, since   all of them since the pace last changed, and when
 --   peak    the most per second that was ever taken
 --   top, safe   the pace at which it refused; one that held (the last), 0 none     before: the pace of before the cut
---   cut, last, next    µs of the last cut, of the last refusal, of the next step up
+--   under   of `top`: so much of it is gone back to quickly
+--   cut, last, prior, next    µs of the last cut, of the last refusal, of the one before, of the next step up
+--   often   refusals, none of them long after the one before        lag   µs from a slot to its verdict, of late
 --   step, wait, patience   size of that step; µs until it, and what a refusal makes of that
 --   rest    µs of the pause that mended it            fell   µs when the last cut was made, and what it cost begins
 --   hint    µs before which it asked for nothing
@@ -25,7 +27,7 @@
 local PACE = {
   w = 1000000, tau = 20000, slack = 500000, few = 100, -- µs: MAIL goes no later than slack; targets in one look
   times = {'tat', 'till', 'hint', 'mark', 'since', 'cut', 'last', 'next', 'wait', 'patience', 'rest', 'fell', 'deaf', 'began',
-    'told', 'at_work'},
+    'told', 'at_work', 'prior'},
 }
 
 -- of: target → its state, false where nothing slows it; changed: target → true; listed: target → true, false where there
@@ -58,7 +60,8 @@ local function pace_at(target)
     local found = is_slowed(target) and redis.call('HGET', K.limit(target), 'pace')
     state = found and cjson.decode(found) or false
     if state then
-      for _, name in ipairs(PACE.times) do state[name] = tonumber(state[name]) end
+      for _, name in ipairs(PACE.times) do state[name] = tonumber(state[name] or 0) end
+      state.under, state.often, state.lag = state.under or 1, state.often or 1, state.lag or 0 -- an older version's
     end
     pace.of[target] = state
   end

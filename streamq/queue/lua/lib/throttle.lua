@@ -10,9 +10,12 @@
 --          further but by the steps of UP.
 -- RUN      Nothing but refusals since the cut: no slower pace mends that. It rests longer each time (`longer`), with single
 --          probes between: who goes on knocking is kept out longer. The pause that mended it is the first one next time.
--- UP       Only where the pace was used up. Below the one that was refused quickly, to just under it; beyond it by a
---          small step, and each that holds makes the next one sooner and larger, each that does not a later one: not
---          before the time that the refusal has cost is `loss` of the time between.
+-- UP       Only where the pace was used up. Below the one that was refused quickly, to just under it (`under`: where a
+--          series goes on, further below); then by small steps. One that holds above what was refused says that the
+--          limit has moved: the next ones come sooner and are larger. Each that does not hold makes the next one later:
+--          not before the time that the refusal has cost is `loss` of the time between. No step where two were refused
+--          within `offences`: who counts them mostly does so by the minute, and three are many. (Where `often` were,
+--          each within that time of the one before, nobody does.)
 -- NOISE    Six cuts in a row to 60 % and less, and as much is refused as before, half of it or less: one bad server of
 --          several, it seems, and no pace. It goes back to where the series began; where no more is refused there, so
 --          many refusals are no news for a while, else it was the pace after all.
@@ -29,10 +32,13 @@ local THAT = {
   series_under = 0.6, -- of the pace that it began at: before, nothing is said about what slower ones change
   noise_most = 0.5, -- share of refusals; more than that is no noise
   noise_of = 100, -- outcomes by which it is judged whether it has grown
-  under_top = 0.96, -- of the pace that was refused
+  under_top = 0.96, under_less = 0.06, under_least = 0.84, -- of the pace that was refused
+  just_top = 0.975, moved = 1.01, same = 1.07, -- times that: it takes more now; it was refused at the same
   under_safe = 0.97, -- of the one that held
   climb = 1.2, climb_every = 2000000, -- below the pace that was refused: this factor, each so many µs
-  step_most = 0.5, wait_least = 5000000, -- beyond it
+  step_most = 0.5, wait_least = 5000000, sooner = 4, -- beyond it
+  offences = 60000000, often = 6, -- µs
+  first_rest = 1000000, -- µs, at least: most limits are by the second, and the one that was exceeded is not over
   used = 0.6, -- of the pace: then it is what limits
   idle = 5000000, -- µs after which it can be told that the pace is not used
   spare = 1.5, quiet = 60000000, -- over: so many times the peak, and nothing refused for so many µs
@@ -41,6 +47,7 @@ local THAT = {
   rest_learnt = 300000000, -- µs
   box = 65000, -- ms
   dear = 10000000, dear_share = 0.05, -- µs of a rest, where no more are refused
+  proved = 600000000, -- µs at work: then the pace that held is known to hold
   promoted = 20, -- throttles of sites that a route remembers
 }
 
@@ -65,9 +72,9 @@ function throttle.begin_pace(target, now, why)
     since = now, count = 0,
     peak = took, top = took, least = why.least or 0, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
     wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = math.max(took, 1), noise = 0, deaf = 0,
-    began = now, told = now, at_work = now,
+    began = now, told = now, at_work = now, prior = 0, often = 1, lag = 0, under = THAT.under_top,
     shares = {[why.who] = took}, leasts = {[why.who] = why.least or 0}, class = why.class, reply = why.reply, words = why.words}
-  throttle.rest(state, now, state.rest)
+  throttle.rest(state, now, math.max(state.rest, THAT.first_rest))
   pace.of[target] = state
   has_now(K.throttled)
   return state
@@ -143,7 +150,8 @@ function throttle.cut_pace(state, now, used)
     set_pace(state, math.min(state.before, state.rate), now)
     state.levels, state.start = {}, state.rate -- and from there on it is asked anew, or noise would be its end
   end
-  local dear = state.rest >= THAT.dear and state.bad <= THAT.dear_share * (state.good + state.bad) -- a box, and no noise
+  local dear = state.rest >= THAT.dear and state.bad <= THAT.dear_share * (state.good + state.bad) and -- a box, no noise
+    now - state.at_work < THAT.proved
   state.cut, state.fell, state.mark, state.before, state.good, state.bad = now, now, now, state.rate, 0, 0
   if noise then
     throttle.try_noise(state, noise, now)
@@ -152,8 +160,10 @@ function throttle.cut_pace(state, now, used)
   local held = not dear and not goes_on and state.safe > 0 and state.safe < state.rate and state.safe * THAT.under_safe
   if not held then state.safe = 0 end
   if used >= 1 and used < state.rate / 2 and now - state.since > THAT.idle then state.rate = used end
-  state.top = state.rate
-  state.step, state.patience = rule.step, math.min(state.patience * 1.5, rule.wait_most)
+  if goes_on or state.rate < state.top or state.rate > state.top * THAT.same then state.top = state.rate end
+  state.under = goes_on and math.max(state.under - THAT.under_less, THAT.under_least) or
+    math.min(THAT.under_top, held and state.safe / state.top or 1)
+  state.step, state.patience = rule.step, math.min(state.patience * 2, rule.wait_most)
   state.next = now + (goes_on and THAT.series or THAT.climb_every)
   -- Where each refusal costs that much the second reading of what it took at first comes before ever smaller cuts.
   local other = dear and state.least > 0 and math.min(state.least, state.rate * rule.cut)
@@ -170,12 +180,16 @@ function throttle.slowed(target, now, why)
   local state = pace_at(target)
   local first = not state
   local closed = state and state.till or 0
+  if state then
+    state.often = now - state.last < THAT.offences and state.often + 1 or 1
+    state.prior, state.last = state.last, now
+  end
   if first then
     state = throttle.begin_pace(target, now, why)
   elseif why.left <= state.mark then
     throttle.add_share(state, now, why)
   else
-    state.bad, state.count, state.last = state.bad + 1, state.count + 1, now
+    state.bad, state.count = state.bad + 1, state.count + 1
     state.class, state.reply = why.class, why.reply
     if throttle.is_noise(state, now) then
       -- As much as ever.
@@ -209,17 +223,31 @@ end
 
 function throttle.step_up(state, now)
   local rule = adapt()
-  local plateau = state.top * THAT.under_top
+  local plateau = state.top * state.under
   if state.rest < THAT.dear or now - state.since >= THAT.idle then state.safe = state.rate end
   if state.rate < plateau * 0.999 then
     set_pace(state, math.min(plateau, state.rate * THAT.climb), now)
-    state.next = now + (state.rate < plateau and THAT.climb_every or state.wait)
+    local wait = state.rest < THAT.dear and math.min(state.wait, rule.wait) or state.wait
+    state.next = now + (state.rate < plateau and THAT.climb_every or wait)
     return
   end
-  set_pace(state, state.rate * (1 + state.step), now)
-  state.step = math.min(state.step * 2, THAT.step_most)
-  state.wait = math.max(state.wait / 2, THAT.wait_least)
-  state.patience = math.max(state.patience / 1.5, rule.wait)
+  if now - state.prior < THAT.offences and state.often < THAT.often then
+    state.next = state.prior + THAT.offences
+    return
+  end
+  if state.rate < state.top * THAT.just_top then -- half of what is between
+    set_pace(state, (state.rate + state.top) / 2, now)
+    state.next = now + state.wait
+    return
+  end
+  if state.rate > state.top * THAT.moved then
+    -- So that about one mail more is refused before that is known; among noise small ones would not be noticed.
+    local most = state.noise > 0 and THAT.step_most or 1e6 / state.rate / math.max(state.lag, 1)
+    state.step = math.min(state.step * 2, math.max(rule.step, math.min(THAT.step_most, most)))
+    state.wait = math.max(state.wait / THAT.sooner, THAT.wait_least)
+    state.patience, state.under = rule.wait, THAT.under_top
+  end
+  set_pace(state, math.max(state.rate, state.top) * (1 + state.step), now)
   state.next = now + state.wait
 end
 
@@ -234,12 +262,13 @@ function throttle.went_well(target, now, how_many, left)
     local cost = (now - state.fell) / adapt().loss
     state.wait = math.min(math.max(state.wait, cost), adapt().hint_most)
     state.at_work = now
-    if state.rest >= THAT.dear and state.rate >= state.top * THAT.under_top then
+    if state.rest >= THAT.dear and state.rate >= state.top * state.under then
       state.next = math.max(state.next, now + state.wait)
     end
   end
   if again then throttle.end_run(state, now) end
   state.good, state.count = state.good + how_many, state.count + how_many
+  state.lag = state.lag + ((now - left) - state.lag) / 16
   local lasted = now - state.since
   if now < state.next or state.count < THAT.enough / 2 or lasted < PACE.w then return nil, again end
   local used = state.count / lasted * 1e6
