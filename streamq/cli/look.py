@@ -276,11 +276,11 @@ def check(
             if json:
                 wrong = [{"entry": one.entry, "wrong": one.what} for one in report.wrong]
                 ahead = [asdict(one) for one in report.ahead]
-                known = {"clean": report.clean, "seen": report.seen, "wrong": wrong, "ahead": ahead}
+                known = {"clean": report.sound, "seen": report.seen, "wrong": wrong, "ahead": ahead}
                 emit(known | {"repaired": report.repaired})
             else:
                 _print_report(report, repair)
-            return report.clean or mended
+            return report.sound or mended
 
     if not run_async(run):
         raise typer.Exit(1)

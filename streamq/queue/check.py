@@ -60,8 +60,13 @@ class CheckReport:
 
     @property
     def clean(self) -> bool:
-        """The law is kept, and ids are of our time."""
-        return not self.wrong and not self.ahead
+        """The law is kept."""
+        return not self.wrong
+
+    @property
+    def sound(self) -> bool:
+        """And ids are of our time."""
+        return self.clean and not self.ahead
 
     @property
     def mended(self) -> bool:

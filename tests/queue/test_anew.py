@@ -47,14 +47,14 @@ async def test_the_greatest_id_takes_every_other_xadd_away_and_check_says_so(now
     report = await check(room.spool, repair=True)
     assert report.ahead == [Ahead("normal", LAST_ID, 1, "ahead")]
     assert not report.wrong
-    assert not report.clean
+    assert not report.sound
     assert not report.mended
     await left(room, entry)
     assert (await check(room.spool)).ahead == [Ahead("normal", LAST_ID, 0, "ahead")]
     report = await check(room.spool, repair=True)
     assert report.ahead == [Ahead("normal", LAST_ID, 0, "made")]
     assert report.mended
-    assert (await check(room.spool)).clean
+    assert (await check(room.spool)).sound
     assert await adds(room)
     assert len(await room.read()) == 1
 
@@ -72,7 +72,7 @@ async def test_each_mail_stays_where_it_is(now: Mailroom) -> None:
     before = (await check(room.spool)).seen
     assert (await check(room.spool, repair=True)).mended
     after = await check(room.spool)
-    assert (after.clean, after.seen) == (True, before)
+    assert (after.sound, after.seen) == (True, before)
     assert await room.do("XRANGE", stream, "-", "+") == bodies
     again = await room.do("XPENDING", stream, "streamq", "-", "+", 10)
     assert [[row[0], row[1], row[3]] for row in again] == [[row[0], row[1], row[3]] for row in leases]
@@ -100,7 +100,7 @@ async def test_waiting_mail_waits_on(now: Mailroom) -> None:
 async def test_an_id_of_next_year_is_ahead_and_one_of_now_is_not(now: Mailroom) -> None:
     room = now
     await adds(room)
-    assert (await check(room.spool)).clean
+    assert (await check(room.spool)).sound
     ahead = room.now + 365 * 86_400_000
     entry = await topped(room, f"{ahead}-5")
     [found] = (await check(room.spool)).ahead

@@ -38,15 +38,24 @@ async def secured(url: str, pem: Path = PEM) -> AsyncIterator[int]:
                 await target.drain()
         target.close()
 
+    served: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served.add(task)
         inward, outward = await asyncio.open_unix_connection(url.removeprefix("unix://"))
         await asyncio.gather(carry(reader, outward), carry(inward, writer))
+        for each in (outward, writer):
+            with contextlib.suppress(OSError):
+                await each.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, family=socket.AF_INET)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        await asyncio.gather(*served)
 
 
 async def refused(url: str) -> list[str]:

@@ -107,7 +107,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
     """What is left out is known by name: the clock's, memory's, and what is no number of mails."""
     assert said.keys() - {"lanes", "closed", "swept", "rules", "consumers"} == {
         *("queue", "now_ms", "depth", "oldest_ms", "next_due_ms", "totals", "classes", "dead", "events", "workers"),
-        *("memory", "memory_max", "aged_ms", "tallies", "paused", "live"),
+        *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds"),
     }
     assert overview.keys() - said.keys() == {
         *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample")

@@ -292,7 +292,7 @@ async def test_a_worker_alone_has_all_connections_soon(server_url: str, tmp_path
         assert worker.allowances.allowed == {"relay": 1}
         many = 0
         while worker.allowances.allowed != {"relay": 20}:
-            if many - len(c.sink.received) < 100:  # there is work for all of them
+            if many - worker.settled.get("sent", 0) < 100:  # there is work for all of them
                 await c.add(to=f"u{many}@example.net")
                 many += 1
             await asyncio.sleep(0)
