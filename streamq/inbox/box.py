@@ -10,6 +10,7 @@ import asyncio
 import glob
 import heapq
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -119,9 +120,10 @@ class Inbox:
                             yield known.st_mtime_ns, entry.path, known.st_size, part == "new"
 
         found = heapq.nlargest(self.most, files())
+        now_ns = time.time_ns()  # a file may be of tomorrow; the mails that come next are not
         self.forgotten += many - len(found)
         for at_ns, path, size, unread in reversed(found):
-            self._put(Kept(max(at_ns, self._last + 1), size, None, Path(path), unread))
+            self._put(Kept(max(min(at_ns, now_ns), self._last + 1), size, None, Path(path), unread))
         self._tell()
 
     def _put(self, kept: Kept) -> None:

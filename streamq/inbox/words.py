@@ -17,6 +17,7 @@ SURPRISES = (ValueError, LookupError, TypeError, AttributeError, AssertionError,
 # Names that a mail may give as its charset and that are none, or take time by the square of the length.
 NO_CHARSETS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
 LONG = 20_000  # characters of a header: beyond that nobody reads
+ENCODED = 2_000  # of one with encoded words: the standard library reads half ones in the square of that
 
 
 def sure(found: Callable[[], T], other: T) -> T:
@@ -56,7 +57,7 @@ def header_text(value: str | bytes) -> str:
     """Unfolded, encoded words (RFC 2047) decoded."""
     text = text_of_bytes(value[:LONG]) if isinstance(value, bytes) else clean(value[:LONG])
     text = text.replace("\r", "").replace("\n", "").replace("\t", " ").strip()
-    if "=?" not in text:
+    if "=?" not in text or len(text) > ENCODED:
         return text
     try:
         pieces = decode_header(text)

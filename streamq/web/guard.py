@@ -107,7 +107,10 @@ class Guard:
 def is_foreign(headers: Headers) -> bool:
     """A browser says that another page's script or form asks."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    try:
+        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            return True
+    except ValueError:  # nonsense is nobody's
         return True
     return headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
 

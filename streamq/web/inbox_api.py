@@ -127,12 +127,21 @@ def _sure(answer: Answer) -> Answer:
     return answered
 
 
+DIGITS = 10  # of a number that is no nonsense
+
+
 def _wanted(request: Request, *more: str) -> Wanted:
-    """Raises `Unclear`, also where a name is none: misspelt it would mean every mail."""
-    given = dict(request.query_params)
-    for name in given:
+    """Raises `Unclear`, also where a name is none, or says nothing: misspelt, or of a variable that nobody has set, it
+    would mean every mail; and where one is there twice."""
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
         if name not in FILTERS and name not in more:
             raise Unclear(f"{name[:80]}: no such filter: {', '.join((*FILTERS, *more))}")
+        if not value.strip():
+            raise Unclear(f"{name}: empty (leave it out to have all)")
+        if name in given:
+            raise Unclear(f"{name}: given twice (got {given[name][:80]!r} and {value[:80]!r})")
+        given[name] = value
     return Wanted.read(given)
 
 
@@ -140,7 +149,7 @@ def _number(request: Request, name: str, usual: int, most: int) -> int:
     text = request.query_params.get(name, "")
     if not text:
         return usual
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= most):
+    if not (text.isascii() and text.isdecimal() and len(text) < DIGITS and 1 <= int(text) <= most):
         raise Unclear(f"{name}: from 1 to {most} (got {text[:80]!r})")
     return int(text)
 

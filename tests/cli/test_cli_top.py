@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import signal
 import struct
 import sys
 import termios
@@ -113,6 +114,7 @@ class Terminal:
         self.written = b""
         self.pid, self.there = pty.fork()
         if not self.pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs in a shell's background ignores it
             os.execv(sys.executable, [sys.executable, "-m", "streamq", *words])
         fcntl.ioctl(self.there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,16 @@ def test_a_file_that_a_mail_program_moved_is_found_and_one_that_it_deleted_is_no
     with pytest.raises(NotFound, match="its file is gone"):
         kept.content()
     delete_files([file])  # again is no error
+
+
+def test_a_file_of_tomorrow_dates_no_mail_of_today(tmp_path: Path) -> None:
+    file = filed(tmp_path, b"Subject: Hi\r\n\r\n")
+    tomorrow = time.time_ns() + 86_400 * 10**9
+    os.utime(file, ns=(tomorrow, tomorrow))
+    inbox = Inbox(9, 10**6)
+    inbox.load(tmp_path)
+    [kept] = inbox
+    assert kept.number < tomorrow - 3600 * 10**9
 
 
 def test_what_has_to_go_from_the_list_stays_in_the_maildir(tmp_path: Path) -> None:
