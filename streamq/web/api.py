@@ -18,6 +18,7 @@ from streamq.queue.letters import dead_groups, dead_letter
 from streamq.queue.overview import Overviews
 from streamq.queue.story import story
 from streamq.web.acts import NotDone, carry_out, read_order
+from streamq.web.answer import Answer, sure
 from streamq.web.shown import group_shown, letter_shown, overview_shown, sample_shown, story_shown
 
 __all__ = ["api_routes"]
@@ -26,23 +27,11 @@ PUSH_SECONDS = 2.0
 AT_ONCE = 2  # looks that read many entries: whoever finds the button must not keep Redis busy
 BODY_MOST = 100_000  # bytes of an order
 GROUPS_SHOWN = 100
-Answer = Callable[[Request], Awaitable[Response]]
 
 
 def _sure(answer: Answer) -> Answer:
-    """With what can go wrong as JSON."""
-
-    async def answered(request: Request) -> Response:
-        try:
-            return await answer(request)
-        except NotFound as gone:
-            return JSONResponse({"error": str(gone)}, 404)
-        except NotDone as why:
-            return JSONResponse({"error": str(why)}, 422)
-        except (RedisError, OSError) as wrong:
-            return JSONResponse({"error": f"redis: {str(wrong) or type(wrong).__name__}"}, 503)
-
-    return answered
+    away = ((RedisError, OSError), 503, lambda wrong: f"redis: {str(wrong) or type(wrong).__name__}")
+    return sure(answer, ((NotDone,), 422, str), away)
 
 
 async def _body(request: Request) -> bytes:

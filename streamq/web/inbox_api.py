@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -20,6 +20,7 @@ from streamq.inbox import Inbox, Kept, Reader, Wanted
 from streamq.inbox.box import delete_files
 from streamq.inbox.wanted import FILTERS, Unclear
 from streamq.settings.values import duration_ms
+from streamq.web.answer import Answer, sure
 from streamq.web.inbox_guard import Keys
 from streamq.web.inbox_shown import (
     DOWNLOAD_POLICY,
@@ -42,7 +43,6 @@ ALIVE_SECONDS = 15.0  # after which a stream that has nothing to tell finds out 
 BODY_MOST = 1000
 # A browser may get these as what they are: whatever else a mail says of its parts is for the JSON.
 HARMLESS = frozenset(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "avif", "bmp", "x-icon", "svg+xml"))
-Answer = Callable[[Request], Awaitable[Response]]
 
 
 class _Mark(BaseModel):
@@ -112,19 +112,8 @@ class Desk:
 
 
 def _sure(answer: Answer) -> Answer:
-    """With what can go wrong as JSON."""
-
-    async def answered(request: Request) -> Response:
-        try:
-            return await answer(request)
-        except NotFound as gone:
-            return JSONResponse({"error": str(gone)}, 404)
-        except Unclear as why:
-            return JSONResponse({"error": str(why)}, 422)
-        except OSError as wrong:
-            return JSONResponse({"error": f"{wrong.filename or 'Maildir'}: {wrong.strerror or wrong}"}, 500)
-
-    return answered
+    disk = ((OSError,), 500, lambda wrong: f"{wrong.filename or 'Maildir'}: {wrong.strerror or wrong}")
+    return sure(answer, ((Unclear,), 422, str), disk)
 
 
 DIGITS = 10  # of a number that is no nonsense

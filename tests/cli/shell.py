@@ -18,7 +18,7 @@ import typer.main
 
 from streamq.cli import main, terminal
 
-__all__ = ["ALLOWED", "GUARD_S", "Said", "program", "steers", "streamq"]
+__all__ = ["ALLOWED", "GUARD_S", "Said", "program", "steers", "streamq", "told"]
 
 # Typer builds all commands anew for each call: most of what a short one takes in this process.
 typer.main.get_command = functools.cache(typer.main.get_command)
@@ -81,3 +81,14 @@ async def program(*words: str, environment: Mapping[str, str] | None = None, std
 def steers(text: str) -> set[str]:
     """What in it could steer a terminal."""
     return {sign for sign in text if not sign.isprintable()} - ALLOWED
+
+
+async def told(process: Any) -> dict[str, str]:
+    """What `streamq up` prints, by name, up to its last line."""
+    found: dict[str, str] = {}
+    while "send" not in found:
+        line = (await process.stdout.readline()).decode()
+        assert line, (await process.stderr.read()).decode()
+        name, _, words = line.strip().partition(" ")
+        found[name] = words.strip()
+    return found

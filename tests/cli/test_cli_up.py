@@ -20,7 +20,7 @@ from mailroom import Mailroom
 from pids import gone, processes_of
 from redis.asyncio import Redis
 
-from cli.shell import program, streamq
+from cli.shell import program, streamq, told
 from streamq.queue.connection import command
 
 FREE = ("--port", "0", "--smtp-port", "0")
@@ -52,17 +52,6 @@ async def running(*words: str) -> AsyncIterator[Any]:
             await process.communicate()
 
 
-async def _said(process: Any) -> dict[str, str]:
-    """What it prints, up to the last line."""
-    found: dict[str, str] = {}
-    while "send" not in found:
-        line = (await process.stdout.readline()).decode()
-        assert line, (await process.stderr.read()).decode()
-        name, _, words = line.strip().partition(" ")
-        found[name] = words.strip()
-    return found
-
-
 async def _xadd(said: dict[str, str], *, to: str) -> None:
     """As the printed line says it, by the same socket: not every machine has redis-cli."""
     words = shlex.split(said["send"].replace("bob@example.net", to))
@@ -77,7 +66,7 @@ async def test_up_takes_a_mail_from_xadd_to_the_inbox_and_leaves_nothing(home: P
     if number == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("PR_SET_PDEATHSIG is Linux's")
     async with running("up", *FREE) as process:
-        said = await _said(process)
+        said = await told(process)
         await _looked_at(said)
         pids = processes_of(home)
         assert len(pids) >= 4  # up, worker, keeper, server
@@ -116,7 +105,7 @@ def _send(host: str, port: int) -> None:
 @pytest.mark.leaves_mail
 async def test_up_with_a_redis_of_ones_own_answers_as_told(queue: Mailroom) -> None:
     async with running("up", *FREE, "--reply", "gone@*=550 5.1.1 no such user") as process:
-        said = await _said(process)
+        said = await told(process)
         assert said["queue"].startswith("redis-cli -")
         await queue.do(
             "XADD", "{streamq}:normal", "*", "from", "shop@example.com", "to", "gone@example.net", "text", "x"
@@ -201,7 +190,7 @@ async def test_a_sink_shows_its_maildir_and_what_comes(tmp_path: Path) -> None:
         (["--web", "0", "--keep", "0"], "--keep, --keep-bytes: an inbox that keeps nothing"),
     ],
 )
-async def test_an_inbox_that_cannot_be_is_said(words: list[str], says: str) -> None:
+async def test_an_inbox_that_cannot_be_istold(words: list[str], says: str) -> None:
     said = await streamq("sink", "--port", "0", *words)
     assert (said.code, said.out) == (2, "")
     assert says in said.err

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from chromium import BROWSER, WHY_NOT, Page, browsing
-from cli.shell import program
+from cli.shell import program, told
 from redis.asyncio import Redis
 from test_web_pictures import PICTURES, WRITES, _kept
 
@@ -89,13 +89,7 @@ async def up(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, str]]:
     folder = tempfile.mkdtemp(prefix="sq-")
     process = await program("up", "--port", "0", "--smtp-port", "0", environment={"XDG_STATE_HOME": folder})
     try:
-        found: dict[str, str] = {}
-        while "send" not in found:
-            line = (await process.stdout.readline()).decode()
-            assert line, (await process.stderr.read()).decode()
-            name, _, words = line.strip().partition(" ")
-            found[name] = words.strip()
-        yield found
+        yield await told(process)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)

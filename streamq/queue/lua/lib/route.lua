@@ -29,6 +29,7 @@ local CLOSED_FEW = 100 -- fields of `pauses` that are read at once; of more each
 local shut = {sites = {}} -- all: field → JSON, false where there are many; sites: '<route>|<site>' → µs
 local function closures_of(...)
   if shut.all == nil then
+    -- Who has asked for several keys at once knows already that this one is not there.
     local many = there[K.pauses] == false and 0 or redis.call('HLEN', K.pauses)
     shut.all = many <= CLOSED_FEW and (many > 0 and info(redis.call('HGETALL', K.pauses)) or {})
   end
