@@ -17,6 +17,7 @@ from streamq.queue.rows import (
     Admitted,
     Bound,
     ChildRow,
+    Claim,
     Expanded,
     FinishRow,
     Grant,
@@ -228,6 +229,14 @@ class Scripts:
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
+
+    async def whose(
+        self, verb: str, owner: str = "", *, ttl_ms: int = 0, force: bool = False, consumer: str = ""
+    ) -> Claim:
+        """take, renew, leave, join: see whose.lua."""
+        head = (self.now, verb, owner, ttl_ms, int(force), consumer)
+        status, who, many = await self.caller.call("whose", head)
+        return Claim(status.decode(), who.decode(), many)
 
     async def reap(self, idle_ms: int, consumer: str = "") -> list[str]:
         return [name.decode() for name in await self.caller.call("reap", (idle_ms, consumer))]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from streamq.errors import SettingsError
 from streamq.queue.rows import Leased
 from streamq.queue.spool import Spool
+from streamq.queue.whose import join
 from streamq.settings import Settings
 from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Connect, Courier, Mark
@@ -65,9 +66,10 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. `chance` decides every jitter;
-    `tracer_provider` gets the spans of attempts, whatever the setting `otel` says. Raises `SettingsError` without a
-    route, with a wrong reply table, where a file that a route names is missing or wrong, or what spans need is not
-    installed; redis-py's errors where the server cannot be reached at the start."""
+    `tracer_provider` gets the spans of attempts, whatever the setting `otel` says; `up`: the `streamq up` that it works
+    for (queue/whose.py). Raises `SettingsError` without a route, with a wrong reply table, where a file that a route
+    names is missing or wrong, or what spans need is not installed; redis-py's errors where the server cannot be reached
+    at the start; `QueueTaken`, at the start or after an outage, where the queue is another `up`'s."""
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Worker:
         chance: random.Random | None = None,
         reread: Callable[[], Settings] | None = None,
         tracer_provider: TracerProvider | None = None,
+        up: str = "",
     ) -> None:
         if not settings.ways:
             raise SettingsError(
@@ -88,6 +91,7 @@ class Worker:
         self.url = url
         self.publisher = Publisher(settings, reread)
         self.consumer = consumer_name()
+        self.up = up
         self.chance = chance or random.Random()
         self.others_seconds = min(OTHERS_SECONDS, settings.lease_seconds / 4)
         self.ready = asyncio.Event()
@@ -104,6 +108,7 @@ class Worker:
     async def run(self) -> None:
         self.spool = await self._open_spool()
         try:
+            await join(self.spool, self.consumer, self.up)
             await self.publisher.publish(self.spool)
             await self.spool.publish_ends()
             self._run_id = await self.spool.run_id()
@@ -355,6 +360,7 @@ class Worker:
         """The server answers again: is it the same one? What did a lost reply deliver?"""
         run_id = await self.spool.run_id()
         await self.spool.open()
+        await join(self.spool, self.consumer, self.up)
         await self.spool.publish_ends()
         if run_id != self._run_id:
             await self.publisher.publish(self.spool)
