@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import typer
 import uvloop
 
-from streamq.cli.app import app, given, needs_web, settings, url_of
+from streamq.cli.app import HostNames, app, given, hosts_of, needs_web, settings, url_of
 from streamq.cli.terminal import json_line, note, safe
 from streamq.errors import SettingsError
 from streamq.mail.event import hide_addresses
@@ -241,6 +241,7 @@ def sink(
     web: Annotated[
         str | None, typer.Option(metavar="[ADDRESS:]PORT", help="show them in a browser, and to tests: the inbox")
     ] = None,
+    name: HostNames = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line per mail")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON of all counts, written at the end")] = None,
     journal: Annotated[Path | None, typer.Option(metavar="FILE", help="a line per mail, at once")] = None,
@@ -257,7 +258,7 @@ def sink(
     if web is not None:
         from streamq.cli.inbox import inbox_beside
 
-        beside = inbox_beside(web, keep, keep_bytes, maildir, allow_remote=allow_remote)
+        beside = inbox_beside(web, keep, keep_bytes, maildir, hosts=hosts_of(name), allow_remote=allow_remote)
     code = run(
         Options(
             host=host,

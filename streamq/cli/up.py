@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamq.cli.app import app, given, needs_web, open_at, run_async, settings, url_of
+from streamq.cli.app import HostNames, app, given, hosts_of, needs_web, open_at, run_async, settings, url_of
 from streamq.cli.own import own_program
 from streamq.cli.run import log_to_stderr
 from streamq.cli.serve import PORT
@@ -47,6 +47,7 @@ class _Wish:
     keep_bytes: int
     maildir: Path | None
     take: bool
+    hosts: tuple[str, ...]
     rules: Rules
 
 
@@ -68,6 +69,7 @@ def up(
     take: Annotated[
         bool, typer.Option("--take", help="also what waits in the queue already: nobody will get it but the inbox")
     ] = False,
+    name: HostNames = None,
 ) -> None:
     """Everything for development in one command: a queue, a worker, a mail server that sends nothing on, its inbox in
     the browser, the page, an API for tests. On this machine alone, until Ctrl-C; nothing of it stays.
@@ -94,6 +96,7 @@ def up(
         keep_bytes=keep_bytes,
         maildir=maildir,
         take=take,
+        hosts=hosts_of(name),
         rules=rules,
     )
     if not run_async(lambda: _up(known, wish)):
@@ -112,7 +115,7 @@ async def _up(known: Settings, wish: _Wish) -> bool:
         sink = await stack.enter_async_context(_sink(known, wish, inbox))
         url = await stack.enter_async_context(url_of(known))
         spool = await stack.enter_async_context(open_at(known, url))
-        place = await stack.enter_async_context(_web(spool, inbox, wish.port, stop))
+        place = await stack.enter_async_context(_web(spool, inbox, wish, stop))
         hold = await stack.enter_async_context(_held(spool, force=wish.take))
         worker = await stack.enter_async_context(_worker(known, url, sink.url, wish.processes, hold.owner))
         _print(known, url, sink, place)
@@ -158,7 +161,7 @@ async def _sink(known: Settings, wish: _Wish, inbox: Inbox) -> AsyncIterator[Sin
 
 
 @asynccontextmanager
-async def _web(spool: Spool, inbox: Inbox, port: int, stop: asyncio.Event) -> AsyncIterator[Place]:
+async def _web(spool: Spool, inbox: Inbox, wish: _Wish, stop: asyncio.Event) -> AsyncIterator[Place]:
     """The page and the inbox under one address."""
     from streamq.queue.overview import Overviews
     from streamq.web.inbox import both, inbox_app
@@ -169,9 +172,9 @@ async def _web(spool: Spool, inbox: Inbox, port: int, stop: asyncio.Event) -> As
     known = spool.settings.web_token
     token = None if known is None else known.get_secret_value()
     overviews = Overviews(spool)
-    queue = queue_app(overviews, token=token, stopping=stop, inbox=True)
-    mails = inbox_app(Desk(inbox, stop), beside=True)
-    async with listening(both(queue, mails), Place(HOST, port), "--port", stop) as place:
+    queue = queue_app(overviews, token=token, hosts=wish.hosts, stopping=stop, inbox=True)
+    mails = inbox_app(Desk(inbox, stop), hosts=wish.hosts, beside=True)
+    async with listening(both(queue, mails), Place(HOST, wish.port), "--port", stop) as place:
         watching = asyncio.create_task(overviews.watch(AWAY), name="samples")
         try:
             yield place

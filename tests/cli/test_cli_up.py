@@ -166,6 +166,30 @@ async def test_what_waits_is_taken_where_somebody_says_so(queue: Mailroom) -> No
     assert process.returncode == 0
 
 
+@pytest.mark.usefixtures("queue")
+async def test_whoever_is_refused_for_the_name_has_the_flag_that_the_answer_names() -> None:
+    async with running("up", *FREE, "--name", "Shop.test") as process:
+        page = (await told(process))["page"].split()[0]
+        await _asked_by_name(page, "/", "/inbox", "/api/mails")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    async with running("sink", "--port", "0", "--web", "0", "--name", "shop.test") as process:
+        await process.stdout.readline()
+        inbox = (await process.stdout.readline()).decode().split()[1].rstrip(",").removesuffix("inbox")
+        await _asked_by_name(inbox, "/inbox", "/api/mails")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+async def _asked_by_name(url: str, *paths: str) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        for path in paths:
+            assert (await client.get(path, headers={"host": "shop.test:8470"})).status_code == 200
+            refused = await client.get(path, headers={"host": "evil.example"})
+            assert refused.status_code == 421
+            assert refused.json() == {"error": "this is not evil.example: name it with --name"}
+
+
 async def test_of_two_at_once_the_second_is_refused_and_so_is_a_worker(queue: Mailroom) -> None:
     async with running("up", *FREE) as process:
         await told(process)
