@@ -1,7 +1,8 @@
 """How long a batch waits for more of the kind: calls to Redis cost by their number more than by what they carry.
 
 GOAL     So many are waited for as came together before, and one more now and then; never for more than can come, and
-         for `SECONDS` at most. Who comes alone goes at once: what is alone on this worker waits for nobody.
+         for `SECONDS` at most. Fewer than `FEW` go at once: what is alone on this worker waits for nobody, and where
+         the servers are far away, so that its lines come one after the other, there is little to save.
 IN VAIN  When fewer came by then, so many are the goal, and nothing more is hoped for in the next `CONTENT` batches: one
          line of twenty that stands in a tarpit delays the others once in a while, not at each mail.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable
 __all__ = ["Gathering"]
 
 SECONDS = 0.002
+FEW = 4
 CONTENT = 32
 
 
@@ -37,10 +39,12 @@ class Gathering:
     async def wait(self) -> None:
         """Returns when it is time to go."""
         goal = min(self._goal, self._most, self._have() + self._may_come())
-        if self._have() < goal:
+        if self._have() < goal >= FEW:
             await self._until(goal)
         came = min(self._have(), self._most)
-        if came < goal:
+        if goal < FEW:
+            self._goal = came + 1
+        elif came < goal:
             self._goal, self._content = max(1, came), CONTENT
         elif self._content:
             self._goal, self._content = max(self._goal, came), self._content - 1

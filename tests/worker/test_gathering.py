@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from streamq.simulate.clock import VirtualLoop
-from streamq.worker.gathering import CONTENT, SECONDS, Gathering
+from streamq.worker.gathering import CONTENT, FEW, SECONDS, Gathering
 
 MOST = 100
 
@@ -43,21 +43,24 @@ def virtually(test: Callable[[], Awaitable[None]]) -> None:
         runner.run(run())
 
 
-def test_who_is_alone_waits_for_nobody() -> None:
+def test_who_is_alone_waits_for_nobody_and_few_do_not() -> None:
     async def run() -> None:
-        line = Line(may_come=1)
-        for _ in range(3 * CONTENT):
-            line.come()
-            assert await line.batch() == (1, 0.0)
+        for many in (1, FEW - 2):
+            line = Line(may_come=20)
+            for _ in range(3 * CONTENT):
+                line.come(many)
+                assert await line.batch() == (many, 0.0)
 
     virtually(run)
 
 
 def test_as_many_are_waited_for_as_came_before_and_one_more() -> None:
     async def run() -> None:
-        line = Line(may_come=4)
+        line = Line(may_come=7)
         loop = asyncio.get_running_loop()
-        for many in (1, 2, 3, 4, 4, 4):  # the last one of those that may come is not waited for in vain
+        line.come(FEW)
+        await line.batch()
+        for many in (5, 6, 7, 7, 7):  # the last one of those that may come is not waited for in vain
             line.come()
             for nth in range(1, many):
                 loop.call_later(nth * SECONDS / 100, line.come)
@@ -111,8 +114,8 @@ def test_a_batch_that_is_full_goes() -> None:
 
 def test_who_is_stopped_while_he_waits_leaves_nothing_behind() -> None:
     async def run() -> None:
-        line = Line(may_come=2)
-        line.come(2)
+        line = Line(may_come=FEW + 1)
+        line.come(FEW)
         await line.batch()
         line.come()
         waiting = asyncio.create_task(line.gathering.wait())
@@ -121,6 +124,7 @@ def test_who_is_stopped_while_he_waits_leaves_nothing_behind() -> None:
         await asyncio.wait({waiting})
         assert waiting.cancelled()
         line.come()  # nobody waits: nothing to wake
-        assert await line.batch() == (2, 0.0)
+        line.come(FEW - 1)
+        assert await line.batch() == (FEW + 1, 0.0)
 
     virtually(run)
