@@ -128,7 +128,7 @@ async def _up(known: Settings, wish: _Wish) -> bool:
         if stop.is_set():
             return True
         if lost.done():
-            note(f"the queue is {safe(lost.result()[:80])}'s by now: this ends", style="red")
+            note(f"the queue belongs to {safe(lost.result()[:80])} by now: this ends", style="red")
         else:
             note(f"the worker ended by itself (exit {worker.returncode}), and so does this", style="red")
         return False

@@ -33,7 +33,7 @@ async def join(spool: Spool, consumer: str, up: str = "") -> None:
             f"killed, it counts for {LEASE_MS // 1000} seconds more"
         )
     if found.status == "lost":
-        raise QueueTaken(f"the queue {spool.settings.queue!r} is {found.who[:SHOWN]}'s by now, and not {up}'s")
+        raise QueueTaken(f"the queue {spool.settings.queue!r} belongs to {found.who[:SHOWN]} by now, and not to {up}")
 
 
 class Hold:

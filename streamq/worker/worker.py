@@ -54,6 +54,7 @@ __all__ = ["Worker", "consumer_name"]
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
 HURRY_SECONDS = 0.5
 OTHERS_SECONDS = 2.5  # link.py waits 2 s at the most between two tries: by then others have settled theirs again, too
+STAY_SECONDS = 3.0
 HELD_PER_LINE = 2  # mails: the one that it sends, and the next
 log = logging.getLogger("streamq.worker")
 
@@ -285,6 +286,7 @@ class Worker:
             "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
+            **({"hold": self._stay()} if self.up else {}),
         }
         tasks = [asyncio.create_task(role, name=name) for name, role in roles.items()]
         takers = [asyncio.create_task(role, name=name) for name, role in self._takers().items()]
@@ -379,6 +381,12 @@ class Worker:
         missed = [name for name in await self.spool.own_pending(self.consumer) if name not in self.hand]
         if missed:
             self.missed.put_nowait(missed)
+
+    async def _stay(self) -> None:
+        """One that works for an `up` ends where the queue is another's by now: its own `up` may be gone."""
+        while True:
+            await asyncio.sleep(STAY_SECONDS)
+            await self.link.call(join, self.spool, self.consumer, self.up)
 
     async def _adopt(self) -> None:
         """What a lost reply had delivered to us; after the outage, since admission needs the link."""

@@ -217,7 +217,7 @@ async def test_one_that_lost_its_queue_ends_and_says_to_whom(queue: Mailroom) ->
         await queue.do("HSET", queue.keys.whose, "by", "up2")  # it slept for longer than its lease
         _, err = await process.communicate()
     assert process.returncode == 1
-    assert "the queue is up2's by now: this ends" in err.decode()
+    assert "belongs to up2 by now" in err.decode()
 
 
 @pytest.mark.usefixtures("queue")

@@ -110,7 +110,7 @@ async def test_a_worker_that_comes_when_it_has_ended_has_the_queue(room: Mailroo
     room.tick(LEASE_MS)
     await join(room.spool, "w1")
     assert await room.scripts.whose("renew", "up1", ttl_ms=LEASE_MS) == ("lost", "workers", 1)
-    with pytest.raises(QueueTaken, match="'streamq' is workers's by now, and not up1's"):
+    with pytest.raises(QueueTaken, match="'streamq' belongs to workers by now, and not to up1"):
         await join(room.spool, "w2", "up1")
     await gone(room, "w1")
     assert await take(room, "up2") == ("strange", "workers", 0)
