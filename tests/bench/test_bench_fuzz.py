@@ -9,6 +9,7 @@ import pytest
 
 from bench import fuzz as fuzzing
 from bench.fuzz import TARGETS, fuzz, table
+from bench.fuzz_replies import LARGE_EACH, heard
 from streamq.smtp.protocol import Wire
 
 
@@ -26,7 +27,7 @@ def test_a_case_is_its_number() -> None:
 
 
 def test_a_reply_of_ten_megabytes_is_not_kept() -> None:
-    found = fuzz("replies", 1, seed=5, first=fuzzing.LARGE_EACH - 1)
+    found = fuzz("replies", 1, seed=5, first=LARGE_EACH - 1)
     assert found.good, table(found)
 
 
@@ -36,7 +37,7 @@ def test_it_finds_a_wire_that_keeps_too_much(monkeypatch: pytest.MonkeyPatch) ->
     loop = asyncio.new_event_loop()
     try:
         with pytest.raises(AssertionError, match="it keeps"):
-            fuzzing._heard(loop, [b"250-" + b"y" * 4000 + b"\r\n"] * 40, 1)
+            heard(loop, [b"250-" + b"y" * 4000 + b"\r\n"] * 40, 1)
     finally:
         loop.close()
 
