@@ -28,6 +28,7 @@ WRONG_SHOWN = 50
 BOUNDS = {
     "queue": "the mails that STREAMQ_MAX_QUEUE allows",
     "memory": "the memory that STREAMQ_MAX_MEMORY allows",
+    "ids": "STREAMQ_IDS_BYTES",
     "dead": "STREAMQ_DEAD_BYTES",
 }
 CLOSED_SHOWN = 20
