@@ -319,6 +319,7 @@ def _held(letter: Letter, report: Report, server: _Server, marked: set[str], *, 
     shown = f"{name} {report.action} at {report.stage} ({report.klass} {report.code} {report.reply!r}), {had}"[:600]
     if report.action is Action.SENT:
         assert name in marked, f"sent without its mark: {shown}"
+        assert 200 <= report.code < 300, f"sent by {report.code}: {shown}"
         assert lies or had == [(letter.content, report.code)], f"sent, and the server had not: {shown}"
     elif report.action is Action.AMBIGUOUS:
         assert name in marked, f"ambiguous without its mark: {shown}"
