@@ -25,7 +25,9 @@ SENT = ("email.relayed", "email.delivered")
 DEAD = ("email.bounced", "email.expired", "email.failed", "email.rejected")
 SHOWN = 20  # names
 COPY = "email.duplicate"  # of an XADD that its producer repeated: its first one has the end
-STAYS = re.compile(r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead|bounds)")  # of a drained queue, for ever
+STAYS = re.compile(
+    r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead|bounds)"
+)  # of a drained queue, for ever
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.faults import rows_loss, rows_server, rows_smtp, rows_worker
 from bench.faults.mix import WAYS, Piece, piece, plan, way_of
-from bench.faults.row import Found
+from bench.faults.row import Found, Route
 from bench.faults.stages import STAGES
 
 __all__ = ["ROWS", "add"]
@@ -31,7 +31,9 @@ def add(benches: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--kills", type=int, default=11, help="of workers in a piece (11)")
     one.add_argument("--server-kills", type=int, default=2, help="in a piece (2)")
     one.add_argument("--breaks", type=int, default=5, help="of lines in a piece (5)")
-    one.add_argument("--way", choices=list(WAYS), help="how mails go over a connection (a piece each, by its seed)")
+    one.add_argument(
+        "--way", choices=list(WAYS), help="how mails go over a connection (by its seed; a row: transaction)"
+    )
     one.add_argument("--keep", type=Path, metavar="DIR", help="where the journal and logs of a broken piece are kept")
     one.add_argument("--row", action="append", metavar="NAME", help="instead: a row of the table of faults; `all`")
     one.set_defaults(run=_run)
@@ -39,19 +41,19 @@ def add(benches: Any, common: argparse.ArgumentParser) -> None:
 
 def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
     if asked.row:
-        return asyncio.run(_rows(asked.row))
+        return asyncio.run(_rows(asked.row, WAYS[asked.way or "transaction"]))
     pieces = asyncio.run(_pieces(asked))
     found: dict[str, Any] = {"pieces": [_record(one) for one in pieces]}
     return found, all(one.verdict.kept for one in pieces), table(pieces)
 
 
-async def _rows(names: Sequence[str]) -> tuple[dict[str, Any], bool, str]:
+async def _rows(names: Sequence[str], route: Route) -> tuple[dict[str, Any], bool, str]:
     if unknown := [name for name in names if name != "all" and name not in ROWS]:
         raise SystemExit(f"faults: no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     found: dict[str, Found] = {}
     for name in ROWS if "all" in names else names:
         with tempfile.TemporaryDirectory(prefix="sqf-") as folder:
-            found[name] = await ROWS[name].run(Path(folder))
+            found[name] = await ROWS[name].run(Path(folder), route)
         print(f"{name}: {found[name].shown}", flush=True)
     record = {
         name: {"verdict": asdict(one.verdict), "figures": dict(one.figures), "skipped": one.skipped, "good": one.good}

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.faults.books import Verdict
 from bench.faults.line import Line
-from bench.faults.row import LEASE_SECONDS, Found, Row
+from bench.faults.row import LEASE_SECONDS, Found, Route, Row
 from bench.faults.trial import EVERYSEC, Trial, trial
 from bench.programs import until
 from bench.server import Server
@@ -69,13 +69,13 @@ async def _some_unsent(room: Trial) -> None:
     await asyncio.sleep(UNSENT_SECONDS)
 
 
-async def _power_cuts(folder: Path) -> Found:
+async def _power_cuts(folder: Path, route: Route) -> Found:
     chance = random.Random(SEED)
     found = []
     for number in range(CUTS):
         place = folder / str(number)
         place.mkdir()
-        found.append(await _power_cut(place, chance.uniform(0, LAST_SECONDS)))
+        found.append(await _power_cut(place, route, chance.uniform(0, LAST_SECONDS)))
     total = Verdict()
     for name in ("mails", "accepted", "lost", "untold", "doubles", "unmarked", "marks", "unneeded", "allowed"):
         setattr(total, name, sum(getattr(one.verdict, name) for one in found))
@@ -87,8 +87,8 @@ async def _power_cuts(folder: Path) -> Found:
     return Found(total, figures, excused=found[0].excused)
 
 
-async def _power_cut(folder: Path, seconds: float) -> Found:
-    async with trial(folder, options=EVERYSEC, settings={"lease_seconds": LEASE_SECONDS}) as room:
+async def _power_cut(folder: Path, route: Route, seconds: float) -> Found:
+    async with trial(folder, options=EVERYSEC, settings={"lease_seconds": LEASE_SECONDS}, route=route) as room:
         for _ in range(2):
             await room.hire()
         seen: list[tuple[float, int]] = []
@@ -134,11 +134,11 @@ async def _in_step(replica: Server) -> None:
         await until(up)
 
 
-async def _failover(folder: Path, *, wait: bool) -> Found:
+async def _failover(folder: Path, route: Route, *, wait: bool) -> Found:
     """The replica hears nothing of the last second, then the master dies, and everybody turns to the replica."""
     port = _free_port()
     options = (*EVERYSEC, "--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
-    async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}) as room:
+    async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}, route=route) as room:
         link = await room.stack.enter_async_context(Line(f"127.0.0.1:{port}"))
         replica = Server(room.server.binary, (*EVERYSEC, "--replicaof", "127.0.0.1", str(link.port)))
         room.stack.callback(replica.remove)
@@ -192,12 +192,12 @@ ROWS: tuple[Row, ...] = (
         "failover",
         f"a replica that hears nothing for {LAG_SECONDS:.0f} s becomes the master",
         "as a power cut: XADDs of that time go with it",
-        lambda folder: _failover(folder, wait=False),
+        lambda folder, route: _failover(folder, route, wait=False),
     ),
     Row(
         "failover-wait",
         f"the same; the producer counts an XADD as answered when WAIT 1 {WAIT_MS} says so, else repeats it",
         "no answered XADD is lost; what was sent already of a batch that is repeated comes twice, unmarked",
-        lambda folder: _failover(folder, wait=True),
+        lambda folder, route: _failover(folder, route, wait=True),
     ),
 )

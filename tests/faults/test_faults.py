@@ -34,7 +34,7 @@ async def test_a_mix_of_faults(way: Way, mails: int, kills: int, tmp_path: Path)
 
 
 async def test_a_row(tmp_path: Path) -> None:
-    found = await ROWS["server-killed"].run(tmp_path)
+    found = await ROWS["server-killed"].run(tmp_path, {})
     assert not found.skipped
     assert found.good, found.shown
     assert found.figures["kills"] == 3
