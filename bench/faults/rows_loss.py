@@ -63,6 +63,15 @@ def _counted(room: Trial, verdict: Verdict, from_: float, died: float) -> dict[s
     }
 
 
+async def _half_fed(room: Trial) -> None:
+    """So that the producer is at work when the fault comes, however slow a start the workers have."""
+
+    async def fed() -> bool:
+        return len(room.promised) >= MAILS // 2
+
+    await until(fed)
+
+
 async def _some_unsent(room: Trial) -> None:
     """For a moment nothing is sent, so that the last second has XADDs of mails that nobody has."""
     room.sink.hold()
@@ -95,7 +104,7 @@ async def _power_cut(folder: Path, route: Route, seconds: float) -> Found:
         looking = asyncio.create_task(_sizes(room.server, seen))
         feeding = asyncio.create_task(room.feed(MAILS, ahead=MAILS, rest=REST_SECONDS))
         try:
-            await room.sink.until(MAILS // 2)
+            await _half_fed(room)
             await _some_unsent(room)
             looking.cancel()
             await asyncio.to_thread(room.server.stop, signal.SIGKILL)
@@ -149,7 +158,7 @@ async def _failover(folder: Path, route: Route, *, wait: bool) -> Found:
         room.repeats_may_double = wait
         feeding = asyncio.create_task(room.feed(MAILS, ahead=MAILS, rest=REST_SECONDS))
         try:
-            await room.sink.until(MAILS // 2)
+            await _half_fed(room)
             lags = time.monotonic()
             for joint in link.joints:
                 joint.stall("back")
