@@ -1,11 +1,10 @@
 """`python -m bench fuzz`: hostile bytes, by a seed, for what reads bytes of strangers: an SMTP server's replies, and
 the fields of an entry.
 
-replies  whatever a server sends: the wire never raises, keeps a bounded amount, hands on no reply that was not asked
-         for, and what it makes of the bytes does not hang on the packets in which they come
 intake   whatever an XADD says: a mail, or one of the errors of a mail; the message of a mail is one (no bare line ends,
          no line that is too long, no header that a field smuggled in), the same each time, in bounded time
-headers, addresses, tables, bombs: fuzz_headers.py, fuzz_addresses.py, fuzz_tables.py
+replies, headers, addresses, tables, bombs: fuzz_replies.py, fuzz_headers.py, fuzz_addresses.py, fuzz_tables.py,
+         fuzz_templates.py; what intake is fed with: fuzz_content.py
 """
 
 from __future__ import annotations
@@ -23,13 +22,18 @@ from typing import Any
 import orjson
 
 from bench.fuzz_addresses import addresses
+from bench.fuzz_content import files_of, held_on_the_wire, html, named, raw
 from bench.fuzz_headers import headers
+from bench.fuzz_replies import replies
 from bench.fuzz_tables import bomb, tables
+from bench.fuzz_templates import rendered
 from bench.readers import wire_faults
 from streamq.errors import MailError
 from streamq.mail import parse
 from streamq.mail.fields import BUILT
-from streamq.smtp.protocol import MAX_LINE, MAX_LINES, MAX_REPLY, Wire
+from streamq.mail.glance import glance, plain_site
+from streamq.mail.labour import labour
+from streamq.mail.sure import read_sure
 
 __all__ = ["TARGETS", "Found", "fuzz", "intake", "replies", "table"]
 
@@ -39,62 +43,6 @@ SLOWEST_SECONDS = 2.0  # of CPU: of a case that is no larger than MAIL_BYTES
 SLOWEST_OF = {"tables": 6.0}  # a million characters of tables without a key are 170,000 of them, and tomllib is Python
 SHOWN = 10
 ERROR_MOST = 2000  # characters: it stands in a dead letter
-LARGE_EACH = 5000  # cases have 10 MB
-LARGE = 10_000_000
-
-# -- replies ------------------------------------------------------------------------------------------
-
-PARTS = (
-    b"250 2.0.0 OK\r\n", b"250-one\r\n", b"354 go\r\n", b"421 4.3.2 bye\r\n", b"550 5.1.1 no\r\n", b"250\r\n",
-    b"250-\r\n", b"25", b"\r", b"\n", b"\0", b"\r\n", b"-", b" ", b"2500 x\r\n", b"199 x\r\n", b"600 x\r\n",
-    b"\xff\xfe", b"abc\r\n", b"250\t\r\n", b"\xb2\xb5\xb0 x\r\n", b"220 hi\n", b"250 \r\r\n", b"250-a\r\n354 b\r\n",
-)  # fmt: skip
-SOUND = PARTS[:4]
-
-
-def _stream(chance: random.Random, number: int) -> bytes:
-    if number % LARGE_EACH == LARGE_EACH - 1:
-        part = chance.choice((b"x", b"250-more\r\n", b"250 OK\r\n", b"\0", b"\r", b"\n"))
-        return b"250 " * chance.randint(0, 1) + part * (LARGE // len(part))
-    parts = [chance.choice(PARTS if chance.random() < 0.1 else SOUND) for _ in range(chance.randint(1, 12))]
-    if chance.random() < 0.1:
-        parts.insert(0, b"250-" + bytes([chance.randrange(256)]) * chance.randint(MAX_LINE - 10, MAX_LINE + 10))
-    if chance.random() < 0.05:
-        parts.insert(0, b"250-x\r\n" * chance.randint(MAX_LINES - 2, MAX_LINES + 2))
-    if chance.random() < 0.05:
-        line = b"250-" + b"y" * 4000 + b"\r\n"
-        parts.insert(0, line * chance.randint(MAX_REPLY // 4004 - 1, MAX_REPLY // 4004 + 2))
-    data = bytearray(b"".join(parts))
-    for _ in range(chance.choice((0, 0, 0, 1, 3))):
-        data[chance.randrange(len(data))] = chance.randrange(256)
-    return bytes(data)
-
-
-def _heard(loop: asyncio.AbstractEventLoop, packets: list[bytes], due: int) -> tuple[object, ...]:
-    """What a wire makes of them. Raises what it raises, and `AssertionError` where it keeps too much."""
-    wire = Wire(loop)
-    wire.due = due
-    for packet in packets:
-        wire.data_received(packet)
-        kept = len(wire._rest) + sum(map(len, wire._lines))
-        assert kept <= MAX_REPLY + 2 * MAX_LINE, f"it keeps {kept} octets"
-        assert len(wire.replies) <= due, "a reply that nobody asked for"
-    assert all(200 <= reply.code < 600 for reply in wire.replies)
-    return tuple(wire.replies), wire.fault, wire.why, wire.farewell
-
-
-def replies(chance: random.Random, number: int, loop: asyncio.AbstractEventLoop) -> str:
-    """One case; how it ended."""
-    data, due = _stream(chance, number), chance.choice((0, 1, 1, 3, 100))
-    whole = _heard(loop, [data], due)
-    cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randint(0, 8)))
-    packets = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
-    if len(data) < 200 and chance.random() < 0.3:
-        packets = [bytes([octet]) for octet in data]
-    apart = _heard(loop, packets, due)
-    assert apart == whole, f"in {len(packets)} packets {apart}, in one {whole}"
-    return str(whole[1]) or "fine"
-
 
 # -- intake -------------------------------------------------------------------------------------------
 
@@ -111,7 +59,24 @@ WORDS = (
     b"(c) bob@example.net",
 )  # fmt: skip
 FREE = (b"subject", b"text", b"html", b"id", b"tags", b"x_note")  # most values are allowed there
-NAMES = (b"filename", b"content_type", b"content_id", b"disposition")
+GOOD = {
+    b"auto_text": b"1", b"bcc": b"c@example.net", b"cc": b"c@example.net", b"collapse_key": b"quota",
+    b"collapse_seconds": b"60", b"delay": b"60", b"dsn_envid": b"a1", b"dsn_notify": b"failure,delay",
+    b"dsn_orcpt": b"rfc822;bob@example.org", b"dsn_ret": b"full", b"envelope_from": b"b@example.com",
+    b"envelope_to": b"bob@example.net", b"expires_at": b"2024-12-01T00:00:00Z", b"metadata": b'{"a": 1}',
+    b"on_ambiguous": b"hold", b"reply_to": b"help@example.com", b"require_tls": b"1", b"route": b"main",
+    b"send_at": b"1732237661", b"sender": b"s@example.com", b"sensitive": b"1", b"tags": b"a,b", b"tenant": b"t1",
+    b"traceparent": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", b"ttl": b"3600", b"v": b"1",
+    b"headers": b'{"References": "<a@x.de> <b@x.de>", "List-Id": "<x.de>", "Date": "Fri, 22 Nov 2024 01:06:01 +0000"}',
+}  # fmt: skip
+HEADERS = (
+    "X-Ok", "Reply-To", "References", "In-Reply-To", "List-Unsubscribe", "List-Id", "Date", "Message-ID", "Autocrypt",
+    "Resent-To", "Resent-Date", "Disposition-Notification-To", "Auto-Submitted", "Bcc", "Received", "x-ok", "X:", "X Y",
+)  # fmt: skip
+SAID = (
+    "<a@x.de>", "<a@x.de> <b@x.de>", "Fri, 22 Nov 2024 01:06:01 +0000", "32 Nov 2024", "Bob <bob@example.net>",
+    "<https://x.de/u?a=1>", "addr=a@x.de; keydata=YWJj", "auto-replied", "x" * 900, "é" * 200, "a b " * 90, "<" * 50,
+)  # fmt: skip
 
 
 def _value(chance: random.Random) -> bytes:
@@ -128,23 +93,41 @@ def _text(chance: random.Random) -> str:
     return _value(chance).decode("utf-8", "replace")
 
 
+def _headers(chance: random.Random) -> bytes:
+    """Most of them such as people set."""
+    made = {}
+    for _ in range(chance.choice((1, 1, 3))):
+        name = chance.choice(HEADERS) if chance.random() < 0.9 else _text(chance)
+        said = chance.choice(SAID) if chance.random() < 0.7 else _text(chance)
+        made[name] = [said, chance.choice(SAID)] if chance.random() < 0.1 else said
+    return orjson.dumps(made)
+
+
 def _fields(chance: random.Random) -> dict[bytes, bytes]:
     """A mail that is good, and some of it is not."""
     made = {b"from": b"Shop <shop@example.com>", b"to": b"bob@example.net", b"subject": b"Hi", b"text": b"Hello"}
-    if chance.random() < 0.2:
-        made = {b"raw": b"From: a@x.de\r\nTo: b@x.de\r\n\r\nHi\r\n"}
+    if chance.random() < 0.3:
+        made = {b"raw": raw(chance)}
+        if chance.random() < 0.7:
+            made |= {b"envelope_from": b"a@example.com", b"envelope_to": b"bob@example.net"}
+    for name in chance.sample(sorted(GOOD), chance.choice((0, 0, 1, 3))):
+        if b"raw" not in made or name not in (b"cc", b"bcc", b"reply_to", b"sender", b"headers", b"auto_text"):
+            made[name] = GOOD[name]
     known = sorted(BUILT)
-    for _ in range(chance.choice((0, 1, 1, 2))):
+    for _ in range(chance.choice((0, 0, 0, 1, 2))):
         made[chance.choice(known)] = _value(chance)
-    for name in chance.sample(FREE, chance.choice((0, 1, 2))):
+    for name in chance.sample(FREE if b"raw" not in made else FREE[-1:], chance.choice((0, 0, 0, 1))):
         made[name] = _value(chance)
-    if chance.random() < 0.2:
-        names = {name.decode(): _text(chance) for name in NAMES if chance.random() < 0.5}
-        made[b"attachments"] = orjson.dumps([{"filename": "a.txt", "content": "YQ==", **names}])
-    if chance.random() < 0.2:
-        made[b"headers"] = orjson.dumps(
-            {chance.choice(("X-Ok", "Reply-To", "References", _text(chance))): _text(chance)}
-        )
+    if b"raw" not in made and chance.random() < 0.3:
+        made[b"html"] = html(chance)
+        if chance.random() < 0.7:
+            del made[b"text"]
+    if b"raw" not in made and chance.random() < 0.3:
+        made[b"attachments"] = orjson.dumps(files_of(chance))
+    if b"raw" not in made and chance.random() < 0.2:
+        made[b"headers"] = _headers(chance)
+    if b"collapse_seconds" in made:
+        made.setdefault(b"collapse_key", b"quota")
     if chance.random() < 0.05:
         made[_value(chance)] = _value(chance)
     return made
@@ -162,11 +145,34 @@ def _judged(fields: Mapping[bytes, bytes]) -> tuple[str, bytes, bool]:
     return kind, b"", False
 
 
+def _quick_agree(fields: Mapping[bytes, bytes]) -> None:
+    """What looks at a mail without reading all of it says the same of it, or nothing."""
+    glanced, site, sure = glance(fields, MAIL_BYTES), plain_site(fields), read_sure(fields)
+    assert labour(fields) > 0, "no labour at all"
+    try:
+        mail = parse(fields, entry=f"1{AT_MS}-0", at_ms=AT_MS, salt=b"salt", max_bytes=MAIL_BYTES)
+    except MailError:
+        return
+    if mail.several is not None:
+        return
+    assert site in ("", mail.site), f"its site is {mail.site!r}, and {site!r} at a glance, of {fields}"
+    assert sure.id in (None, mail.id), f"its id is {mail.id!r}, and surely {sure.id!r}, of {fields}"
+    if glanced is not None:
+        whole = (mail.id or "", mail.site, (mail.digest or b"") + mail.content_hash)
+        seen = (glanced.id, glanced.site, glanced.seen)
+        assert seen == whole, f"{whole} when it is read, {seen} at a glance, of {fields}"
+
+
 def intake(chance: random.Random, number: int, loop: asyncio.AbstractEventLoop) -> str:
     """One case; how it ended."""
     fields = _fields(chance)
     kind, content, eight_bit = _judged(fields)
+    _quick_agree(fields)
     assert _judged(fields) == (kind, content, eight_bit), "another message the second time"
+    if content:
+        held_on_the_wire(content, chance, whole=b"raw" in fields)
+    if content and fields.get(b"attachments"):
+        named(content, orjson.loads(fields[b"attachments"]))
     if content and b"raw" not in fields:
         faults = set(wire_faults(content)) - ({"8-bit"} if eight_bit else set())
         assert not faults, f"{faults} in {fields}"
@@ -177,7 +183,9 @@ def intake(chance: random.Random, number: int, loop: asyncio.AbstractEventLoop) 
 
 
 def bombs(chance: random.Random, number: int, loop: asyncio.AbstractEventLoop) -> str:
-    """JSON that is deep, wide, or full of strange numbers: one case; how it ended."""
+    """JSON that is deep, wide, or full of strange numbers, and each fourth a template: one case; how it ended."""
+    if number % 4 == 3:
+        return rendered(chance)
     fields = bomb(chance, number)
     kind, content, _ = _judged(fields)
     faults = set(wire_faults(content)) if content else set()

@@ -28,29 +28,78 @@ ERROR_MOST = 100_000  # characters: a hundred mistakes, each with its value, cut
 LARGE = 200  # each so manieth case is as large as a file may be
 SETTINGS = """\
 queue = "news"
+priorities = ["high", "normal", "low"]
 retry = "1m,5m"
+max_age = "5d"
 in_hand = 50
+lease_seconds = 30
+jitter = 0.2
+pii = "hash"
+log = "json"
+on_ambiguous = "hold"
+report_rate = "100/h"
+report_from = "postmaster@example.com"
+delay_warning = "4h"
+max_memory = 0.8
+dead_age = "30d"
+metrics = "127.0.0.1:9090"
+providers = "relays"
 [limits]
 rate = ["100/s"]
 [routes.main]
 url = "smtp://user:secret@relay.example:587"
 connections = 20
+rate = ["50/s", "1000/m"]
+pipelining = "overlap"
+chunking = true
+tls = "require"
+tls_min = 1.3
+tls_name = "relay.example"
+tls_pin = ["%b"]
+auth = ["xoauth2", "plain"]
+ehlo = "mail.example.com"
+family = "ipv4"
 source = ["192.0.2.10"]
+idle = "20s"
+dot_timeout = "10m"
+transaction_timeout = {high = "1m", "*" = "1h"}
 [routes.main.token]
-value = "abc"
+url = "https://login.example/token"
+client_id = "id"
+client_secret = "hidden"
+refresh_token = "hidden"
+scope = "mail"
+timeout = "5s"
+[routes.spare]
+url = "smtps://relay2.example"
+weight = 0
+reserved = true
+mails_per_connection = 10
 [sites."*"]
 rate = ["10/s"]
 [sites."gmail.com"]
 rate = ["50/s", "60000/h"]
+connections = 5
 [[choice]]
-routes = ["main"]
+routes = ["main", "spare"]
 sender = ["example.net"]
+tenant = ["t1"]
+priority = ["high"]
 [webhooks.shop]
 url = "https://example.net/hook"
 secret = "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
+types = ["email.bounced"]
+domain = "example.net"
+batch = 50
+timeout = "5s"
+retry = "1m,5m"
 [adapt]
 loss = 0.02
-"""
+cut = 0.8
+floor = "1/s"
+rest = "1m"
+ramp = 30
+""".replace("%b", "ab" * 32)
 VALUES = (
     "1", "-1", "0", "9" * 400, "9" * 5000, "0x" + "f" * 5000, "1e999", "-inf", "nan", "1.5", "true", '""', '"x"',
     "[]", "{}", "''", "[" * 300 + "]" * 300, "[" * 5000, "{a=" * 40 + "1" + "}" * 40, "1979-05-27T07:32:00Z",

@@ -183,11 +183,11 @@ class Programs:
     ) -> WorkerProcess:
         """One more; settings by name, `config` as the text of a streamq.toml. Ready when it has read once.
 
-        Its relay is the sink, where no setting says otherwise. `program`: what Python runs, if it is another one;
-        `starter`: who starts it instead, with its log and its environment.
+        Its relay is the sink, where no setting says otherwise (`relay`, or `routes` as JSON). `program`: what Python
+        runs, if it is another one; `starter`: who starts it instead, with its log and its environment.
         """
         number = len(self.workers)
-        relay = {"relay": self.sink_.url} if self.sink_ is not None else {}
+        relay = {"relay": self.sink_.url} if self.sink_ is not None and "routes" not in settings else {}
         known = {"redis_url": self.url, **relay, **settings}
         variables = {f"STREAMQ_{name.upper()}": str(value) for name, value in known.items()} | dict(environment or {})
         words = list(program)

@@ -36,6 +36,7 @@ class Remembering(policy.EmailPolicy):
 MODERN = BytesParser(EmailMessage, policy=Remembering())
 CLASSIC = BytesParser(policy=policy.compat32)
 ENDS = re.compile(r"\r\n|\r|\n")
+ENCODED = re.compile(rb"(?<![^ \t(])=\?utf-8\?\S+\?=(?![^ ,)])")  # a word by itself (RFC 2047, section 5)
 
 
 def _lines(text: str) -> str:
@@ -57,7 +58,7 @@ def wire_faults(content: bytes) -> list[str]:
         found.append("a line over 998")
     for line in content.partition(b"\r\n\r\n")[0].split(b"\r\n"):
         words = len(re.sub(rb"^[^ ]+: ", b"", line).split())
-        if len(line) > (76 if re.search(rb"=\?utf-8\?\S+\?=(?![^ ,])", line) else 78) and words > 1:
+        if len(line) > (76 if ENCODED.search(line) else 78) and words > 1:
             found.append(f"a header's line of {len(line)}: {line[:40]!r}")
         found += [
             f"an encoded word of {len(word)}" for word in re.findall(rb"=\?utf-8\?\S*\?=", line) if len(word) > 75

@@ -19,7 +19,7 @@ StreamqError
         ├── NoReply         the reply was lost: it may be queued, and the same id is sent once
         ├── Refused         Redis refused the XADD in its own words: nothing was queued
         ├── OutOfMemory     Redis is at its maxmemory: nothing was queued
-        ├── QueueFull       the queue is at a bound of its own, mails or memory: nothing was queued
+        ├── QueueFull       the queue is at a bound of its own: nothing was queued
         └── TooDeep         the stream is as long as the client lets it grow: nothing was queued
 """
 
@@ -153,8 +153,9 @@ class OutOfMemory(SendError):
 
 
 class QueueFull(SendError):
-    """The queue is at a bound of its own: nothing was queued. `bound` is `queue` (live mails, STREAMQ_MAX_QUEUE) or
-    `memory` (bytes of Redis, STREAMQ_MAX_MEMORY); `used`, `most`: of it, when it was last looked at."""
+    """The queue is at a bound of its own: nothing was queued. `bound` is `queue` (live mails, STREAMQ_MAX_QUEUE),
+    `memory` (bytes of Redis, STREAMQ_MAX_MEMORY) or `ids` (bytes of them, STREAMQ_IDS_BYTES); `used`, `most`: of it,
+    when it was last looked at."""
 
     def __init__(self, text: str, bound: str = "", used: int = 0, most: int = 0) -> None:
         super().__init__(text)

@@ -93,6 +93,9 @@ TABLE = (
     Key("events", "events", "stream", "events, bounded"),
     Key("webhooks", "webhooks", "hash", "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused"),
     Key("full", "full", "string", "while producers should wait: `<bound> <used> <most>`"),
+    Key(
+        "bounds", "bounds", "string", "so many live mails are as many as it takes: for producers, while no worker looks"
+    ),
     Key("anew", "anew", "stream", "a stream that is made anew, while one script does that"),
     # Never made: a DEL of it is the first write of scripts that free memory, so that `maxmemory`, which is
     # asked at a script's first write only, lets the rest of them pass.

@@ -25,6 +25,7 @@ LEFT = {
     "counts",
     "lease",
     "meta",
+    "bounds",
     "seen",
     "dead",
     "template",

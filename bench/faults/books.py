@@ -26,7 +26,7 @@ DEAD = ("email.bounced", "email.expired", "email.failed", "email.rejected")
 SHOWN = 20  # names
 COPY = "email.duplicate"  # of an XADD that its producer repeated: its first one has the end
 # Of a drained queue, for ever
-STAYS = re.compile(r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead|whose)")
+STAYS = re.compile(r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead|bounds|whose)")
 
 
 @dataclass(frozen=True, slots=True)

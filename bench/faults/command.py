@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.faults import rows_loss, rows_server, rows_smtp, rows_worker
-from bench.faults.mix import Piece, piece, plan
-from bench.faults.row import Found
+from bench.faults.mix import WAYS, Piece, piece, plan, way_of
+from bench.faults.row import Found, Route
 from bench.faults.stages import STAGES
 
 __all__ = ["ROWS", "add"]
@@ -31,6 +31,9 @@ def add(benches: Any, common: argparse.ArgumentParser) -> None:
     one.add_argument("--kills", type=int, default=11, help="of workers in a piece (11)")
     one.add_argument("--server-kills", type=int, default=2, help="in a piece (2)")
     one.add_argument("--breaks", type=int, default=5, help="of lines in a piece (5)")
+    one.add_argument(
+        "--way", choices=list(WAYS), help="how mails go over a connection (by its seed; a row: transaction)"
+    )
     one.add_argument("--keep", type=Path, metavar="DIR", help="where the journal and logs of a broken piece are kept")
     one.add_argument("--row", action="append", metavar="NAME", help="instead: a row of the table of faults; `all`")
     one.set_defaults(run=_run)
@@ -38,19 +41,19 @@ def add(benches: Any, common: argparse.ArgumentParser) -> None:
 
 def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
     if asked.row:
-        return asyncio.run(_rows(asked.row))
+        return asyncio.run(_rows(asked.row, WAYS[asked.way or "transaction"]))
     pieces = asyncio.run(_pieces(asked))
     found: dict[str, Any] = {"pieces": [_record(one) for one in pieces]}
     return found, all(one.verdict.kept for one in pieces), table(pieces)
 
 
-async def _rows(names: Sequence[str]) -> tuple[dict[str, Any], bool, str]:
+async def _rows(names: Sequence[str], route: Route) -> tuple[dict[str, Any], bool, str]:
     if unknown := [name for name in names if name != "all" and name not in ROWS]:
         raise SystemExit(f"faults: no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     found: dict[str, Found] = {}
     for name in ROWS if "all" in names else names:
         with tempfile.TemporaryDirectory(prefix="sqf-") as folder:
-            found[name] = await ROWS[name].run(Path(folder))
+            found[name] = await ROWS[name].run(Path(folder), route)
         print(f"{name}: {found[name].shown}", flush=True)
     record = {
         name: {"verdict": asdict(one.verdict), "figures": dict(one.figures), "skipped": one.skipped, "good": one.good}
@@ -64,7 +67,8 @@ async def _pieces(asked: argparse.Namespace) -> list[Piece]:
     found = []
     for seed in range(asked.seed, asked.seed + asked.pieces):
         with tempfile.TemporaryDirectory(prefix="sqf-") as name:
-            made = plan(seed, asked.mails, asked.kills, asked.server_kills, asked.breaks)
+            way = asked.way or way_of(seed)
+            made = plan(seed, asked.mails, asked.kills, asked.server_kills, asked.breaks, way)
             try:
                 found.append(await piece(Path(name), made))
             finally:
@@ -81,12 +85,14 @@ def _no_sockets(folder: str, names: list[str]) -> list[str]:
 def _record(one: Piece) -> dict[str, Any]:
     return {
         "seed": one.seed,
+        "way": one.way,
         "kept": one.verdict.kept,
         "verdict": asdict(one.verdict),
         "kills": [{"aim": kill.aim, "stages": dict(kill.stages), "leases": kill.leases} for kill in one.kills],
         "server_kills": one.server_kills,
         "breaks": dict(one.breaks),
         "repeated": one.repeated,
+        "seen": dict(one.seen),
     }
 
 
@@ -97,7 +103,8 @@ def line(one: Piece) -> str:
         name: many for name in ("untold", "twice_told") if (many := getattr(said, name))
     }
     words = [
-        f"seed {one.seed}: {said.mails} mails, {len(one.kills)} workers killed ({one.caught} past a MAIL)",
+        f"seed {one.seed} by {one.way}: {said.mails} mails, {len(one.kills)} workers killed ({one.caught} past a MAIL)",
+        f"lines saw {dict(sorted(one.seen.items()))}",
         f"at {dict(one.stages)}, {one.server_kills} servers, lines {dict(sorted(one.breaks.items()))}",
         ", ".join(f"{name} {many}" for name, many in counts.items()),
         *([f"wrong {said.wrong}"] if said.wrong else []),
@@ -108,12 +115,19 @@ def line(one: Piece) -> str:
 
 
 def table(pieces: Sequence[Piece]) -> str:
-    """All of them together, and the stages at the kills."""
+    """All of them together, and each way by itself where there are several."""
+    ways = [[one for one in pieces if one.way == way] for way in WAYS]
+    found = [_table(some, some[0].way) for some in ways if some]
+    return "\n".join(found if len(found) == 1 else [*found, _table(pieces, "all")])
+
+
+def _table(pieces: Sequence[Piece], name: str) -> str:
+    """The sums, and the stages at the kills."""
     stages = sum((one.stages for one in pieces), Counter[str]())
     total = {name: sum(getattr(one.verdict, name) for one in pieces) for name in COUNTED}
     kills = [kill for one in pieces for kill in one.kills]
     rows = [
-        f"seeds {pieces[0].seed} to {pieces[-1].seed}: {total['mails']:,} mails",
+        f"{name}, seeds {pieces[0].seed} to {pieces[-1].seed}: {total['mails']:,} mails",
         f"workers killed {len(kills)}, with a mail past its MAIL {sum(kill.caught for kill in kills)}",
         f"servers killed {sum(one.server_kills for one in pieces)}",
         f"lines broken {sum(one.breaks.total() for one in pieces)}",

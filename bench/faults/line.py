@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, Self, cast
@@ -97,7 +98,7 @@ class Joint:
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self.smtp = Stages()
+        self.smtp = Stages(line.seen)
         self.near, self.far = _Side(self, "there"), _Side(self, "back")
         self.gone = asyncio.Event()  # the client's end is
         self.refused = False  # nobody is at the other end
@@ -180,6 +181,7 @@ class Line:
     def __init__(self, target: str) -> None:
         self.target = target
         self.joints: set[Joint] = set()
+        self.seen: Counter[str] = Counter()  # of SMTP (`Stages`)
         self.when: Callable[[Joint], None] | None = None
         self.closed_door = False
         self._opening: set[asyncio.Task[None]] = set()

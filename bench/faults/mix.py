@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from redis.asyncio import Redis
 
@@ -19,10 +19,24 @@ from bench.faults.line import Direction, Joint
 from bench.faults.stages import STAGES
 from bench.faults.trial import Crew, Kill, Trial, trial
 
-__all__ = ["Fault", "Piece", "Plan", "piece", "plan"]
+__all__ = ["WAYS", "Fault", "Piece", "Plan", "Way", "piece", "plan", "way_of"]
 
 Examine = Callable[[Redis], Awaitable[list[str]]]
 Break = Literal["cut", "reset", "half_close", "stall", "delay"]
+Way = Literal["transaction", "overlap", "bdat", "overlap-bdat"]
+WAYS: Mapping[Way, Mapping[str, Any]] = {
+    "transaction": {},
+    "overlap": {"pipelining": "overlap"},
+    "bdat": {"chunking": True},
+    "overlap-bdat": {"pipelining": "overlap", "chunking": True},
+}
+# Where a mail's commands go out behind the body before it, or all of it is one write, only few mails are seen there
+SELDOM: Mapping[Way, frozenset[str]] = {
+    "transaction": frozenset({"body"}),
+    "overlap": frozenset({"mail", "body"}),
+    "bdat": frozenset({"mail", "go", "body"}),
+    "overlap-bdat": frozenset({"mail", "body"}),
+}
 CREW = 2
 AT_WORK = 600  # mails that wait while something befalls them
 LATEST_SECONDS = 0.004  # a kill behind the stage that it aims at
@@ -48,9 +62,15 @@ class Plan:
     seed: int
     mails: int
     faults: tuple[Fault, ...]
+    way: Way = "transaction"
 
 
-def plan(seed: int, mails: int, kills: int, server_kills: int, breaks: int) -> Plan:
+def way_of(seed: int) -> Way:
+    """That of a piece where no other was asked for: each has its turn."""
+    return tuple(WAYS)[seed % len(WAYS)]
+
+
+def plan(seed: int, mails: int, kills: int, server_kills: int, breaks: int, way: Way = "transaction") -> Plan:
     """A tenth of the server's kills take a worker along, while it is away."""
     chance = random.Random(seed)
     whats = ["worker"] * kills + ["server"] * server_kills + ["line"] * breaks
@@ -64,18 +84,18 @@ def plan(seed: int, mails: int, kills: int, server_kills: int, breaks: int) -> P
             faults.append(Fault(at, kind, seconds=chance.uniform(0, DOWN_SECONDS)))
             continue
         stage = chance.choice(STAGES[1:])
-        nth = chance.randint(1, 3 if stage == "body" else 40)
+        nth = chance.randint(1, 3 if stage in SELDOM[way] else 40)
         if what == "worker":
             faults.append(Fault(at, "worker", stage, nth, chance.choice((0.0, chance.uniform(0, LATEST_SECONDS)))))
         else:
             broken: Break = chance.choice(get_args(Break))
             faults.append(Fault(at, "line", stage, nth, 0.0, broken, chance.choice(get_args(Direction))))
-    return Plan(seed, mails, tuple(faults))
+    return Plan(seed, mails, tuple(faults), way)
 
 
 @dataclass(slots=True)
 class Piece:
-    """One run: `stages` are those of all connections of killed workers, `aims` those at which the kills were meant."""
+    """One run: `stages` are those of all connections of killed workers; `seen`: what its lines saw (`Stages`)."""
 
     seed: int
     verdict: Verdict
@@ -83,6 +103,8 @@ class Piece:
     server_kills: int = 0
     breaks: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
+    way: Way = "transaction"
+    seen: Counter[str] = field(default_factory=Counter)
 
     @property
     def caught(self) -> int:
@@ -95,7 +117,7 @@ class Piece:
 
 async def piece(folder: Path, made: Plan, examine: Examine | None = None) -> Piece:
     """`examine`: what else to find wrong in the server at the end, in words."""
-    async with trial(folder) as room:
+    async with trial(folder, route=WAYS[made.way]) as room:
         for _ in range(CREW):
             await room.hire()
         broken: Counter[str] = Counter()
@@ -110,7 +132,8 @@ async def piece(folder: Path, made: Plan, examine: Examine | None = None) -> Pie
         verdict = await room.finish()
         if examine is not None:
             verdict.left += await examine(room.redis)
-        return Piece(made.seed, verdict, room.kills, room.server_kills, broken, room.repeated)
+        seen = sum((one.line.seen for one in room.crew), Counter[str]())
+        return Piece(made.seed, verdict, room.kills, room.server_kills, broken, room.repeated, made.way, seen)
 
 
 async def _befall(room: Trial, fault: Fault, group: asyncio.TaskGroup, number: int, broken: Counter[str]) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 from bench.faults.books import Verdict
 from bench.faults.trial import ALWAYS, Trial, trial
 
-__all__ = ["MAILS", "Found", "Row", "Strike", "row"]
+__all__ = ["MAILS", "Found", "Route", "Row", "Strike", "row"]
 
 MAILS = 800  # of a row
 SOON = 150  # the sink has so many when the fault comes
 LEASE_SECONDS = 2  # of the workers of a row
 
+Route = Mapping[str, Any]
 Strike = Callable[[Trial], Awaitable[Mapping[str, Any]]]
 
 
@@ -58,12 +59,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`run` gets a folder of its own."""
+    """`run` gets a folder of its own, and what its workers' route has beside its url."""
 
     name: str
     happens: str
     promised: str
-    run: Callable[[Path], Awaitable[Found]]
+    run: Callable[[Path, Route], Awaitable[Found]]
 
 
 def row(
@@ -85,9 +86,9 @@ def row(
     `foreign`: what it breaks is not on a line of ours, so that any mail may be the one; `excused`: what this fault is
     known to break."""
 
-    async def run(folder: Path) -> Found:
+    async def run(folder: Path, route: Route) -> Found:
         known = {"lease_seconds": LEASE_SECONDS, **(settings or {})}
-        async with trial(folder, options=options, rules=rules, settings=known) as room:
+        async with trial(folder, options=options, rules=rules, settings=known, route=route) as room:
             for _ in range(crew):
                 await room.hire()
             feeding = asyncio.create_task(room.feed(mails, ahead=ahead))

@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.faults.books import Verdict
 from bench.faults.line import Line
-from bench.faults.row import LEASE_SECONDS, Found, Row
+from bench.faults.row import LEASE_SECONDS, Found, Route, Row
 from bench.faults.trial import EVERYSEC, Trial, trial
 from bench.programs import until
 from bench.server import Server
@@ -63,19 +63,28 @@ def _counted(room: Trial, verdict: Verdict, from_: float, died: float) -> dict[s
     }
 
 
+async def _half_fed(room: Trial) -> None:
+    """So that the producer is at work when the fault comes, however slow a start the workers have."""
+
+    async def fed() -> bool:
+        return len(room.promised) >= MAILS // 2
+
+    await until(fed)
+
+
 async def _some_unsent(room: Trial) -> None:
     """For a moment nothing is sent, so that the last second has XADDs of mails that nobody has."""
     room.sink.hold()
     await asyncio.sleep(UNSENT_SECONDS)
 
 
-async def _power_cuts(folder: Path) -> Found:
+async def _power_cuts(folder: Path, route: Route) -> Found:
     chance = random.Random(SEED)
     found = []
     for number in range(CUTS):
         place = folder / str(number)
         place.mkdir()
-        found.append(await _power_cut(place, chance.uniform(0, LAST_SECONDS)))
+        found.append(await _power_cut(place, route, chance.uniform(0, LAST_SECONDS)))
     total = Verdict()
     for name in ("mails", "accepted", "lost", "untold", "doubles", "unmarked", "marks", "unneeded", "allowed"):
         setattr(total, name, sum(getattr(one.verdict, name) for one in found))
@@ -87,15 +96,15 @@ async def _power_cuts(folder: Path) -> Found:
     return Found(total, figures, excused=found[0].excused)
 
 
-async def _power_cut(folder: Path, seconds: float) -> Found:
-    async with trial(folder, options=EVERYSEC, settings={"lease_seconds": LEASE_SECONDS}) as room:
+async def _power_cut(folder: Path, route: Route, seconds: float) -> Found:
+    async with trial(folder, options=EVERYSEC, settings={"lease_seconds": LEASE_SECONDS}, route=route) as room:
         for _ in range(2):
             await room.hire()
         seen: list[tuple[float, int]] = []
         looking = asyncio.create_task(_sizes(room.server, seen))
         feeding = asyncio.create_task(room.feed(MAILS, ahead=MAILS, rest=REST_SECONDS))
         try:
-            await room.sink.until(MAILS // 2)
+            await _half_fed(room)
             await _some_unsent(room)
             looking.cancel()
             await asyncio.to_thread(room.server.stop, signal.SIGKILL)
@@ -134,11 +143,11 @@ async def _in_step(replica: Server) -> None:
         await until(up)
 
 
-async def _failover(folder: Path, *, wait: bool) -> Found:
+async def _failover(folder: Path, route: Route, *, wait: bool) -> Found:
     """The replica hears nothing of the last second, then the master dies, and everybody turns to the replica."""
     port = _free_port()
     options = (*EVERYSEC, "--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
-    async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}) as room:
+    async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}, route=route) as room:
         link = await room.stack.enter_async_context(Line(f"127.0.0.1:{port}"))
         replica = Server(room.server.binary, (*EVERYSEC, "--replicaof", "127.0.0.1", str(link.port)))
         room.stack.callback(replica.remove)
@@ -149,7 +158,7 @@ async def _failover(folder: Path, *, wait: bool) -> Found:
         room.repeats_may_double = wait
         feeding = asyncio.create_task(room.feed(MAILS, ahead=MAILS, rest=REST_SECONDS))
         try:
-            await room.sink.until(MAILS // 2)
+            await _half_fed(room)
             lags = time.monotonic()
             for joint in link.joints:
                 joint.stall("back")
@@ -192,12 +201,12 @@ ROWS: tuple[Row, ...] = (
         "failover",
         f"a replica that hears nothing for {LAG_SECONDS:.0f} s becomes the master",
         "as a power cut: XADDs of that time go with it",
-        lambda folder: _failover(folder, wait=False),
+        lambda folder, route: _failover(folder, route, wait=False),
     ),
     Row(
         "failover-wait",
         f"the same; the producer counts an XADD as answered when WAIT 1 {WAIT_MS} says so, else repeats it",
         "no answered XADD is lost; what was sent already of a batch that is repeated comes twice, unmarked",
-        lambda folder: _failover(folder, wait=True),
+        lambda folder, route: _failover(folder, route, wait=True),
     ),
 )

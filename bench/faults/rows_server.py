@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from bench.faults.row import LEASE_SECONDS, MAILS, Found, Row, row
+from bench.faults.row import LEASE_SECONDS, MAILS, Found, Route, Row, row
 from bench.faults.rows_worker import suspect_all
 from bench.faults.trial import EVERYSEC, Trial, trial
 from streamq.queue.connection import command
@@ -85,9 +85,9 @@ async def _frozen(room: Trial) -> Mapping[str, Any]:
     return {"freezes": FREEZES}
 
 
-async def _full(folder: Path) -> Found:
+async def _full(folder: Path, route: Route) -> Found:
     """Memory is full before any worker comes; they empty the queue, and then there is room again."""
-    async with trial(folder, settings={"lease_seconds": LEASE_SECONDS}) as room:
+    async with trial(folder, settings={"lease_seconds": LEASE_SECONDS}, route=route) as room:
         await room.feed(MAILS, ahead=MAILS)
         used = (await room.told("INFO", "memory")).decode().partition("used_memory:")[2].partition("\r")[0]
         await room.told("CONFIG", "SET", "maxmemory", used)
@@ -126,12 +126,12 @@ async def _small_disk() -> AsyncIterator[Path]:
             await process.wait()
 
 
-async def _disk_full(folder: Path) -> Found:
+async def _disk_full(folder: Path, route: Route) -> Found:
     """Everything is full but for what is there; `everysec` waits for room, and answers MISCONF until then."""
     try:
         async with _small_disk() as disk:
             options = (*EVERYSEC, "--dir", str(disk))
-            async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}) as room:
+            async with trial(folder, options=options, settings={"lease_seconds": LEASE_SECONDS}, route=route) as room:
                 for _ in range(2):
                     await room.hire()
                 feeding = asyncio.create_task(room.feed(MAILS, ahead=MAILS))

@@ -12,7 +12,7 @@ from typing import Any
 
 import streamq
 from bench.faults.line import Joint
-from bench.faults.row import LEASE_SECONDS, MAILS, Found, Row, row
+from bench.faults.row import LEASE_SECONDS, MAILS, Found, Route, Row, row
 from bench.faults.trial import Crew, Trial, trial
 
 __all__ = ["ROWS", "suspect_all"]
@@ -100,10 +100,10 @@ async def _two_versions(room: Trial) -> Mapping[str, Any]:
     return {"leases of the killed ones": [kill.leases for kill in killed]}
 
 
-async def _poison(folder: Path) -> Found:
+async def _poison(folder: Path, route: Route) -> Found:
     """Whoever comes to the 354 of one mail dies there."""
     settings = {"lease_seconds": LEASE_SECONDS, "max_reclaims": RECLAIMS}
-    async with trial(folder, settings=settings) as room:
+    async with trial(folder, settings=settings, route=route) as room:
         struck: asyncio.Queue[Crew] = asyncio.Queue()
 
         def when(one: Crew, joint: Joint) -> None:

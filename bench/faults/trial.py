@@ -19,6 +19,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -92,6 +93,7 @@ class Trial:
     repeated: int = 0  # batches that the producer sent again
     open_to: float = inf  # mails that the producer may send, of all
     defaults: dict[str, Any] = field(default_factory=dict)  # settings of its workers
+    route: Mapping[str, Any] = field(default_factory=dict)  # of their route, beside its url
     repeats_may_double: bool = False  # their ids may have gone with a server's last second
     wait_ms: int = 0  # of a WAIT behind each batch; what no replica has is not answered
     redis: Redis = field(init=False)  # ours
@@ -109,8 +111,9 @@ class Trial:
             wire = await self.stack.enter_async_context(Line(str(self.server.socket)))
             url = f"redis://127.0.0.1:{wire.port}"
         async with self._hiring:
-            relay = f"smtp://127.0.0.1:{line.port}"
-            settings = {"relay": relay, "redis_url": url, **self.defaults, **more}
+            relay = {"url": f"smtp://127.0.0.1:{line.port}", **self.route}
+            routes = orjson.dumps({"relay": relay}).decode()
+            settings = {"routes": routes, "redis_url": url, **self.defaults, **more}
             if not more.keys() & {"program", "environment"}:
                 settings["starter"] = self.nursery.worker
             worker = await self.programs.worker(**settings)
@@ -233,8 +236,8 @@ class Trial:
         return found
 
     def suspect(self, joint: Joint) -> None:
-        """Its mail, or the one before, may come twice; and a mark of it may be one that nobody needed."""
-        self.suspects |= {joint.smtp.recipient, joint.smtp.before}
+        """Its mail, the one before or the one ahead may come twice; and a mark of it may be one that nobody needed."""
+        self.suspects.update(joint.smtp.recent)
         self.allowed += 1
 
     async def leases_of(self, consumer: str) -> set[str]:
@@ -293,8 +296,10 @@ async def trial(
     options: Sequence[str] = ALWAYS,
     rules: str = "",
     settings: Mapping[str, Any] | None = None,
+    route: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Trial]:
-    """`options`: the server's; `rules`: the sink's; `settings`: the workers', beside those of every trial."""
+    """`options`: the server's; `rules`: the sink's; `settings`: the workers', beside those of every trial; `route`: of
+    their way to the sink (docs/smtp.md)."""
     defaults = {
         "lease_seconds": 5,
         "retry": "100ms",
@@ -309,7 +314,9 @@ async def trial(
         programs = Programs(stack, folder, server.url)
         sink = await programs.sink(rules)
         nursery = await stack.enter_async_context(Nursery())
-        made = Trial(stack, server, programs, sink, nursery, defaults={**defaults, **(settings or {})})
+        made = Trial(
+            stack, server, programs, sink, nursery, defaults={**defaults, **(settings or {})}, route=route or {}
+        )
         made.redis = connect(server.url)
         stack.push_async_callback(lambda: made.redis.aclose())
         yield made

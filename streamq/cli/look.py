@@ -29,6 +29,7 @@ INSIDE = {"added", "salt"}  # of a status: what its other numbers stand on
 BOUNDS = {
     "queue": "the mails that STREAMQ_MAX_QUEUE allows",
     "memory": "the memory that STREAMQ_MAX_MEMORY allows",
+    "ids": "STREAMQ_IDS_BYTES",
     "dead": "STREAMQ_DEAD_BYTES",
 }
 CLOSED_SHOWN = 20

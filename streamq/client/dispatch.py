@@ -146,11 +146,21 @@ class Dispatch:
             now = self._clock()
             if self._sign.wants_look(now):
                 self._sign.looked((yield from self._look("GET", self._keys.full)), now)
+                if self._sign.full is None:
+                    yield from self._count()
             if (full := self._sign.full) is None:
                 return
             if now >= until:
                 raise full
             yield Pause(min(LOOK_S, until - now))
+
+    def _count(self) -> Steps[None]:
+        """By what the last worker left of the queue's bounds. Where the ACL lets this user not look, nobody does."""
+        most = yield from self._look("GET", self._keys.bounds)
+        if not (isinstance(most, bytes) and most.isdigit()):
+            return
+        depths = yield from self._replies([("XLEN", self._keys.stream(name)) for name in self._priorities])
+        self._sign.counted(sum(many for many in depths if isinstance(many, int)), int(most))
 
     def room(self, priority: str) -> Steps[None]:
         """Wait until the stream is shallow enough. Raises `TooDeep`, `Unreachable`, `Refused`."""
@@ -174,15 +184,19 @@ class Dispatch:
             yield Pause(min(LOOK_S, until - now))
 
     def _look(self, *command: str | bytes | int) -> Steps[Any]:
-        """The reply, or the error that stands for it. Asked again where it was lost, since it changes nothing."""
+        """The reply, or the error that stands for it."""
+        return (yield from self._replies([command]))[0]
+
+    def _replies(self, commands: Sequence[Sequence[str | bytes | int]]) -> Steps[Sequence[Any]]:
+        """Or the errors that stand for them. Asked again where one was lost, since they change nothing."""
         why = ""
         for attempt in range(self.limits.tries):
             if attempt:
                 yield Pause(PAUSE_S * 4 ** (attempt - 1))
-            answers = yield Ask([command])
+            answers = yield Ask(commands)
             assert answers is not None
-            if answers.replies:
-                return answers.replies[0]
+            if len(answers.replies) == len(commands):
+                return answers.replies
             why = answers.broken
         raise Unreachable(f"no connection to Redis: {why}")
 

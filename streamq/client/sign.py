@@ -1,4 +1,5 @@
-"""The sign that a queue sets for its producers while it is full: asked now and then."""
+"""The sign that a queue sets for its producers while it is full: asked now and then; and what stands for it while no
+worker runs."""
 
 from __future__ import annotations
 
@@ -10,7 +11,11 @@ __all__ = ["Sign"]
 
 FRESH_S = 1.0  # workers look at the queue's bounds once a second
 AGAIN_S = 0.25  # at one that is full
-UNITS = {"queue": "live mails, STREAMQ_MAX_QUEUE", "memory": "bytes of Redis' memory, STREAMQ_MAX_MEMORY"}
+UNITS = {
+    "queue": "live mails, STREAMQ_MAX_QUEUE",
+    "memory": "bytes of Redis' memory, STREAMQ_MAX_MEMORY",
+    "ids": "bytes of ids, STREAMQ_IDS_BYTES",
+}
 
 
 class Sign:
@@ -29,6 +34,11 @@ class Sign:
         """`reply` to GET: `<bound> <used> <most>`, None, or an error: an ACL's, or that it is no text."""
         self._at = now
         self.full = _full(reply.decode("utf-8", "replace")) if isinstance(reply, bytes) else None
+
+    def counted(self, used: int, most: int) -> None:
+        """Live mails, and how many there may be: where no worker runs nobody sets the sign."""
+        if used >= most:
+            self.full = _full(f"queue {used} {most}")
 
 
 def _full(text: str) -> QueueFull:

@@ -43,7 +43,7 @@ class Consumer:
 @dataclass(frozen=True, slots=True)
 class BoundSeen:
     """A bound that is near, `level` filling, or reached, full; as the leading worker saw it last. `name`: queue (live
-    mails), memory (bytes of Redis), dead (bytes of dead letters)."""
+    mails), memory (bytes of Redis), ids (bytes of them, about), dead (bytes of dead letters)."""
 
     name: str
     level: str

@@ -304,10 +304,11 @@ class Scripts:
         reached, blanked = await self.caller.call("hush", (rank,), [(form,) for form in forms])
         return reached, blanked
 
-    async def bounds(self, mails: int, share: float, dead: int, events: int) -> int:
-        """At most so many live mails, that share of maxmemory, so many bytes of dead letters and events; how many of
-        them changed their level."""
-        changed: int = await self.caller.call("bounds", (self.now, mails, round(share * 1000), dead, events))
+    async def bounds(self, mails: int, share: float, dead: int, events: int, ids: int) -> int:
+        """At most so many live mails, that share of maxmemory, so many bytes of dead letters, events and ids; how many
+        of them changed their level."""
+        most = (mails, round(share * 1000), dead, events, ids)
+        changed: int = await self.caller.call("bounds", (self.now, *most, self.window_ms))
         return changed
 
     async def anew(self, verb: str, p: int) -> tuple[str, str, int]:

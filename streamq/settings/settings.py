@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     max_memory: float = Field(0.9, gt=0, le=1)
     events_kept: int = Field(100_000, ge=100)
     events_bytes: int = Field(256 * 1024 * 1024, ge=65_536)
+    ids_bytes: int = Field(4 * 1024 * 1024 * 1024, ge=1024 * 1024)
     dead_age: Duration = duration_ms("30d")
     dead_bytes: int = Field(1024**3, ge=1024)
     routes: dict[str, RouteSettings] = Field(default_factory=dict)

@@ -130,9 +130,8 @@ class Keeper:
     async def _look_at_bounds(self) -> None:
         """Once a second for all mails together, whatever comes: what it costs hangs on no mail."""
         known = self.settings
-        await self.link.call(
-            self.spool.scripts.bounds, known.max_queue, known.max_memory, known.dead_bytes, known.events_bytes
-        )
+        most = (known.max_queue, known.max_memory, known.dead_bytes, known.events_bytes, known.ids_bytes)
+        await self.link.call(self.spool.scripts.bounds, *most)
 
     async def _look_at_own(self) -> None:
         """What we have by the server's book, without a heartbeat for a lease, and do not know of. A server that lost

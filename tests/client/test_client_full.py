@@ -14,7 +14,7 @@ pytestmark = pytest.mark.leaves_mail
 
 
 async def fill(room: Mailroom, mails: int) -> None:
-    await room.scripts.bounds(mails, 1.0, 10**12, 10**12)
+    await room.scripts.bounds(mails, 1.0, 10**12, 10**12, 10**12)
 
 
 async def test_the_error_names_the_bound_and_its_values(server_url: str, room: Mailroom, open_client: Opener) -> None:
@@ -58,10 +58,36 @@ async def test_it_is_looked_at_once_a_second(server_url: str, room: Mailroom, op
         before = await calls(room, "get")
         for n in range(20):
             await client.send(letter(f"m{n}"))
-        assert await calls(room, "get") - before == 1
+        assert await calls(room, "get") - before == 2  # the sign, and how many mails there may be
         clock.now += 1
         await client.send(letter("m20"))
-        assert await calls(room, "get") - before == 2
+        assert await calls(room, "get") - before == 4
+
+
+async def test_while_no_worker_looks_it_counts_by_itself(server_url: str, room: Mailroom, open_client: Opener) -> None:
+    clock = Clock()
+    await fill(room, 3)  # the last look of the last worker
+    async with open_client(server_url, clock) as client:
+        for n, priority in enumerate(("high", "normal", "low")):
+            clock.now += 1
+            assert isinstance(await client.send(letter(f"m{n}", priority=priority)), Sent)
+        assert await room.do("GET", room.keys.full) is None
+        clock.now += 1
+        with pytest.raises(QueueFull, match=r"^the queue is full: 3 of 3 \(live mails, STREAMQ_MAX_QUEUE\)$") as full:
+            await client.send(letter("m3"))
+        assert (full.value.bound, full.value.used, full.value.most) == ("queue", 3, 3)
+        await room.do("XTRIM", room.keys.stream("low"), "MAXLEN", 0)
+        clock.now += 0.3
+        assert isinstance(await client.send(letter("m3")), Sent)
+
+
+@pytest.mark.parametrize("left", ["", "x", "-1", "3 3"])
+async def test_a_bound_that_is_no_number_stops_nobody(
+    left: str, server_url: str, room: Mailroom, open_client: Opener
+) -> None:
+    await room.do("SET", room.keys.bounds, left)
+    async with open_client(server_url) as client:
+        assert isinstance(await client.send(letter("a1")), Sent)
 
 
 async def test_it_waits_until_there_is_room(server_url: str, room: Mailroom, open_client: Opener) -> None:

@@ -23,7 +23,7 @@ FINAL = {
     "email.relayed", "email.bounced", "email.expired", "email.rejected", "email.cancelled", "email.duplicate",
     "email.failed",
 }  # fmt: skip
-KEPT = {*PRIORITIES, "bell", "events", "counts", "lease", "meta", "dead", "limits"}
+KEPT = {*PRIORITIES, "bell", "events", "counts", "lease", "meta", "dead", "limits", "bounds"}
 ROUNDS = 400
 
 

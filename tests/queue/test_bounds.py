@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from mailroom import Mailroom
 
+from streamq.queue.connection import pipelined
 from streamq.queue.look import BoundSeen, status
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -14,7 +15,7 @@ MANY = 10**12
 
 
 async def look(room: Mailroom, **known: Any) -> int:
-    made = {"mails": MANY, "share": 1.0, "dead": MANY, "events": MANY, **known}
+    made = {"mails": MANY, "share": 1.0, "dead": MANY, "events": MANY, "ids": MANY, **known}
     return await room.scripts.bounds(**made)
 
 
@@ -103,6 +104,39 @@ async def test_memory_counts_against_a_share_of_maxmemory(room: Mailroom) -> Non
     await look(room, share=0.2)
     assert await sign(room) is None
     assert (await told(room))[-1][:3] == ("queue.eased", "memory", "none")
+
+
+async def test_ids_stop_producers_and_none_goes_early(room: Mailroom) -> None:
+    """What is looked at once a second is a part of them, and stands for all."""
+    generation = room.now // room.scripts.window_ms
+    asked: list[str] = []
+    commands: list[tuple[str | bytes, ...]] = []
+    for back, many in ((0, 3), (1, 1)):
+        for slot in range(8192):
+            asked.append(f"{room.keys.prefix}seen:{generation - back}:{slot}")
+            ids = [part for at in range(many) for part in (b"%010d" % (slot + at), b"1234" + b"e" * 8)]
+            commands.append(("HSET", asked[-1], *ids))
+    commands.append(("HSET", f"{room.keys.prefix}seen:{generation - 2}:0", "gone", "x" * 100_000))  # nobody asks for it
+    await pipelined(room.spool.redis, commands)
+    used = sum(await pipelined(room.spool.redis, [("MEMORY USAGE", name) for name in asked]))
+    await look(room, ids=used * 2)
+    assert await told(room) == []
+    await look(room, ids=round(used * 1.1))
+    await look(room, ids=round(used * 0.97))
+    assert [each[:3] for each in await told(room)] == [
+        ("queue.filling", "ids", "filling"),
+        ("queue.full", "ids", "full"),
+    ]
+    found = await sign(room)
+    assert found is not None
+    bound, have, most = found.decode().split()
+    assert (bound, int(most)) == ("ids", round(used * 0.97))
+    assert int(have) == pytest.approx(used, rel=0.02)
+    assert await room.do("EXISTS", *asked) == len(asked)
+    room.tick(2 * room.scripts.window_ms)
+    await look(room, ids=used)
+    assert await sign(room) is None
+    await pipelined(room.spool.redis, [("DEL", each[1]) for each in commands])
 
 
 async def test_dead_letters_warn_and_stop_nobody(room: Mailroom) -> None:

@@ -80,7 +80,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "start": lambda stubs: stubs.start("w1", [StartRow("11-1", "main|x.de", 1, b"")]),
     "finish": lambda stubs: stubs.finish("w1", [FinishRow("11-1", 16, "main|x.de", "", "email.relayed", b"")]),
     "hush": lambda stubs: stubs.hush(0, [b"ann@example.net"]),
-    "bounds": lambda stubs: stubs.bounds(10, 0.9, 1000, 1000),
+    "bounds": lambda stubs: stubs.bounds(10, 0.9, 1000, 1000, 1000),
     "anew": lambda stubs: stubs.anew("look", 0),
     "repair": lambda stubs: stubs.repair([("11-1", "lost")]),
 }

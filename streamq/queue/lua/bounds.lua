@@ -1,10 +1,13 @@
 -- bounds: how near the queue is to its bounds; says so once, before one is reached, when it is, and when that is over. While
---   mails or memory are at theirs, `full` stands there for producers. Of events that are too many bytes the oldest go.
--- needs: base event letter
--- KEYS: {streamq}: absent clock counts events full meta stream
--- ARGV: now mails share dead events
+--   mails, memory or ids are at theirs, `full` stands there for producers. Of events that are too many bytes the oldest
+--   go; of ids none does before its time, since its mail could be sent twice. How many mails it takes stays behind, for
+--   producers to look by themselves while no worker does.
+-- needs: base seen event letter
+-- KEYS: {streamq}: absent bounds clock counts events full meta seen stream
+-- ARGV: now mails share dead events ids window
 --   mails   live mails, at most          share   of maxmemory, in thousandths
 --   dead    bytes of letters, at most    events  bytes of them, at most
+--   ids     bytes of them, at most       window  ms, for which one is known at least
 -- RETURNS: how many changed their level
 -- EVENTS: queue.filling queue.full queue.eased
 
@@ -26,6 +29,7 @@ for _, stream in ipairs(STREAMS) do mails = mails + redis.call('XLEN', stream) e
 local found = {
   {'queue', mails, tonumber(ARGV[2])},
   {'memory', tonumber(memory:match('used_memory:(%d+)')), math.floor(tonumber(memory:match('maxmemory:(%d+)')) * tonumber(ARGV[3]) / 1000)},
+  {'ids', ids_bytes(now, tonumber(ARGV[7])), tonumber(ARGV[6])},
   {'dead', all_bytes(), tonumber(ARGV[4])},
 }
 
@@ -49,6 +53,7 @@ if next(after) then
 elseif next(before_) then
   redis.call('HDEL', K.meta, 'bounds')
 end
+redis.call('SET', K.bounds, ARGV[2])
 if stops then
   redis.call('SET', K.full, stops)
 else

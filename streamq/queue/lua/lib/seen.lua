@@ -57,15 +57,30 @@ end
 
 local this_generation, last_generation -- key names up to the bucket
 local two_windows -- ms, as text
+local function generations(now, window)
+  local generation = math.floor(now / 1000 / window)
+  this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
+  two_windows = text(window * 2)
+end
+
 local function seen_keys(digest, now, window)
-  if not this_generation then
-    local generation = math.floor(now / 1000 / window)
-    this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
-    two_windows = text(window * 2)
-  end
+  if not this_generation then generations(now, window) end
   local high, low = byte(digest, 1, 2)
   local slot = digits_of((high * 256 + low) % SEEN_BUCKETS)
   return this_generation .. slot, last_generation .. slot
+end
+
+-- Bytes that all ids take, about: digests fall evenly, so that some buckets, each second others, stand for all.
+local SAMPLED = 16
+local function ids_bytes(now, window)
+  generations(now, window)
+  local step, used = SEEN_BUCKETS / SAMPLED, 0
+  local first = math.floor(now / 1000000) % step
+  for slot = first, SEEN_BUCKETS - 1, step do
+    used = used + (redis.call('MEMORY', 'USAGE', this_generation .. digits_of(slot)) or 0)
+    used = used + (redis.call('MEMORY', 'USAGE', last_generation .. digits_of(slot)) or 0)
+  end
+  return used * step
 end
 
 -- entry, content hash of the owner; nil where the id is new
