@@ -68,6 +68,11 @@ class Allowances:
         """For the scripts: the routes that this process knows, '-' before one that it does not use now."""
         return ",".join(name if self._is_used(name) else f"-{name}" for name in self.couriers)
 
+    def serves(self) -> bool:
+        """Whether this process uses any route now. Where it uses none its mails stay in their streams, for those who do:
+        what it read would go to lanes, a stream of millions within minutes."""
+        return any([self._is_used(name) for name in self.couriers])
+
     def _is_used(self, name: str) -> bool:
         if name in self._alone:
             if self.couriers[name].closed_for > 0:
@@ -139,6 +144,7 @@ class Allowances:
         opened = self._spare = False
         for row, granted in zip(rows, grants, strict=True):
             opened |= self._hear(row.route, granted.closed_us > 0)
+            opened |= granted.allowance > self.allowed.get(row.route, 0) == 0
             self.allowed[row.route] = granted.allowance
             self._stood[row.route] = row.works + granted.elsewhere
             courier = self.couriers[row.route]

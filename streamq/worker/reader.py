@@ -20,6 +20,7 @@ BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that i
 LIMITED_MS = 100  # while something is in the hand that may have to wait for a slot
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
+USELESS_SECONDS = 0.25
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
 ROUNDING = 1e-9  # ten tenths are one
 URGENT = 10  # mails that are read between two turns of admission
@@ -75,6 +76,7 @@ class Reader:
         turns: Turns,
         sifter: Sifter,
         rang: Callable[[list[str]], None],
+        serves: Callable[[], bool] = lambda: True,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -85,6 +87,7 @@ class Reader:
         self.gate = turns.gate
         self.sifter = sifter
         self.rang = rang
+        self.serves = serves
         self.stopping = False
         self.reopened = asyncio.Event()  # a route that was closed has spoken
         self._blocked = False
@@ -99,6 +102,8 @@ class Reader:
         while not self.stopping:
             if not self.hand.room and not self.turns:
                 await self.hand.changed()
+            elif not self.serves():
+                await self._of_use()
             elif not await self._closed() and await self._open():
                 await self._once(shares)
 
@@ -125,6 +130,13 @@ class Reader:
             await self.turns.serve(self.gate.free())
         elif not entries and not parked and not self.stopping:  # looks at all, and returns at once if there is any
             await self._wait(max(1, room // len(self.spool.priorities)))
+
+    async def _of_use(self) -> None:
+        """This process has no connection of any route, others have: they read. It looks again when it is granted one."""
+        self.reopened.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(USELESS_SECONDS):
+                await self.reopened.wait()
 
     async def _open(self) -> bool:
         """False: the queue's own limit, or the only route's, lets nothing go yet."""

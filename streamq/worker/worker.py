@@ -217,7 +217,15 @@ class Worker:
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
         self.reader = Reader(
-            self.spool, self.link, self.hand, self.consumer, self.admission, self.turns, sifter, self.releaser.rang
+            self.spool,
+            self.link,
+            self.hand,
+            self.consumer,
+            self.admission,
+            self.turns,
+            sifter,
+            self.releaser.rang,
+            self.allowances.serves,
         )
         self.marker = Marker(self.spool, self.link, self.hand, self.consumer, self._at_work)
         self.keeper = Keeper(
