@@ -1,8 +1,8 @@
 """When a courier may open another line, and what it has learnt that others should know.
 
-SHARE     So many lines at once (`allow`), of those that all workers may have together, and until a time: without a word
-          by then others may have them. What stood when we asked is what is kept for us if the answer is a smaller number:
-          until it has come none is opened beyond that.
+SHARE     So many lines at once (`allow`), of those that all workers may have together, and until a time: without
+          a word by then others may have them. What stood when we asked is what is kept for us if the answer is a
+          smaller number: until it has come none is opened beyond that.
 RAMP      At a time no more are being opened than stand: 1, 2, 4; of a server that has refused some, one at a time. How
           fast one is tried that nobody knows is decided over all workers (grant.lua), by how many they may have.
 REFUSED   A server that turns a connection away while others stand is not down: it takes no more at once. That is news
@@ -141,8 +141,8 @@ class Opening:
         self._sent += 1
 
     def news(self, lines: int, stand: int, *, lost: bool) -> News:
-        """Takes them, for a question that `allow` answers; `stand`: of the `lines` those that stand now; `lost`: the route
-        is down."""
+        """Takes them, for a question that `allow` answers. `stand`: of the `lines` those that stand now; `lost`: the
+        route is down."""
         self._asked = lines
         told = News(stand, int(lost), self._refused, self._worked, self._bore, self._full, self._sent)
         self._answering = self._refused > 0

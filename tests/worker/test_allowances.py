@@ -22,7 +22,7 @@ from streamq.worker.link import Link
 class Told:
     """Stands for a courier: what it was allowed, and until when."""
 
-    route = RouteSettings(url="smtp://127.0.0.1:1")
+    route = RouteSettings.model_validate({"url": "smtp://127.0.0.1:1"})
     connections = wanted = waiting = 0
     held = False
 
