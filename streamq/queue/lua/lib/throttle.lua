@@ -6,8 +6,8 @@
 --          Mails that left before the cut say nothing new: `mark` is to them what TCP's recovery point is (RFC 6582).
 --          At least ENOUGH outcomes, or the cool-down, lie between two cuts of one series.
 -- DEAR     Where the rest is a long one (a box), and few are refused, a pace that held a while says little: each trial costs
---          as much. So it goes to the other reading of what it took at first (`least`), then by `cut`, and climbs no
---          further but by the steps of UP.
+--          as much. So it climbs to the lower reading of what it took at first (`least`), and no further but by the
+--          steps of UP; is it refused there it goes by `cut`.
 -- RUN      Nothing but refusals since the cut: no slower pace mends that. It rests longer each time (`longer`), with single
 --          probes between: who goes on knocking is kept out longer. The pause that mended it is the first one next time.
 -- UP       Only where the pace was used up. Below the one that was refused quickly, to just under it (`under`: where a
@@ -224,6 +224,7 @@ end
 function throttle.step_up(state, now)
   local rule = adapt()
   local plateau = state.top * state.under
+  if state.rest >= THAT.dear and state.least > 0 then plateau = math.min(plateau, math.max(state.least, state.rate)) end
   if state.rest < THAT.dear or now - state.since >= THAT.idle then state.safe = state.rate end
   if state.rate < plateau * 0.999 then
     set_pace(state, math.min(plateau, state.rate * THAT.climb), now)
