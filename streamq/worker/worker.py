@@ -206,13 +206,14 @@ class Worker:
             recall,
             self.tally,
             self.traces,
+            self._at_work,
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
         self.reader = Reader(
             self.spool, self.link, self.hand, self.consumer, self.admission, self.turns, sifter, self.releaser.rang
         )
-        self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
+        self.marker = Marker(self.spool, self.link, self.hand, self.consumer, self._at_work)
         self.keeper = Keeper(
             self.settings,
             self.spool,
@@ -252,6 +253,9 @@ class Worker:
 
     def _marks(self, route: str) -> Mark:
         return lambda connection, letter: self.marker.mark(f"{route}.{connection}", letter)
+
+    def _at_work(self) -> int:
+        return sum(courier.at_work for courier in self.couriers)
 
     def _reopened(self) -> None:
         self.reader.reopened.set()
