@@ -1,7 +1,7 @@
 """`python -m bench limits`: what a limit lets through, and how much of it is used.
 
-First the ways to count, held against each other (limiters.py); then whole programs: worker processes, a sink that notes
-when each MAIL came, and more mail than may go.
+First the ways to count, held against each other (limiters.py); then workers in virtual time (use.py); then whole
+programs: worker processes, a sink that notes when each MAIL came, and more mail than may go.
 
 most   mails at the sink in any window of W, of any phase, as a share of N
 -j     the same in any window that is shorter by what the wire and the sink's own loop may squeeze together (JITTER)
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import limiters
+from bench import limiters, use
 from bench.limiters import most_in_any
 from bench.programs import feed, programs, until
 from streamq.queue.connection import command, connect
@@ -35,7 +35,6 @@ __all__ = ["Held", "add", "limits", "table"]
 JITTER = 0.005  # seconds
 WARM = 1.0
 RULES = ("20/100ms", "100/s", "300/5s")
-SCOPES = ("queue", "route", "site")
 WORKERS = (1, 4, 16)
 SPAN = 6.0  # seconds of each run, and twelve windows at least
 
@@ -123,6 +122,12 @@ async def limits(scopes: Sequence[str], rules: Sequence[str], workers: Sequence[
     }
 
 
+def virtual(asked: argparse.Namespace) -> list[use.Used]:
+    if asked.real:
+        return []
+    return use.used(asked.scope or use.SCOPES, asked.rule or use.RULES, asked.workers or WORKERS)
+
+
 def table(found: dict[str, Any]) -> str:
     rows = [Held(**run) for run in found["held"]]
     lines = [f"{'':>6} {'rule':>9} {'workers':>7} {'mails':>6} {'most':>6} {'-j':>6} {'use':>7} {'scripts/mail':>12}"]
@@ -132,17 +137,23 @@ def table(found: dict[str, Any]) -> str:
         for row in rows
     ]
     kinds = limiters.table([limiters.Row(**row) for row in found["kinds"]])
-    return "\n".join([kinds, "", *lines])
+    virtual_rows = use.table([use.Used(**row) for row in found["virtual"]])
+    return "\n".join([kinds, "", virtual_rows, "", "in life", *lines])
 
 
 def add(benches: Any, common: argparse.ArgumentParser) -> None:
     one = benches.add_parser("limits", parents=[common], help="what a limit lets through, and how much of it is used")
-    one.add_argument("--scope", choices=SCOPES, action="append", help="what has the limit (each)")
+    one.add_argument("--scope", choices=use.SCOPES, action="append", help="what has the limit (each)")
     one.add_argument("--rule", action="append", help="the limit (20/100ms, 100/s, 300/5s)")
     one.add_argument("--workers", type=int, action="append", help="processes (1, 4, 16)")
+    one.add_argument("--real", action="store_true", help="not in virtual time")
+    one.add_argument("--virtual", action="store_true", help="in virtual time only")
     one.set_defaults(run=_run)
 
 
 def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
-    found = asyncio.run(limits(asked.scope or SCOPES, asked.rule or RULES, asked.workers or WORKERS))
+    rules = [] if asked.virtual else asked.rule or RULES
+    rows = virtual(asked)
+    found = asyncio.run(limits(asked.scope or use.SCOPES, rules, asked.workers or WORKERS))
+    found |= {"virtual": [asdict(row) for row in rows], "good": found["good"] and all(row.good for row in rows)}
     return {"results": found}, found["good"], table(found)

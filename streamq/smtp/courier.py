@@ -28,6 +28,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from math import inf
 
 from streamq.settings import RouteSettings
 from streamq.smtp.access import Access
@@ -154,15 +155,16 @@ class Courier:
 
     def news(self) -> News:
         """What all workers should know of the route; each is told once."""
-        return self._lot.news(self.standing, lost=not self.up)
+        return self._lot.news(len(self._lines), self.standing, lost=not self.up)
 
     def allow(
-        self, most: int, *, opening: bool = True, mails: int | None = None, elsewhere: int = 0, careful: bool = False
+        self, most: int, *, until: float = inf, mails: int | None = None, elsewhere: int = 0, careful: bool = False
     ) -> None:
-        """So many lines at once from now on; without `opening` those that there are go on, and none is opened.
+        """So many lines at once from now on; none is opened after `until` (loop time), and closing those that there are
+        then is the caller's part.
         `mails`: so many over one connection; None: as before. `elsewhere`: lines of other workers that stand.
         `careful`: the server has refused some."""
-        self._lot.allow(most, opening=opening, mails=mails, elsewhere=elsewhere, careful=careful)
+        self._lot.allow(most, until=until, mails=mails, elsewhere=elsewhere, careful=careful)
         if len(self._lines) - len(self._leaving) > most:
             self._outbox.wake_all()  # who rests looks, and leaves
         self._consider()
@@ -232,6 +234,8 @@ class Courier:
     async def _line(self, number: int, epoch: int) -> None:
         try:
             try:
+                if self._lot.lapsed:  # this process stood still since it was begun
+                    return
                 link = await self._opener(self._access, number, self._rules)
             except NotConnected as failure:
                 self._opening_failed(failure, epoch)

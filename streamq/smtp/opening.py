@@ -1,6 +1,8 @@
 """When a courier may open another line, and what it has learnt that others should know.
 
-SHARE     So many lines at once (`allow`), of those that all workers may have together.
+SHARE     So many lines at once (`allow`), of those that all workers may have together, and until a time: without
+          a word by then others may have them. What stood when we asked is what is kept for us if the answer is a
+          smaller number: until it has come none is opened beyond that.
 RAMP      At a time no more are being opened than stand: 1, 2, 4; of a server that has refused some, one at a time. How
           fast one is tried that nobody knows is decided over all workers (grant.lua), by how many they may have.
 REFUSED   A server that turns a connection away while others stand is not down: it takes no more at once. That is news
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from streamq.smtp.connection import NotConnected
@@ -63,7 +66,8 @@ class Opening:
         self.mails = mails
         self.elsewhere = 0
         self._most_mails = mails
-        self._may_open = True
+        self._until = inf  # loop time
+        self._asked: float = inf  # lines that stood when a question went out that has no answer yet
         self._careful = False
         self._rand = rand
         self._holds = 0
@@ -75,10 +79,16 @@ class Opening:
     def held(self) -> bool:
         return asyncio.get_running_loop().time() < self._hold_until
 
-    def allow(self, most: int, *, opening: bool, mails: int | None, elsewhere: int, careful: bool) -> None:
+    @property
+    def lapsed(self) -> bool:
+        """Whether what it may have may be others' by now."""
+        return self._until < inf and asyncio.get_running_loop().time() >= self._until
+
+    def allow(self, most: int, *, until: float, mails: int | None, elsewhere: int, careful: bool) -> None:
         self.allowance = most
         self._careful = careful
-        self._may_open = opening
+        self._until = until
+        self._asked = inf
         self.elsewhere = elsewhere
         if mails is not None:
             self.mails = min(mails, self._bore or mails)
@@ -88,10 +98,10 @@ class Opening:
 
     def more(self, wanted: int, lines: int, opening: int) -> int:
         """How many to open now, beside so many `lines` of which so many are being opened."""
-        if not self._may_open:
+        if self.lapsed:
             return 0
         at_once = 1 if self._careful else max(1, lines - opening)
-        return max(0, min(min(wanted, self.allowance) - lines, at_once - opening))
+        return int(max(0, min(min(wanted, self.allowance, self._asked) - lines, at_once - opening)))
 
     def hold(self) -> None:
         """One that came to nothing while others stand."""
@@ -130,8 +140,10 @@ class Opening:
         """A mail was taken."""
         self._sent += 1
 
-    def news(self, stand: int, *, lost: bool) -> News:
-        """Takes them; `stand`: lines that stand now; `lost`: the route is down."""
+    def news(self, lines: int, stand: int, *, lost: bool) -> News:
+        """Takes them, for a question that `allow` answers. `stand`: of the `lines` those that stand now; `lost`: the
+        route is down."""
+        self._asked = lines
         told = News(stand, int(lost), self._refused, self._worked, self._bore, self._full, self._sent)
         self._answering = self._refused > 0
         self._refused = self._worked = self._bore = self._full = self._sent = 0

@@ -2,8 +2,11 @@
 
 SHARES   Connections of a route are counted over all workers: each holds a lease of some (grant.lua), which it renews
          once a second, or at once when a courier has work for more. No mail waits for that but the first of a burst
-         that is larger than the share. A lease that cannot be renewed opens nothing any more; what is open goes on.
-         A worker that has none and had to leave mails to others asks for one.
+         that is larger than the share. A worker that has none and had to leave mails to others asks for one.
+LAPSED   Before a lease that was not renewed is over its connections are closed: those that rest at once, those at work
+         after the mail that they have. (Without Redis no mail begins, so nothing is lost by that.) The time is counted
+         from before the question, so it ends here first; a process that stands still for longer than that keeps its
+         sockets, and nobody can take them from it.
 LEARNT   With it goes what the couriers saw: how many connections stand, how many were turned away, how many mails one
          bore. What that means over all workers comes back: so many connections, so many mails on each.
 USE      A route is not used while others have all its connections, or while it fails here and works for others: then
@@ -27,6 +30,7 @@ __all__ = ["Allowances"]
 
 RENEW_SECONDS = 1.0
 LEASE_SECONDS = 3.0  # of a worker that is gone: with the next renewal of another, and its opening, within five
+CLOSE_SECONDS = 0.5  # before it is over: a QUIT and its answer
 # Between two renewals for want of connections: after one that had or told news, doubling with each that did not.
 AGAIN_SECONDS, AT_LAST_SECONDS = 0.005, 0.25
 SPARE_SECONDS = 0.1  # one that was asked for since a mail was left to others, who were quicker: they may want it
@@ -140,7 +144,8 @@ class Allowances:
         asked_at, grants = await self.link.call(grant)
         if self._lapse is not None:
             self._lapse.cancel()
-        self._lapse = loop.call_at(asked_at + LEASE_SECONDS, self._lapsed)
+        until = asked_at + LEASE_SECONDS - CLOSE_SECONDS
+        self._lapse = loop.call_at(until, self._lapsed, until)
         opened = self._spare = False
         for row, granted in zip(rows, grants, strict=True):
             opened |= self._hear(row.route, granted.closed_us > 0)
@@ -149,7 +154,10 @@ class Allowances:
             self._stood[row.route] = row.works + granted.elsewhere
             courier = self.couriers[row.route]
             self._spare |= granted.allowance > 0 and row.want > courier.wanted == 0
-            courier.allow(granted.allowance, mails=granted.mails, elsewhere=granted.elsewhere, careful=granted.careful)
+            courier.allow(
+                granted.allowance,
+                until=until, mails=granted.mails, elsewhere=granted.elsewhere, careful=granted.careful,
+            )  # fmt: skip
             self._tell(row, granted)
             self._unstick(row.route)
         if opened:
@@ -191,11 +199,11 @@ class Allowances:
         if self._stuck[name] > STUCK:
             self.hand_back(name)
 
-    def _lapsed(self) -> None:
-        """Others may have what was ours by now. What is open goes on: it was counted, and its mails are under way."""
-        log.warning("no word about connections for %.0f s: no new ones", LEASE_SECONDS)
-        for name, courier in self.couriers.items():
-            courier.allow(self.allowed.get(name, 0), opening=False)
+    def _lapsed(self, until: float) -> None:
+        """In a moment others may have what is ours still."""
+        log.warning("no word about connections for %.1f s: they are closed", LEASE_SECONDS - CLOSE_SECONDS)
+        for courier in self.couriers.values():
+            courier.allow(0, until=until)
 
     async def leave(self) -> None:
         """Give all back."""

@@ -83,6 +83,20 @@ async def test_the_share_of_a_worker_that_is_gone_is_free_within_seconds(known: 
     assert await ask(known, "w1", 20, 10) == 0  # back from the dead: its own are too many until others close theirs
 
 
+async def test_what_one_has_open_still_counts_though_its_lease_is_over(known: Mailroom) -> None:
+    """It stood still, and comes back before, or after, another was given its share."""
+    await settled(known, {"w1": 20, "w2": 20})
+    known.tick(TTL)
+    assert await ask(known, "w1", 20, 10) == 20  # nobody has taken it, and w2's is over, too
+    assert await ask(known, "w2", 20, 10) == 0
+    assert await ask(known, "w1", 20, 10) == 10  # room is made for what w2 has
+    known.tick(TTL)
+    assert await ask(known, "w2", 20, 0) == 20
+    assert await ask(known, "w1", 20, 10) == 0
+    assert await ask(known, "w2", 20, 5) == 10
+    assert await ask(known, "w3", 20) == 0  # ten are w2's, and ten w1's still
+
+
 async def test_who_leaves_gives_back(known: Mailroom) -> None:
     await settled(known, {"w1": 20, "w2": 20})
     assert await known.scripts.grant("w1", 0, [GrantRow("main", 0, 0, 0, 0)])

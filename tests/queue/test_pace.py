@@ -95,7 +95,6 @@ async def test_mails_that_left_before_the_cut_say_nothing_new(paced: Mailroom) -
     said = await paced.settle("sent", leases[7])
     assert said.marks == {LANE: paced.now * 1000}
     after = await pace(paced)
-    assert after.pop("often") == before.pop("often") + 6  # but that a server that counts has seen so many
     assert (after.pop("prior"), before.pop("prior")) == (before["last"], "0")
     assert after == before
     paced.tick(1000)

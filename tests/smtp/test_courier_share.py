@@ -73,18 +73,53 @@ async def test_what_is_too_much_closes_politely_resting_or_at_work() -> None:
 
 
 @on_both_loops
-async def test_without_leave_to_open_what_is_open_goes_on() -> None:
+async def test_after_its_time_none_is_opened() -> None:
+    now = asyncio.get_running_loop().time()
     async with Relay([*hello(), Mails()]) as relay, office(route(relay.port, mails_per_connection=3)) as at:
         await at.send(letter())
-        at.courier.allow(1, opening=False)
+        at.courier.allow(1, until=now)
         await at.send(letter(), letter())
         await until(lambda: at.courier.connections == 0)
         at.outbox.put(letter())
         await asyncio.sleep(0)
         assert (at.courier.connections, len(at.reports)) == (0, 3)
-        at.courier.allow(1)
+        at.courier.allow(1, until=now + 3600)
         await at.reported(4)
     assert [len(heard.bodies) for heard in relay.heard] == [3, 1]
+
+
+@on_both_loops
+async def test_a_line_that_was_begun_in_time_and_comes_to_it_late_opens_nothing() -> None:
+    """The process stood still in between."""
+    async with Relay([*hello(), Mails()]) as relay, office(route(relay.port, mails_per_connection=1)) as at:
+        await at.send(letter())
+        await until(lambda: at.courier.connections == 0)
+        at.outbox.put(letter())
+        assert at.courier.connections == 1  # its task has not begun
+        at.courier.allow(1, until=asyncio.get_running_loop().time())
+        await until(lambda: at.courier.connections == 0)
+        assert len(relay.heard) == 1
+        at.courier.allow(1)
+        await at.reported(2)
+
+
+@on_both_loops
+async def test_what_a_question_did_not_tell_of_is_not_opened_before_its_answer() -> None:
+    """The answer may be a smaller number, and others be given the rest, of which nobody knows that it is in use."""
+    gate = Gate()
+    async with Relay([*hello(), Mails()]) as relay, office(route(relay.port, connections=MANY), gate.mark) as at:
+        await at.send(letter("first@example.net"))
+        at.courier.allow(4)
+        at.courier.news()  # one rests
+        for _ in range(100):
+            at.outbox.put(letter())
+        await until(lambda: len(gate.numbers) == 1)
+        assert at.courier.connections == 1
+        at.courier.allow(3)
+        await until(lambda: len(gate.numbers) == 3)
+        assert at.courier.connections == 3
+        gate.opened.set()
+        await at.reported(101)
 
 
 @on_both_loops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def lot(most: int = 20, mails: int = 100) -> Opening:
 
 
 def allow(one: Opening, most: int = 20, **known: Any) -> None:
-    one.allow(most, **{"opening": True, "mails": None, "elsewhere": 0, "careful": False, **known})
+    one.allow(most, **{"until": inf, "mails": None, "elsewhere": 0, "careful": False, **known})
 
 
 class Busy:
@@ -74,8 +75,11 @@ def test_no_more_at_a_time_than_stand() -> None:
     assert one.more(20, 4, 0) == 2
     allow(one, 3)
     assert one.more(20, 4, 0) == 0
-    allow(one, opening=False)
-    assert one.more(20, 4, 0) == 0
+    allow(one, 20)
+    one.news(5, 4, lost=False)
+    assert [one.more(20, lines, 0) for lines in (4, 5)] == [1, 0]  # before the answer
+    allow(one, 20)
+    assert one.more(20, 5, 0) == 5
 
 
 def test_one_by_one_where_some_were_refused() -> None:

@@ -65,18 +65,16 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
       packed = flat[at + 1]
     elseif tonumber(till) <= now then
       redis.call('HDEL', key, name)
+    elseif name == consumer then
+      had = tonumber(granted)
     else
       has[name] = tonumber(granted) > 0
-      if name == consumer then
-        had = tonumber(granted)
-      else
-        names[#names + 1] = name
-        wants[name] = tonumber(wanted)
-        unreserved[name] = math.min(tonumber(wanted), tonumber(granted))
-        taken = taken + tonumber(granted)
-        elsewhere = elsewhere + tonumber(stand)
-        lent = lent + math.max(0, tonumber(granted) - math.max(tonumber(wanted), tonumber(stand)))
-      end
+      names[#names + 1] = name
+      wants[name] = tonumber(wanted)
+      unreserved[name] = math.min(tonumber(wanted), tonumber(granted))
+      taken = taken + tonumber(granted)
+      elsewhere = elsewhere + tonumber(stand)
+      lent = lent + math.max(0, tonumber(granted) - math.max(tonumber(wanted), tonumber(stand)))
     end
   end
   has[consumer] = had > 0
@@ -91,10 +89,10 @@ local function grant(route, most, mails, want, open, works, lost, refused, worke
   local allowed = math.max(0, math.min(share_of(consumer, names, wants, has, cap), cap - taken))
   local state = pace_at(route)
   if is_wary(known, state and state.last, now) then -- what stands is worth more than that all have the same
-    allowed = math.max(allowed, math.min(open, had, math.max(0, cap - taken)))
+    allowed = math.max(allowed, math.min(open, math.max(0, cap - taken)))
     if not known.mails then each_bears = each_bears * OUTLIVES end
   end
-  local kept = math.max(allowed, math.min(open, had)) -- until it has closed them
+  local kept = math.max(allowed, open) -- until it has closed them
   redis.call('HSET', key, consumer, kept .. ' ' .. want .. ' ' .. text(now + ttl * 1000) .. ' ' .. works)
   redis.call('PEXPIRE', key, math.max(LEARNT_LASTS, ttl * 2))
   return allowed, elsewhere, each_bears, known.cut and 1 or 0

@@ -246,7 +246,8 @@ local half = math.floor((room + now % 2) / 2)
 if half > 0 then release_schedule(half) end
 if not shut then release_roads() end
 if not shut and taken < room then release_schedule(room - taken) end
-if capped and taken >= room and not shut then shut, left = now + step * taken, 0 end
+-- From when the first of them came, not from now: who is late is not later the next time.
+if capped and taken >= room and not shut then shut, left = opens + step * taken, 0 end
 if not shut then more_scheduled() end
 keep_turns()
 keep_limits(now)

@@ -9,7 +9,7 @@
 --   top, safe   the pace at which it refused; one that held (the last), 0 none     before: the pace of before the cut
 --   under   of `top`: so much of it is gone back to quickly
 --   cut, last, prior, next    µs of the last cut, of the last refusal, of the one before, of the next step up
---   often   refusals, none of them long after the one before        lag   µs from a slot to its verdict, of late
+--   met     of those that were refused, how many in the run that ended last        lag   µs from a slot to its verdict, of late
 --   step, wait, patience   size of that step; µs until it, and what a refusal makes of that
 --   rest    µs of the pause that mended it            fell   µs when the last cut was made, and what it cost begins
 --   hint    µs before which it asked for nothing
@@ -61,7 +61,7 @@ local function pace_at(target)
     state = found and cjson.decode(found) or false
     if state then
       for _, name in ipairs(PACE.times) do state[name] = tonumber(state[name] or 0) end
-      state.under, state.often, state.lag = state.under or 1, state.often or 1, state.lag or 0 -- an older version's
+      state.under, state.lag, state.met = state.under or 1, state.lag or 0, state.met or 0 -- an older version's
     end
     pace.of[target] = state
   end

@@ -7,15 +7,14 @@
 --          At least ENOUGH outcomes, or the cool-down, lie between two cuts of one series.
 -- DEAR     Where the rest is a long one (a box), and few are refused, a pace that held a while says little: each trial costs
 --          as much. So it goes to the other reading of what it took at first (`least`), then by `cut`, and climbs no
---          further but by the steps of UP.
+--          further but by the steps of UP. (Those of the run before it began are the box's, and say nothing of its pace.)
 -- RUN      Nothing but refusals since the cut: no slower pace mends that. It rests longer each time (`longer`), with single
 --          probes between: who goes on knocking is kept out longer. The pause that mended it is the first one next time.
 -- UP       Only where the pace was used up. Below the one that was refused quickly, to just under it (`under`: where a
 --          series goes on, further below); then by small steps. One that holds above what was refused says that the
 --          limit has moved: the next ones come sooner and are larger. Each that does not hold makes the next one later:
 --          not before the time that the refusal has cost is `loss` of the time between. No step where two were refused
---          within `offences`: who counts them mostly does so by the minute, and three are many. (Where `often` were,
---          each within that time of the one before, nobody does.)
+--          within `offences`: who counts them mostly does so by the minute, and three are many. (Among noise nobody does.)
 -- NOISE    Six cuts in a row to 60 % and less, and as much is refused as before, half of it or less: one bad server of
 --          several, it seems, and no pace. It goes back to where the series began; where no more is refused there, so
 --          many refusals are no news for a while, else it was the pace after all.
@@ -37,7 +36,7 @@ local THAT = {
   under_safe = 0.97, -- of the one that held
   climb = 1.2, climb_every = 2000000, -- below the pace that was refused: this factor, each so many µs
   step_most = 0.5, wait_least = 5000000, sooner = 4, -- beyond it
-  offences = 60000000, often = 6, -- µs
+  offences = 60000000, -- µs
   first_rest = 1000000, -- µs, at least: most limits are by the second, and the one that was exceeded is not over
   used = 0.6, -- of the pace: then it is what limits
   idle = 5000000, -- µs after which it can be told that the pace is not used
@@ -68,11 +67,11 @@ end
 function throttle.begin_pace(target, now, why)
   local rule = adapt()
   local took = why.took
-  local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, mark = now, good = 0, bad = 0,
+  local state = {rate = math.max(took * rule.cut, 1), tat = now, till = 0, hint = 0, run = 0, met = 0, mark = now, good = 0, bad = 0,
     since = now, count = 0,
     peak = took, top = took, least = why.least or 0, safe = 0, before = 0, cut = now, last = now, next = now + THAT.climb_every, step = rule.step,
     wait = rule.wait, patience = rule.wait, rest = rule.rest, fell = now, levels = {}, start = math.max(took, 1), noise = 0, deaf = 0,
-    began = now, told = now, at_work = now, prior = 0, often = 1, lag = 0, under = THAT.under_top,
+    began = now, told = now, at_work = now, prior = 0, lag = 0, under = THAT.under_top,
     shares = {[why.who] = took}, leasts = {[why.who] = why.least or 0}, class = why.class, reply = why.reply, words = why.words}
   throttle.rest(state, now, math.max(state.rest, THAT.first_rest))
   pace.of[target] = state
@@ -150,9 +149,9 @@ function throttle.cut_pace(state, now, used)
     set_pace(state, math.min(state.before, state.rate), now)
     state.levels, state.start = {}, state.rate -- and from there on it is asked anew, or noise would be its end
   end
-  local dear = state.rest >= THAT.dear and state.bad <= THAT.dear_share * (state.good + state.bad) and -- a box, no noise
+  local dear = state.rest >= THAT.dear and state.bad - state.met <= THAT.dear_share * (state.good + state.bad) and -- a box, no noise
     now - state.at_work < THAT.proved
-  state.cut, state.fell, state.mark, state.before, state.good, state.bad = now, now, now, state.rate, 0, 0
+  state.cut, state.fell, state.mark, state.before, state.good, state.bad, state.met = now, now, now, state.rate, 0, 0, 0
   if noise then
     throttle.try_noise(state, noise, now)
     return true
@@ -181,7 +180,6 @@ function throttle.slowed(target, now, why)
   local first = not state
   local closed = state and state.till or 0
   if state then
-    state.often = now - state.last < THAT.offences and state.often + 1 or 1
     state.prior, state.last = state.last, now
   end
   if first then
@@ -218,7 +216,7 @@ function throttle.end_run(state, now)
   local most = math.max(THAT.rest_learnt, adapt().rest)
   local run = state.run < 3 and state.run - 1 or state.run -- twice may be chance
   state.rest = math.min(state.rest * throttle.longer(state, run), most)
-  state.run, state.till = 0, state.hint
+  state.met, state.run, state.till = state.run, 0, state.hint
 end
 
 function throttle.step_up(state, now)
@@ -231,7 +229,7 @@ function throttle.step_up(state, now)
     state.next = now + (state.rate < plateau and THAT.climb_every or wait)
     return
   end
-  if now - state.prior < THAT.offences and state.often < THAT.often then
+  if state.noise <= 0 and now - state.prior < THAT.offences then
     state.next = state.prior + THAT.offences
     return
   end
