@@ -73,9 +73,10 @@ class Allowances:
         return ",".join(name if self._is_used(name) else f"-{name}" for name in self.couriers)
 
     def serves(self) -> bool:
-        """Whether this process uses any route now. Where it uses none its mails stay in their streams, for those who do:
+        """Whether this process uses any route now. Where it uses none mails stay in their streams, for those who do:
         what it read would go to lanes, a stream of millions within minutes."""
-        return any([self._is_used(name) for name in self.couriers])
+        used = [name for name in self.couriers if self._is_used(name)]  # asks for a connection of each that is not
+        return bool(used)
 
     def _is_used(self, name: str) -> bool:
         if name in self._alone:

@@ -132,7 +132,7 @@ class Reader:
             await self._wait(max(1, room // len(self.spool.priorities)))
 
     async def _of_use(self) -> None:
-        """This process has no connection of any route, others have: they read. It looks again when it is granted one."""
+        """This process has no connection of any route, others have: they read. It goes on when it is granted one."""
         self.reopened.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(USELESS_SECONDS):

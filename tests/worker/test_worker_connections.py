@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from crew import Crew, crew, rules_of
@@ -63,3 +64,23 @@ async def test_sessions_that_end_are_learnt_by_all(server_url: str, tmp_path: Pa
         assert (await learnt(c)).mails == 5
         # Those that were open when the first one was ended.
         assert 1 <= c.sink.counters.refused_by["mail 421"] <= 20
+
+
+async def test_who_has_no_connection_reads_nothing(server_url: str, tmp_path: Path) -> None:
+    """What it read it could only park: one of two workers sent all that the other had not read yet to the lanes."""
+    async with crew(server_url, rules=rules_of(tmp_path, SLOW)) as c:
+        route = {"relay": None, "routes": {"relay": {"url": c.sink.url, "connections": 1}}}
+        first = c.new_worker(**route)
+        running = asyncio.create_task(first.run())
+        await feed(c, 300)
+        await c.until("email.relayed")
+        second = await c.worker(**route)
+        await c.until("email.relayed", many=299)
+        assert not second.spool.caller.calls.keys() & {"admit", "sift", "start"}
+        assert second.spool.caller.calls["grant"] > 2  # it asked, and goes on where the other ends:
+        first.stop()
+        await running
+        await feed(c, 1)
+        await c.until("email.relayed")
+        await second.settler.flushed()
+        assert second.settled == {"sent": 1}
