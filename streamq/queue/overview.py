@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from streamq.queue.connection import command
 from streamq.queue.flow import Flow, Sample, flow
 from streamq.queue.gauge import Rule, rules_of
+from streamq.queue.lately import Lately, Recent
 from streamq.queue.look import Status, status
 from streamq.queue.routes import RouteView, route_views
 from streamq.queue.sites import Lane, SiteView, sites_and_lanes
@@ -50,6 +51,7 @@ class Overview:
     lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
+    lately: Lately = field(default_factory=Lately)
     took_ms: float = 0.0
 
 
@@ -60,7 +62,8 @@ def known_routes(spool: Spool) -> list[str]:
 
 class Overviews:
     """Of one queue. `routes`: those that are shown, beside what is closed (else `known_routes`); `fresh_seconds`: so
-    old may be what `get` gives; `clock` gives seconds; `sleep` waits so many."""
+    old may be what `get` gives; `page`: what only the page shows is looked at, too; `clock` gives seconds; `sleep`
+    waits so many."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Overviews:
         *,
         routes: Iterable[str] | None = None,
         fresh_seconds: float = FRESH_SECONDS,
+        page: bool = True,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -77,6 +81,7 @@ class Overviews:
         self._fresh = fresh_seconds
         self._clock = clock
         self._sleep = sleep
+        self._recent = Recent(spool) if page else None
         self._task: asyncio.Task[Overview] | None = None
         self._last: Overview | None = None
         self._read_at = self._ways_at = self._sites_at = 0.0
@@ -127,6 +132,8 @@ class Overviews:
             )
         else:
             found.sites, found.lanes, found.sites_left = sites.sites, sites.lanes, sites.sites_left
+        if self._recent is not None:
+            found.lately = await self._recent.of(found.status)
         self._last, self._read_at = found, now
         self._ways_at = now if ways is None else self._ways_at
         self._sites_at = now if sites is None else self._sites_at

@@ -162,26 +162,41 @@ async def test_the_page_asks_nobody_else(shown: Open) -> None:
     ("what", "level", "words", "trouble"),
     [
         ("nothing", "idle", "Nothing waits", ""),
-        ("worked", "good", "Mail flows", ""),
+        ("worked", "idle", "Mail waits, none has gone lately", ""),
+        ("sent", "good", "Mail flows", ""),
+        (
+            "bounced",
+            "bad",
+            "Mail does not flow",
+            "None of 6 attempts delivered\nMost often bad address, 6 times",
+        ),
+        ("unmanned", "warn", "Nothing waits, and no worker runs", "No worker runs"),
         ("nobody", "bad", "Mail does not flow", "No worker runs"),
         ("closed", "bad", "Mail does not flow", "Route relay is closed: an operator paused it"),
         ("held", "bad", "Mail does not flow", "Every mail is held: a standing rule"),
-        ("site", "warn", "Mail flows, with trouble", "1 site closed: example.net"),
-        ("unread", "warn", "Mail flows, with trouble", "Mail of priority high has waited"),
-        ("campaign", "good", "Mail flows", ""),  # whose turn comes
+        ("site", "warn", "Mail waits, with trouble", "1 site closed: example.net"),
+        ("unread", "warn", "Mail waits, with trouble", "Mail of priority high has waited"),
+        ("campaign", "idle", "Mail waits, none has gone lately", ""),  # whose turn comes
     ],
 )
 async def test_five_seconds(shown: Open, what: str, level: str, words: str, trouble: str) -> None:
     """Whether mail flows is the largest text of the page, and in its title."""
     room = shown.room
-    if what != "nothing":
+    if what not in {"nothing", "unmanned", "sent", "bounced"}:
         seconds, _ = await room.do("TIME")
         room.to(int(seconds) * 1000)
         await room.add()
     if what in {"unread", "campaign"}:
         room.tick(-100_000)
         await room.add("high" if what == "unread" else "low")
-    if what not in {"nothing", "nobody"}:
+    if what == "sent":
+        assert await room.settled("sent", await room.lease()) == "ok"
+    for n in range(6 if what == "bounced" else 0):
+        lease = await room.lease(to=f"gone{n}@example.net")
+        said = "550 5.1.1 no such user"
+        tail = b'"class":"bad_address","code":550,"reply":"550 5.1.1 no such user"'
+        assert await room.settled("dead", lease, tail=tail, reply=said, reason=said, **{"class": "bad_address"}) == "ok"
+    if what not in {"unmanned", "nobody"}:
         await room.spool.touch("w1")
         await room.scripts.leader("keeper", "w1", 60_000)
     if what == "closed":
@@ -195,6 +210,10 @@ async def test_five_seconds(shown: Open, what: str, level: str, words: str, trou
     assert await page.run("document.querySelector('#verdict').dataset.level") == level
     said = (await page.text("#troubles")).strip()
     assert said.startswith(trouble) if trouble else not said
+    shares = {"sent": (1, 100, 0, 0), "bounced": (0, 0, 6, 100)}
+    counts = shares.get(what)
+    lately = counts and "Last 5 min: {} delivered ({} %), 0 deferred (0 %), {} bounced ({} %)".format(*counts)
+    assert await page.text("#verdict-lately") == (lately or "")
     assert (await page.run("document.title")).startswith(words)
     sizes = "[...document.querySelectorAll('main *')].map((e) => parseFloat(getComputedStyle(e).fontSize))"
     largest = await page.run(f"Math.max(...{sizes})")

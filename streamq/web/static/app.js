@@ -106,6 +106,7 @@ function show(now) {
   document.title = `${now.verdict.words} – streamq ${now.queue}`;
   $("verdict").dataset.level = now.verdict.level;
   say($("verdict-words"), now.verdict.words);
+  say($("verdict-lately"), now.verdict.lately);
   const troubles = now.verdict.troubles.map((each) => each.words);
   if ($("troubles").dataset.said !== troubles.join("\n")) {
     $("troubles").dataset.said = troubles.join("\n");
