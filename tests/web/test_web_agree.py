@@ -110,7 +110,8 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
         *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds"),
     }
     assert overview.keys() - said.keys() == {
-        *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample")
+        *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample"),
+        "dead_version",
     }
     names = {name.partition("{")[0] for name in samples(text)}
     assert {name for name in names if re.search("memory|latency|build", name)} == {
