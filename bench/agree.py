@@ -43,7 +43,7 @@ PARTS = ("cost", "alike")
 MAILS, SECONDS = 1_000_000, 30
 WRONG_SHOWN = 10
 MOST_MS = 2.0  # of Redis' time, a second
-OLD_SECONDS = 16.0  # what is told of workers, routes, sites is so old at most
+OLD_SECONDS = 130.0  # what is told of dead letters is so old at most; of workers, routes, sites 15
 PAGES, BURIED, LETTER_BYTES = 5, 20, 6000
 SHOWN = {
     "idle": "nobody looks",
