@@ -6,7 +6,8 @@ COST   `streamq serve` runs, a page's stream is open, and metrics are scraped on
        by its own account (INFO stats: eventloop_duration_cmd_sum) and the CPU of the whole process (INFO cpu); the
        same while nobody looks, and while `streamq top` runs beside them; and while dead letters come, `BURIED` a second
        of some KB, with `PAGES` pages open that ask for their groups, less what the letters' coming takes by itself.
-ALIKE  Each number of all three against the truth.
+ALIKE  Each number of all three, and of `site ls` and `route ls`, against the truth; limits, rates, paces, next slots
+       and ETAs, too (bench/truth_ways.py).
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from typing import Any
 import httpx
 
 from bench.compared import Known, metrics_wrong, page_wrong, status_wrong
+from bench.compared_ways import page_ways_wrong, routes_wrong, sites_wrong
 from bench.facts import of_server
 from bench.figures import columns
 from bench.fill import EVENTS_KEPT, Filler
 from bench.programs import Programs, programs, rested
 from bench.truth import truth
+from bench.truth_ways import ways
 from streamq.queue.check import check
 from streamq.queue.connection import command
 from streamq.queue.look import status
@@ -133,12 +136,12 @@ async def _program(p: Programs, *words: str, first: bytes = b"") -> tuple[asynci
     return process, line.decode().strip() if first else ""
 
 
-async def _status(p: Programs) -> dict[str, Any]:
+async def _said(p: Programs, *words: str) -> Any:
+    """By a command."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "streamq", "--redis-url", p.url, "status", "--json"), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "streamq", "--redis-url", p.url, *words, "--json"), stdout=asyncio.subprocess.PIPE
     )
-    found: dict[str, Any] = json.loads((await process.communicate())[0])
-    return found
+    return json.loads((await process.communicate())[0])
 
 
 async def _now_ms(spool: Spool) -> int:
@@ -213,11 +216,16 @@ async def _alike(p: Programs, spool: Spool, web: httpx.AsyncClient, filler: Fill
     text = (await web.get("/metrics")).text
     between = early, await _now_ms(spool)
     overview, dead = (await web.get("/api/overview")).json(), (await web.get("/api/dead")).json()
+    set_, page = await ways(p.url), (early, await _now_ms(spool))
+    sites, routes = await _said(p, "site", "ls", "--limit", "10000"), await _said(p, "route", "ls")
+    commands = page[1], await _now_ms(spool)
     found = await check(spool)
     return {
-        "status": status_wrong(await _status(p), seen, known),
+        "status": status_wrong(await _said(p, "status"), seen, known),
+        "site": sites_wrong(sites, seen, set_, commands),
+        "route": routes_wrong(routes, set_),
         "metrics": metrics_wrong(text, seen, known, between),
-        "page": page_wrong(overview, dead, seen, known),
+        "page": [*page_wrong(overview, dead, seen, known), *page_ways_wrong(overview, seen, set_, page)],
         "check": [f"{each.what} {each.entry}" for each in found.wrong[:WRONG_SHOWN]],
     }
 
