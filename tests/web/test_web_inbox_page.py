@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from chromium import BROWSER, WHY_NOT, Page, browsing
 from inboxed import Inboxed, inboxing
-from test_web_page import CONTRAST, SMALL, WIDE
+from readable import CONTRAST, SMALL, WIDE
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)
 
