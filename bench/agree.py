@@ -46,7 +46,8 @@ PARTS = ("cost", "alike")
 MAILS, SECONDS = 1_000_000, 30
 WRONG_SHOWN = 10
 MOST_MS = 2.0  # of Redis' time, a second
-OLD_SECONDS = 130.0  # what is told of dead letters is so old at most; of workers, routes, sites 15
+OLD_SECONDS = 16.0  # what is told of workers, routes, sites is so old at most
+GRAVES_SECONDS = 130.0  # and of dead letters
 PAGES, BURIED, LETTER_BYTES = 5, 20, 6000
 SHOWN = {
     "idle": "nobody looks",
@@ -210,7 +211,8 @@ async def _alike(p: Programs, spool: Spool, web: httpx.AsyncClient, filler: Fill
     print("reading all of it by hand", flush=True)
     seen = await truth(p.url)
     known = Known(len(filler.consumers), filler.requeued)
-    await filler.looked()
+    await asyncio.sleep(GRAVES_SECONDS)
+    await filler.looked()  # a worker that was silent for a minute is none
     await asyncio.sleep(OLD_SECONDS)
     early = await _now_ms(spool)
     text = (await web.get("/metrics")).text
