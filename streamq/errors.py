@@ -12,6 +12,7 @@ StreamqError
 │   └── UnknownTemplate     a template that is not stored → held
 └── QueueError              the queue said no
     ├── QueueFormat         the keys were written by a version that this one cannot read
+    ├── QueueTaken          a `streamq up` has the queue, and its mails go to a sink
     ├── NotFound            no mail has that ID
     └── SendError           a client's mail was not queued, as far as is known
         ├── Unreachable     no connection to Redis: nothing was queued
@@ -37,6 +38,7 @@ __all__ = [
     "QueueError",
     "QueueFormat",
     "QueueFull",
+    "QueueTaken",
     "Refused",
     "SendError",
     "ServerFailed",
@@ -119,6 +121,10 @@ class QueueError(StreamqError):
 
 class QueueFormat(QueueError):
     """The keys were written by a version that this one cannot read."""
+
+
+class QueueTaken(QueueError):
+    """A `streamq up` has the queue: its mails go to a mail server that sends nothing on."""
 
 
 class NotFound(QueueError):

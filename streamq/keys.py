@@ -65,6 +65,12 @@ TABLE = (
     Key("limits", "limits", "hash", "limits that hold: `*`, `<route>`, `<route>|<site>` → windows, transactions"),
     Key("layer", "limits:<layer>", "hash", "the same as one layer says it: providers, own, settings, operator"),
     Key("counts", "counts", "hash", "parked, scheduled, held per priority; totals per outcome and class"),
+    Key(
+        "whose",
+        "whose",
+        "hash",
+        "who delivers: workers, or a `streamq up`; of that its lease, and what came meanwhile",
+    ),
     Key("meta", "meta", "hash", "priorities' digits, salt, format, recovery marks"),
     Key("watch", "watch", "string", "who comes for what is due next, and when, in µs; expires"),
     Key("clock", "clock", "string", "largest time seen, in µs; expires when idle"),

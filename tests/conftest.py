@@ -4,8 +4,8 @@ A test that uses `server_url` or `any_server_url` (or `make_spool`, which stands
 is examined when it ends: the conservation law, by `check` and once more by hand (law.py); groups in place;
 nothing that hangs on a mail which is gone; no key that the table of keys does not know; no mail left. Two
 markers change the last: `leaves_mail`: it ends with live mail on purpose (the law holds all the same);
-`drained`: nothing but events, counts, lease, meta, seen, dead letters, empty streams and keys with a time to
-live is left.
+`drained`: nothing but events, counts, lease, meta, whose, seen, dead letters, empty streams and keys with a
+time to live is left.
 """
 
 from __future__ import annotations

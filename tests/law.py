@@ -30,6 +30,7 @@ LEFT = {
     "template",
     "templates",
     "webhooks",
+    "whose",
 }  # what a drained queue may keep, but for TTLs
 
 

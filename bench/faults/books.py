@@ -25,7 +25,8 @@ SENT = ("email.relayed", "email.delivered")
 DEAD = ("email.bounced", "email.expired", "email.failed", "email.rejected")
 SHOWN = 20  # names
 COPY = "email.duplicate"  # of an XADD that its producer repeated: its first one has the end
-STAYS = re.compile(r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead)")  # of a drained queue, for ever
+# Of a drained queue, for ever
+STAYS = re.compile(r"\{[^{}]+\}:(high|normal|low|bell|events|counts|lease|meta|dead|whose)")
 
 
 @dataclass(frozen=True, slots=True)

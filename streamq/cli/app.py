@@ -17,7 +17,10 @@ from streamq.errors import SettingsError
 from streamq.queue.spool import Spool
 from streamq.settings import Settings, load_settings
 
-__all__ = ["ID", "Json", "app", "given", "needs_web", "open_at", "open_queue", "run_async", "settings", "url_of"]
+__all__ = [
+    *("ID", "HostNames", "Json", "app", "given", "hosts_of", "needs_web", "open_at", "open_queue", "run_async"),
+    *("settings", "url_of"),
+]
 
 T = TypeVar("T")
 
@@ -31,6 +34,9 @@ app = typer.Typer(
 given: dict[str, Any] = {}
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+HostNames = Annotated[
+    list[str] | None, typer.Option("--name", help="a name by which browsers may come, beside localhost", metavar="HOST")
+]
 ID = Annotated[str, typer.Argument(metavar="ID", help="an entry (01732237561234-0) or a producer's id")]
 
 
@@ -99,6 +105,11 @@ def needs_web(what: str) -> None:
     missing = [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise SettingsError(f"{what}: needs {', '.join(missing)}: install streamq with its extra `web`")
+
+
+def hosts_of(names: list[str] | None) -> tuple[str, ...]:
+    """As `Guard` compares them with a request's Host."""
+    return tuple(name.lower() for name in names or ())
 
 
 def run_async(command: Callable[[], Coroutine[Any, Any, T]]) -> T:

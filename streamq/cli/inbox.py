@@ -32,7 +32,9 @@ def inbox_of(keep: int, keep_bytes: int, maildir: Path | None) -> Inbox:
     return inbox
 
 
-def inbox_beside(web: str, keep: int, keep_bytes: int, maildir: Path | None, *, allow_remote: bool) -> InboxBeside:
+def inbox_beside(
+    web: str, keep: int, keep_bytes: int, maildir: Path | None, *, hosts: tuple[str, ...], allow_remote: bool
+) -> InboxBeside:
     """For `streamq sink --web`. Raises `SettingsError`."""
     needs_web("--web")
     place = _place(web)
@@ -43,7 +45,7 @@ def inbox_beside(web: str, keep: int, keep_bytes: int, maildir: Path | None, *, 
     if is_remote and known is None:
         raise SettingsError("--web: set STREAMQ_WEB_TOKEN, which whoever looks from afar has to know")
     token = None if known is None else known.get_secret_value()
-    return InboxBeside(inbox_of(keep, keep_bytes, maildir), place, token, is_remote)
+    return InboxBeside(inbox_of(keep, keep_bytes, maildir), place, token, None if is_remote else hosts)
 
 
 def _place(web: str) -> Place:
@@ -57,12 +59,12 @@ def _place(web: str) -> Place:
 
 @dataclass(frozen=True, slots=True)
 class InboxBeside:
-    """As `streamq.sink.process.Beside` has it. `is_remote`: reading takes the token."""
+    """As `streamq.sink.process.Beside` has it. `token`, `hosts`: as `Guard` has them."""
 
     inbox: Inbox
     place: Place
     token: str | None
-    is_remote: bool
+    hosts: tuple[str, ...] | None
 
     def take(self, mail: Received) -> object:
         return self.inbox.add(mail)
@@ -74,6 +76,6 @@ class InboxBeside:
         from streamq.web.listener import listening
 
         desk = Desk(self.inbox, stopped)
-        app = inbox_app(desk, token=self.token, hosts=None if self.is_remote else ())
+        app = inbox_app(desk, token=self.token, hosts=self.hosts)
         async with listening(app, self.place, "--web", stopped) as bound:
             yield [f"inbox http://{bound}/inbox, for tests http://{bound}/api/mails"]

@@ -25,6 +25,7 @@ from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
+INSIDE = {"added", "salt"}  # of a status: what its other numbers stand on
 BOUNDS = {
     "queue": "the mails that STREAMQ_MAX_QUEUE allows",
     "memory": "the memory that STREAMQ_MAX_MEMORY allows",
@@ -48,7 +49,7 @@ def status(json: Json = False) -> None:
                 emit(
                     {
                         "queue": spool.settings.queue,
-                        **asdict(now),
+                        **{name: value for name, value in asdict(now).items() if name not in INSIDE},
                         "paused": now.paused,
                         "live": now.live,
                         "rules": standing,

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import typer
 import uvloop
 
-from streamq.cli.app import app, given, needs_web, settings, url_of
+from streamq.cli.app import HostNames, app, given, hosts_of, needs_web, settings, url_of
 from streamq.cli.terminal import json_line, note, safe
 from streamq.errors import SettingsError
 from streamq.mail.event import hide_addresses
@@ -78,6 +78,7 @@ def worker(
         ),
     ] = None,
     parent: Parent = None,
+    up: Annotated[str, typer.Option(hidden=True, help="the `streamq up` that it works for")] = "",
 ) -> None:
     """Deliver, until SIGTERM or SIGINT: then finish what is in SMTP, hand back the rest; a second one: now.
     SIGHUP: read limits, provider rules and reply tables again."""
@@ -101,7 +102,7 @@ def worker(
     check_routes(known.ways)
     if processes == 1:
         reread = partial(settings, relay=relay, in_hand=in_hand, metrics=metrics)
-        code = uvloop.run(_worker(known, reread, child=parent is not None))
+        code = uvloop.run(_worker(known, reread, child=parent is not None, up=up))
     else:
         asked = {
             "STREAMQ_CONFIG": given.get("config"),
@@ -113,7 +114,7 @@ def worker(
         environment = {name: str(value) for name, value in asked.items() if value is not None}
         place = known.metrics
         code = run_processes(
-            ["worker"],
+            ["worker", *(("--up", up) if up else ())],
             environment,
             processes,
             lambda nth: {} if place is None else {"STREAMQ_METRICS": str(place._replace(port=place.port + nth))},
@@ -122,7 +123,7 @@ def worker(
         raise typer.Exit(code)
 
 
-async def _worker(known: Settings, reread: Callable[[], Settings], *, child: bool) -> int:
+async def _worker(known: Settings, reread: Callable[[], Settings], *, child: bool, up: str) -> int:
     from streamq.server import redis_cli_line
     from streamq.worker import Worker
     from streamq.worker.processes import collect_seldom, has_terminal, take_hangup, take_turns_soon
@@ -131,7 +132,7 @@ async def _worker(known: Settings, reread: Callable[[], Settings], *, child: boo
     collect_seldom()
     take_turns_soon()
     async with url_of(known) as url:
-        one = Worker(known, url, reread=reread)
+        one = Worker(known, url, reread=reread, up=up)
         loop = asyncio.get_running_loop()
         asked = 0
 
@@ -240,6 +241,7 @@ def sink(
     web: Annotated[
         str | None, typer.Option(metavar="[ADDRESS:]PORT", help="show them in a browser, and to tests: the inbox")
     ] = None,
+    name: HostNames = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no line per mail")] = False,
     ledger: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON of all counts, written at the end")] = None,
     journal: Annotated[Path | None, typer.Option(metavar="FILE", help="a line per mail, at once")] = None,
@@ -256,7 +258,7 @@ def sink(
     if web is not None:
         from streamq.cli.inbox import inbox_beside
 
-        beside = inbox_beside(web, keep, keep_bytes, maildir, allow_remote=allow_remote)
+        beside = inbox_beside(web, keep, keep_bytes, maildir, hosts=hosts_of(name), allow_remote=allow_remote)
     code = run(
         Options(
             host=host,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from streamq.cli.app import app, needs_web, open_queue, run_async, settings
+from streamq.cli.app import HostNames, app, hosts_of, needs_web, open_queue, run_async, settings
 from streamq.errors import SettingsError
 from streamq.settings import Place, Settings
 
@@ -22,9 +22,7 @@ PORT = 8470
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one and prints it", metavar="N")] = PORT,
     host: Annotated[str, typer.Option(help="the address to listen on", metavar="ADDRESS")] = "127.0.0.1",
-    name: Annotated[
-        list[str] | None, typer.Option(help="a name by which browsers may come, beside localhost", metavar="HOST")
-    ] = None,
+    name: HostNames = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="listen beyond loopback: reading takes the token, too")
     ] = False,
@@ -45,10 +43,10 @@ def serve(
         raise SettingsError("--allow-remote: set STREAMQ_WEB_TOKEN, which whoever looks has to know")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     place = Place(str(address), port)
-    run_async(lambda: _serve(known, place, name or [], remote=not address.is_loopback))
+    run_async(lambda: _serve(known, place, hosts_of(name), remote=not address.is_loopback))
 
 
-async def _serve(known: Settings, place: Place, names: list[str], *, remote: bool) -> None:
+async def _serve(known: Settings, place: Place, hosts: tuple[str, ...], *, remote: bool) -> None:
     from streamq.queue.overview import Overviews
     from streamq.web.listener import listening
     from streamq.web.serve import AWAY, queue_app
@@ -60,9 +58,7 @@ async def _serve(known: Settings, place: Place, names: list[str], *, remote: boo
     token = None if known.web_token is None else known.web_token.get_secret_value()
     async with open_queue(known) as spool:
         overviews = Overviews(spool)
-        web = queue_app(
-            overviews, token=token, hosts=None if remote else [each.lower() for each in names], stopping=stop
-        )
+        web = queue_app(overviews, token=token, hosts=None if remote else hosts, stopping=stop)
         async with listening(web, place, "--port", stop) as bound:
             print(f"page      http://{bound}/{'' if token else '  (read-only: no STREAMQ_WEB_TOKEN)'}", flush=True)
             print(f"metrics   http://{bound}/metrics", flush=True)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamq.cli.app import app, given, needs_web, open_at, run_async, settings, url_of
+from streamq.cli.app import HostNames, app, given, hosts_of, needs_web, open_at, run_async, settings, url_of
 from streamq.cli.own import own_program
 from streamq.cli.run import log_to_stderr
 from streamq.cli.serve import PORT
 from streamq.cli.terminal import note, safe
 from streamq.errors import SettingsError
-from streamq.queue.look import consumers
 from streamq.queue.spool import Spool
+from streamq.queue.whose import Hold
 from streamq.settings import Place, Settings
+from streamq.worker.worker import consumer_name
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -45,6 +46,8 @@ class _Wish:
     keep: int
     keep_bytes: int
     maildir: Path | None
+    take: bool
+    hosts: tuple[str, ...]
     rules: Rules
 
 
@@ -63,6 +66,10 @@ def up(
     maildir: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the mails there")] = None,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="mails in the inbox, the last ones")] = 1000,
     keep_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="of them together")] = 64 * 1024 * 1024,
+    take: Annotated[
+        bool, typer.Option("--take", help="also what waits in the queue already: nobody will get it but the inbox")
+    ] = False,
+    name: HostNames = None,
 ) -> None:
     """Everything for development in one command: a queue, a worker, a mail server that sends nothing on, its inbox in
     the browser, the page, an API for tests. On this machine alone, until Ctrl-C; nothing of it stays.
@@ -88,6 +95,8 @@ def up(
         keep=keep,
         keep_bytes=keep_bytes,
         maildir=maildir,
+        take=take,
+        hosts=hosts_of(name),
         rules=rules,
     )
     if not run_async(lambda: _up(known, wish)):
@@ -106,17 +115,23 @@ async def _up(known: Settings, wish: _Wish) -> bool:
         sink = await stack.enter_async_context(_sink(known, wish, inbox))
         url = await stack.enter_async_context(url_of(known))
         spool = await stack.enter_async_context(open_at(known, url))
-        place = await stack.enter_async_context(_web(spool, inbox, wish.port, stop))
-        await _nobody_else(spool)
-        worker = await stack.enter_async_context(_worker(known, url, sink.url, wish.processes))
+        place = await stack.enter_async_context(_web(spool, inbox, wish, stop))
+        hold = await stack.enter_async_context(_held(spool, force=wish.take))
+        worker = await stack.enter_async_context(_worker(known, url, sink.url, wish.processes, hold.owner))
         _print(known, url, sink, place)
         ended = asyncio.create_task(worker.wait())
+        lost = asyncio.create_task(hold.keep())
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ended, lost, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not stop.is_set():
+        lost.cancel()
+        if stop.is_set():
+            return True
+        if lost.done():
+            note(f"the queue belongs to {safe(lost.result()[:80])} by now: this ends", style="red")
+        else:
             note(f"the worker ended by itself (exit {worker.returncode}), and so does this", style="red")
-        return stop.is_set()
+        return False
 
 
 @asynccontextmanager
@@ -146,7 +161,7 @@ async def _sink(known: Settings, wish: _Wish, inbox: Inbox) -> AsyncIterator[Sin
 
 
 @asynccontextmanager
-async def _web(spool: Spool, inbox: Inbox, port: int, stop: asyncio.Event) -> AsyncIterator[Place]:
+async def _web(spool: Spool, inbox: Inbox, wish: _Wish, stop: asyncio.Event) -> AsyncIterator[Place]:
     """The page and the inbox under one address."""
     from streamq.queue.overview import Overviews
     from streamq.web.inbox import both, inbox_app
@@ -157,9 +172,9 @@ async def _web(spool: Spool, inbox: Inbox, port: int, stop: asyncio.Event) -> As
     known = spool.settings.web_token
     token = None if known is None else known.get_secret_value()
     overviews = Overviews(spool)
-    queue = queue_app(overviews, token=token, stopping=stop, inbox=True)
-    mails = inbox_app(Desk(inbox, stop), beside=True)
-    async with listening(both(queue, mails), Place(HOST, port), "--port", stop) as place:
+    queue = queue_app(overviews, token=token, hosts=wish.hosts, stopping=stop, inbox=True)
+    mails = inbox_app(Desk(inbox, stop), hosts=wish.hosts, beside=True)
+    async with listening(both(queue, mails), Place(HOST, wish.port), "--port", stop) as place:
         watching = asyncio.create_task(overviews.watch(AWAY), name="samples")
         try:
             yield place
@@ -169,20 +184,19 @@ async def _web(spool: Spool, inbox: Inbox, port: int, stop: asyncio.Event) -> As
             await overviews.close()
 
 
-async def _nobody_else(spool: Spool) -> None:
-    """Raises `SettingsError` where workers deliver this queue already: mails would go to one or the other, and those of
-    a queue in use would end in the sink."""
-    alive = [one.name for one in await consumers(spool) if one.alive]
-    if alive:
-        raise SettingsError(
-            f"up: {len(alive)} worker{'s' * (len(alive) > 1)} of others deliver{'s' * (len(alive) == 1)} the queue "
-            f"{spool.settings.queue!r} already ({safe(alive[0][:80])}): end them (one that was killed counts for a "
-            "minute more), or choose another --queue"
-        )
+@asynccontextmanager
+async def _held(spool: Spool, *, force: bool) -> AsyncIterator[Hold]:
+    """The queue is ours. Raises `SettingsError` where its mails may be for people, or are another one's."""
+    hold = Hold(spool, consumer_name())
+    await hold.take(force=force)
+    try:
+        yield hold
+    finally:
+        await hold.leave()
 
 
 @asynccontextmanager
-async def _worker(known: Settings, url: str, relay: str, processes: int) -> AsyncIterator[Process]:
+async def _worker(known: Settings, url: str, relay: str, processes: int, owner: str) -> AsyncIterator[Process]:
     asked = {
         "STREAMQ_CONFIG": given.get("config"),
         "STREAMQ_REDIS_URL": url,
@@ -191,7 +205,7 @@ async def _worker(known: Settings, url: str, relay: str, processes: int) -> Asyn
         "STREAMQ_GRACE": GRACE,
     }
     environment = {**os.environ, **{name: str(value) for name, value in asked.items() if value is not None}}
-    words = ("worker", "--processes", str(processes))
+    words = ("worker", "--processes", str(processes), "--up", owner)
     async with own_program(*words, stdout=asyncio.subprocess.DEVNULL, environment=environment) as process:
         yield process
 

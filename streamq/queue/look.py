@@ -57,7 +57,8 @@ class Status:
 
     `aged_ms`: how old the oldest of a state is, by priority, where that costs no search: waiting, leased, held; no key
     where there is none. `tallies`: what scripts count beside outcomes and classes (reclaimed, vanished, resettled,
-    late, dead, dead_bytes). `swept`: some worker leads the sweeps."""
+    late, dead, dead_bytes). `swept`: some worker leads the sweeps. `added`: entries that the server counted itself, 0
+    before Redis 7; `salt`: of the queue, another one where it was flushed."""
 
     now_ms: int
     depth: dict[str, dict[str, int]]
@@ -76,6 +77,8 @@ class Status:
     swept: bool = False
     consumers: list[Consumer] = field(default_factory=list)
     bounds: list[BoundSeen] = field(default_factory=list)
+    added: int = 0
+    salt: bytes = b""
 
     @property
     def paused(self) -> dict[str, int]:
@@ -91,9 +94,11 @@ class Status:
 
     @property
     def accepted(self) -> int:
-        """How many entries the streams have ever taken, by the law: what is live, and what has ended. Children,
-        reports and requeued letters are entries, too. (Redis before 7 does not count them itself.)"""
-        return self.live + sum(self.totals.get(name, 0) for name in ENDED) + self.tallies.get("vanished", 0)
+        """How many entries the streams have ever taken. Children, reports and requeued letters are entries, too.
+        Redis before 7 does not count them itself, and one that was upgraded begins with what was there: then by the
+        law, what is live and what has ended; which falls where somebody trims a stream or deletes of it."""
+        ended = sum(self.totals.get(name, 0) for name in ENDED) + self.tallies.get("vanished", 0)
+        return max(self.added, self.live + ended)
 
     @property
     def late_ms(self) -> int:
@@ -144,7 +149,7 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
             ("EXISTS", keys.leader("keeper")),
             ("ZRANGE", keys.held, 0, HELD_LOOKED - 1),
             ("HGETALL", keys.pauses),
-            ("HGET", keys.meta, "bounds"),
+            ("HMGET", keys.meta, "bounds", "salt"),
             *(("XLEN", stream) for stream in streams),
             *(("XINFO GROUPS", stream) for stream in streams),
             *(("XPENDING", stream, GROUP, "-", "+", 1) for stream in streams),  # its summary goes through all consumers
@@ -152,14 +157,14 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         ],
         atomic=True,
     )
-    (seconds, micros), flat, dead, events, due, info, swept, held, pauses, bounds = replies[:10]
+    (seconds, micros), flat, dead, events, due, info, swept, held, pauses, (bounds, salt) = replies[:10]
     many = len(streams)
     lengths, groups, first = (replies[10 + at * many : 10 + (at + 1) * many] for at in range(3))
     workers = _consumers(replies[10 + 3 * many :]) if known is None else list(known)
     now = int(seconds) * 1000 + int(micros) // 1000
     counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
-    heads, unread = await spool.scripts.heads()
+    heads, unread, added = await spool.scripts.heads()
     depth: dict[str, dict[str, int]] = {}
     oldest: dict[str, int] = {}
     aged: dict[str, dict[str, int]] = {}
@@ -195,6 +200,8 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         swept=bool(swept),
         consumers=workers,
         bounds=_bounds(bounds),
+        added=added,
+        salt=salt or b"",
     )
 
 

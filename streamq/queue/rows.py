@@ -10,6 +10,7 @@ __all__ = [
     "Admitted",
     "Bound",
     "ChildRow",
+    "Claim",
     "Expanded",
     "FinishRow",
     "Grant",
@@ -145,6 +146,14 @@ class Opened:
     found: str
     salt: bytes
     priorities: tuple[str, ...]
+
+
+class Claim(NamedTuple):
+    """What `whose` said: a status of whose.lua; who stands in the way, "" for nobody; how many of them."""
+
+    status: str
+    who: str
+    many: int
 
 
 class Status(NamedTuple):

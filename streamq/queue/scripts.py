@@ -17,6 +17,7 @@ from streamq.queue.rows import (
     Admitted,
     Bound,
     ChildRow,
+    Claim,
     Expanded,
     FinishRow,
     Grant,
@@ -215,10 +216,11 @@ class Scripts:
             rows += [LaneSaid(*words[at : at + 4]) for at in range(0, len(words), 4)]
         return max((int(reply[0]) for reply in replies), default=0), rows
 
-    async def heads(self) -> tuple[list[str], list[str]]:
-        """Of each priority the first entry, and the first that waits to be read; "" for none."""
-        entries = [entry.decode() for entry in await self.caller.call("heads")]
-        return entries[::2], entries[1::2]
+    async def heads(self) -> tuple[list[str], list[str], int]:
+        """Of each priority the first entry, and the first that waits to be read, "" for none; and how many entries all
+        streams ever took, 0 where the server does not count them."""
+        said = [text.decode() for text in await self.caller.call("heads")]
+        return said[::3], said[1::3], sum(int(many or 0) for many in said[2::3])
 
     async def limits(self, verb: str, layer: str = "", rows: Mapping[str, str] | None = None) -> tuple[int, bool]:
         """`set`, `change` or `look`; `rows`: field → value, see limits.lua. How many fields of what holds changed, and
@@ -228,6 +230,14 @@ class Scripts:
 
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
+
+    async def whose(
+        self, verb: str, owner: str = "", *, ttl_ms: int = 0, force: bool = False, consumer: str = ""
+    ) -> Claim:
+        """take, renew, leave, join: see whose.lua."""
+        head = (self.now, verb, owner, ttl_ms, int(force), consumer)
+        status, who, many = await self.caller.call("whose", head)
+        return Claim(status.decode(), who.decode(), many)
 
     async def reap(self, idle_ms: int, consumer: str = "") -> list[str]:
         return [name.decode() for name in await self.caller.call("reap", (idle_ms, consumer))]

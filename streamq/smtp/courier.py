@@ -133,9 +133,14 @@ class Courier:
         return self._outage.left
 
     @property
+    def at_work(self) -> int:
+        """Lines that have a letter."""
+        return len(self._lines) - len(self._opening) - self._outbox.resting
+
+    @property
     def wanted(self) -> int:
         """How many lines there is work for; as many as are at work when nothing waits."""
-        at_work = len(self._lines) - len(self._opening) - self._outbox.resting
+        at_work = self.at_work
         waiting = len(self._outbox)
         if not self._route_proven:
             return max(at_work, min(waiting, 1))

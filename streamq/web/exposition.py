@@ -82,6 +82,7 @@ class QueueNumbers:
     def __init__(self, providers: Mapping[str, str]) -> None:
         self._providers = providers
         self._accepted = 0
+        self._salt = b""
 
     def families(self, seen: Overview | None) -> Iterator[Metric]:
         """None: Redis did not answer."""
@@ -111,8 +112,9 @@ class QueueNumbers:
 
     def _outcomes(self, seen: Overview) -> Iterator[Metric]:
         now = seen.status
-        if now.accepted >= self._accepted or now.accepted < self._accepted / 2:  # half are gone: another queue
-            self._accepted = now.accepted  # else somebody deleted entries, and `check` has not counted them yet
+        if now.salt != self._salt:  # it was flushed, and is another queue
+            self._salt, self._accepted = now.salt, 0
+        self._accepted = max(self._accepted, now.accepted)
         yield _counter("accepted", "entries that the streams took: mails, children, reports", {(): self._accepted})
         outcomes = {(name,): many for name, many in now.totals.items()}
         yield _counter("outcomes", "what became of mails, over all workers", outcomes, ("outcome",))

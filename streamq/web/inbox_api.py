@@ -94,8 +94,9 @@ class Desk:
         found = await self.chosen(wanted, fresh, 1)
         return (found[0] if found else None), till
 
-    async def awaited(self, wanted: Wanted, seen: int) -> Kept:
+    async def awaited(self, wanted: Wanted) -> Kept:
         """Returns when there is one. It looks again when the box has changed, and at what is new."""
+        seen = wanted.after
         while True:
             version = self.inbox.version
             kept, seen = await self.look(wanted, seen)
@@ -209,9 +210,10 @@ def _box_routes(desk: Desk) -> list[Route]:
 
 
 async def _waited(desk: Desk, request: Request, wanted: Wanted, seconds: float) -> Response:
-    kept, seen = await desk.look(wanted, wanted.after)
-    if kept is None and seconds:
-        kept = await _within(desk, request, wanted, seen, seconds)
+    if seconds:  # the first look is a part of it: it reads texts, behind those of others
+        kept = await _within(desk, request, wanted, seconds)
+    else:
+        kept, _ = await desk.look(wanted, wanted.after)
     if kept is not None:
         return JSONResponse(await desk.whole(kept))
     if desk.stopping.is_set():
@@ -219,14 +221,14 @@ async def _waited(desk: Desk, request: Request, wanted: Wanted, seconds: float) 
     return await _none(desk, request, f"within {seconds:g} s")
 
 
-async def _within(desk: Desk, request: Request, wanted: Wanted, seen: int, seconds: float) -> Kept | None:
+async def _within(desk: Desk, request: Request, wanted: Wanted, seconds: float) -> Kept | None:
     """No polling: it wakes when a mail came, when who asked has gone, when the time is over, when all ends."""
 
     async def left() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    mail = asyncio.create_task(desk.awaited(wanted, seen))
+    mail = asyncio.create_task(desk.awaited(wanted))
     others = (asyncio.create_task(left()), asyncio.create_task(desk.stopping.wait()))
     try:
         await asyncio.wait({mail, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -14,11 +14,11 @@ from starlette.types import ASGIApp
 
 from streamq.errors import SettingsError
 from streamq.settings import Place
+from streamq.web.door import Bounded, CallLater, Door, protocol_of
 
 __all__ = ["listening"]
 
 STOP_SECONDS = 1  # for requests under way: a page's stream never ends by itself
-CONNECTIONS = 200
 
 
 class _Server(uvicorn.Server):
@@ -42,24 +42,30 @@ def _family(place: Place) -> socket.AddressFamily:
 
 @asynccontextmanager
 async def listening(
-    app: ASGIApp, place: Place, setting: str, stopping: asyncio.Event | None = None
+    app: ASGIApp,
+    place: Place,
+    setting: str,
+    stopping: asyncio.Event | None = None,
+    *,
+    call_later: CallLater | None = None,
 ) -> AsyncIterator[Place]:
     """The application answers there while this is open; gives where (port 0: a free one). `setting`: whose value the
-    place is; `stopping` is set first at the end: what never ends by itself has a second to do so."""
+    place is; `stopping` is set first at the end: what never ends by itself has a second to do so. `call_later`: the
+    clock of deadlines (door.py), the loop's unless given."""
+    door = Door(call_later or asyncio.get_running_loop().call_later)
     bound = _bound(place, setting)
     config = uvicorn.Config(
-        app,
+        Bounded(app),
         log_config=None,
         access_log=False,
         log_level="error",
         lifespan="off",
         ws="none",
-        http="h11",
+        http=protocol_of(door),
         loop="none",
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     server = _Server(config)

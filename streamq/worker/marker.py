@@ -9,11 +9,13 @@ Where the body goes with its envelope (BDAT) the mark comes before both: it may 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from streamq.queue.rows import MarkRow
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.smtp.letter import Letter
+from streamq.worker.gathering import Gathering
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.link import Link
 
@@ -21,9 +23,12 @@ __all__ = ["Marker"]
 
 
 class Marker:
-    """`mark` is what a courier awaits before the first byte of the body. False: no dot for this mail."""
+    """`mark` is what a courier awaits before the first byte of the body. False: no dot for this mail. `at_work`: how
+    many lines have a mail now."""
 
-    def __init__(self, spool: Spool, link: Link, hand: Hand, consumer: str) -> None:
+    def __init__(
+        self, spool: Spool, link: Link, hand: Hand, consumer: str, at_work: Callable[[], int] = lambda: 0
+    ) -> None:
         self.spool = spool
         self.link = link
         self.hand = hand
@@ -31,6 +36,9 @@ class Marker:
         self.consumer = consumer
         self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
         self._wake = asyncio.Event()
+        self._gathering = Gathering(
+            lambda: len(self._waiting), lambda: at_work() - len(self._waiting), BATCH
+        )  # who waits for a mark asks for no other
 
     async def mark(self, connection: str, letter: Letter) -> bool:
         """`connection`: `<route>.<number>`, so that a mail that may have been sent is known to have gone that way."""
@@ -40,6 +48,7 @@ class Marker:
         before = ",".join(entry for entry, _ in leases if entry != letter.entry)
         self._waiting.append((MarkRow(connection, letter.entry, letter.token, before), answer))
         self._wake.set()
+        self._gathering.came()
         letter.mark = await answer
         if letter.mark != "ok":
             return False  # nothing was written: the field names what it did
@@ -55,6 +64,7 @@ class Marker:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
+                await self._gathering.wait()
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 rows = [row for row, _ in batch]
                 statuses = await self.link.call(self.spool.scripts.mark, self.consumer, rows)

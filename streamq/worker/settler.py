@@ -1,4 +1,5 @@
-"""The settler: ends of attempts, in batches, one script a batch. While one call is under way the next gathers."""
+"""The settler: ends of attempts, in batches, one script a batch. While one call is under way the next gathers, and a
+moment longer where more lines are at work."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.queue.unforeseen import COMPOSING, log_unforeseen
 from streamq.smtp.letter import Letter, Report
+from streamq.worker.gathering import Gathering
 from streamq.worker.hand import Delivery, Hand
 from streamq.worker.intake import Judged
 from streamq.worker.link import Link
@@ -59,7 +61,8 @@ class Settler:
 
     `next_due` is told when something becomes due (µs, and now); `judge` reads an entry anew, to see
     whether it is the same mail; `spoke` is told when a receiver has judged something: its route is up; `alone` the name
-    of a route that fails for this worker and not for others; `broken` that of one which the breaker holds.
+    of a route that fails for this worker and not for others; `broken` that of one which the breaker holds. `at_work`:
+    how many lines have a mail now.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Settler:
         recall: Recall | None = None,
         tally: Tally | None = None,
         traces: Traces | None = None,
+        at_work: Callable[[], int] = lambda: 0,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -100,6 +104,7 @@ class Settler:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._gathering = Gathering(lambda: len(self._queue), at_work, BATCH)
 
     def done(self, letter: Letter, report: Report) -> None:
         """A courier's report."""
@@ -122,6 +127,7 @@ class Settler:
         self._queue.append((row, delivery))
         self._idle.clear()
         self._wake.set()
+        self._gathering.came()
 
     async def flushed(self) -> None:
         """Returns when everything that was put is settled."""
@@ -132,6 +138,7 @@ class Settler:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                await self._gathering.wait()
                 await self._settle(self._batch())
             self._idle.set()
 

@@ -53,7 +53,8 @@ MALFORMED = "streamq.traceparent.malformed"
 class Traces:
     """Of one worker. `provider`: whose spans they are; None: that of the program where it has set one (a worker that
     `opentelemetry-instrument` starts), else one of our own, which the standard's OTEL_* variables configure. `now_ns`
-    is this machine's clock. Raises `SettingsError` where an exporter is asked for that is not installed."""
+    is this machine's clock. Raises `SettingsError` where an exporter is asked for that is not installed, or a variable
+    is one that OpenTelemetry cannot do with."""
 
     def __init__(
         self,
@@ -63,9 +64,8 @@ class Traces:
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._own: TracerProvider | None = None
-        known: trace.TracerProvider = trace.get_tracer_provider() if provider is None else provider
-        if provider is None and isinstance(known, trace.ProxyTracerProvider):
-            known = self._own = _provider(consumer)
+        known: trace.TracerProvider
+        known, self._own = (provider, None) if provider is not None else _found(consumer)
         self._tracer = known.get_tracer("streamq", __version__)
         self._now_ns = now_ns
         self._hides = settings.pii == "hash"
@@ -174,6 +174,42 @@ def _traceparent(event: bytes) -> str:
     except orjson.JSONDecodeError:  # metadata that is nested deeper than orjson reads
         return ""
     return str(found)
+
+
+def _found(consumer: str) -> tuple[trace.TracerProvider, TracerProvider | None]:
+    """The program's, or one of our own, which then is the second, too. Raises `SettingsError`."""
+    try:
+        return _asked(consumer)
+    except SettingsError:
+        raise
+    except Exception as wrong:  # noqa: BLE001 - each part of the SDK, and each plugin, has its own
+        raise SettingsError(_blamed(consumer, wrong)) from None
+
+
+def _asked(consumer: str) -> tuple[trace.TracerProvider, TracerProvider | None]:
+    known = trace.get_tracer_provider()
+    if not isinstance(known, trace.ProxyTracerProvider):
+        return known, None
+    own = _provider(consumer)
+    return own, own
+
+
+def _blamed(consumer: str, wrong: Exception) -> str:
+    """Which variable it was: the one without which all is well. What the SDK says names it now and then only."""
+    names = sorted(name for name in os.environ if name.startswith("OTEL_"))
+    for name in names:
+        value = os.environ.pop(name)
+        try:
+            _, own = _asked(consumer)
+        except Exception:  # noqa: BLE001 - it is not this one, or not it alone
+            continue
+        finally:
+            os.environ[name] = value
+        if own is not None:
+            own.shutdown()
+        shown = "***" if "HEADERS" in name else value[:80]
+        return f"{name}: {str(wrong) or type(wrong).__name__} (got {shown!r})"
+    return f"STREAMQ_OTEL: {type(wrong).__name__}: {wrong} (set are {', '.join(names) or 'no OTEL_* variables'})"
 
 
 def _provider(consumer: str) -> TracerProvider:

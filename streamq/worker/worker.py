@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from streamq.errors import SettingsError
 from streamq.queue.rows import Leased
 from streamq.queue.spool import Spool
+from streamq.queue.whose import join
 from streamq.settings import Settings
 from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Connect, Courier, Mark
@@ -53,6 +54,7 @@ __all__ = ["Worker", "consumer_name"]
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
 HURRY_SECONDS = 0.5
 OTHERS_SECONDS = 2.5  # link.py waits 2 s at the most between two tries: by then others have settled theirs again, too
+STAY_SECONDS = 3.0
 HELD_PER_LINE = 2  # mails: the one that it sends, and the next
 log = logging.getLogger("streamq.worker")
 
@@ -65,9 +67,10 @@ def consumer_name() -> str:
 
 class Worker:
     """Delivers until `stop`; `run` returns when everything is handed back. `chance` decides every jitter;
-    `tracer_provider` gets the spans of attempts, whatever the setting `otel` says. Raises `SettingsError` without a
-    route, with a wrong reply table, where a file that a route names is missing or wrong, or what spans need is not
-    installed; redis-py's errors where the server cannot be reached at the start."""
+    `tracer_provider` gets the spans of attempts, whatever the setting `otel` says; `up`: the `streamq up` that it works
+    for (queue/whose.py). Raises `SettingsError` without a route, with a wrong reply table, where a file that a route
+    names is missing or wrong, or what spans need is not installed; redis-py's errors where the server cannot be reached
+    at the start; `QueueTaken`, at the start or after an outage, where the queue is another `up`'s."""
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Worker:
         chance: random.Random | None = None,
         reread: Callable[[], Settings] | None = None,
         tracer_provider: TracerProvider | None = None,
+        up: str = "",
     ) -> None:
         if not settings.ways:
             raise SettingsError(
@@ -88,6 +92,7 @@ class Worker:
         self.url = url
         self.publisher = Publisher(settings, reread)
         self.consumer = consumer_name()
+        self.up = up
         self.chance = chance or random.Random()
         self.others_seconds = min(OTHERS_SECONDS, settings.lease_seconds / 4)
         self.ready = asyncio.Event()
@@ -104,6 +109,7 @@ class Worker:
     async def run(self) -> None:
         self.spool = await self._open_spool()
         try:
+            await join(self.spool, self.consumer, self.up)
             await self.publisher.publish(self.spool)
             await self.spool.publish_ends()
             self._run_id = await self.spool.run_id()
@@ -206,13 +212,14 @@ class Worker:
             recall,
             self.tally,
             self.traces,
+            self._at_work,
         )
         self.outcomes = outcomes
         sifter = Sifter(self.settings, self.spool, self.link, self.consumer, self.admission)
         self.reader = Reader(
             self.spool, self.link, self.hand, self.consumer, self.admission, self.turns, sifter, self.releaser.rang
         )
-        self.marker = Marker(self.spool, self.link, self.hand, self.consumer)
+        self.marker = Marker(self.spool, self.link, self.hand, self.consumer, self._at_work)
         self.keeper = Keeper(
             self.settings,
             self.spool,
@@ -253,6 +260,9 @@ class Worker:
     def _marks(self, route: str) -> Mark:
         return lambda connection, letter: self.marker.mark(f"{route}.{connection}", letter)
 
+    def _at_work(self) -> int:
+        return sum(courier.at_work for courier in self.couriers)
+
     def _reopened(self) -> None:
         self.reader.reopened.set()
         self.releaser.now()
@@ -276,6 +286,7 @@ class Worker:
             "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),
             **{f"courier {courier.name}": courier.run() for courier in self.couriers},
+            **({"hold": self._stay()} if self.up else {}),
         }
         tasks = [asyncio.create_task(role, name=name) for name, role in roles.items()]
         takers = [asyncio.create_task(role, name=name) for name, role in self._takers().items()]
@@ -355,6 +366,7 @@ class Worker:
         """The server answers again: is it the same one? What did a lost reply deliver?"""
         run_id = await self.spool.run_id()
         await self.spool.open()
+        await join(self.spool, self.consumer, self.up)
         await self.spool.publish_ends()
         if run_id != self._run_id:
             await self.publisher.publish(self.spool)
@@ -369,6 +381,12 @@ class Worker:
         missed = [name for name in await self.spool.own_pending(self.consumer) if name not in self.hand]
         if missed:
             self.missed.put_nowait(missed)
+
+    async def _stay(self) -> None:
+        """One that works for an `up` ends where the queue is another's by now: its own `up` may be gone."""
+        while True:
+            await asyncio.sleep(STAY_SECONDS)
+            await self.link.call(join, self.spool, self.consumer, self.up)
 
     async def _adopt(self) -> None:
         """What a lost reply had delivered to us; after the outage, since admission needs the link."""

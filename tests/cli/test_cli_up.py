@@ -141,6 +141,85 @@ async def test_a_queue_that_others_deliver_is_left_to_them(queue: Mailroom) -> N
     assert "worker of others delivers the queue 'streamq' already (mail1-4711-9f3a01)" in err.decode()
 
 
+@pytest.mark.leaves_mail
+async def test_what_waits_for_workers_that_are_down_is_left_to_them(queue: Mailroom) -> None:
+    entry = await queue.add(to="customer@example.org")
+    process = await program("up", *FREE)
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    said = err.decode()
+    assert "the queue 'streamq' holds 1 (1 waiting; " in said
+    assert "mails came while no `streamq up` had it" in said
+    for way in ("Start a worker", "--queue dev", "--take"):
+        assert way in said
+    assert await queue.state(entry) == "waiting"
+
+
+async def test_what_waits_is_taken_where_somebody_says_so(queue: Mailroom) -> None:
+    await queue.add(**{"from": "shop@example.com", "to": "bob@example.net", "subject": "Hi", "text": "x"})
+    async with running("up", *FREE, "--take") as process:
+        said = await told(process)
+        async with httpx.AsyncClient(base_url=said["page"].split()[0], timeout=60) as client:
+            assert (await client.get("/api/mails/wait?to=bob@example.net&timeout=1m")).json()["subject"] == "Hi"
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 0
+
+
+@pytest.mark.usefixtures("queue")
+async def test_whoever_is_refused_for_the_name_has_the_flag_that_the_answer_names() -> None:
+    async with running("up", *FREE, "--name", "Shop.test") as process:
+        page = (await told(process))["page"].split()[0]
+        await _asked_by_name(page, "/", "/inbox", "/api/mails")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    async with running("sink", "--port", "0", "--web", "0", "--name", "shop.test") as process:
+        await process.stdout.readline()
+        inbox = (await process.stdout.readline()).decode().split()[1].rstrip(",").removesuffix("inbox")
+        await _asked_by_name(inbox, "/inbox", "/api/mails")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+async def _asked_by_name(url: str, *paths: str) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        for path in paths:
+            assert (await client.get(path, headers={"host": "shop.test:8470"})).status_code == 200
+            refused = await client.get(path, headers={"host": "evil.example"})
+            assert refused.status_code == 421
+            assert refused.json() == {"error": "this is not evil.example: name it with --name"}
+
+
+async def test_of_two_at_once_the_second_is_refused_and_so_is_a_worker(queue: Mailroom) -> None:
+    async with running("up", *FREE) as process:
+        await told(process)
+        owner = (await queue.do("HGET", queue.keys.whose, "by")).decode()
+        second = await program("up", *FREE)
+        _, err = await second.communicate()
+        assert second.returncode == 2
+        assert f"another `streamq up` has the queue 'streamq' ({owner})" in err.decode()
+        worker = await program("worker", "--relay", "smtp://127.0.0.1:9")
+        _, err = await worker.communicate()
+        assert worker.returncode == 1  # not 2: a service manager tries again, and has the queue when that has ended
+        assert f"streamq: the queue 'streamq' is delivered by `streamq up` ({owner})" in err.decode()
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 0
+    async with running("up", *FREE) as process:  # what an up left is the next one's
+        await told(process)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+
+async def test_one_that_lost_its_queue_ends_and_says_to_whom(queue: Mailroom) -> None:
+    async with running("up", *FREE) as process:
+        await told(process)
+        await queue.do("HSET", queue.keys.whose, "by", "up2")  # it slept for longer than its lease
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert "belongs to up2 by now" in err.decode()
+
+
 @pytest.mark.usefixtures("queue")
 async def test_what_would_send_mail_elsewhere_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "streamq.toml"

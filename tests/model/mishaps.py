@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from actors import Worker
 from ledger import AT_ONCE, PRIORITIES, Ledger, Mail, order
 from predictions import End
-from rig import Rig, settle_row
+from rig import Rig
+from working import settle_row
 
 from streamq.keys import GROUP
 from streamq.queue.check import Wrong, check

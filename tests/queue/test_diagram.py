@@ -235,6 +235,7 @@ NO_ARROW = {
     "turn": "slots; a lease stays a lease",
     "pause": "closes a route, or opens it; its mails stay where they are",
     "leader": "which process sweeps",
+    "whose": "who delivers the queue: workers, or a `streamq up`",
     "template": "what mails are built of, no mail",
     "limits": "limits, not mails",
     "reap": "consumers, not mails",

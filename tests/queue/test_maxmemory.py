@@ -156,6 +156,7 @@ async def test_leader_reap_find_requeue(room: Full) -> None:
     [(letter, _)] = await room.letters()
     await room.full()
     assert await room.scripts.leader("keeper", "w1", 1000)
+    assert (await room.scripts.whose("join", consumer="w1")).status == "mine"
     assert await room.scripts.reap(0) == ["w1"]
     assert await room.scripts.find([(None, "a1")]) == [""]
     [entry] = await room.scripts.requeue([letter])  # takes about what it gives

@@ -56,12 +56,13 @@ async def test_what_a_group_that_was_made_again_has_still_to_read_waits_for_nobo
     await room.do("XGROUP", "DESTROY", room.keys.stream("low"), "streamq")
     await room.spool.open()
     seen = await status(room.spool)
-    assert await room.scripts.heads() == (["", "", entry], ["", "", ""])
+    counts_itself = seen.added > 0  # since Redis 7
+    assert await room.scripts.heads() == (["", "", entry], ["", "", ""], counts_itself * 1)
     assert seen.aged_ms["low"] == {}
     assert (seen.sum("scheduled"), seen.live) == (1, 1)
     room.tick(5)
     unread = await room.add("high")
-    assert await room.scripts.heads() == ([unread, "", entry], [unread, "", ""])
+    assert await room.scripts.heads() == ([unread, "", entry], [unread, "", ""], counts_itself * 2)
 
 
 async def test_accepted_is_what_the_streams_took(room: Mailroom) -> None:

@@ -63,6 +63,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "heads": lambda stubs: stubs.heads(),
     "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
+    "whose": lambda stubs: stubs.whose("take", "up1", ttl_ms=1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),
     "requeue": lambda stubs: stubs.requeue(["1-1"]),

@@ -13,6 +13,7 @@ import pytest
 from inboxed import inboxing
 
 from streamq.inbox.wanted import FILTERS
+from streamq.web.inbox_api import AT_ONCE
 from streamq.web.inbox_guard import Keys
 from streamq.web.inbox_shown import disposition
 
@@ -155,6 +156,18 @@ async def test_nothing_in_time_says_what_was_wanted_and_what_came() -> None:
             assert said["wanted"] == {"to": "eve@example.net", "subject": "Code"}
             assert [mail["subject"] for mail in said["latest"]] == ["Order 1"]
             assert said["many"] == 1
+
+
+async def test_the_first_look_is_a_part_of_the_timeout() -> None:
+    async with asyncio.timeout(60), inboxing() as box:
+        box.put(PLAIN % (1, 1), at_ns=AT)
+        for _ in range(AT_ONCE):  # others look through thousands of texts
+            await box.desk.busy.acquire()
+        said = await box.get("/api/mails/wait", 404, to="bob@example.net", timeout="10ms")
+        assert said["error"] == "no such mail within 0.01 s (to=bob@example.net)"
+        for _ in range(AT_ONCE):
+            box.desk.busy.release()
+        assert (await box.get("/api/mails/wait", to="bob@example.net", timeout="0"))["subject"] == "Order 1"
 
 
 async def test_who_waits_is_told_of_the_end_and_who_has_gone_is_forgotten() -> None:

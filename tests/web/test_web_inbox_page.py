@@ -213,6 +213,17 @@ IMAGES = """document.readyState === "complete" && location.search.endsWith("%s")
   && Object.fromEntries([...document.images].map((e) => [e.id, e.naturalWidth > 0]))"""
 
 
+async def test_images_from_elsewhere_have_their_button(shown: Open) -> None:
+    for markup, there in (
+        (b"<img src=//elsewhere.example/a.png>", True),
+        (b'<p style="background: url(//elsewhere.example/a.png)">', True),
+        (b"<img src='https://elsewhere.example/a.png'>", True),
+        (b'<img src="cid:logo@x"><a href="//elsewhere.example/">see</a>', False),
+    ):
+        page = await shown.opened(html(markup))
+        assert await page.run("document.querySelector('#images') !== null") is there, markup
+
+
 async def test_html_is_shown_and_nothing_of_it_runs_or_asks_elsewhere(shown: Open) -> None:
     async with trap() as (place, elsewhere):
         page = await shown.opened(html(HOSTILE.replace("TRAP", place).encode()))

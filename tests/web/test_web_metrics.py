@@ -149,8 +149,8 @@ async def test_without_redis_there_are_metrics_that_say_so(room: Mailroom, monke
     assert again.status_code == 200
 
 
-def _accepted(numbers_: QueueNumbers, many: int) -> float:
-    status = SimpleNamespace(accepted=many, totals={}, classes={}, tallies={}, dead=0, events=0)
+def _accepted(numbers_: QueueNumbers, many: int, salt: bytes) -> float:
+    status = SimpleNamespace(accepted=many, salt=salt, totals={}, classes={}, tallies={}, dead=0, events=0)
     families = numbers_._outcomes(SimpleNamespace(status=status))  # type: ignore[arg-type]
     return next(each for each in families if each.name == "streamq_accepted").samples[0].value
 
@@ -158,7 +158,25 @@ def _accepted(numbers_: QueueNumbers, many: int) -> float:
 def test_a_counter_never_falls_but_with_its_queue() -> None:
     """Prometheus takes a counter that fell for one that began anew, and adds all of it."""
     found = QueueNumbers({})
-    assert [_accepted(found, many) for many in (100, 120, 119, 130, 10, 11)] == [100, 120, 120, 130, 10, 11]
+    assert [_accepted(found, many, b"a") for many in (100, 120, 119, 130, 10)] == [100, 120, 120, 130, 130]
+    assert [_accepted(found, many, b"b") for many in (5, 7, 6)] == [5, 7, 7]
+
+
+@pytest.mark.parametrize("verb", ["XADD", "XTRIM", "XDEL"])
+async def test_who_trims_a_stream_makes_no_counter_fall(room: Mailroom, verb: str) -> None:
+    """Whoever may XADD may do so (docs/security.md)."""
+    stream = room.keys.stream("normal")
+    added = [await room.add() for _ in range(10)]
+    async with serving(room.spool) as client:
+        assert numbers((await client.get("/metrics")).text)[of("accepted_total")] == 10
+    if verb == "XADD":
+        await room.do("XADD", stream, "MAXLEN", 1, "*", "to", "bob@example.net")
+    elif verb == "XTRIM":
+        await room.do("XTRIM", stream, "MAXLEN", 2)
+    else:
+        await room.do("XDEL", stream, *(entry[1:] for entry in added))
+    async with serving(room.spool) as client:  # another process
+        assert numbers((await client.get("/metrics")).text)[of("accepted_total")] == 10 + (verb == "XADD")
 
 
 # -- a worker --------------------------------------------------------------------------------------------------------

@@ -258,6 +258,30 @@ def test_an_exporter_that_is_not_there_is_named(
         Worker(load_settings(relay="smtp://127.0.0.1:9", otel=True), "redis://127.0.0.1:9")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "999999"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "mine"),
+    ],
+)
+def test_a_variable_that_the_sdk_cannot_do_with_is_named_with_its_value(variable: str, value: str) -> None:
+    """Some are read when the SDK is imported: in a process of its own."""
+    environment = {"STREAMQ_OTEL": "1", "OTEL_SERVICE_NAME": "shop", variable: value}
+    said = _ran(MAKE.format(before=""), **environment).splitlines()
+    assert said[0].startswith(f"{variable}: ")
+    assert said[0].endswith(f"(got {value!r})")
+
+
+def test_two_that_are_wrong_are_both_named() -> None:
+    odd = {"OTEL_BSP_MAX_QUEUE_SIZE": "-1", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}
+    said = _ran(MAKE.format(before=""), STREAMQ_OTEL="1", **odd).splitlines()
+    assert said[0].startswith("STREAMQ_OTEL: ValueError: ")
+    assert said[0].endswith("(set are OTEL_BSP_MAX_QUEUE_SIZE, OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT)")
+
+
 def _ran(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": "", **environment}, check=False
