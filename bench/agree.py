@@ -4,8 +4,10 @@ with a million mails in all states; and what asking costs Redis.
 The queue is made by the scripts (bench/fill.py), then stands still; what there is is read by hand (bench/truth.py).
 COST   `streamq serve` runs, a page's stream is open, and metrics are scraped once a second: the time of Redis' commands
        by its own account (INFO stats: eventloop_duration_cmd_sum) and the CPU of the whole process (INFO cpu); the
-       same while nobody looks, and while `streamq top` runs beside them.
-ALIKE  Each number of all three against the truth.
+       same while nobody looks, and while `streamq top` runs beside them; and while dead letters come, `BURIED` a second
+       of some KB, with `PAGES` pages open that ask for their groups, less what the letters' coming takes by itself.
+ALIKE  Each number of all three, and of `site ls` and `route ls`, against the truth; limits, rates, paces, next slots
+       and ETAs, too (bench/truth_ways.py).
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from typing import Any
 import httpx
 
 from bench.compared import Known, metrics_wrong, page_wrong, status_wrong
+from bench.compared_ways import page_ways_wrong, routes_wrong, sites_wrong
 from bench.facts import of_server
 from bench.figures import columns
 from bench.fill import EVENTS_KEPT, Filler
 from bench.programs import Programs, programs, rested
 from bench.truth import truth
+from bench.truth_ways import ways
 from streamq.queue.check import check
 from streamq.queue.connection import command
 from streamq.queue.look import status
@@ -43,7 +47,15 @@ MAILS, SECONDS = 1_000_000, 30
 WRONG_SHOWN = 10
 MOST_MS = 2.0  # of Redis' time, a second
 OLD_SECONDS = 16.0  # what is told of workers, routes, sites is so old at most
-SHOWN = {"idle": "nobody looks", "page": "page, metrics", "top": "page, metrics, top"}
+GRAVES_SECONDS = 130.0  # and of dead letters
+PAGES, BURIED, LETTER_BYTES = 5, 20, 6000
+SHOWN = {
+    "idle": "nobody looks",
+    "page": "page, metrics",
+    "top": "page, metrics, top",
+    "buried": "nobody looks, letters come",
+    "graves": f"{PAGES} pages, metrics, letters come",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +79,15 @@ class Agreed:
 
     @property
     def good(self) -> bool:
+        return self.cheap and not any(self.wrong.values())
+
+    @property
+    def cheap(self) -> bool:
+        """What was not measured breaks no promise, and keeps none: `table` says so."""
         page, idle = self.spent.get("page"), self.spent.get("idle")
-        cheap = not page or not idle or max(page.commands_ms, page.cpu_ms - idle.cpu_ms) <= MOST_MS
-        return cheap and not any(self.wrong.values())
+        calm = not page or not idle or max(page.commands_ms, page.cpu_ms - idle.cpu_ms) <= MOST_MS
+        graves, buried = self.spent.get("graves"), self.spent.get("buried")
+        return calm and (not graves or not buried or graves.commands_ms - buried.commands_ms <= MOST_MS)
 
 
 def add(benches: Any, common: argparse.ArgumentParser) -> None:
@@ -119,12 +137,12 @@ async def _program(p: Programs, *words: str, first: bytes = b"") -> tuple[asynci
     return process, line.decode().strip() if first else ""
 
 
-async def _status(p: Programs) -> dict[str, Any]:
+async def _said(p: Programs, *words: str) -> Any:
+    """By a command."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "streamq", "--redis-url", p.url, "status", "--json"), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "streamq", "--redis-url", p.url, *words, "--json"), stdout=asyncio.subprocess.PIPE
     )
-    found: dict[str, Any] = json.loads((await process.communicate())[0])
-    return found
+    return json.loads((await process.communicate())[0])
 
 
 async def _now_ms(spool: Spool) -> int:
@@ -132,20 +150,24 @@ async def _now_ms(spool: Spool) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-async def _looked(web: httpx.AsyncClient) -> None:
-    """A page that is open, and a Prometheus; until it is cancelled."""
+async def _looked(web: httpx.AsyncClient, pages: int = 1) -> None:
+    """So many pages that are open (of as many browsers), and a Prometheus; until it is cancelled."""
 
     async def page() -> None:
+        version = None
         async with web.stream("GET", "/api/stream") as told:
-            async for _ in told.aiter_bytes():
-                pass
+            async for line in told.aiter_lines():
+                found = json.loads(line[6:]).get("dead_version") if line.startswith("data: ") else version
+                if found != version:  # as the page does
+                    (await web.get("/api/dead")).raise_for_status()
+                    version = found
 
     async def scraped() -> None:
         while True:
             (await web.get("/metrics")).raise_for_status()
             await asyncio.sleep(1)
 
-    await asyncio.gather(page(), scraped())
+    await asyncio.gather(scraped(), *(page() for _ in range(pages)))
 
 
 async def _costs(p: Programs, spool: Spool, web: httpx.AsyncClient, seconds: float) -> dict[str, Spent]:
@@ -157,24 +179,55 @@ async def _costs(p: Programs, spool: Spool, web: httpx.AsyncClient, seconds: flo
     top.terminate()
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
-    return {"page": page, "top": beside}
+    return {"page": page, "top": beside, **await _graves(spool, web, seconds)}
+
+
+async def _graves(spool: Spool, web: httpx.AsyncClient, seconds: float) -> dict[str, Spent]:
+    """While dead letters come: nobody looks, then several do. They are taken away again: no script knows them."""
+    names: list[bytes] = []
+
+    async def buried() -> None:
+        body, n = "x" * LETTER_BYTES, 0
+        while True:
+            pairs = ("dead_class", "policy", "last_reply", "550 5.7.1 no", "to", f"b@d{n % 50}.example", "text", body)
+            names.append(await command(spool.redis, "XADD", spool.keys.dead, "*", *pairs))
+            n += 1
+            await asyncio.sleep(1 / BURIED)
+
+    coming = asyncio.create_task(buried())
+    nobody = await _spent(spool, seconds)
+    looking = asyncio.create_task(_looked(web, PAGES))
+    await web.get("/api/overview")
+    pages = await _spent(spool, seconds)
+    for task in (coming, looking):
+        task.cancel()
+    await asyncio.gather(coming, looking, return_exceptions=True)
+    for name in names:
+        await command(spool.redis, "XDEL", spool.keys.dead, name)
+    return {"buried": nobody, "graves": pages}
 
 
 async def _alike(p: Programs, spool: Spool, web: httpx.AsyncClient, filler: Filler) -> dict[str, list[str]]:
     print("reading all of it by hand", flush=True)
     seen = await truth(p.url)
     known = Known(len(filler.consumers), filler.requeued)
-    await filler.looked()
+    await asyncio.sleep(GRAVES_SECONDS)
+    await filler.looked()  # a worker that was silent for a minute is none
     await asyncio.sleep(OLD_SECONDS)
     early = await _now_ms(spool)
     text = (await web.get("/metrics")).text
     between = early, await _now_ms(spool)
     overview, dead = (await web.get("/api/overview")).json(), (await web.get("/api/dead")).json()
+    set_, page = await ways(p.url), (early, await _now_ms(spool))
+    sites, routes = await _said(p, "site", "ls", "--limit", "10000"), await _said(p, "route", "ls")
+    commands = page[1], await _now_ms(spool)
     found = await check(spool)
     return {
-        "status": status_wrong(await _status(p), seen, known),
+        "status": status_wrong(await _said(p, "status"), seen, known),
+        "site": sites_wrong(sites, seen, set_, commands),
+        "route": routes_wrong(routes, set_),
         "metrics": metrics_wrong(text, seen, known, between),
-        "page": page_wrong(overview, dead, seen, known),
+        "page": [*page_wrong(overview, dead, seen, known), *page_ways_wrong(overview, seen, set_, page)],
         "check": [f"{each.what} {each.entry}" for each in found.wrong[:WRONG_SHOWN]],
     }
 
@@ -205,5 +258,6 @@ def table(found: Agreed, server: dict[str, str]) -> str:
     lines = [f"{found.mails:,} mails came in {found.fill_s:,.0f} s, {found.live:,} are live", columns(rows), ""]
     for name, wrong in found.wrong.items():
         lines += [f"{name}: {'nothing is wrong' if not wrong else f'{len(wrong)} WRONG'}", *wrong]
-    lines.append(f"promise ({MOST_MS:g} ms a second): {'kept' if found.good else 'broken'}")
+    cost = "not measured" if not found.spent else "kept" if found.cheap else "broken"
+    lines.append(f"promise ({MOST_MS:g} ms a second): {cost}")
     return "\n".join([*lines, "server: " + ", ".join(f"{name} {value}" for name, value in server.items())])

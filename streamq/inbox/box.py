@@ -13,16 +13,15 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamq.errors import NotFound
-from streamq.inbox.head import Head
 from streamq.sink import Received
 
 __all__ = ["Inbox", "Kept", "delete_files"]
 
-OVERHEAD = 3000  # bytes that a mail costs beside its content: envelope, and what is kept of its head; about
+OVERHEAD = 3000  # bytes that a mail costs beside its content: its envelope; about
 RECIPIENT = 400  # of each recipient but the first: a name, and a table of parameters
 MOST_READ = 128 * 1024 * 1024  # bytes of a file: what comes by SMTP has at most --max-size
 
@@ -36,7 +35,6 @@ class Kept:
     envelope: Received | None  # without its content where that is a file; None: found in the Maildir, nobody knows it
     file: Path | None = None
     unread: bool = True
-    head: Head | None = field(default=None, repr=False)  # once somebody asked
 
     @property
     def id(self) -> str:
@@ -176,10 +174,15 @@ class Inbox:
             await self._change.wait()
 
 
-def delete_files(files: list[Path]) -> None:
-    """Raises `OSError`; one that is gone already is no error."""
+def delete_files(files: list[Path]) -> list[str]:
+    """All that can be; returns of the others which and why. One that is gone already is no error."""
+    failed = []
     for file in files:
-        _found(file).unlink(missing_ok=True)
+        try:
+            _found(file).unlink(missing_ok=True)
+        except OSError as wrong:
+            failed.append(f"{file.name}: {wrong.strerror or wrong}")
+    return failed
 
 
 def _found(file: Path) -> Path:

@@ -12,6 +12,7 @@ __all__ = ["MOST_HEAD", "Head", "Mailbox", "fields_of", "head_end", "head_of"]
 MOST_HEAD = 1_048_576  # bytes; as a mail's `raw` may have
 MOST_FIELDS = 1000
 MOST_NAMES = 50  # of From, To, Cc
+TEXT_OVERHEAD = 80  # bytes of a text beside its characters
 MOST_TEXT = 500  # characters of a subject or a name
 
 
@@ -27,6 +28,12 @@ class Head(NamedTuple):
     cc: tuple[Mailbox, ...]
     message_id: str
     date: str  # as it stands there
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory, about."""
+        people = [text for each in (*self.from_, *self.to, *self.cc) for text in each]
+        return 500 + sum(TEXT_OVERHEAD + 2 * len(text) for text in (self.subject, self.message_id, self.date, *people))
 
 
 def head_end(content: bytes) -> int:

@@ -17,6 +17,7 @@ LETTER_BYTES = 64 * 1024 * 1024  # of all letters together; one that is larger s
 WORDS_MOST = 20_000  # characters of a mail that a search looks at
 WORDS_ALL = 32 * 1024 * 1024  # characters of all together
 WORDS_LEAST = 200  # what an entry costs in any case
+HEAD_BYTES = 16_000_000  # of heads together: each may name 150 people, most take one or two kilobytes
 HTML_MOST = 200_000  # characters that become words
 
 
@@ -27,13 +28,25 @@ class Reader:
         self._lock = Lock()
         self._letters: OrderedDict[int, tuple[Letter, int]] = OrderedDict()
         self._words: OrderedDict[int, str] = OrderedDict()
-        self._letter_bytes = self._word_characters = 0
+        self._heads: OrderedDict[int, Head] = OrderedDict()
+        self._letter_bytes = self._word_characters = self._head_bytes = 0
 
     def head(self, kept: Kept) -> Head:
         """Raises `NotFound`."""
-        if kept.head is None:
-            kept.head = head_of(kept.content(MOST_HEAD))
-        return kept.head
+        with self._lock:
+            found = self._heads.get(kept.number)
+            if found is not None:
+                self._heads.move_to_end(kept.number)
+                return found
+        head = head_of(kept.content(MOST_HEAD))
+        with self._lock:
+            if kept.number not in self._heads:
+                self._heads[kept.number] = head
+                self._head_bytes += head.weight
+            while len(self._heads) > 1 and self._head_bytes > HEAD_BYTES:
+                _, oldest = self._heads.popitem(last=False)
+                self._head_bytes -= oldest.weight
+        return head
 
     def letter(self, kept: Kept) -> Letter:
         """Raises `NotFound`."""

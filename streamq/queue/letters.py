@@ -14,11 +14,15 @@ from streamq.queue.spool import Spool
 from streamq.queue.walk import Pages, is_entry
 
 __all__ = [
+    "GROUPED_MOST",
+    "DeadBrief",
     "DeadGroup",
     "DeadLetter",
+    "dead_briefs",
     "dead_groups",
     "dead_letter",
     "dead_letters",
+    "grouped",
     "remove_dead",
     "requeue_dead",
     "trim_dead",
@@ -41,6 +45,7 @@ OWN = frozenset(
 )
 REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
 GROUPED_MOST, GROUPED_BYTES = 2000, 32_000_000  # letters, the newest, that are looked at to group them
+TEXT_MOST = 500  # characters of a class, a reason, a reply, as a group has them
 QUOTED = re.compile(r'"[^"]*"')  # a local part, or a name, which may hold an @
 DOMAIN = re.compile(r"@([^\s@,;<>\"()|]{1,255})")
 
@@ -94,6 +99,18 @@ async def dead_letters(spool: Spool) -> AsyncIterator[DeadLetter]:
         pages.saw([letter.size for letter in letters])
 
 
+@dataclass(frozen=True, slots=True)
+class DeadBrief:
+    """What a group is made of: small, whatever the letter is. `size`: bytes of the letter."""
+
+    letter: str
+    klass: str
+    domain: str
+    size: int
+    reason: str
+    reply: str
+
+
 @dataclass(slots=True)
 class DeadGroup:
     """Letters of one class and recipients' domain. `letters`: id → bytes, the newest first; `reason`, `reply`: of the
@@ -110,26 +127,43 @@ class DeadGroup:
         return int(next(iter(self.letters)).partition("-")[0])
 
 
-async def dead_groups(spool: Spool) -> tuple[list[DeadGroup], int]:
-    """Of the newest letters, the largest group first; and how many letters were looked at."""
-    groups: dict[tuple[str, str], DeadGroup] = {}
+async def dead_briefs(spool: Spool, after: str = "") -> list[DeadBrief]:
+    """The newest first, `GROUPED_MOST` and `GROUPED_BYTES` at most; `after`: no further back than to that letter."""
+    found: list[DeadBrief] = []
     pages = Pages()
-    last, looked, size = "+", 0, 0
-    while looked < GROUPED_MOST and size < GROUPED_BYTES:
-        many = min(pages.many, GROUPED_MOST - looked)
-        rows = await command(spool.redis, "XREVRANGE", spool.keys.dead, last, "-", "COUNT", many)
-        letters = [_letter(row) for row in rows]
-        for letter in letters:
-            key = (letter.text("dead_class"), _domain(letter))
-            made = DeadGroup(*key, letter.text("dead_reason"), letter.text("last_reply"))
-            groups.setdefault(key, made).letters[letter.letter] = letter.size
-        looked += len(letters)
-        size += sum(letter.size for letter in letters)
-        if len(letters) < many:
+    last, size = "+", 0
+    while len(found) < GROUPED_MOST and size < GROUPED_BYTES:
+        many = min(pages.many, GROUPED_MOST - len(found))
+        start = f"({after}" if after else "-"
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.dead, last, start, "COUNT", many)
+        page = [_brief(_letter(row)) for row in rows]
+        found += page
+        size += sum(each.size for each in page)
+        if len(page) < many:
             break
-        last = f"({letters[-1].letter}"
-        pages.saw([letter.size for letter in letters])
-    return sorted(groups.values(), key=lambda group: (-len(group.letters), group.klass, group.domain)), looked
+        last = f"({page[-1].letter}"
+        pages.saw([each.size for each in page])
+    return found
+
+
+def _brief(letter: DeadLetter) -> DeadBrief:
+    klass, reason, reply = (letter.text(name)[:TEXT_MOST] for name in ("dead_class", "dead_reason", "last_reply"))
+    return DeadBrief(letter.letter, klass, _domain(letter), letter.size, reason, reply)
+
+
+def grouped(briefs: Iterable[DeadBrief]) -> list[DeadGroup]:
+    """Of the newest letters first, the largest group first."""
+    groups: dict[tuple[str, str], DeadGroup] = {}
+    for each in briefs:
+        made = DeadGroup(each.klass, each.domain, each.reason, each.reply)
+        groups.setdefault((each.klass, each.domain), made).letters[each.letter] = each.size
+    return sorted(groups.values(), key=lambda group: (-len(group.letters), group.klass, group.domain))
+
+
+async def dead_groups(spool: Spool) -> tuple[list[DeadGroup], int]:
+    """Of the newest letters; and how many were looked at. Reads them all: who looks again and again takes `Graves`."""
+    briefs = await dead_briefs(spool)
+    return grouped(briefs), len(briefs)
 
 
 def _domain(letter: DeadLetter) -> str:

@@ -15,8 +15,21 @@ from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
-__all__ = ["BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show", "status"]
+__all__ = [
+    "INSIDE",
+    "BoundSeen",
+    "Consumer",
+    "Status",
+    "age_ms",
+    "consumers",
+    "locate",
+    "now_ms",
+    "placed",
+    "show",
+    "status",
+]
 
+INSIDE = frozenset({"added", "salt"})  # of a status: what its other numbers stand on, for no output
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
 ENDED = frozenset({  # totals of ends: with each a mail leaves the spool

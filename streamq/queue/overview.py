@@ -2,8 +2,9 @@
 
 However many look, Redis is asked once a second; about workers, routes and rules once in five; about sites, each of
 which takes some commands, once in five, too, or as seldom as in fifteen where there are many lanes. Of those only the
-ones that are due first are looked at (`LANES_LOOKED`). What that takes of the server's time
-`tests/queue/test_overview.py` counts in commands, docs/operations.md says in milliseconds.
+ones that are due first are looked at (`LANES_LOOKED`). Outcomes (lately.py) and dead letters (graves.py) have beats of
+their own. What all that takes of the server's time `tests/queue/test_overview.py` counts in commands,
+docs/operations.md says in milliseconds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from streamq.queue.connection import command
 from streamq.queue.flow import Flow, Sample, flow
 from streamq.queue.gauge import Rule, rules_of
+from streamq.queue.graves import Graves, GravesSeen
+from streamq.queue.lately import Lately, Recent
 from streamq.queue.look import Status, status
 from streamq.queue.routes import RouteView, route_views
 from streamq.queue.sites import Lane, SiteView, sites_and_lanes
@@ -50,6 +53,8 @@ class Overview:
     lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
+    lately: Lately = field(default_factory=Lately)
+    graves: GravesSeen = field(default_factory=GravesSeen)
     took_ms: float = 0.0
 
 
@@ -60,7 +65,8 @@ def known_routes(spool: Spool) -> list[str]:
 
 class Overviews:
     """Of one queue. `routes`: those that are shown, beside what is closed (else `known_routes`); `fresh_seconds`: so
-    old may be what `get` gives; `clock` gives seconds; `sleep` waits so many."""
+    old may be what `get` gives; `page`: what only the page shows is looked at, too; `clock` gives seconds; `sleep`
+    waits so many."""
 
     def __init__(
         self,
@@ -68,6 +74,7 @@ class Overviews:
         *,
         routes: Iterable[str] | None = None,
         fresh_seconds: float = FRESH_SECONDS,
+        page: bool = True,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -77,6 +84,8 @@ class Overviews:
         self._fresh = fresh_seconds
         self._clock = clock
         self._sleep = sleep
+        self._recent = Recent(spool) if page else None
+        self._graves = Graves(spool) if page else None
         self._task: asyncio.Task[Overview] | None = None
         self._last: Overview | None = None
         self._read_at = self._ways_at = self._sites_at = 0.0
@@ -92,7 +101,7 @@ class Overviews:
             last = None if anew else self._last
             ways = None if now - self._ways_at >= WAYS_SECONDS else last
             sites = None if now - self._sites_at >= self._sites_for else last
-            self._task = asyncio.create_task(self._gathered(ways, sites, now), name="overview")
+            self._task = asyncio.create_task(self._gathered(ways, sites, now, anew=anew), name="overview")
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits still
         # Who comes meanwhile gets what this one brings. Who waits no longer cancels nothing: half a reply would be the
         # next command's.
@@ -109,7 +118,9 @@ class Overviews:
         """Seconds for which what was seen of sites will do."""
         return SITES_SECONDS * (1 + (len(self._last.lanes) // SITES_LANES if self._last else 0))
 
-    async def _gathered(self, ways: Overview | None, sites: Overview | None, now: float) -> Overview:
+    async def _gathered(
+        self, ways: Overview | None, sites: Overview | None, now: float, *, anew: bool = False
+    ) -> Overview:
         """Those of before, whose workers and routes, or whose sites, will still do."""
         began = time.perf_counter()
         found = Overview(await status(self.spool, None if ways is None else ways.status.consumers))
@@ -127,6 +138,10 @@ class Overviews:
             )
         else:
             found.sites, found.lanes, found.sites_left = sites.sites, sites.lanes, sites.sites_left
+        if self._recent is not None:
+            found.lately = await self._recent.of(found.status)
+        if self._graves is not None:
+            found.graves = await self._graves.of(found.status, now, anew=anew)
         self._last, self._read_at = found, now
         self._ways_at = now if ways is None else self._ways_at
         self._sites_at = now if sites is None else self._sites_at

@@ -37,7 +37,7 @@ class Pulse:
 
     def __init__(self, spool: Spool, routes: Sequence[str], events: int = 20) -> None:
         self.relayed: deque[float] = deque(maxlen=KEPT)
-        self._overviews = Overviews(spool, routes=routes, fresh_seconds=0.0)
+        self._overviews = Overviews(spool, routes=routes, fresh_seconds=0.0, page=False)
         self._events = events
         self._last: Sample | None = None
 

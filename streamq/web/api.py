@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from streamq.errors import NotFound
-from streamq.queue.letters import dead_groups, dead_letter
+from streamq.queue.letters import dead_letter
 from streamq.queue.overview import Overviews
 from streamq.queue.story import story
 from streamq.web.acts import NotDone, carry_out, read_order
@@ -61,10 +61,10 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
         return StreamingResponse(_events(request, shown, stopping), media_type="text/event-stream")
 
     async def dead(request: Request) -> Response:
-        async with heavy:
-            groups, looked = await dead_groups(spool)
-        rows = [group_shown(group) for group in groups[:GROUPS_SHOWN]]
-        return JSONResponse({"groups": rows, "looked": looked, "groups_left": len(groups) - len(rows)})
+        seen = (await overviews.get()).graves
+        rows = [group_shown(group) for group in seen.groups[:GROUPS_SHOWN]]
+        left = len(seen.groups) - len(rows)
+        return JSONResponse({"groups": rows, "looked": seen.looked, "groups_left": left, "version": seen.version})
 
     async def letter(request: Request) -> Response:
         found = await dead_letter(spool, request.path_params["letter"])

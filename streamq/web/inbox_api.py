@@ -37,6 +37,7 @@ __all__ = ["Desk", "inbox_routes"]
 AT_ONCE = 2  # readings: each keeps this process's one interpreter busy
 LIST_USUAL, LIST_MOST = 50, 200
 WAIT_USUAL, WAIT_MOST = "10s", "5m"
+FAILURES_SHOWN = 5
 LATEST = 5  # mails that are told to who waited for another one
 PUSH_SECONDS = 0.25  # between two events of a stream
 ALIVE_SECONDS = 15.0  # after which a stream that has nothing to tell finds out whether somebody reads it
@@ -103,13 +104,13 @@ class Desk:
                 return kept
             await self.inbox.changed(version)
 
-    async def delete(self, mails: list[Kept]) -> int:
+    async def delete(self, mails: list[Kept]) -> dict[str, Any]:
+        """How many; and where a Maildir's files stay, how many of those, and why the first few do."""
         before = len(self.inbox)
         files = self.inbox.remove(mails)
         gone = before - len(self.inbox)
-        if files:
-            await asyncio.to_thread(delete_files, files)
-        return gone
+        failed = await asyncio.to_thread(delete_files, files) if files else []
+        return {"deleted": gone - len(failed), "failed": len(failed), "why": failed[:FAILURES_SHOWN]}
 
 
 def _sure(answer: Answer) -> Answer:
@@ -191,7 +192,7 @@ def _box_routes(desk: Desk) -> list[Route]:
 
     async def delete(request: Request) -> Response:
         found = await desk.chosen(_wanted(request), inbox, len(inbox))
-        return JSONResponse({"deleted": await desk.delete(found), **box_shown(inbox)})
+        return JSONResponse({**await desk.delete(found), **box_shown(inbox)})
 
     async def wait(request: Request) -> Response:
         return await _waited(desk, request, _wanted(request, "timeout"), _timeout(request))
@@ -286,7 +287,7 @@ def _mail_routes(desk: Desk) -> list[Route]:
         return JSONResponse(box_shown(inbox))
 
     async def delete(request: Request) -> Response:
-        return JSONResponse({"deleted": await desk.delete([of(request)]), **box_shown(inbox)})
+        return JSONResponse({**await desk.delete([of(request)]), **box_shown(inbox)})
 
     async def raw(request: Request) -> Response:
         kept = of(request)

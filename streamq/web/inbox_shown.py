@@ -12,11 +12,11 @@ from streamq.inbox.box import Inbox, Kept
 from streamq.inbox.head import Mailbox
 from streamq.inbox.letter import Letter, Part
 from streamq.inbox.reader import Reader
+from streamq.web.inbox_cid import with_parts
 
 __all__ = ["DOWNLOAD_POLICY", "box_shown", "disposition", "frame_policy", "framed", "mail_shown", "summary"]
 
 MOST_TEXT = 1_000_000  # characters of a body in the JSON
-CID = re.compile(r"cid:([^\s\"'<>()]{1,300})", re.IGNORECASE)
 DOCTYPE = re.compile(r"\s{0,100}<!doctype[^<>]{0,300}>", re.IGNORECASE)
 # The policy lets none of these load; Chromium connects to a frame's server before it asks the policy, and fetches ahead
 # what a link names once images may come from elsewhere.
@@ -124,13 +124,9 @@ def frame_policy(*, images: bool) -> str:
 
 
 def framed(letter: Letter, urls: Mapping[str, str]) -> str:
-    """The html without frames and links to files, its `cid:` addresses as those of the parts (`urls`: Content-ID →
-    address), its links for a new tab."""
-
-    def address(found: re.Match[str]) -> str:
-        return urls.get(unquote(found[1].replace("&amp;", "&")), found[0])
-
-    html = INERT.sub(r"<\1x-", CID.sub(address, letter.html))
+    """The html without frames and links to files, the `cid:` addresses of its images as those of the parts (`urls`:
+    Content-ID → address), its links for a new tab."""
+    html = INERT.sub(r"<\1x-", with_parts(letter.html, lambda cid: urls.get(unquote(cid.replace("&amp;", "&")))))
     doctype = DOCTYPE.match(html)
     at = doctype.end() if doctype else 0
     return f'{html[:at]}<base target="_blank">{html[at:]}'

@@ -45,6 +45,7 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "classes": now.classes,
         "tallies": now.tallies,
         "dead": now.dead,
+        "dead_version": seen.graves.version,
         "events": now.events,
         "memory": now.memory,
         "memory_max": now.memory_max,

@@ -1,9 +1,14 @@
-"""Whether mail flows, in one line, and what is in its way: what the page says first."""
+"""Whether mail flows, in one line, and what is in its way: what the page says first.
+
+What became of mails in the last minutes decides, before what waits: a queue that is empty since all was bounced is
+not well, and one in which thousands wait may be. docs/operations.md has the rules as a table; each sentence has a test.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamq.queue.lately import Lately
 from streamq.queue.overview import Overview
 
 __all__ = ["Trouble", "Verdict", "verdict"]
@@ -12,6 +17,11 @@ FULL = 0.85  # of maxmemory
 UNREAD_MS = 60_000  # of the most urgent priority
 UNREAD_LONG_MS = 3_600_000  # of the others: a campaign waits for its turn
 LATE_MS = 10_000
+FEW = 5  # attempts, from which on it means something that none delivered
+SOME = 20  # from which on shares mean something
+SENT_LEAST = 0.5  # less delivered: most of it does not get through
+DEFERRED_MOST = 0.3
+BOUNCED_MOST = 0.05  # providers block who sends to so many bad addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +34,82 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`level`: good, idle, warn, bad."""
+    """`level`: good, idle, warn, bad. `lately`: outcomes of the last minutes; "" where there were none."""
 
     level: str
     words: str
     troubles: tuple[Trouble, ...] = ()
+    lately: str = ""
 
 
 def verdict(seen: Overview) -> Verdict:
-    now = seen.status
-    troubles = (*_ways(seen), *_workers(seen), *_waits(seen))
-    if any(each.stops for each in troubles) and now.live:
-        return Verdict("bad", "Mail does not flow", troubles)
+    troubles = (*_outcomes(seen.lately), *_ways(seen), *_workers(seen), *_waits(seen))
+    level, words = _headline(seen, troubles)
+    return Verdict(level, words, troubles, _said(seen.lately))
+
+
+def _headline(seen: Overview, troubles: tuple[Trouble, ...]) -> tuple[str, str]:
+    now, lately = seen.status, seen.lately
+    if now.live and any(each.stops for each in troubles):
+        return "bad", "Mail does not flow"
+    if lately.tries >= FEW and not lately.sent:
+        return "bad", "Mail does not flow"
+    if not now.workers:
+        return "warn", "Nothing waits, and no worker runs"
+    if lately.tries >= SOME and lately.sent < SENT_LEAST * lately.tries:
+        return "bad", "Most mail does not get through"
+    if lately.sent:
+        return ("warn", "Mail flows, with trouble") if troubles else ("good", "Mail flows")
+    if lately.tries:
+        return "warn", "Nothing was delivered lately"
+    if not now.live:
+        return ("warn", "Nothing waits, with trouble") if troubles else ("idle", "Nothing waits")
     if troubles:
-        return Verdict("warn", "Mail flows, with trouble" if now.live else "Nothing waits, with trouble", troubles)
-    return Verdict("good", "Mail flows") if now.live else Verdict("idle", "Nothing waits")
+        return "warn", "Mail waits, with trouble"
+    later = now.sum("held") + (now.sum("scheduled") if not now.late_ms else 0)
+    return "idle", "Nothing is due" if later == now.live else "Mail waits, none has gone lately"
+
+
+def _said(lately: Lately) -> str:
+    if not lately.tries:
+        return ""
+    rows = ((lately.sent, "delivered"), (lately.deferred, "deferred"), (lately.bounced, "bounced"))
+    return f"{_span(lately)}: " + ", ".join(f"{many:,} {name} ({_share(many, lately.tries)})" for many, name in rows)
+
+
+def _outcomes(lately: Lately) -> list[Trouble]:
+    """What fails so often that somebody should look, and what it mostly dies of."""
+    tries, found = lately.tries, []
+    if tries and not lately.sent:
+        found.append(Trouble(f"None of {_many(tries, 'attempt')} delivered"))
+    elif tries >= SOME and lately.sent < SENT_LEAST * tries:
+        found.append(Trouble(f"{lately.sent:,} of {tries:,} attempts delivered ({_share(lately.sent, tries)})"))
+    elif tries >= SOME:
+        for many, most, name in (
+            (lately.deferred, DEFERRED_MOST, "deferred"),
+            (lately.bounced, BOUNCED_MOST, "bounced"),
+        ):
+            if many > most * tries:
+                found.append(Trouble(f"{many:,} of {tries:,} attempts {name} ({_share(many, tries)})"))
+    klass, often, reply = lately.commonest
+    if found and klass:
+        said = f"; the last reply: {reply}" if reply else ""
+        found.append(Trouble(f"Most often {klass.replace('_', ' ')}, {_many(often, 'time')}{said}"))
+    return found
+
+
+def _span(lately: Lately) -> str:
+    """No more than is known: of a busy queue the kept events may go back for seconds."""
+    seconds = max(1, round(lately.span_ms / 1000))
+    return f"Last {seconds // 60} min" if seconds >= 60 else f"Last {seconds} s"
+
+
+def _share(many: int, of: int) -> str:
+    """Of what is not none, or not all, nothing says so."""
+    share = 100 * many / of
+    if 0 < share < 1:
+        return "under 1 %"
+    return "over 99 %" if 99 < share < 100 else f"{share:.0f} %"
 
 
 def _ways(seen: Overview) -> list[Trouble]:
@@ -59,9 +130,10 @@ def _why(why: str) -> str:
 
 
 def _workers(seen: Overview) -> list[Trouble]:
+    """Whatever waits: where there are none on purpose (KEDA), a line that says so harms nobody."""
     now = seen.status
     if not now.workers:
-        return [Trouble("No worker runs", True)] if now.live else []
+        return [Trouble("No worker runs", True)]
     return [] if now.swept else [Trouble("No worker leads the sweeps")]
 
 

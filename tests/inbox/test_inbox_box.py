@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from streamq.errors import NotFound
-from streamq.inbox import Inbox, Kept
+from streamq.inbox import Inbox, Kept, reader
 from streamq.inbox.box import delete_files
 from streamq.sink import Received
 from streamq.sink.maildir import Maildir
@@ -182,3 +182,32 @@ def test_what_has_to_go_from_the_list_stays_in_the_maildir(tmp_path: Path) -> No
         inbox.add(mail(b"x", file=filed(tmp_path, b"x")))
     assert (len(inbox), inbox.forgotten) == (1, 2)
     assert len(list((tmp_path / "new").iterdir())) == 3
+
+
+def test_what_cannot_be_deleted_stops_nothing(tmp_path: Path) -> None:
+    for part in ("new", "cur"):
+        (tmp_path / part).mkdir()
+    files = [tmp_path / "new" / name for name in ("1.a", "2.b", "3.c")]
+    files[0].mkdir()  # what no unlink takes
+    files[1].write_bytes(b"x")
+    files[2].mkdir()
+    failed = delete_files(files)
+    assert not files[1].exists()
+    assert [each.partition(": ")[0] for each in failed] == ["1.a", "3.c"]
+    assert all(each.partition(": ")[2] for each in failed)
+
+
+def test_heads_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "HEAD_BYTES", 100_000)
+    box, reads = Inbox(1000, 100_000_000), reader.Reader()
+    many = ", ".join(f"{'n' * 400} <b{n}@example.net>" for n in range(20))
+    for n in range(40):
+        box.add(mail(f"Subject: {n}\r\nTo: {many}\r\n\r\n".encode()))
+    heads = {kept.number: reads.head(kept) for kept in box}
+    assert sorted(int(head.subject) for head in heads.values()) == list(range(40))
+    still = [head.weight for number, head in heads.items() if number in reads._heads and head is reads._heads[number]]
+    assert 0 < len(still) < 40
+    assert reads._head_bytes == sum(still) <= 100_000
+    assert min(still) > 8000
+    for kept in box:  # what was pushed out is read again
+        assert reads.head(kept) == heads[kept.number]

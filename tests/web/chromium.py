@@ -78,8 +78,14 @@ class Browser:
         os.write(self._send, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
         return await waiting
 
-    async def page(self, url: str, *, width: int = 1280, height: int = 1000, dark: bool = False) -> Page:
-        context = (await self.call("Target.createBrowserContext"))["browserContextId"]
+    async def context(self) -> str:
+        """A browser of its own: no storage, lock or connection is shared with another one's pages."""
+        return str((await self.call("Target.createBrowserContext"))["browserContextId"])
+
+    async def page(
+        self, url: str, *, width: int = 1280, height: int = 1000, dark: bool = False, context: str = ""
+    ) -> Page:
+        context = context or await self.context()
         target = (await self.call("Target.createTarget", url="about:blank", browserContextId=context))["targetId"]
         session = (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         page = Page(self, session)

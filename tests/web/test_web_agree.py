@@ -24,8 +24,10 @@ from chromium import BROWSER, WHY_NOT, browsing
 from webbed import asking
 
 from bench.compared import Known, metrics_wrong, page_wrong, samples, status_wrong
+from bench.compared_ways import page_ways_wrong, routes_wrong, sites_wrong
 from bench.fill import EVENTS_KEPT, Filler
 from bench.truth import STATES, Truth, truth
+from bench.truth_ways import ways
 from streamq.queue.check import check
 from streamq.queue.connection import command
 from streamq.queue.overview import Overviews
@@ -45,12 +47,12 @@ async def _ms(spool: Spool) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-async def _status(url: str) -> dict[str, Any]:
+async def _said(url: str, *words: str) -> Any:
+    """By a command."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "streamq", "--redis-url", url, "status", "--json"), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "streamq", "--redis-url", url, *words, "--json"), stdout=asyncio.subprocess.PIPE
     )
-    found: dict[str, Any] = json.loads((await process.communicate())[0])
-    return found
+    return json.loads((await process.communicate())[0])
 
 
 async def test_every_number_is_that_of_redis(server_url: str) -> None:
@@ -73,10 +75,11 @@ async def test_every_number_is_that_of_redis(server_url: str) -> None:
             text = (await client.get("/metrics")).text
             between = early, await _ms(spool)
             overview, dead = (await client.get("/api/overview")).json(), (await client.get("/api/dead")).json()
-        said = await _status(server_url)
+        said = await _said(server_url, "status")
         assert status_wrong(said, seen, known) == []
         assert metrics_wrong(text, seen, known, between) == []
         assert page_wrong(overview, dead, seen, known) == []
+        await _ways(spool, server_url, overview, (early, await _ms(spool)), seen)
         _uncompared(said, overview, text)
         _noticed(lambda other: status_wrong(said, other, known), seen)
         _noticed(lambda other: metrics_wrong(text, other, known, between), seen)
@@ -86,6 +89,34 @@ async def test_every_number_is_that_of_redis(server_url: str) -> None:
         assert (await check(spool)).clean
     if BROWSER is None:
         pytest.skip(f"all but the page's text: {WHY_NOT}")
+
+
+async def _ways(spool: Spool, url: str, overview: dict[str, Any], between: tuple[int, int], seen: Truth) -> None:
+    """Limits, rates, paces, next slots and ETAs, of sites and routes: on the page, and by the commands."""
+    known = await ways(url)
+    assert known.limits
+    assert known.paces
+    early = await _ms(spool)
+    sites = await _said(url, "site", "ls", "--limit", "10000")
+    routes = await _said(url, "route", "ls")
+    later = early, await _ms(spool)
+    assert page_ways_wrong(overview, seen, known, between) == []
+    assert sites_wrong(sites, seen, known, later) == []
+    assert routes_wrong(routes, known) == []
+    rows = [row for row in overview["sites"] if row["drained_ms"]]
+    assert {bool(row["pace"]) for row in rows} == {True, False}
+    assert any(row["limit"]["words"] for row in rows)
+    pace = next(iter(known.paces))
+    for other in (
+        replace(known, limits={name: text.replace("20:", "21:") for name, text in known.limits.items()}),
+        replace(known, paces=known.paces | {pace: replace(known.paces[pace], rate=known.paces[pace].rate * 1.1)}),
+        replace(known, paces=known.paces | {pace: replace(known.paces[pace], reply="421 other")}),
+        replace(known, said={}),
+        replace(known, pauses={}),
+    ):
+        assert page_ways_wrong(overview, seen, other, between) != []
+        assert sites_wrong(sites, seen, other, later) != []
+    assert routes_wrong(routes, replace(known, pauses={})) != []
 
 
 def _noticed(wrong: Callable[[Truth], list[str]], seen: Truth) -> None:
@@ -110,7 +141,8 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
         *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds"),
     }
     assert overview.keys() - said.keys() == {
-        *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample")
+        *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample"),
+        "dead_version",
     }
     names = {name.partition("{")[0] for name in samples(text)}
     assert {name for name in names if re.search("memory|latency|build", name)} == {

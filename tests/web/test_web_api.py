@@ -281,7 +281,6 @@ async def test_redis_that_is_away_is_said(room: Mailroom, monkeypatch: pytest.Mo
         raise RedisConnectionError("refused")
 
     monkeypatch.setattr("streamq.queue.overview.status", away)
-    monkeypatch.setattr("streamq.web.api.dead_groups", away)
     for path in ("/api/overview", "/api/dead"):
         assert await looked(room, path) == (503, {"error": "redis: refused"})
 

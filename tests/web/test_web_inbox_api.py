@@ -229,6 +229,19 @@ async def test_a_mark_that_is_none_is_refused(body: bytes) -> None:
         assert (await box.get("/api/mails"))["unread"] == 1
 
 
+async def test_files_that_cannot_be_deleted_are_said(tmp_path: Path) -> None:
+    async with inboxing(maildir=tmp_path) as box:
+        for n in range(3):
+            await box.send(b"Subject: %d\r\n\r\n" % n, "bob@example.net")
+        stuck = next(kept.file for kept in box.inbox if kept.file is not None)
+        stuck.unlink()
+        stuck.mkdir()  # what no unlink takes
+        said = (await box.client.delete("/api/mails")).json()
+        assert (said["deleted"], said["failed"], said["many"]) == (2, 1, 0)
+        assert said["why"][0].startswith(f"{stuck.name}: ")
+        assert list((tmp_path / "new").iterdir()) == [stuck]
+
+
 async def test_a_maildirs_mails_are_there_and_go_with_their_files(tmp_path: Path) -> None:
     async with inboxing(maildir=tmp_path) as box:
         await box.send(PLAIN % (1, 1), "bob@example.net")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from chromium import BROWSER, WHY_NOT, Page, browsing
 from inboxed import Inboxed, inboxing
-from test_web_page import CONTRAST, SMALL, WIDE
+from readable import CONTRAST, SMALL, WIDE
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)
 
@@ -211,6 +211,17 @@ HOSTILE = """<!DOCTYPE html><html><head><base href="TRAP/base/">
 IMAGES = """document.readyState === "complete" && location.search.endsWith("%s") && document.images.length === 2
   && [...document.images].every((e) => e.complete)
   && Object.fromEntries([...document.images].map((e) => [e.id, e.naturalWidth > 0]))"""
+
+
+async def test_images_from_elsewhere_have_their_button(shown: Open) -> None:
+    for markup, there in (
+        (b"<img src=//elsewhere.example/a.png>", True),
+        (b'<p style="background: url(//elsewhere.example/a.png)">', True),
+        (b"<img src='https://elsewhere.example/a.png'>", True),
+        (b'<img src="cid:logo@x"><a href="//elsewhere.example/">see</a>', False),
+    ):
+        page = await shown.opened(html(markup))
+        assert await page.run("document.querySelector('#images') !== null") is there, markup
 
 
 async def test_html_is_shown_and_nothing_of_it_runs_or_asks_elsewhere(shown: Open) -> None:

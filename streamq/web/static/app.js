@@ -91,7 +91,7 @@ const workers = new Table($("workers"), "Worker processes", [
 
 // -- what the stream says -------------------------------------------------------------------------------------------
 
-let seen = { now_ms: Date.now(), dead: -1 };
+let seen = { now_ms: Date.now() };
 let deadAt = -1;
 let groups = [];
 const showGroups = () => dead.show(groups, (row) => `${row.class}\n${row.domain}`);
@@ -106,6 +106,7 @@ function show(now) {
   document.title = `${now.verdict.words} – streamq ${now.queue}`;
   $("verdict").dataset.level = now.verdict.level;
   say($("verdict-words"), now.verdict.words);
+  say($("verdict-lately"), now.verdict.lately);
   const troubles = now.verdict.troubles.map((each) => each.words);
   if ($("troubles").dataset.said !== troubles.join("\n")) {
     $("troubles").dataset.said = troubles.join("\n");
@@ -133,7 +134,7 @@ function show(now) {
   say($("sites-note"), now.sites_left ? `and ${plural(now.sites_left, "lane")} more: streamq site ls` : "");
   workers.show(now.consumers, (row) => row.name);
   charts.draw();
-  if (now.dead === deadAt) showGroups();
+  if (now.dead_version === deadAt) showGroups();
   else lookAtDead();
 }
 
@@ -143,7 +144,7 @@ function up(yes, words) {
 }
 
 async function lookAtDead() {
-  deadAt = seen.dead;
+  deadAt = seen.dead_version;
   try {
     const found = await talk.look("/api/dead");
     groups = found.groups;
@@ -195,7 +196,7 @@ function deadWords(verb, said) {
 function group(verb, row) {
   const words = verb === "requeue" ? "They become waiting mails again." : "They are gone for good.";
   ask(`${verb === "requeue" ? "Requeue" : "Discard"} ${plural(row.many, "dead letter")}`, `${row.class} ${row.domain}: ${words}`, [], verb === "requeue" ? "Requeue" : "Discard",
-    async () => { await done({ verb, class: row.class, domain: row.domain }, (said) => deadWords(verb, said)); lookAtDead(); });
+    () => done({ verb, class: row.class, domain: row.domain }, (said) => deadWords(verb, said)));
 }
 
 async function lookAt(name) {
@@ -204,7 +205,6 @@ async function lookAt(name) {
     const act = (verb, label) => el("button", { type: "button", onclick: () => ask(`${label} dead letter ${name}`, "", [], label, async () => {
       await done({ verb, letters: [name] }, (said) => deadWords(verb, said));
       $("letter").replaceChildren();
-      lookAtDead();
     }) }, label);
     const close = el("button", { type: "button", onclick: () => $("letter").replaceChildren() }, "Close");
     showLetter($("letter"), letter, canAct() ? [act("requeue", "Requeue"), act("discard", "Discard"), close] : [close]);

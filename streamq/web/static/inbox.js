@@ -119,10 +119,14 @@ $("list").addEventListener("keydown", (event) => {
 
 // -- what people do -------------------------------------------------------------------------------------------------
 
+// A file that stays is in the inbox again when the sink starts anew.
+const deletedWords = (said) => `${plural(said.deleted, "mail")} deleted${said.failed ? `; of ${count(said.failed)} the file stays: ${said.why[0]}` : ""}`;
+
 async function remove(id) {
   try {
-    showBox(await talk.change("DELETE", `/api/mails/${id}`));
-    tell("deleted");
+    const said = await talk.change("DELETE", `/api/mails/${id}`);
+    showBox(said);
+    tell(said.failed ? deletedWords(said) : "deleted");
     if (id === chosen()) close();
     await list();
   } catch (wrong) {
@@ -133,10 +137,10 @@ async function remove(id) {
 $("delete-all").addEventListener("click", () => {
   const many = plural(box.many, "mail");
   ask(`Delete ${many}`, "All that the inbox keeps, found or not. A Maildir's files go, too.", [], "Delete", async () => {
-    await talk.change("DELETE", "/api/mails");
+    const said = await talk.change("DELETE", "/api/mails");
     close();
     await turn([]);
-    tell(`${many} deleted`);
+    tell(deletedWords(said));
   });
 });
 

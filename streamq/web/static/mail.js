@@ -3,7 +3,7 @@ import { el, say, count, plural, bytes, clock } from "./dom.js";
 import { pairs } from "./story.js";
 
 const TEXT_MOST = 200000; // characters that a browser lays out without a thought
-const REMOTE = /(?:src|srcset|background|poster)\s*=\s*["']?\s*https?:|url\(\s*["']?\s*https?:/i;
+const REMOTE = /(?:(?:src|srcset|background|poster)\s*=|url\()\s*["']?\s*(?:https?:|[\/\\]{2})/i; // `//host/`: as the page came
 
 // What turns text around, or is not to be seen, is shown as what it is: a sign in the wrong place.
 export const plain = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, "\ufffd");

@@ -1,0 +1,147 @@
+"""What became of mails in the last minutes: whether mail flows is said by outcomes, not by what waits.
+
+Numbers are differences of the queue's own counts, of looks that happened anyway. Who has just begun to look has none to
+take them from: then, once, the newest events (`SEEDED` at most) say what the counts were. What the receivers say is
+read from the newest events, `REPLIES` once in five seconds, and only while attempts fail: all events of a busy queue
+would cost Redis more than all other looks together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from streamq.queue.connection import command
+from streamq.queue.events import Event, event_from
+from streamq.queue.look import Status
+from streamq.queue.spool import Spool
+
+__all__ = ["Lately", "Recent"]
+
+WINDOW_MS = 300_000
+STEP_MS = 10_000  # between two moments that are kept
+SEEDED = 1000  # events
+REPLIES = 200
+REPLIES_MS = 5000
+REPLY_MOST = 200  # characters
+SENT = ("relayed", "delivered")
+DEFERRED = ("deferred", "throttled")
+BOUNCED = ("bounced", "expired", "rejected", "failed")
+FAILING = frozenset({*DEFERRED, *BOUNCED})
+
+
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """Of the last `span_ms`. `outcomes`, `classes`: how many, by name; `replies`: class → the newest reply."""
+
+    span_ms: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sent(self) -> int:
+        return self._sum(SENT)
+
+    @property
+    def deferred(self) -> int:
+        """Attempts that end with a later one."""
+        return self._sum(DEFERRED)
+
+    @property
+    def bounced(self) -> int:
+        """Mails that were given up: bounced, expired, rejected at intake, failed as poison."""
+        return self._sum(BOUNCED)
+
+    @property
+    def tries(self) -> int:
+        return self.sent + self.deferred + self.bounced
+
+    @property
+    def commonest(self) -> tuple[str, int, str]:
+        """Class, how many, its newest reply; "" where nothing failed."""
+        if not self.classes:
+            return "", 0, ""
+        name, many = min(self.classes.items(), key=lambda each: (-each[1], each[0]))
+        return name, many, self.replies.get(name, "")
+
+    def _sum(self, names: tuple[str, ...]) -> int:
+        return sum(self.outcomes.get(name, 0) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    at_ms: int
+    totals: dict[str, int]
+    classes: dict[str, int]
+
+
+class Recent:
+    """Of one queue; for one caller at a time."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._moments: deque[_Moment] = deque(maxlen=WINDOW_MS // STEP_MS + 2)
+        self._replies: dict[str, str] = {}
+        self._replies_at = 0
+        self._failed = -1  # how many had, when replies were read
+
+    async def of(self, now: Status) -> Lately:
+        """Raises redis-py's errors."""
+        moments = self._moments
+        if moments and (moments[-1].at_ms > now.now_ms or _less(now.totals, moments[-1].totals)):
+            moments.clear()  # another queue: flushed, or restored
+        while moments and moments[0].at_ms < now.now_ms - WINDOW_MS - STEP_MS:
+            moments.popleft()
+        if not moments:
+            moments.append(await self._seed(now))
+        first = moments[0]
+        if now.now_ms - moments[-1].at_ms >= STEP_MS:
+            moments.append(_Moment(now.now_ms, dict(now.totals), dict(now.classes)))
+        outcomes, classes = _grown(now.totals, first.totals), _grown(now.classes, first.classes)
+        await self._listen(now, classes)
+        replies = {name: self._replies[name] for name in classes if name in self._replies}
+        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies)
+
+    async def _seed(self, now: Status) -> _Moment:
+        """What was counted five minutes ago, or as far back as so many events go."""
+        events = await self._newest(now, SEEDED)
+        at_ms = max(_ms(events[-1]), now.now_ms - WINDOW_MS) if len(events) == SEEDED else now.now_ms - WINDOW_MS
+        outcomes = Counter(event.kind.removeprefix("email.") for event in events)
+        classes = Counter(event.text("class") for event in events if event.kind.removeprefix("email.") in FAILING)
+        self._hear(events)
+        return _Moment(at_ms, _less_by(now.totals, outcomes), _less_by(now.classes, classes))
+
+    async def _listen(self, now: Status, classes: dict[str, int]) -> None:
+        failed = sum(now.classes.values())
+        if not classes or failed == self._failed or now.now_ms - self._replies_at < REPLIES_MS:
+            return
+        self._replies_at, self._failed = now.now_ms, failed
+        self._replies = {name: said for name, said in self._replies.items() if name in classes}
+        self._hear(await self._newest(now, REPLIES))
+
+    async def _newest(self, now: Status, many: int) -> list[Event]:
+        start = now.now_ms - WINDOW_MS
+        rows = await command(self._spool.redis, "XREVRANGE", self._spool.keys.events, "+", start, "COUNT", many)
+        return [event_from(row) for row in rows]
+
+    def _hear(self, events: list[Event]) -> None:
+        for event in reversed(events):  # the newest has the last word
+            if event.text("class") and event.text("reply"):
+                self._replies[event.text("class")] = event.text("reply")[:REPLY_MOST]
+
+
+def _ms(event: Event) -> int:
+    return int(event.at.partition("-")[0])
+
+
+def _less(now: dict[str, int], before: dict[str, int]) -> bool:
+    return any(now.get(name, 0) < many for name, many in before.items())
+
+
+def _grown(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    return {name: many - before.get(name, 0) for name, many in now.items() if many > before.get(name, 0)}
+
+
+def _less_by(now: dict[str, int], since: Counter[str]) -> dict[str, int]:
+    return {name: max(0, many - since[name]) for name, many in now.items()}

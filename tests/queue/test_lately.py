@@ -1,0 +1,109 @@
+"""What became of mails in the last minutes, by the queue's own counts and, at first, by its events."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from mailroom import Mailroom
+
+from streamq.queue import lately
+from streamq.queue.lately import Recent
+from streamq.queue.look import Status, status
+
+pytestmark = pytest.mark.leaves_mail
+SECOND = 1000
+
+
+async def _ended(room: Mailroom, sent: int = 0, bounced: int = 0, deferred: int = 0, reply: str = "550 no") -> None:
+    for _ in range(sent):
+        assert await room.settled("sent", await room.lease()) == "ok"
+    for _ in range(bounced):
+        known: dict[str, Any] = {"class": "bad_address", "reply": reply, "reason": reply}
+        tail = f'"class":"bad_address","reply":{json.dumps(reply)}'.encode()
+        assert await room.settled("dead", await room.lease(), tail=tail, **known) == "ok"
+    for _ in range(deferred):
+        tail = b'"class":"greylisted","reply":"450 later"'
+        assert await room.settled("defer", await room.lease(), tail=tail) == "ok"
+
+
+async def _now(room: Mailroom, after_s: float = 0) -> Status:
+    seen = await status(room.spool)
+    seconds, micros = await room.do("TIME")  # of the server, as the ids of events are: the room's clock stands
+    return replace(seen, now_ms=int(seconds) * SECOND + int(micros) // SECOND + round(after_s * SECOND))
+
+
+async def test_who_begins_to_look_knows_of_the_minutes_before(room: Mailroom) -> None:
+    await _ended(room, sent=4, bounced=3, deferred=2)
+    found = await Recent(room.spool).of(await _now(room))
+    assert (found.sent, found.bounced, found.deferred, found.tries) == (4, 3, 2, 9)
+    assert found.classes == {"bad_address": 3, "greylisted": 2}
+    assert found.commonest == ("bad_address", 3, "550 no")
+    assert found.span_ms == 300_000
+
+
+async def test_what_is_older_than_minutes_is_over(room: Mailroom) -> None:
+    await _ended(room, bounced=3)
+    recent = Recent(room.spool)
+    assert (await recent.of(await _now(room))).bounced == 3
+    for after in range(10, 320, 10):
+        found = await recent.of(await _now(room, after))
+    assert (found.bounced, found.classes, found.replies) == (0, {}, {})
+    assert 300_000 <= found.span_ms <= 320_000
+    await _ended(room, sent=1)
+    assert (await recent.of(await _now(room, 311))).outcomes == {"relayed": 1}
+    # and who has not looked for an hour knows no more than the events say
+    found = await recent.of(await _now(room, 4000))
+    assert (found.tries, found.span_ms) == (0, 300_000)
+
+
+async def test_no_more_events_are_read_than_so_many(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The span is then as long as they go back."""
+    monkeypatch.setattr(lately, "SEEDED", 5)
+    await _ended(room, sent=3, bounced=4)
+    found = await Recent(room.spool).of(await _now(room, 1))
+    assert (found.sent, found.bounced) == (1, 4)
+    assert 1000 <= found.span_ms < 60_000
+
+
+async def test_replies_are_read_while_something_fails(room: Mailroom) -> None:
+    recent = Recent(room.spool)
+    assert (await recent.of(await _now(room))).commonest == ("", 0, "")
+    await _ended(room, bounced=1, reply="550 first")
+    assert (await recent.of(await _now(room, 6))).commonest == ("bad_address", 1, "550 first")
+    await _ended(room, bounced=1, reply="550 second" * 100)
+    found = await recent.of(await _now(room, 7))  # five seconds are not over
+    assert found.commonest == ("bad_address", 2, "550 first")
+    found = await recent.of(await _now(room, 12))
+    assert found.commonest[2].startswith("550 second")
+    assert len(found.commonest[2]) == 200
+    calls = await _reads(room)
+    await _ended(room, sent=3)
+    assert (await recent.of(await _now(room, 30))).sent == 3
+    assert await _reads(room) == calls
+
+
+async def _reads(room: Mailroom) -> int:
+    text: bytes = await room.do("INFO", "commandstats")
+    rows = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+    return int(rows["cmdstat_xrevrange"].split(",")[0].removeprefix("calls="))
+
+
+async def test_a_queue_that_was_flushed_begins_anew(room: Mailroom) -> None:
+    recent = Recent(room.spool)
+    await _ended(room, sent=3)
+    assert (await recent.of(await _now(room))).sent == 3
+    await room.do("FLUSHDB")
+    await room.spool.open()
+    assert (await recent.of(await _now(room, 1))).tries == 0
+    await _ended(room, sent=2)
+    assert (await recent.of(await _now(room, 2))).sent == 2
+
+
+async def test_events_of_somebody_else_stop_nobody(room: Mailroom) -> None:
+    for kind, data in (("x", b"{"), ("email.bounced", b"[]"), ("email.bounced", b'{"class": 7, "reply": ["a"]}')):
+        await room.do("XADD", room.keys.events, "*", "type", kind, "data", data)
+    await room.do("XADD", room.keys.events, "*", "other", "1")
+    assert (await Recent(room.spool).of(await _now(room))).tries == 0

@@ -1,0 +1,29 @@
+"""What a browser finds that people could not read or press: scripts, each gives a list of what is wrong."""
+
+from __future__ import annotations
+
+__all__ = ["CONTRAST", "SMALL", "WIDE"]
+
+CONTRAST = """(() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  const light = (c) => [.2126, .7152, .0722].reduce((sum, part, at) => sum + part * linear(c[at] / 255), 0);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = rgb(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const hasText = (e) => e.offsetParent && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const ratio = (e) => {
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
+    return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  };
+  return [...document.querySelectorAll("body *")].filter(hasText).filter((e) => ratio(e) < 4.5)
+    .map((e) => [e.innerText.slice(0, 40), ratio(e)]);
+})()"""
+WIDE = """[...document.querySelectorAll("body *")].filter((e) => !e.closest(".wide"))
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
+SMALL = """[...document.querySelectorAll("button")].filter((e) => e.offsetParent && !e.closest("table"))
+  .filter((e) => e.offsetHeight < 40).map((e) => e.innerText)"""

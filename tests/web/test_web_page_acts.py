@@ -1,0 +1,104 @@
+"""The page in a real browser: acts act on Redis, and there are none without the token."""
+
+from __future__ import annotations
+
+import json
+
+import paged
+import pytest
+from chromium import BROWSER, WHY_NOT, Page
+from paged import Open, filled
+
+pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
+shown = paged.shown
+
+
+async def _confirm(page: Page, **fields: str) -> None:
+    await page.until("return document.querySelector('#dialog').open")
+    for name, value in fields.items():
+        await page.run(f"document.querySelector('#field-{name}').focus()")
+        await page.write(value)
+    await page.click("#dialog-yes")
+    await page.until("return !document.querySelector('#dialog').open")
+
+
+async def test_without_the_token_there_is_nothing_to_press(shown: Open) -> None:
+    await filled(shown.room)
+    page = await shown.page()
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
+    names = set(
+        await page.run(
+            "[...document.querySelectorAll('main button')].filter((e) => e.offsetParent).map((e) => e.innerText)"
+        )
+    )
+    assert names == {"Look"}
+    await page.click("#lock")
+    await page.until("return document.querySelector('#dialog').open")
+    await page.write("not-the-token-at-all")
+    await page.key("Enter")
+    assert await page.until("return document.querySelector('#dialog-error').innerText") == "this token is not the one"
+    assert await page.run("sessionStorage.length") == 0
+
+
+async def test_a_route_is_paused_limited_and_resumed(shown: Open) -> None:
+    room = shown.room
+    await room.parked(lane="relay|example.net")
+    page = await shown.unlocked()
+    await page.click("#routes button[aria-label='Pause route relay']")
+    await _confirm(page, reason="moving house", **{"for": "2h"})
+    await page.until("return document.querySelector('#routes').innerText.includes('moving house')")
+    known = json.loads(await room.do("HGET", "{streamq}:pauses", "relay"))["asked"]
+    assert known["reason"] == "moving house"
+    assert abs(int(known["till"]) - int(known["since"]) - 7_200_000_000) < 200_000_000  # the test's own clock is behind
+    await page.click("#routes button[aria-label='Resume route relay']")
+    await _confirm(page)
+    await page.until("return document.querySelector('#routes').innerText.includes('open')")
+    assert await room.do("HGET", "{streamq}:pauses", "relay") is None
+    await page.click("#routes button[aria-label='Limit route relay']")
+    await _confirm(page, rate="50/s, 60000/h")
+    await page.until("return document.querySelector('#routes').innerText.includes('50/s, 60000/h (operator)')")
+    assert await room.do("HGET", "{streamq}:limits:operator", "relay") == b"50:1000000,60000:3600000000"
+
+
+async def test_a_site_is_paused_and_a_wrong_limit_is_said(shown: Open) -> None:
+    room = shown.room
+    page = await shown.unlocked()
+    await page.run("document.querySelector('#site-name').focus()")
+    await page.write("Example.ORG")
+    await page.click("#site-form button[value=pause]")
+    await _confirm(page)
+    await page.until("return document.querySelector('#sites').innerText.includes('example.org')")
+    assert await room.do("HEXISTS", "{streamq}:pauses", "*|example.org") == 1
+    await page.click("#sites button[aria-label='Limit site example.org']")
+    await page.until("return document.querySelector('#dialog').open")
+    await page.run("document.querySelector('#field-rate').focus()")
+    await page.write("fast")
+    await page.key("Enter")
+    said = await page.until("return document.querySelector('#dialog-error').innerText")
+    assert said.startswith("rate: not a rate")
+    assert "'fast'" in said
+    await page.key("Escape")
+    await page.until("return !document.querySelector('#dialog').open")
+    assert await room.do("HGET", "{streamq}:limits:operator", "*|example.org") is None
+
+
+async def test_dead_letters_are_looked_at_requeued_and_discarded(shown: Open) -> None:
+    room = shown.room
+    await filled(room)
+    page = await shown.unlocked()
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
+    names = await page.run("[...document.querySelectorAll('#dead button')].map((e) => e.innerText)")
+    assert names == ["Look", "Requeue", "Discard"] * 2
+    await page.click("#dead button[aria-label='Look at the newest dead letter of policy corp.example']")
+    text = await page.until("return document.querySelector('#letter').innerText")
+    assert "<script>document.title='pwned'</script>" in text
+    assert "policy-1" in text
+    await page.click("#dead button[aria-label='Requeue all of policy corp.example']")
+    await _confirm(page)
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 1")
+    again = await room.do("XREVRANGE", "{streamq}:normal", "+", "-", "COUNT", 1)
+    assert b"policy-1" in again[0][1]
+    await page.click("#dead button[aria-label='Discard all of bad_address icloud.com']")
+    await _confirm(page)
+    await page.until("return document.querySelector('#dead').innerText.includes('none')")
+    assert await room.do("XLEN", "{streamq}:dead") == 0

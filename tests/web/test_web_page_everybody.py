@@ -1,0 +1,68 @@
+"""The page by keyboard, for a screen reader, in the dark, on a phone."""
+
+from __future__ import annotations
+
+import json
+
+import paged
+import pytest
+from chromium import BROWSER, WHY_NOT
+from paged import Open, filled
+from readable import CONTRAST, SMALL, WIDE
+
+pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
+shown = paged.shown
+
+
+async def test_by_keyboard_and_for_a_screen_reader(shown: Open) -> None:
+    await filled(shown.room)
+    page = await shown.unlocked()
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
+    tree = await page.tree()
+    assert [name for role, name in tree if role in {"button", "searchbox", "textbox"} and not name] == []
+    for role, name in (
+        ("heading", "Mail flows, with trouble"),
+        ("button", "Resume site yahoo.com"),
+        ("table", "Sites"),
+        ("columnheader", "all gone in"),
+        ("rowheader", "yahoo.com"),
+        ("searchbox", "A mail: its id, or its entry"),
+    ):
+        assert (role, name) in tree, (role, name)
+    await page.run("document.querySelector('.skip').focus()")
+    reached = set()
+    for _ in range(60):
+        await page.key("Tab")
+        reached.add(
+            await page.run("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        )
+    assert {"Find", "Lock", "Pause route relay", "Resume site yahoo.com", "Limit site gmail.com"} <= reached
+
+
+async def test_who_has_the_focus_keeps_it_while_numbers_change(shown: Open) -> None:
+    await filled(shown.room)
+    page = await shown.unlocked()
+    await page.run("document.querySelector(\"#sites button[aria-label='Resume site yahoo.com']\").focus()")
+    before = await page.text("#tile-live")
+    await shown.room.do("XADD", "{streamq}:low", "*", "to", "x@example.net")
+    await page.until(f"return document.querySelector('#tile-live').innerText !== {json.dumps(before)}")
+    assert await page.run("document.activeElement.getAttribute('aria-label')") == "Resume site yahoo.com"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_text_can_be_read_on_its_ground(shown: Open, dark: bool) -> None:
+    """WCAG 2.1, 1.4.3: 4.5 to 1."""
+    await filled(shown.room)
+    page = await shown.page(dark=dark)
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
+    wrong = await page.run(CONTRAST)
+    assert wrong == []
+
+
+async def test_on_a_phone_nothing_is_wider_than_it(shown: Open) -> None:
+    await filled(shown.room)
+    page = await shown.unlocked(width=375, height=800)
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
+    assert await page.run(WIDE) == []
+    assert await page.run("document.documentElement.scrollWidth") == 375
+    assert await page.run(SMALL) == []

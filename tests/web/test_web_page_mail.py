@@ -1,0 +1,68 @@
+"""One mail on the page, in a real browser: its story, and what may be done with it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import paged
+import pytest
+from chromium import BROWSER, WHY_NOT, Page
+from mailroom import DAY
+from paged import Open, filled
+
+pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
+shown = paged.shown
+
+
+async def _found(page: Page, id_: str) -> str:
+    await page.run(
+        f"(() => {{ const e = document.querySelector('#search-id'); e.value = {json.dumps(id_)}; e.focus(); }})()"
+    )
+    await page.key("Enter")
+    done = "#story-mail, #story-error"
+    title = json.dumps(f"Mail {id_}")
+    await page.until(
+        f"return document.querySelector('#story-title').innerText === {title} && document.querySelector('{done}')"
+    )
+    return await page.text("#story")
+
+
+async def test_a_mails_story(shown: Open) -> None:
+    entries = await filled(shown.room)
+    page = await shown.page()
+    text = await _found(page, "retried")
+    assert text.startswith("It is scheduled: for its next attempt")
+    assert "450 4.2.0 try later" in text
+    lines = await page.run("[...document.querySelectorAll('#story-events li')].map((e) => e.innerText)")
+    assert len(lines) == 1
+    assert re.match(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\ddeferred greylisted · by relay · attempt 1", lines[0].replace("\n", "")
+    )
+    text = await _found(page, entries["parked-yahoo.com-3"])
+    assert "It is parked: all its ways are closed; *|yahoo.com: operator: they asked us to <i>wait</i>" in text
+    assert re.search(r"ahead\s+3 mails", text)
+    text = await _found(page, entries["waiting-2"])
+    assert text.startswith("It is waiting: nobody has read it yet")
+    assert re.search(r"ahead\s+2 mails", text)
+    text = await _found(page, entries["dead-1"])
+    assert "It is not in the queue any more: bounced" in text
+    assert "550 5.1.1 no such user here" in text
+    assert "no live mail has the entry" in await _found(page, "nobody")
+    # where the search's answer is, a screen reader and the keyboard are, too
+    assert await page.run("document.activeElement.id") == "story-title"
+
+
+async def test_a_mail_is_steered(shown: Open) -> None:
+    room = shown.room
+    entry = await room.scheduled(id="later", after=DAY)
+    page = await shown.unlocked()
+    await _found(page, "later")
+    await page.run("[...document.querySelectorAll('#story-mail button')].find((e) => e.innerText === 'Hold').focus()")
+    await page.key("Enter")
+    await page.until("return document.querySelector('#dialog').open")
+    assert await page.run("document.activeElement.innerText") == "Cancel"  # what an Enter too many does no harm to
+    await page.key("Tab")
+    await page.key("Enter")
+    await page.until("return document.querySelector('#story').innerText.startsWith('It is held')")
+    assert await room.state(entry) == "held"

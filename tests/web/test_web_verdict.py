@@ -1,0 +1,156 @@
+"""What the page says first: each sentence of docs/operations.md, The page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streamq.queue.gauge import Rule
+from streamq.queue.lately import Lately
+from streamq.queue.look import Status
+from streamq.queue.overview import Overview
+from streamq.queue.routes import Closure, RouteView
+from streamq.queue.sites import SiteView
+from streamq.queue.walk import STATES
+from streamq.web.verdict import verdict
+
+NOW = 1_800_000_000_000
+
+
+def seen(live: dict[str, int] | None = None, lately: dict[str, int] | None = None, **more: Any) -> Overview:
+    """`live`: state → mails of priority low; a worker that leads, unless `more` says otherwise."""
+    routes, rules = more.pop("routes", [RouteView("relay", 0, {})]), more.pop("rules", {})
+    classes, replies = more.pop("classes", {}), more.pop("replies", {})
+    states = dict.fromkeys(STATES, 0)
+    known: dict[str, Any] = {
+        "now_ms": NOW,
+        "depth": {"high": dict(states), "normal": dict(states), "low": states | (live or {})},
+        **{name: {} for name in ("oldest_ms", "totals", "classes")},
+        **dict.fromkeys(("next_due_ms", "dead", "events", "memory", "memory_max"), 0),
+        "workers": 1,
+        "swept": True,
+    }
+    found = Overview(Status(**known | more), routes, rules=rules)
+    found.lately = Lately(300_000, lately or {}, classes, replies)
+    return found
+
+
+def told(overview: Overview) -> tuple[str, str, list[str], str]:
+    found = verdict(overview)
+    return found.level, found.words, [each.words for each in found.troubles], found.lately
+
+
+@pytest.mark.parametrize(
+    ("live", "lately", "level", "words", "troubles"),
+    [
+        ({}, {}, "idle", "Nothing waits", []),
+        ({"scheduled": 2, "held": 1}, {}, "idle", "Nothing is due", []),
+        ({"waiting": 1}, {}, "idle", "Mail waits, none has gone lately", []),
+        ({"parked": 1, "held": 1}, {}, "idle", "Mail waits, none has gone lately", []),
+        ({}, {"relayed": 1}, "good", "Mail flows", []),
+        ({"parked": 9}, {"delivered": 1}, "good", "Mail flows", []),
+        # outcomes of which none is a delivery
+        ({}, {"bounced": 200}, "bad", "Mail does not flow", ["None of 200 attempts delivered"]),
+        ({"scheduled": 5}, {"deferred": 5}, "bad", "Mail does not flow", ["None of 5 attempts delivered"]),
+        ({"parked": 5}, {"throttled": 5}, "bad", "Mail does not flow", ["None of 5 attempts delivered"]),
+        ({}, {"rejected": 2, "failed": 2, "expired": 2}, "bad", "Mail does not flow", ["None of 6 attempts delivered"]),
+        ({"scheduled": 1}, {"deferred": 1}, "warn", "Nothing was delivered lately", ["None of 1 attempt delivered"]),
+        # shares, from twenty attempts on
+        (
+            *({}, {"relayed": 9, "deferred": 8, "bounced": 3}, "bad", "Most mail does not get through"),
+            ["9 of 20 attempts delivered (45 %)"],
+        ),
+        ({}, {"relayed": 9, "bounced": 10}, "good", "Mail flows", []),
+        ({}, {"relayed": 13, "deferred": 7}, "warn", "Mail flows, with trouble", ["7 of 20 attempts deferred (35 %)"]),
+        ({}, {"relayed": 14, "deferred": 6}, "good", "Mail flows", []),
+        ({}, {"relayed": 18, "bounced": 2}, "warn", "Mail flows, with trouble", ["2 of 20 attempts bounced (10 %)"]),
+        ({}, {"relayed": 19, "bounced": 1}, "good", "Mail flows", []),
+        # neither a delivery nor a failure
+        ({}, {"cancelled": 50, "duplicate": 50, "expanded": 3}, "idle", "Nothing waits", []),
+    ],
+)
+def test_outcomes_decide(
+    live: dict[str, int], lately: dict[str, int], level: str, words: str, troubles: list[str]
+) -> None:
+    assert told(seen(live, lately))[:3] == (level, words, troubles)
+
+
+def test_what_it_mostly_dies_of() -> None:
+    classes, replies = {"greylisted": 3, "bad_address": 1200}, {"bad_address": "550 5.1.1 no such user"}
+    found = told(seen({}, {"bounced": 1200, "deferred": 3}, classes=classes, replies=replies))
+    assert found[2] == [
+        "None of 1,203 attempts delivered",
+        "Most often bad address, 1,200 times; the last reply: 550 5.1.1 no such user",
+    ]
+    assert told(seen({}, {"deferred": 1}, classes={"dns": 1}))[2][-1] == "Most often dns, 1 time"
+    assert told(seen({}, {"relayed": 100, "deferred": 1}, classes={"dns": 1}))[2] == []  # that is every day's
+
+
+@pytest.mark.parametrize(
+    ("lately", "says"),
+    [
+        ({}, ""),
+        ({"cancelled": 4}, ""),
+        ({"relayed": 3, "delivered": 1}, "Last 5 min: 4 delivered (100 %), 0 deferred (0 %), 0 bounced (0 %)"),
+        (
+            {"relayed": 9990, "deferred": 9, "bounced": 1},
+            "Last 5 min: 9,990 delivered (over 99 %), 9 deferred (under 1 %), 1 bounced (under 1 %)",
+        ),
+    ],
+)
+def test_by_number_and_by_share(lately: dict[str, int], says: str) -> None:
+    assert told(seen({}, lately))[3] == says
+
+
+def test_it_claims_no_more_minutes_than_are_known() -> None:
+    found = seen()
+    found.lately = Lately(42_000, {"relayed": 1})
+    assert told(found)[3].startswith("Last 42 s: ")
+
+
+@pytest.mark.parametrize(
+    ("live", "level", "words"),
+    [({}, "warn", "Nothing waits, and no worker runs"), ({"scheduled": 1}, "bad", "Mail does not flow")],
+)
+def test_nobody_works(live: dict[str, int], level: str, words: str) -> None:
+    assert told(seen(live, {"relayed": 9}, workers=0))[:3] == (level, words, ["No worker runs"])
+
+
+def _closed(*names: str) -> list[RouteView]:
+    shut = [Closure("a", "operator", "", "", NOW, None)]
+    return [RouteView(name, 0, {}, closed=shut if name in names else []) for name in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("live", "more", "level", "words", "trouble"),
+    [
+        ({"parked": 1}, {"routes": _closed("a", "b")}, "bad", "Mail does not flow", "Route a is closed: an operator"),
+        ({"parked": 1}, {"routes": _closed("a")}, "warn", "Mail waits, with trouble", "Route a is closed: an operator"),
+        ({}, {"routes": _closed("a", "b")}, "warn", "Nothing waits, with trouble", "Route a is closed: an operator"),
+        ({"held": 1}, {"rules": {"all": "hold"}}, "bad", "Mail does not flow", "Every mail is held: a standing rule"),
+        ({}, {"swept": False}, "warn", "Nothing waits, with trouble", "No worker leads the sweeps"),
+        ({}, {"memory": 90, "memory_max": 100}, "warn", "Nothing waits, with trouble", "Redis is 90 % full: XADD will"),
+        (
+            *({"waiting": 1}, {"aged_ms": {"high": {"waiting": 61_000}}}, "warn", "Mail waits, with trouble"),
+            "Mail of priority high has waited 61 s to be read",
+        ),
+        (
+            *({"scheduled": 1}, {"next_due_ms": NOW - 11_000}, "warn", "Mail waits, with trouble"),
+            "The schedule is 11 s behind",
+        ),
+    ],
+)
+def test_what_is_in_the_way(live: dict[str, int], more: dict[str, Any], level: str, words: str, trouble: str) -> None:
+    found = told(seen(live, **more))
+    assert found[:2] == (level, words)
+    assert found[2][0].startswith(trouble)
+
+
+def test_a_closed_site_is_named() -> None:
+    found = seen({"parked": 1}, {"relayed": 1})
+    for name in ("d", "c", "b", "a"):
+        shut = Closure(f"*|{name}.example", "operator", "", "", NOW, None)
+        found.sites.append(SiteView(f"{name}.example", "*", Rule(), closed=[shut]))
+    words = "4 sites closed: a.example, b.example, c.example …"
+    assert told(found)[:3] == ("warn", "Mail flows, with trouble", [words])
