@@ -76,10 +76,12 @@ async def test_the_last_outcomes_are_the_events(queue: Mailroom) -> None:
 
 async def test_json_is_a_line_for_each_look(queue: Mailroom, fill: Fill) -> None:
     await fill()
+    assert await queue.do("HGET", queue.keys.meta, "salt")  # bytes: for no output
     said = await streamq("top", "--json", "-n", "2", "-d", "250ms")
     first, second = (orjson.loads(line) for line in said.out.splitlines())
     assert {name: list(row.values()) for name, row in first["depth"].items()} == await raw_depth(queue)
     assert first["live"] == len(await queue.states())
+    assert not first.keys() & {"salt", "added"}
     assert first["rates"] == {"in": None, "out": None, "outcomes": None}
     assert second["rates"]["in"] == 0
     assert second["routes"][0]["name"] == "relay"
