@@ -116,6 +116,8 @@ class Transaction:
                 self.link.abort()
                 return self.judge.report(Action.ABANDON, Scope.MAIL, "abandoned")
             late = self.judge.now() - asked_at > LATE_MARK
+            if not self.wire.between_replies:  # nor by now: half a refusal may be behind a 354 that nobody asked for
+                self.wire.breach("more replies than commands")
         if self.wire.fault:
             return self.interrupted() if late else self.judge.broken()
         return await self._deliver(letter.content)
