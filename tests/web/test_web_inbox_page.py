@@ -327,6 +327,7 @@ async def test_from_afar_the_page_asks_for_the_token(shown: Open) -> None:
         await page.write(token)
         await page.key("Enter")
         assert await subjects(page, 1) == ["Html"]
+        await page.until("return !document.querySelector('#dialog').open")  # it lies over them until then
         await page.click("#list a")
         await page.until("return document.querySelector('iframe')")
         # The frame brings no token: its address, and that of its picture, has the key.
