@@ -252,8 +252,12 @@ async def test_a_link_of_a_mail_opens_a_tab_of_its_own(shown: Open) -> None:
         corner = (
             "(() => { const r = document.querySelector('%s')?.getBoundingClientRect(); return r && [r.x, r.y]; })()"
         )
-        at = await page.until_frame(corner % "#a")
-        inside = await page.run(corner % "iframe")
+        at, inside, before = [0, 0], [0, 0], None
+        while before != (at, inside):  # the page grows while the mail is drawn
+            before = (at, inside)
+            await page.drawn()
+            await page.drawn()
+            at, inside = await page.until_frame(corner % "#a"), await page.run(corner % "iframe")
         for kind in ("mousePressed", "mouseReleased"):
             known = {"x": at[0] + inside[0] + 5, "y": at[1] + inside[1] + 5, "button": "left", "clickCount": 1}
             await page.call("Input.dispatchMouseEvent", type=kind, **known)
