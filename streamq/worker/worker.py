@@ -281,7 +281,8 @@ class Worker:
 
     async def _work(self) -> None:
         self._build()
-        await self.allowances.ask()  # before anything is read: what nobody may send stays in its stream
+        if not await self._asked():
+            return
         roles: dict[str, Coroutine[object, object, None]] = {
             "settler": self.settler.run(),
             "marker": self.marker.run(),
@@ -312,6 +313,19 @@ class Worker:
             await cancel_all([*tasks, *takers, stopping])
             self.allowances.stop()
             await self.link.stop()
+
+    async def _asked(self) -> bool:
+        """Connections are asked for before anything is read: what nobody may send stays in its stream. False: it was
+        told to stop by then, and Redis may be away for ever."""
+        asking, stopping = asyncio.create_task(self.allowances.ask()), asyncio.create_task(self._stop.wait())
+        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await cancel_all([asking, stopping])
+        if not asking.cancelled():
+            asking.result()
+            return True
+        self.allowances.stop()
+        await self.link.stop()
+        return False
 
     async def _shut_down(self, takers: list[asyncio.Task[None]]) -> None:
         """One grace time for all of it; a second signal ends it at any point."""
