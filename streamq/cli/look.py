@@ -15,7 +15,7 @@ from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
-from streamq.queue.look import INSIDE, BoundSeen, Status, age_ms, locate, now_ms
+from streamq.queue.look import BoundSeen, Status, age_ms, locate, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
 from streamq.queue.sites import fullest
@@ -25,7 +25,6 @@ from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
-
 BOUNDS = {
     "queue": "the mails that STREAMQ_MAX_QUEUE allows",
     "memory": "the memory that STREAMQ_MAX_MEMORY allows",
@@ -50,7 +49,7 @@ def status(json: Json = False) -> None:
                 emit(
                     {
                         "queue": spool.settings.queue,
-                        **{name: value for name, value in asdict(now).items() if name not in INSIDE},
+                        **now.shown,
                         "paused": now.paused,
                         "live": now.live,
                         "rules": standing,

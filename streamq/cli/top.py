@@ -22,7 +22,7 @@ from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.route import lanes_words, learnt_words, why_words
 from streamq.cli.terminal import clip, console, emit_line, shown_ms, table
 from streamq.queue.events import Event
-from streamq.queue.look import INSIDE, Status
+from streamq.queue.look import Status
 from streamq.queue.pulse import Look, Pulse
 from streamq.queue.routes import RouteView
 from streamq.queue.walk import STATES
@@ -256,7 +256,7 @@ def _plain(look: Look) -> dict[str, object]:
         "outcomes": since and {name: round(rate, 3) for name, rate in since.outcomes.items()},
     }
     return {
-        **{name: value for name, value in asdict(look.status).items() if name not in INSIDE},
+        **look.status.shown,
         "live": look.status.live,
         "rates": flow,
         "routes": [{**asdict(view), "connections": view.connections} for view in look.routes],

@@ -23,7 +23,6 @@ from streamq.errors import SettingsError
 from streamq.queue.spool import Spool
 from streamq.queue.whose import Hold
 from streamq.settings import Place, Settings
-from streamq.worker.worker import consumer_name
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -187,6 +186,8 @@ async def _web(spool: Spool, inbox: Inbox, wish: _Wish, stop: asyncio.Event) -> 
 @asynccontextmanager
 async def _held(spool: Spool, *, force: bool) -> AsyncIterator[Hold]:
     """The queue is ours. Raises `SettingsError` where its mails may be for people, or are another one's."""
+    from streamq.worker.worker import consumer_name
+
     hold = Hold(spool, consumer_name())
     await hold.take(force=force)
     try:

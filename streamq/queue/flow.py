@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamq.queue.look import ENDED, Status
+from streamq.queue.look import ENDED, SENT, Status
 
 __all__ = ["Flow", "Sample", "flow"]
 
@@ -39,7 +39,7 @@ class Flow:
 
     @property
     def sent(self) -> float:
-        return self.outcomes.get("relayed", 0.0) + self.outcomes.get("delivered", 0.0)
+        return sum(self.outcomes.get(name, 0.0) for name in SENT)
 
 
 def flow(before: Sample, after: Sample) -> Flow | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from streamq.queue.connection import command
 from streamq.queue.events import Event, event_from
-from streamq.queue.look import Status
+from streamq.queue.look import SENT, Status
 from streamq.queue.spool import Spool
 
 __all__ = ["Lately", "Recent"]
@@ -24,7 +24,6 @@ SEEDED = 1000  # events
 REPLIES = 200
 REPLIES_MS = 5000
 REPLY_MOST = 200  # characters
-SENT = ("relayed", "delivered")
 DEFERRED = ("deferred", "throttled")
 BOUNCED = ("bounced", "expired", "rejected", "failed")
 FAILING = frozenset({*DEFERRED, *BOUNCED})

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from streamq.errors import NotFound
-from streamq.keys import GROUP
+from streamq.keys import ALIVE_MS, GROUP
 from streamq.queue.connection import Part, command, pipelined
 from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
 __all__ = [
-    "INSIDE",
-    "BoundSeen",
-    "Consumer",
-    "Status",
-    "age_ms",
-    "consumers",
-    "locate",
-    "now_ms",
-    "placed",
-    "show",
+    *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show"),
     "status",
 ]
 
-INSIDE = frozenset({"added", "salt"})  # of a status: what its other numbers stand on, for no output
-ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
+SENT = ("relayed", "delivered")  # totals of what receivers took
 ENDED = frozenset({  # totals of ends: with each a mail leaves the spool
-    *("relayed", "delivered", "bounced", "expired", "rejected", "cancelled", "superseded", "duplicate", "failed"),
+    *(*SENT, "bounced", "expired", "rejected", "cancelled", "superseded", "duplicate", "failed"),
     "expanded",
 })  # fmt: skip
 BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
@@ -92,6 +82,13 @@ class Status:
     bounds: list[BoundSeen] = field(default_factory=list)
     added: int = 0
     salt: bytes = b""
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """As JSON has it: without what its numbers stand on (`added`, and the `salt`, which is no text)."""
+        known = asdict(self)
+        del known["added"], known["salt"]
+        return known
 
     @property
     def paused(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from streamq.keys import ALIVE_MS
 from streamq.mail.numbers import packed
 from streamq.queue.rows import (
     AdmitRow,
@@ -235,7 +236,7 @@ class Scripts:
         self, verb: str, owner: str = "", *, ttl_ms: int = 0, force: bool = False, consumer: str = ""
     ) -> Claim:
         """take, renew, leave, join: see whose.lua."""
-        head = (self.now, verb, owner, ttl_ms, int(force), consumer)
+        head = (self.now, verb, owner, ttl_ms, int(force), consumer, ALIVE_MS)
         status, who, many = await self.caller.call("whose", head)
         return Claim(status.decode(), who.decode(), many)
 

@@ -16,7 +16,7 @@ from streamq.errors import QueueTaken, SettingsError
 from streamq.queue.look import status
 from streamq.queue.spool import Spool
 
-__all__ = ["LEASE_MS", "Hold", "join"]
+__all__ = ["LEASE_MS", "RENEW_SECONDS", "Hold", "join"]
 
 LEASE_MS = 15_000
 RENEW_SECONDS = 3.0

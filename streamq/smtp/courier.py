@@ -161,9 +161,8 @@ class Courier:
         self, most: int, *, until: float = inf, mails: int | None = None, elsewhere: int = 0, careful: bool = False
     ) -> None:
         """So many lines at once from now on; none is opened after `until` (loop time), and closing those that there are
-        then is the caller's part.
-        `mails`: so many over one connection; None: as before. `elsewhere`: lines of other workers that stand.
-        `careful`: the server has refused some."""
+        then is the caller's part. `mails`: so many over one connection; None: as before. `elsewhere`: lines of other
+        workers that stand. `careful`: the server has refused some."""
         self._lot.allow(most, until=until, mails=mails, elsewhere=elsewhere, careful=careful)
         if len(self._lines) - len(self._leaving) > most:
             self._outbox.wake_all()  # who rests looks, and leaves

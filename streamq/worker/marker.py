@@ -36,9 +36,8 @@ class Marker:
         self.consumer = consumer
         self._waiting: list[tuple[MarkRow, asyncio.Future[str]]] = []
         self._wake = asyncio.Event()
-        self._gathering = Gathering(
-            lambda: len(self._waiting), lambda: at_work() - len(self._waiting), BATCH
-        )  # who waits for a mark asks for no other
+        # Who waits for a mark asks for no other.
+        self._gathering = Gathering(lambda: len(self._waiting), lambda: at_work() - len(self._waiting), BATCH)
 
     async def mark(self, connection: str, letter: Letter) -> bool:
         """`connection`: `<route>.<number>`, so that a mail that may have been sent is known to have gone that way."""

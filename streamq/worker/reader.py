@@ -20,7 +20,7 @@ BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that i
 LIMITED_MS = 100  # while something is in the hand that may have to wait for a slot
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
-USELESS_SECONDS = 0.25
+USELESS_SECONDS = 0.25  # a route that was turned away, or fails for this process alone, is tried again by then
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
 ROUNDING = 1e-9  # ten tenths are one
 URGENT = 10  # mails that are read between two turns of admission
@@ -133,9 +133,12 @@ class Reader:
 
     async def _of_use(self) -> None:
         """This process has no connection of any route, others have: they read. It goes on when it is granted one."""
+        await self._until_reopened(USELESS_SECONDS)
+
+    async def _until_reopened(self, seconds: float) -> None:
         self.reopened.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(USELESS_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self.reopened.wait()
 
     async def _open(self) -> bool:
@@ -213,12 +216,7 @@ class Reader:
         wait = (self.admission.closed_us - self.admission.now_us) / 1e6
         if self.admission.closed_us == 0 or wait <= 0:
             return False
-        self.reopened.clear()
-        try:
-            async with asyncio.timeout(wait):
-                await self.reopened.wait()
-        except TimeoutError:
-            pass
+        await self._until_reopened(wait)
         self.admission.closed_us = 0
         return True
 

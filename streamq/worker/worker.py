@@ -11,12 +11,12 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamq.errors import SettingsError
 from streamq.queue.rows import Leased
 from streamq.queue.spool import Spool
-from streamq.queue.whose import join
+from streamq.queue.whose import RENEW_SECONDS, join
 from streamq.settings import Settings
 from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Connect, Courier, Mark
@@ -25,7 +25,7 @@ from streamq.smtp.outbox import Outbox
 from streamq.smtp.replies import Replies
 from streamq.worker.admission import Admission
 from streamq.worker.allowances import Allowances
-from streamq.worker.cancel import cancel_all
+from streamq.worker.cancel import cancel_all, within
 from streamq.worker.expander import Expander
 from streamq.worker.gate import Gate
 from streamq.worker.hand import Delivery, Hand
@@ -52,9 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "consumer_name"]
 
 LAST_SECONDS = 2.0  # for the record of what has just ended, when the grace time is over
-HURRY_SECONDS = 0.5
 OTHERS_SECONDS = 2.5  # link.py waits 2 s at the most between two tries: by then others have settled theirs again, too
-STAY_SECONDS = 3.0
 HELD_PER_LINE = 2  # mails: the one that it sends, and the next
 log = logging.getLogger("streamq.worker")
 
@@ -324,6 +322,10 @@ class Worker:
             asking.result()
             return True
         self.allowances.stop()
+        if self.link.is_up:  # it has joined by then, and asked perhaps: neither is left behind
+            with contextlib.suppress(*AWAY, TimeoutError):
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._leave()
         await self.link.stop()
         return False
 
@@ -335,35 +337,24 @@ class Worker:
         self.releaser.stop()
         self.keeper.stop()
         unread = asyncio.create_task(self.reader.stop(takers[0], end))
-        await self._within(asyncio.gather(unread, *takers, return_exceptions=True), end)
+        await within(asyncio.gather(unread, *takers, return_exceptions=True), end, self._now)
         begun = asyncio.gather(self.admission.put_off(self.admission.aside.drain(), 1), self.admission.aside.flushed())
-        await self._within(begun, end)
+        await within(begun, end, self._now)
         for courier in self.couriers:
             courier.stop()
         self._hand_back()
         self.expander.stop()
-        await self._within(asyncio.ensure_future(self.expander.flushed()), end)
+        await within(asyncio.ensure_future(self.expander.flushed()), end, self._now)
         left = max(0.0, end - loop.time())
-        await self._within(asyncio.gather(*(courier.close(left) for courier in self.couriers)), end)
+        await within(asyncio.gather(*(courier.close(left) for courier in self.couriers)), end, self._now)
         await asyncio.gather(*(courier.close(0) for courier in self.couriers))
         self._hand_back()
-        if not await self._within(asyncio.ensure_future(self.settler.flushed()), max(end, loop.time() + LAST_SECONDS)):
+        settled = asyncio.ensure_future(self.settler.flushed())
+        if not await within(settled, max(end, loop.time() + LAST_SECONDS), self._now):
             log.error("redis is away: %d mails stay leased until others reclaim them", len(self.hand))
             return
         with contextlib.suppress(*AWAY):
             await self._leave()
-
-    async def _within(self, work: asyncio.Future[Any], end: float) -> bool:
-        """Waits for it until `end` (loop time), or, after a second signal, a moment longer; then it is cancelled."""
-        loop = asyncio.get_running_loop()
-        hurry = asyncio.create_task(self._now.wait())
-        either: set[asyncio.Future[Any]] = {work, hurry}
-        await asyncio.wait(either, timeout=max(0.0, end - loop.time()), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and hurry.done():
-            await asyncio.wait({work}, timeout=HURRY_SECONDS)
-        done = work.done()
-        await cancel_all(either)
-        return done
 
     async def _leave(self) -> None:
         """Nothing of this worker stays behind."""
@@ -407,7 +398,7 @@ class Worker:
     async def _stay(self) -> None:
         """One that works for an `up` ends where the queue is another's by now: its own `up` may be gone."""
         while True:
-            await asyncio.sleep(STAY_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS)
             await self.link.call(join, self.spool, self.consumer, self.up)
 
     async def _adopt(self) -> None:

@@ -19,9 +19,18 @@ from streamq.settings import Place
 from streamq.web.listener import listening
 from streamq.web.serve import queue_app
 
-__all__ = ["Open", "cells", "filled", "shown"]
+__all__ = ["Open", "cells", "filled", "shown", "unlock"]
 
 CELLS = "[...document.querySelectorAll('#{} tbody tr')].map((tr) => [...tr.children].map((c) => c.innerText.trim()))"
+
+
+async def unlock(page: Page) -> None:
+    """By the token, as people do."""
+    await page.click("#lock")
+    await page.until("return document.querySelector('#dialog').open")
+    await page.write(TOKEN)
+    await page.key("Enter")
+    await page.until("return document.querySelector('#lock').innerText === 'Lock'")
 
 
 class Open:
@@ -40,11 +49,7 @@ class Open:
 
     async def unlocked(self, **how: Any) -> Page:
         page = await self.page(**how)
-        await page.click("#lock")
-        await page.until("return document.querySelector('#dialog').open")
-        await page.write(TOKEN)
-        await page.key("Enter")
-        await page.until("return document.querySelector('#lock').innerText === 'Lock'")
+        await unlock(page)
         return page
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from chromium import BROWSER, WHY_NOT, Browser, Page, browsing
+from paged import unlock
 from rich.console import Console
 from webbed import TOKEN
 
@@ -194,11 +195,7 @@ def _terminal(look: Look, relayed: list[float]) -> str:
 async def _unlocked(browser: Browser, url: str, **how: Any) -> Page:
     page = await browser.page(url, **how)
     await page.until("return document.querySelector('#link').dataset.up === 'yes'")
-    await page.click("#lock")
-    await page.until("return document.querySelector('#dialog').open")
-    await page.write(TOKEN)
-    await page.key("Enter")
-    await page.until("return document.querySelector('#lock').innerText === 'Lock'")
+    await unlock(page)
     await page.run("document.querySelector('#said').textContent = ''")
     await page.run("scrollTo(0, 0)")
     return page

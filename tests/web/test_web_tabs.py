@@ -12,6 +12,7 @@ import pytest
 from chromium import BROWSER, WHY_NOT, Browser, Page, browsing
 from inboxed import received
 from mailroom import Mailroom
+from paged import unlock
 from webbed import TOKEN
 
 from streamq.inbox import Inbox
@@ -95,11 +96,7 @@ async def test_eight_tabs_all_show_and_a_click_acts(tabs: Tabs) -> None:
             await page.until("return document.querySelector('#tile-live').innerText === '1'")
     page = pages[-2]
     await page.call("Page.bringToFront")
-    await page.click("#lock")
-    await page.until("return document.querySelector('#dialog').open")
-    await page.write(TOKEN)
-    await page.key("Enter")
-    await page.until("return document.querySelector('#lock').innerText === 'Lock'")
+    await unlock(page)
     await page.click("#routes button[aria-label='Pause route relay']")
     await page.until("return document.querySelector('#dialog').open")
     await page.click("#dialog-yes")

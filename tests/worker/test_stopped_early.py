@@ -1,4 +1,4 @@
-"""A worker that is told to stop before it has begun, while Redis is away."""
+"""A worker that is told to stop before it has begun, while Redis is away or not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from crew import crew
 from servers import Server
 
+from streamq.queue.look import consumers
 from streamq.settings import load_settings
 from streamq.worker import Worker
 
@@ -30,3 +32,29 @@ async def test_who_is_stopped_before_redis_is_back_ends(own_server: Callable[...
     await running
     assert not worker.ready.is_set()
     await asyncio.to_thread(server.start)
+
+
+async def test_who_is_stopped_while_it_asks_for_connections_leaves_nothing(server_url: str) -> None:
+    """It has joined by then: until a keeper found it dead it was listed among those that read."""
+    async with crew(server_url) as c:
+        worker = Worker(load_settings(relay=c.sink.url), c.url)
+        asked = asyncio.Event()
+
+        async def asking() -> None:
+            await worker.spool.touch(worker.consumer)
+            asked.set()
+            await asyncio.Event().wait()
+
+        build = worker._build
+
+        def built() -> None:
+            build()
+            worker.allowances.ask = asking  # type: ignore[method-assign]
+
+        worker._build = built  # type: ignore[method-assign]
+        running = asyncio.create_task(worker.run())
+        await asked.wait()
+        assert [one.name for one in await consumers(c.spool)] == [worker.consumer]
+        worker.stop()
+        await running
+        assert await consumers(c.spool) == []

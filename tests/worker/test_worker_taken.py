@@ -39,7 +39,7 @@ async def test_a_worker_that_comes_back_asks_whose_the_queue_is(server_url: str)
 
 async def test_one_that_works_for_an_up_ends_with_its_lease(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However that `up` ended: where there is no PR_SET_PDEATHSIG its worker outlives it."""
-    monkeypatch.setattr("streamq.worker.worker.STAY_SECONDS", 0.01)
+    monkeypatch.setattr("streamq.worker.worker.RENEW_SECONDS", 0.01)
     async with crew(server_url) as c:
         assert (await c.spool.scripts.whose("take", "up1", ttl_ms=60_000)).status == "mine"
         worker = Worker(load_settings(relay=c.sink.url), c.url, up="up1")

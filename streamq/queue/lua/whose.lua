@@ -2,18 +2,18 @@
 --   must not end there, so `take` believes that mails are an `up`'s only where all that ever came, came to one.
 -- needs: base
 -- KEYS: {streamq}: absent bell clock meta stream whose
--- ARGV: now verb owner ttl force consumer
+-- ARGV: now verb owner ttl force consumer alive
 --   verb   take, renew, leave: an `up`; join: a worker      owner  name of the `up`; '' for a worker that delivers to people
 --   ttl    ms of the lease                                  force  1: take what others left, or came to nobody
+--   alive  ms, in which a worker reads
 -- RETURNS: status, who stands in the way ('' nobody), how many of them
 --   mine     it is, from now on            held  another `up` has it          workers  there are live ones
 --   strange  mails came that may not be an `up`'s: `workers` had the queue, or ('') nobody
 --   lost     to another one, or to workers
 -- EVENTS: none
 
-local ALIVE_MS = 60000 -- look.py
 local WORKERS = 'workers'
-local now, verb, owner, consumer = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[6]
+local now, verb, owner, consumer, alive_ms = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[7])
 local by = redis.call('HGET', K.whose, 'by') or ''
 local till = tonumber(redis.call('HGET', K.whose, 'until') or '0')
 local is_held = by ~= '' and by ~= WORKERS and till > now
@@ -43,7 +43,7 @@ local function alive()
   for _, stream in ipairs(streams) do
     for _, row in ipairs(delivered(stream) and redis.call('XINFO', 'CONSUMERS', stream, GROUP) or {}) do
       local one = info(row)
-      if one['idle'] < ALIVE_MS and not found[one['name']] then
+      if one['idle'] < alive_ms and not found[one['name']] then
         found[one['name']] = true
         many = many + 1
         if first == '' or one['name'] < first then first = one['name'] end
