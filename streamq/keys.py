@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-__all__ = ["ALIVE_MS", "GROUP", "TABLE", "Key", "Keys", "lua_names"]
+__all__ = ["ALIVE_MS", "GREATEST", "GROUP", "TABLE", "Key", "Keys", "lua_names"]
 
 GROUP = "streamq"
+GREATEST = f"{2**64 - 1}-{2**64 - 1}"  # id that a stream takes
 ALIVE_MS = 60_000  # a worker reads, or renews its leases, far more often
 
 

@@ -1,16 +1,35 @@
-"""A closed lane, and a call of sift.lua: for the tests of it."""
+"""A closed lane, and a look at what waits with a call of sift.lua: for the tests of it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from mailroom import DAY, START, Mailroom
 
-from streamq.queue.rows import Sifted
+from streamq.queue.rows import Sifted, SiftRow
+from streamq.queue.spool import Spool
+from streamq.worker.sifter import row
 
-__all__ = ["SLOW", "sift", "slow"]
+__all__ = ["SLOW", "Passed", "passed", "sift", "slow"]
 
 SLOW = "main|slow.example"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """`taken`: entry, flat fields."""
+
+    said: Sifted
+    taken: list[tuple[str, list[bytes]]]
+
+    @property
+    def visited(self) -> int:
+        return len(self.said.letters)
+
+    @property
+    def parked(self) -> int:
+        return self.said.letters.count("p")
 
 
 async def slow(room: Mailroom) -> None:
@@ -19,6 +38,20 @@ async def slow(room: Mailroom) -> None:
     await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{START * 1000 + 61_666_666}:62499999")
 
 
-async def sift(room: Mailroom, p: int = 1, *, consumer: str = "w1", room_for: int = 100, **known: Any) -> Sifted:
-    made: dict[str, Any] = {"max_age_ms": 5 * DAY, "max_bytes": 25_000_000}
-    return await room.scripts.sift(consumer, p, route="main", room=room_for, **(made | known))
+async def passed(
+    spool: Spool, consumer: str, p: int, *, room: int, route: str = "main", max_bytes: int = 25_000_000,
+    max_age_ms: int = 5 * DAY, most: int = 100,
+) -> Passed:  # fmt: skip
+    """What waits is looked at, and offered, behind whatever was passed last."""
+    known: dict[str, Any] = {"route": route, "room": room, "max_age_ms": max_age_ms}
+    name = spool.priorities[p]
+    behind = await spool.passed(name)
+    found = await spool.peek(name, behind, most) if behind else []
+    rows: list[SiftRow] = [row(id_.decode(), flat, max_bytes) for id_, flat in found]
+    said = await spool.scripts.sift(consumer, p, rows, behind=behind, **known)
+    seen = zip(found, said.letters, strict=False)
+    return Passed(said, [(f"{p}{id_.decode()}", flat) for (id_, flat), letter in seen if letter == "t"])
+
+
+async def sift(room: Mailroom, p: int = 1, *, consumer: str = "w1", room_for: int = 100, **known: Any) -> Passed:
+    return await passed(room.spool, consumer, p, room=room_for, **known)

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from streamq.keys import GREATEST
 from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 
 __all__ = ["Ahead", "CheckReport", "Wrong", "check"]
 
 STATES = ("waiting", "leased", "parked", "scheduled", "held")
-LAST_ID = "18446744073709551615-18446744073709551615"
 CHUNK = 100
 CHUNK_BYTES = 2_000_000
 
@@ -46,7 +46,7 @@ class Ahead:
     @property
     def is_full(self) -> bool:
         """Whether no XADD with `*` is taken."""
-        return self.last == LAST_ID
+        return self.last == GREATEST
 
 
 @dataclass(slots=True)

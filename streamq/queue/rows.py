@@ -27,6 +27,7 @@ __all__ = [
     "ResettleRow",
     "SettleRow",
     "Settled",
+    "SiftRow",
     "Sifted",
     "StartRow",
     "Status",
@@ -200,18 +201,29 @@ class Turn(NamedTuple):
     target: str = ""
 
 
+class SiftRow(NamedTuple):
+    """One mail as it was seen in its stream. See sift.lua."""
+
+    id: str
+    site: str = ""
+    digest: bytes = b""
+    producer: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """`visited` of one stream, of which so many were `parked`; `taken` are this consumer's now: entry, flat fields.
-    `large`: the last of them was too large to travel through a script."""
+    """What became of the first rows: `letters`, p (parked) or t (this consumer's now). `behind`: id of the last mail
+    that was passed, by whomever; "" where this is not the way to read on."""
 
     now_us: int
     closed_us: int
     next_us: int
-    visited: int
-    parked: int
-    large: bool
-    taken: list[tuple[str, list[bytes]]]
+    behind: str
+    letters: str
+
+    @property
+    def parked(self) -> int:
+        return self.letters.count("p")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from streamq.queue.rows import (
     Settled,
     SettleRow,
     Sifted,
+    SiftRow,
     Started,
     StartRow,
     Status,
@@ -110,13 +111,13 @@ class Scripts:
         return Bound(int(now), int(opens), int(step), int(most)), turns
 
     async def sift(
-        self, consumer: str, p: int, *, route: str, room: int, max_age_ms: int, max_bytes: int, most: int = BATCH
+        self, consumer: str, p: int, rows: Sequence[SiftRow], *, route: str, room: int, max_age_ms: int, behind: str
     ) -> Sifted:
-        """Read on in the stream of priority `p`, parking what goes to closed lanes; takes `room` mails at most."""
-        head = (self.now, consumer, self.window_ms, p, route, room, most, max_age_ms, max_bytes)
-        now, closed, coming, visited, parked, large, *flat = await self.caller.call("sift", head)
-        taken = [(entry.decode(), fields) for entry, fields in zip(flat[::2], flat[1::2], strict=True)]
-        return Sifted(int(now), int(closed), int(coming), visited, parked, bool(large), taken)
+        """`rows` of the stream of priority `p`, from the first behind an id on, none left out: what goes to closed
+        lanes is parked, `room` others at most are taken."""
+        head = (self.now, consumer, self.window_ms, p, route, room, max_age_ms, behind)
+        now, closed, coming, at, letters = await self.caller.call("sift", head, rows)
+        return Sifted(int(now), int(closed), int(coming), at.decode(), letters.decode())
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:
         now, coming, marks, *flat = await self.caller.call("settle", (self.now, consumer, self.window_ms), rows)

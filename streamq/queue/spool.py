@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from streamq.errors import QueueFormat
-from streamq.keys import GROUP, Keys
+from streamq.keys import GREATEST, GROUP, Keys
 from streamq.mail.fields import SENSITIVE, is_flagged
 from streamq.mail.labour import labour
 from streamq.mail.recipients import Recipients, read_in_steps
@@ -194,9 +194,27 @@ class Spool:
                 self._add(reading, reply)
         return reading
 
-    async def wait(self, consumer: str, many: int, block_ms: int) -> Reading:
-        """Block until any stream or the bell brings something. Never cancel it: `unblock` ends it."""
-        streams = [*(self.keys.stream(name) for name in self.priorities), self.keys.bell]
+    async def peek(self, name: str, behind: str, many: int) -> list[tuple[bytes, list[bytes]]]:
+        """What stands in a priority's stream behind an id, unread: id and flat fields."""
+        if behind == GREATEST:
+            return []
+        reply = await command(self.redis, "XRANGE", self.keys.stream(name), f"({behind}", "+", "COUNT", many)
+        return [(id_, flat) for id_, flat in reply]
+
+    async def passed(self, name: str) -> str:
+        """Id of the last mail of a priority that was read, or passed in some other way; "" where there is no group."""
+        try:
+            groups = await command(self.redis, "XINFO GROUPS", self.keys.stream(name))
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return ""
+        known = [dict(zip(group[::2], group[1::2], strict=True)) for group in groups]
+        return next((one[b"last-delivered-id"].decode() for one in known if one[b"name"] == GROUP.encode()), "")
+
+    async def wait(self, consumer: str, many: int, block_ms: int, without: Collection[str] = ()) -> Reading:
+        """Block until any stream, but those, or the bell brings something. Never cancel it: `unblock` ends it."""
+        streams = [*(self.keys.stream(name) for name in self.priorities if name not in without), self.keys.bell]
         marks = [">"] * len(streams)
         reading = Reading()
         try:

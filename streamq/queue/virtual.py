@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -152,6 +152,7 @@ class _Waiting:
     spool: VirtualSpool
     consumer: str
     many: int
+    without: Collection[str]
     answer: asyncio.Future[Reading]
 
 
@@ -163,16 +164,18 @@ class Doorbell:
 
     def ring(self) -> None:
         """Something may have come."""
-        while self._line:
-            first = self._line[0]
-            reading = first.spool.read_now(first.consumer, first.many)
-            if not reading.entries and not reading.bell:
+        for first in list(self._line):
+            reading = first.spool.read_now(first.consumer, first.many, first.without)
+            if reading.entries or reading.bell:
+                self._line.remove(first)
+                first.answer.set_result(reading)
+            elif not first.without:
                 return
-            self._line.popleft()
-            first.answer.set_result(reading)
 
-    async def wait(self, spool: VirtualSpool, consumer: str, many: int, seconds: float) -> Reading:
-        waiting = _Waiting(spool, consumer, many, asyncio.get_running_loop().create_future())
+    async def wait(
+        self, spool: VirtualSpool, consumer: str, many: int, seconds: float, without: Collection[str]
+    ) -> Reading:
+        waiting = _Waiting(spool, consumer, many, without, asyncio.get_running_loop().create_future())
         self._line.append(waiting)
         timer = asyncio.get_running_loop().call_later(seconds, self._leave, waiting)
         try:
@@ -260,20 +263,20 @@ class VirtualSpool(Spool):
     def now_ms(self) -> int:
         return self.clock() // 1000
 
-    def read_now(self, consumer: str, many: int) -> Reading:
+    def read_now(self, consumer: str, many: int, without: Collection[str] = ()) -> Reading:
         """What a blocking read would bring at once."""
-        streams = [*(self.keys.stream(name) for name in self.priorities), self.keys.bell]
+        streams = [*(self.keys.stream(name) for name in self.priorities if name not in without), self.keys.bell]
         reading = Reading()
         head = ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", many, "STREAMS")
         self._add(reading, self.client.now(*head, *streams, *[">"] * len(streams)))
         return reading
 
-    async def wait(self, consumer: str, many: int, block_ms: int) -> Reading:
-        reading = self.read_now(consumer, many)
+    async def wait(self, consumer: str, many: int, block_ms: int, without: Collection[str] = ()) -> Reading:
+        reading = self.read_now(consumer, many, without)
         if reading.entries or reading.bell:
             await asyncio.sleep(self.client.seconds)
         else:
-            reading = await self.bell.wait(self, consumer, many, block_ms / 1000)
+            reading = await self.bell.wait(self, consumer, many, block_ms / 1000, without)
         return reading
 
     async def unblock(self, name: str) -> None:

@@ -11,7 +11,7 @@ from streamq.queue.spool import Entry, Spool
 from streamq.worker.admission import Admission
 from streamq.worker.hand import Hand
 from streamq.worker.link import AWAY, Link
-from streamq.worker.sifter import Sifter
+from streamq.worker.sifter import REST_MS, Sifter
 from streamq.worker.turns import Turns
 
 __all__ = ["Reader", "Shares"]
@@ -172,14 +172,17 @@ class Reader:
         self._blocked = True
         try:
             block_ms = LIMITED_MS if self.gate.limited and len(self.hand) else BLOCK_MS
-            reading = await self.link.call(lambda: self.spool.wait(self.consumer, many, block_ms))
+            rests = self.sifter.rests()
+            if rests:
+                block_ms = REST_MS
+            reading = await self.link.call(lambda: self.spool.wait(self.consumer, many, block_ms, rests))
         finally:
             self._blocked = False
         if reading.bell:
             self.rang(reading.bell)
         if reading.entries:
             await self._admit(reading.entries)
-        elif not reading.bell and not self.stopping:
+        elif not reading.bell and not self.stopping and not rests:
             await self.link.call(self.spool.touch, self.consumer)
 
     async def _admit(self, entries: list[Entry]) -> None:

@@ -7,7 +7,7 @@ from mailroom import Mailroom
 
 from cli.conftest import Fill, hostile
 from cli.shell import steers, streamq
-from streamq.queue.check import LAST_ID
+from streamq.keys import GREATEST
 from streamq.queue.rows import MarkRow
 from streamq.queue.steer import id_rule, set_rule
 from streamq.queue.walk import STATES
@@ -288,16 +288,16 @@ async def test_hostile_mails_break_no_json(queue: Mailroom) -> None:
 
 async def test_check_says_which_stream_takes_nothing_and_how_to_mend_it(queue: Mailroom) -> None:
     stream = queue.keys.stream("normal")
-    await queue.do("XADD", stream, LAST_ID, "to", "bob@example.net")
+    await queue.do("XADD", stream, GREATEST, "to", "bob@example.net")
     said = await streamq("check", columns=400)
     assert said.code == 1
-    assert f"normal: its last id is {LAST_ID}, ahead of the clock: no XADD with * is taken. First the mails" in said.out
+    assert f"normal: its last id is {GREATEST}, ahead of the clock: no XADD with * is taken. First" in said.out
     assert (await streamq("check", "--json")).json["ahead"] == [
-        {"priority": "normal", "last": LAST_ID, "entries": 1, "state": "ahead"}
+        {"priority": "normal", "last": GREATEST, "entries": 1, "state": "ahead"}
     ]
-    await streamq("cancel", f"1{LAST_ID}", "--yes")
+    await streamq("cancel", f"1{GREATEST}", "--yes")
     assert "`streamq check --repair` makes the stream anew" in (await streamq("check", columns=400)).out
     said = await streamq("check", "--repair", columns=400)
-    assert (said.code, f"made     normal: made anew, its last id was {LAST_ID}" in said.out) == (0, True)
+    assert (said.code, f"made     normal: made anew, its last id was {GREATEST}" in said.out) == (0, True)
     assert await queue.do("XADD", stream, "*", "to", "bob@example.net")
     await queue.do("XTRIM", stream, "MAXLEN", 0)

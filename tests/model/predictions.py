@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from actors import USUAL_ROUTE
 from ledger import AT_ONCE, PRIORITIES, Ledger, Mail, order
+from sifting import Passed
 
-from streamq.queue.rows import Admitted, Settled, Sifted
+from streamq.queue.rows import Admitted, Settled
 
 __all__ = ["End", "admit", "asked", "hold", "same", "settle", "sift"]
 
@@ -138,12 +139,12 @@ def asked(book: Ledger, mail: Mail, verb: str, old_due: int = AT_ONCE) -> str:
 DECIDING = {"tenant", "route", "send_at", "expires_at", "field"}  # fields that admission must see
 
 
-def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Sifted) -> None:
+def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Passed) -> None:
     """Mails of closed lanes whose id is new park, all others are the consumer's; no slot is taken."""
-    same("sift's clock", reply.now_us, book.now)
+    same("sift's clock", reply.said.now_us, book.now)
     route = book.routes[USUAL_ROUTE]
     shut = route.till > book.now
-    same("sift's closed", reply.closed_us, route.till if shut else 0)
+    same("sift's closed", reply.said.closed_us, route.till if shut else 0)
     taken = [entry for entry, _ in reply.taken]
     visited = parked = 0
     if not shut and not book.rereading(p):
@@ -161,7 +162,7 @@ def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Sifte
                 same("sifted", mail.entry in taken, True)
                 mail.pel, mail.late = (consumer, 1), False
     same("sift visited, parked, took", (reply.visited, reply.parked, len(taken)), (visited, parked, visited - parked))
-    _next(reply.next_us, [1 << 60] * parked)
+    _next(reply.said.next_us, [1 << 60] * parked)
 
 
 def _sifts(book: Ledger, mail: Mail, said: bool) -> bool:

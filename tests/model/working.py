@@ -16,6 +16,7 @@ from ground import Ground
 from ledger import PRIORITIES, Mail, order
 from look import look
 from predictions import End
+from sifting import passed
 
 from streamq.keys import GROUP
 from streamq.queue.plain import is_plain_end, plain_of
@@ -57,7 +58,7 @@ class Working(Ground):
 
     def sift(self, worker: Worker, p: int, room: int, most: int) -> None:
         known: dict[str, Any] = {"route": USUAL_ROUTE, "max_age_ms": AGE_MS, "max_bytes": 10_000}
-        reply = self.run(self.spool.scripts.sift(worker.name, p, room=room, most=most, **known))
+        reply = self.run(passed(self.spool, worker.name, p, room=room, most=most, **known))
         predictions.sift(self.book, worker.name, p, room, most, reply)
         for entry, _ in reply.taken:
             worker.take(entry, None)

@@ -9,7 +9,8 @@ import pytest
 from mailroom import Mailroom
 from redis.exceptions import ResponseError
 
-from streamq.queue.check import LAST_ID, Ahead, check
+from streamq.keys import GREATEST
+from streamq.queue.check import Ahead, check
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 STATES = ["waiting", "leased", "parked", "scheduled", "held"]
@@ -22,7 +23,7 @@ def now(room: Mailroom) -> Mailroom:
     return room
 
 
-async def topped(room: Mailroom, id_: str = LAST_ID) -> str:
+async def topped(room: Mailroom, id_: str = GREATEST) -> str:
     """A mail under an id ahead of the clock; the entry."""
     await room.do("XADD", room.keys.stream("normal"), id_, "to", "bob@example.net", "subject", "Hi")
     return f"{room.spool.digit('normal')}{id_}"
@@ -45,14 +46,14 @@ async def test_the_greatest_id_takes_every_other_xadd_away_and_check_says_so(now
     with pytest.raises(ResponseError):
         await adds(room)
     report = await check(room.spool, repair=True)
-    assert report.ahead == [Ahead("normal", LAST_ID, 1, "ahead")]
+    assert report.ahead == [Ahead("normal", GREATEST, 1, "ahead")]
     assert not report.wrong
     assert not report.sound
     assert not report.mended
     await left(room, entry)
-    assert (await check(room.spool)).ahead == [Ahead("normal", LAST_ID, 0, "ahead")]
+    assert (await check(room.spool)).ahead == [Ahead("normal", GREATEST, 0, "ahead")]
     report = await check(room.spool, repair=True)
-    assert report.ahead == [Ahead("normal", LAST_ID, 0, "made")]
+    assert report.ahead == [Ahead("normal", GREATEST, 0, "made")]
     assert report.mended
     assert (await check(room.spool)).sound
     assert await adds(room)
@@ -88,8 +89,8 @@ async def test_waiting_mail_waits_on(now: Mailroom) -> None:
     waiting = [await room.add() for _ in range(250)]
     read = await room.read("w1", 100)
     await room.admit(*read[:50], due=room.now + 5000)
-    await room.do("XADD", room.keys.stream("normal"), LAST_ID, "to", "bob@example.net")
-    await room.do("XDEL", room.keys.stream("normal"), LAST_ID)
+    await room.do("XADD", room.keys.stream("normal"), GREATEST, "to", "bob@example.net")
+    await room.do("XDEL", room.keys.stream("normal"), GREATEST)
     before = (await check(room.spool)).seen
     assert before["normal"] == {"waiting": 150, "leased": 50, "parked": 0, "scheduled": 50, "held": 0}
     assert (await check(room.spool, repair=True)).mended
@@ -118,10 +119,10 @@ async def test_what_one_script_should_not_copy_stays(now: Mailroom) -> None:
     room = now
     flat = [part for at in range(3501) for part in (f"x_{at}", "1")]
     await room.do("XADD", room.keys.stream("normal"), f"{room.now}-0", *flat)
-    await room.do("XADD", room.keys.stream("normal"), LAST_ID, "to", "bob@example.net")
-    await room.do("XDEL", room.keys.stream("normal"), LAST_ID)
+    await room.do("XADD", room.keys.stream("normal"), GREATEST, "to", "bob@example.net")
+    await room.do("XDEL", room.keys.stream("normal"), GREATEST)
     report = await check(room.spool, repair=True)
-    assert report.ahead == [Ahead("normal", LAST_ID, 0, "large")]
+    assert report.ahead == [Ahead("normal", GREATEST, 0, "large")]
     assert not await room.do("EXISTS", room.keys.anew)
     await room.do("XDEL", room.keys.stream("normal"), f"{room.now}-0")
     assert (await check(room.spool, repair=True)).mended
@@ -131,9 +132,9 @@ async def test_a_lease_without_its_entry_is_mended_first(now: Mailroom) -> None:
     room = now
     lease = await room.lease()
     await room.do("XDEL", room.keys.stream("normal"), lease.entry[1:])
-    await room.do("XADD", room.keys.stream("normal"), LAST_ID, "to", "bob@example.net")
-    await room.do("XDEL", room.keys.stream("normal"), LAST_ID)
-    assert await room.scripts.anew("make", room.spool.digit("normal")) == ("orphan", LAST_ID, 0)
+    await room.do("XADD", room.keys.stream("normal"), GREATEST, "to", "bob@example.net")
+    await room.do("XDEL", room.keys.stream("normal"), GREATEST)
+    assert await room.scripts.anew("make", room.spool.digit("normal")) == ("orphan", GREATEST, 0)
     assert not await room.do("EXISTS", room.keys.anew)
     report = await check(room.spool, repair=True)
     assert report.mended
@@ -142,8 +143,8 @@ async def test_a_lease_without_its_entry_is_mended_first(now: Mailroom) -> None:
 
 async def test_a_blocked_reader_reads_on(now: Mailroom) -> None:
     room = now
-    await room.do("XADD", room.keys.stream("normal"), LAST_ID, "to", "bob@example.net")
-    await room.do("XDEL", room.keys.stream("normal"), LAST_ID)
+    await room.do("XADD", room.keys.stream("normal"), GREATEST, "to", "bob@example.net")
+    await room.do("XDEL", room.keys.stream("normal"), GREATEST)
 
     async def reading() -> list[str]:
         while True:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mailroom import DAY, Lease, Mailroom, ident
+from sifting import sift
 
 from streamq.queue.rows import ChildRow, ResettleRow
 from streamq.queue.script import VERBS
@@ -112,7 +113,7 @@ def expands(verb: str) -> Step:
 
 
 def sifts() -> Step:
-    return lambda room, *_: room.scripts.sift("w1", 1, route="main", room=1, max_age_ms=DAY, max_bytes=1000)
+    return lambda room, *_: sift(room, room_for=1)
 
 
 def settles(op: str, **arg: Any) -> Step:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from mailroom import LANE, START, Lease, Mailroom
+from sifting import sift
 
 from streamq.queue.rows import Admitted, Turn, TurnRow
 
@@ -121,7 +122,7 @@ async def test_sift_leaves_what_waits_for_the_queue_to_the_reader(room: Mailroom
     await room.read()
     assert await room.admitted(first, lane="main|slow.example") == ["go"]
     slow, fast = await room.add(to="b@slow.example"), await room.add(to="b@fast.example")
-    found = await room.scripts.sift("w1", 1, route="main", room=10, max_age_ms=10**9, max_bytes=10**6)
+    found = await sift(room)
     assert [entry for entry, _ in found.taken] == [fast]
     assert (await room.survey()).lanes == {slow: "main|slow.example"}
 

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from mailroom import DAY, Lease, Mailroom, ident
 from redis.exceptions import ResponseError
+from sifting import sift
 
 from streamq.queue.check import check
 from streamq.queue.rows import GrantRow, MarkRow, ResettleRow
@@ -99,7 +100,7 @@ async def test_sift(room: Full) -> None:
     for number in range(4):
         await room.add(to=f"{number}@{'fast' if number == 2 else 'slow'}.example", id=f"a{number}")
     await room.full()
-    found = await room.scripts.sift("w1", 1, route="main", room=9, max_age_ms=DAY, max_bytes=10_000)
+    found = await sift(room)
     assert (found.visited, found.parked, len(found.taken)) == (4, 3, 1)
 
 

@@ -25,6 +25,7 @@ from streamq.queue.rows import (
     RenewRow,
     ResettleRow,
     SettleRow,
+    SiftRow,
     StartRow,
     TurnRow,
 )
@@ -76,7 +77,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "expire": lambda stubs: stubs.expire([1], "", {"11-1": b"-"}),
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),
-    "sift": lambda stubs: stubs.sift("w1", 1, route="main", room=10, max_age_ms=1000, max_bytes=1000),
+    "sift": lambda stubs: stubs.sift("w1", 1, [SiftRow("1-1")], route="main", room=10, max_age_ms=1000, behind=""),
     "start": lambda stubs: stubs.start("w1", [StartRow("11-1", "main|x.de", 1, b"")]),
     "finish": lambda stubs: stubs.finish("w1", [FinishRow("11-1", 16, "main|x.de", "", "email.relayed", b"")]),
     "hush": lambda stubs: stubs.hush(0, [b"ann@example.net"]),

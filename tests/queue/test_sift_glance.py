@@ -1,13 +1,10 @@
-"""sift.lua glances at a mail: what only intake can judge is left to it."""
+"""The sifter glances at a mail: what only intake can judge is left to it."""
 
 from __future__ import annotations
 
 import pytest
-from mailroom import LANE, START, Mailroom
+from mailroom import START, Mailroom
 from sifting import sift
-
-from streamq.mail.glance import MOST, PLAIN
-from streamq.queue.script import load
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 
@@ -51,12 +48,3 @@ async def test_what_only_intake_can_judge_is_not_parked(room: Mailroom, fields: 
     found = await sift(room, max_bytes=1000)
     assert [name for name, _ in found.taken] == [entry]
     assert await room.state(entry) == "leased"
-
-
-def test_sift_and_glance_know_the_same_plain_fields() -> None:
-    source = load("sift").source
-    table = source[source.index("local PLAIN") : source.index("}", source.index("local PLAIN"))]
-    named = {word.split("=")[0].strip() for word in table.split("{")[1].replace("\n", " ").split(",") if "=" in word}
-    assert named == {name.decode() for name in PLAIN}
-    assert f"#envelope_to > {MOST}" in source
-    assert LANE.startswith("main|")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mailroom import DAY, Lease, Mailroom
+from sifting import sift
 
 from streamq.queue.rows import GrantRow
 
@@ -142,7 +143,7 @@ async def test_unread_mails_of_a_closed_site_park_without_being_read(room: Mailr
     for _ in range(5):
         await room.add(to="bob@example.net", text="Hi")
     await room.add(to="bob@example.org", text="Hi")
-    found = await room.scripts.sift("w1", 1, route="main", room=10, max_age_ms=5 * DAY, max_bytes=10_000)
+    found = await sift(room)
     assert (found.visited, found.parked, len(found.taken)) == (6, 5, 1)
 
 

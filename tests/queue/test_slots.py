@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import MakeSpool
 from mailroom import LANE, Lease, Mailroom
+from sifting import sift
 
 from streamq.queue.limits import set_limits, settings_layer
 from streamq.queue.rows import AdmitRow, RenewRow, SettleRow, TurnRow
@@ -262,8 +263,8 @@ async def test_unread_mails_park_behind_a_full_site(room: Mailroom) -> None:
     await limit(room, ";c1")
     [lease] = await went(room, 1)
     made = [await room.add() for _ in range(3)]
-    found = await room.scripts.sift("w2", 1, route="main", room=10, max_age_ms=10**9, max_bytes=10_000)
-    assert (found.parked, found.next_us) == (3, (room.now + LASTS) * 1000)
+    found = await sift(room, consumer="w2")
+    assert (found.parked, found.said.next_us) == (3, (room.now + LASTS) * 1000)
     assert (await ended(room, lease))[1] == room.now * 1000
     assert await room.released("w2") == made[:1]
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from crew import Crew, crew
+from sifting import passed
 
 from streamq.keys import GROUP
 from streamq.queue.connection import command
@@ -142,7 +143,7 @@ async def dead_past_the_dot(c: Crew, entry: str) -> None:
     now = int((await command(c.spool.redis, "TIME"))[0]) * 1_000_000
     await command(c.spool.redis, "HSET", keys.limits, "*|example.net", "1:60000000")
     await command(c.spool.redis, "HSET", keys.limit(lane), "60000000", f"{now + 120_000_000}:62499999")
-    found = await scripts.sift("dead", int(entry[0]), route="relay", room=1, max_age_ms=60_000, max_bytes=10_000)
+    found = await passed(c.spool, "dead", int(entry[0]), route="relay", room=1)
     assert found.parked == 1
     await command(c.spool.redis, "DEL", keys.limits, keys.limit(lane))
     await command(c.spool.redis, "ZADD", keys.due("normal"), "XX", 0, lane)

@@ -110,18 +110,26 @@ local function see(digest, owner, now, window)
   return unpack_entry(found:sub(5)), found:sub(1, 4)
 end
 
--- The same for many, at most 100. Returns those that are known already: place → true. What two commands tell of all
--- their buckets need not be asked of each: that the last generation has none of them, or that this one has all.
-local function see_all(digests, owners, now, window)
-  local known, these, lasts = {}, {}, {}
-  if #digests == 0 then return known end
+-- Takes ids of a batch, one after the other: (place in it, owner) → whether it is new, and has this owner now. What two
+-- commands tell of all their buckets need not be asked of each: that the last generation has none of them, or that this
+-- one has all.
+local function owner_of(digests, now, window)
+  if #digests == 0 then return nil end
+  local these, lasts = {}, {}
   for at, digest in ipairs(digests) do these[at], lasts[at] = seen_keys(digest, now, window) end
   local is_first = redis.call('EXISTS', unpack(lasts)) == 0
   local made = not is_first and redis.call('EXISTS', unpack(these)) == #these
-  for at, digest in ipairs(digests) do
-    if not is_first and redis.call('HGET', lasts[at], digest) or not own(these[at], digest, owners[at], made) then
-      known[at] = true
-    end
+  return function(at, owner)
+    if not is_first and redis.call('HGET', lasts[at], digests[at]) then return false end
+    return own(these[at], digests[at], owner, made)
+  end
+end
+
+-- Those of many that are known already: place → true. The others have their owners now.
+local function see_all(digests, owners, now, window)
+  local known, is_new = {}, owner_of(digests, now, window)
+  for at, owner in ipairs(owners) do
+    if not is_new(at, owner) then known[at] = true end
   end
   return known
 end

@@ -1,0 +1,101 @@
+"""The sifter's looks: two pages ahead, none passed twice, and none left out, whoever else reads on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from mailroom import Mailroom
+from sifting import slow
+
+from streamq.queue.connection import command
+from streamq.worker.admission import Admission
+from streamq.worker.link import Link
+from streamq.worker.sifter import AHEAD, PAGE, Sifter
+
+pytestmark = pytest.mark.leaves_mail
+
+
+class Straight:
+    """A link that is never down."""
+
+    async def call(self, ask: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        return await ask(*args)
+
+
+def sifter(room: Mailroom, consumer: str) -> Sifter:
+    intake = SimpleNamespace(plain_route="main")
+    admission = SimpleNamespace(intake=intake, next_due=lambda due, now: None, outboxes={"main": None})
+    one = Sifter(room.spool.settings, room.spool, cast("Link", Straight()), consumer, cast("Admission", admission))
+    one.sifts.add("normal")
+    return one
+
+
+async def test_all_are_passed_once_each_page_for_two_commands(room: Mailroom) -> None:
+    await slow(room)
+    for n in range(5 * PAGE):
+        await room.add(to=f"{n}@slow.example")
+    one = sifter(room, "w1")
+    before = await calls(room, "xrange")
+    assert [await one.read("normal", 10) for _ in range(5)] == [([], PAGE)] * 5
+    assert room.spool.caller.calls["sift"] == 5
+    assert await calls(room, "xrange") - before <= 5 + AHEAD
+    assert await one.read("normal", 10) == ([], 0)
+    assert one.sifts == set()  # nothing is left: who reads on, blocks
+    assert await room.count("parked:1") == 5 * PAGE
+
+
+async def test_who_was_overtaken_rests_and_goes_on_behind_the_other(room: Mailroom) -> None:
+    await slow(room)
+    for n in range(4 * PAGE):
+        await room.add(to=f"{n}@slow.example")
+    one, two = sifter(room, "w1"), sifter(room, "w2")
+    assert await one.read("normal", 10) == ([], PAGE)
+    assert await two.read("normal", 10) == ([], PAGE)
+    assert await one.read("normal", 10) == ([], 0)  # what it looked at is gone
+    assert one.rests() == {"normal"}
+    asked = room.spool.caller.calls["sift"]
+    assert await one.read("normal", 10) == ([], 0)
+    assert room.spool.caller.calls["sift"] == asked  # it does not ask while it rests
+    assert await two.read("normal", 10) == ([], PAGE)
+    one._rests_until["normal"] = 0.0
+    assert await one.read("normal", 10) == ([], 0)  # the other one is still at it
+    one._rests_until["normal"] = 0.0
+    assert await one.read("normal", 10) == ([], PAGE)
+    assert await room.count("parked:1") == 4 * PAGE
+
+
+async def test_what_there_was_no_room_for_is_offered_again(room: Mailroom) -> None:
+    await slow(room)
+    wanted = []
+    for n in range(2 * PAGE):
+        entry = await room.add(to=f"{n}@{'fast' if n % 20 == 19 else 'slow'}.example")
+        wanted += [entry] if n % 20 == 19 else []
+    one = sifter(room, "w1")
+    taken: list[str] = []
+    for _ in wanted:
+        entries, _ = await one.read("normal", 1)
+        assert [entry.fields[b"to"].partition(b"@")[2] for entry in entries] == [b"fast.example"]
+        taken += [entry.entry for entry in entries]
+    assert taken == wanted
+    assert await room.count("parked:1") == 2 * PAGE - len(wanted)
+
+
+async def test_a_look_that_is_old_is_taken_anew(room: Mailroom) -> None:
+    await slow(room)
+    entries = [await room.add(to=f"{n}@slow.example") for n in range(PAGE + 2)]
+    one = sifter(room, "w1")
+    assert await one.read("normal", 10) == ([], PAGE)
+    await room.do("XDEL", room.keys.stream("normal"), entries[PAGE][1:])
+    for page in one._pages["normal"]:
+        page.seen_at -= 10
+    assert await one.read("normal", 10) == ([], 1)
+
+
+async def calls(room: Mailroom, name: str) -> int:
+    """How often the server carried it out."""
+    text = (await command(room.spool.redis, "INFO", "commandstats")).decode()
+    found = [line for line in text.splitlines() if line.startswith(f"cmdstat_{name}:")]
+    return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0
