@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, Yes, chosen, known_priority
+from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, To, Yes, chosen, known_choice
 from streamq.cli.look import BODY, print_fields
 from streamq.cli.terminal import ask, clip, console, emit, note, progress, table
 from streamq.errors import NotFound, SettingsError
@@ -52,15 +52,16 @@ def ls(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
     """List them, oldest first."""
-    choice = chosen(priority, domain, tenant, tag, class_)
+    choice = chosen(priority, domain, tenant, tag, class_, to)
 
     async def run() -> None:
         async with open_queue() as spool:
-            known_priority(spool, priority)
+            await known_choice(spool, choice)
             letters: list[dict[str, str]] = []
             more = False
             async for letter in letters_of(spool, choice):
@@ -138,6 +139,7 @@ def requeue(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     everything: All = False,
     changes: Annotated[
         list[str] | None,
@@ -149,7 +151,7 @@ def requeue(
 ) -> None:
     """They become waiting mails again, as new entries."""
     new = _changes(changes or [])
-    meant = Meant.of("requeue", ids, chosen(priority, domain, tenant, tag, class_), everything)
+    meant = Meant.of("requeue", ids, chosen(priority, domain, tenant, tag, class_, to), everything)
 
     async def run() -> bool:
         async with open_queue() as spool:
@@ -193,13 +195,14 @@ def rm(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Discard them for good."""
-    meant = Meant.of("rm", ids, chosen(priority, domain, tenant, tag, class_), everything)
+    meant = Meant.of("rm", ids, chosen(priority, domain, tenant, tag, class_, to), everything)
 
     async def run() -> None:
         async with open_queue() as spool:
@@ -242,7 +245,7 @@ class Meant:
         """The letters and their bytes. Bodies are not kept: there may be a gigabyte of them. Raises `NotFound`."""
         if self.ids:
             return await _named(spool, self.ids)
-        known_priority(spool, self.choice.priority)
+        await known_choice(spool, self.choice)
         many = await command(spool.redis, "XLEN", spool.keys.dead)
         found: dict[str, int] = {}
         with progress("looking", many) as looked:

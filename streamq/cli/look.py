@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import ID, Json, app, open_queue, run_async
-from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chosen, known_priority, known_states
+from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
 from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
@@ -122,6 +122,7 @@ def ls(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     doubtful: Annotated[
         bool, typer.Option("--ambiguous", help="those that may be delivered already: a dot without a reply")
     ] = False,
@@ -129,11 +130,11 @@ def ls(
     json: Json = False,
 ) -> None:
     """List live mails, by state, oldest (scheduled: next) first; --ambiguous: those past their dot now first."""
-    selector = chosen(priority, domain, tenant, tag, class_).among(*known_states(state))
+    selector = chosen(priority, domain, tenant, tag, class_, to).among(*known_states(state))
 
     async def run() -> None:
         async with open_queue() as spool:
-            known_priority(spool, priority)
+            await known_choice(spool, selector)
             now = await now_ms(spool)
             views: list[MailView] = []
             more = False
