@@ -28,6 +28,7 @@ __all__ = [
     "Tenant",
     "To",
     "Yes",
+    "address_in",
     "chosen",
     "known_choice",
     "known_class",
@@ -80,12 +81,20 @@ def chosen(
     return Selector(priority, known_domain(domain), tenant, tag, klass, known_person(to))
 
 
-def known_person(address: str | None, name: str = "--to") -> Person | None:
+def known_person(address: str | None) -> Person | None:
     """Raises `SettingsError` where it is no address."""
     try:
         return None if address is None else person(address)
     except ValueError as wrong:
-        raise SettingsError(f"{name}: {wrong} (got {address[:300] if address else ''!r})") from None
+        raise SettingsError(f"--to: {wrong} (got {(address or '')[:300]!r})") from None
+
+
+def address_in(word: str) -> Person | None:
+    """Where ids stand, a word with an @ may be an address: None where it is none."""
+    try:
+        return person(word) if "@" in word else None
+    except ValueError:
+        return None
 
 
 def known_domain(domain: str | None) -> str | None:

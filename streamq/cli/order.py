@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import typer
 
 from streamq.cli.app import open_queue, run_async
-from streamq.cli.choice import known_choice, known_person
+from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.look import locate, now_ms, of_tenants, status
-from streamq.queue.person import Person
-from streamq.queue.search import BEGINNING, look_on
+from streamq.queue.search import sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
@@ -119,21 +118,21 @@ class Order:
         come. What has the form of an entry was seen, and is gone. Raises `NotFound`."""
         if is_entry(text) and len(text.partition("-")[0]) >= ENTRY_DIGITS:
             raise gone
-        who = _person(text)
+        who = address_in(text)
         self.searches += 1
         if who is None and self.searches > SOUGHT_MOST and self.verb in DONE:
             return []
-        named, views = await self._looked(spool, who, text)
-        own = [entry for entry, tenant in named.items() if tenant == (self.choice.tenant or "")]
-        if own:
-            return own[:1]
-        if named and self.choice.tenant is None:
-            raise of_tenants(text, {tenant: entry for entry, tenant in named.items()})
+        with progress("looking", (await status(spool)).live, quiet=self.json) as looked:
+            found = await sought(spool, who, text, looked)
+        if own := found.of(self.choice.tenant):
+            return [own]
+        if found.named and self.choice.tenant is None:
+            raise of_tenants(text, {tenant: entry for entry, tenant in found.named.items()})
         if who is None:
             if self.verb in DONE:
                 return []
             raise gone
-        fit = [view.entry for view in views if self._is_meant(view)]
+        fit = [view.entry for view in found.views if self._is_meant(view)]
         if fit:
             return fit
         held = " that is held" if self.verb == "unhold" else ""
@@ -144,20 +143,6 @@ class Order:
         if not self.choice.fits(view):
             return False
         return self.verb != "unhold" or view.state == "held" or view.intent == "hold"
-
-    async def _looked(self, spool: Spool, who: Person | None, id_: str) -> tuple[dict[str, str], list[MailView]]:
-        """All live mails are passed by: seconds for a million."""
-        named: dict[str, str] = {}
-        views: list[MailView] = []
-        at = BEGINNING
-        with progress("looking", (await status(spool)).live, quiet=self.json) as looked:
-            while at:
-                page = await look_on(spool, who, at, id_)
-                named |= page.named
-                views += page.views
-                looked(page.looked)
-                at = page.at
-        return named, views
 
     async def _rule(self, spool: Spool, text: str) -> list[str]:
         """For an id that was not seen yet. Its entry, if it came between the look and the rule: admission, which
@@ -277,10 +262,3 @@ class Order:
             "kept: a worker of this version would hold it again at once; one that knows what it says takes it up by "
             "itself. To send it without: `streamq bounce ID`, `streamq dead requeue ID --set FIELD=`"
         )
-
-
-def _person(text: str) -> Person | None:
-    """A word with an @ that is an address."""
-    with contextlib.suppress(SettingsError):
-        return known_person(text) if "@" in text else None
-    return None

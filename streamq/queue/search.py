@@ -22,7 +22,7 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
 
-__all__ = ["BEGINNING", "End", "Page", "ends_of", "is_place", "look_on", "mails_to"]
+__all__ = ["BEGINNING", "End", "Found", "Page", "ends_of", "is_place", "look_on", "mails_to", "sought"]
 
 BEGINNING = "0:"
 PLACE = re.compile(r"([0-9]):(?:[0-9]{1,20}-[0-9]{1,20})?")
@@ -73,6 +73,46 @@ async def look_on(spool: Spool, who: Person | None, at: str = BEGINNING, id_: st
     return page
 
 
+@dataclass(slots=True)
+class Found:
+    """What a whole search came to. `named`, `views` as of `Page`; `more`: it ended early, with so many `views`."""
+
+    named: dict[str, str] = field(default_factory=dict)
+    views: list[MailView] = field(default_factory=list)
+    looked: int = 0
+    more: bool = False
+
+    def of(self, tenant: str | None) -> str:
+        """The entry that has the id, of that tenant, or (None) of nobody; "" for none."""
+        return next((entry for entry, whose in self.named.items() if whose == (tenant or "")), "")
+
+
+async def sought(
+    spool: Spool,
+    who: Person | None,
+    id_: str,
+    visited: Callable[[int], object] = lambda many: None,
+    *,
+    most: int = 0,
+    tenant: str | None = None,
+) -> Found:
+    """All live mails that have the id, or are to `who`; up to `most` of the latter (0: all), of that tenant alone,
+    where one is said. Seconds for a million."""
+    found = Found()
+    at = BEGINNING
+    while at and not (most and len(found.views) > most):
+        page = await look_on(spool, who, at, id_)
+        visited(page.looked)
+        found.looked += page.looked
+        found.named |= page.named
+        found.views += (view for view in page.views if tenant is None or view.text("tenant") == tenant)
+        at = page.at
+    found.more = bool(most) and len(found.views) > most
+    if found.more:
+        del found.views[most:]
+    return found
+
+
 async def mails_to(
     spool: Spool, who: Person, visited: Callable[[int], object] = lambda many: None
 ) -> AsyncIterator[MailView]:
@@ -87,21 +127,22 @@ async def mails_to(
         at = page.at
 
 
-async def ends_of(spool: Spool, who: Person, most: int) -> list[End]:
+async def ends_of(spool: Spool, who: Person, most: int, tenant: str | None = None) -> list[End]:
     """How the last mails to somebody ended, the newest first, as far as it is known: by the newest 20,000 events of the
-    queue, and its dead letters."""
+    queue, and its dead letters. `tenant`: of that one alone."""
     found: dict[str, End] = {}
     last = "+"
     for _ in range(EVENTS_PAGES):
         rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
         for event in _events_of(rows, who):
             entry = event.text("entry")
-            if event.kind.removeprefix("email.") not in NOT_ENDS:
+            theirs = tenant is None or event.text("tenant") == tenant
+            if theirs and event.kind.removeprefix("email.") not in NOT_ENDS:
                 found.setdefault(entry, End(event.kind, event.at_ms, event.id, entry, event.data))
         if len(rows) < EVENTS_PAGE or len(found) >= most:
             break
         last = f"({rows[-1][0].decode()}"
-    async for end in _letters_of(spool, who, most):
+    async for end in _letters_of(spool, who, most, tenant):
         found.setdefault(end.entry, end)
     return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
 
@@ -113,7 +154,7 @@ def _events_of(rows: list[Any], who: Person) -> list[Event]:
     return [event for event in map(event_from, said) if event.kind.startswith("email.") and who.gets(event)]
 
 
-async def _letters_of(spool: Spool, who: Person, most: int) -> AsyncIterator[End]:
+async def _letters_of(spool: Spool, who: Person, most: int, tenant: str | None) -> AsyncIterator[End]:
     below, looked, found = "", 0, 0
     while looked < LETTERS_LOOKED and found < most:
         below, many, rows = await spool.scripts.search(None, below, BATCH, local=who.local, domain=who.domain)
@@ -121,12 +162,12 @@ async def _letters_of(spool: Spool, who: Person, most: int) -> AsyncIterator[End
         for row in rows:
             letter = await dead_letter(spool, row.name)
             entry = letter.text("dead_entry") if letter is not None else ""
-            if letter is None or not is_entry(entry):
+            if letter is None or not is_entry(entry) or tenant not in {None, letter.text("tenant")}:
                 continue
             if who.is_one_of(recipients_of(MailView(entry, "", "dead", letter.mail))):
                 found += 1
                 named = {"class": "dead_class", "reason": "dead_reason", "reply": "last_reply", "attempt": "attempts"}
-                data = {name: letter.text(field) for name, field in named.items() if letter.text(field)}
+                data = {name: said for name, field in named.items() if (said := letter.text(field))}
                 at = letter.text("dead_at")
                 at_ms = int(at) if at.isdecimal() and len(at) < 15 else int(letter.letter.partition("-")[0])
                 yield End("dead", at_ms, letter.text("id") or entry, entry, data | {"letter": letter.letter})

@@ -60,7 +60,13 @@ async def test_ls_chooses_and_bounds(queue: Mailroom) -> None:
     said = await streamq("dead", "ls", "--limit", "5")
     assert said.out.splitlines()[-1] == "… and more: --limit 50"
     assert len((await streamq("dead", "ls", "--limit", "5", "--json")).json) == 5
-    assert (await streamq("dead", "ls", "--class", "none")).out == "no dead letters\n"
+    assert (await streamq("dead", "ls", "--class", "spam")).out == "no dead letters\n"
+    said = await streamq("dead", "ls", "--class", "spamm")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("streamq: --class: one of account, ")
+    assert said.err.endswith("(got 'spamm'; did you mean spam?)\n")
+    await bury(queue, "own", "our_own")  # of a table of replies that workers have: it has been counted
+    assert len((await streamq("dead", "ls", "--class", "our_own", "--json")).json) == 1
 
 
 async def test_show_by_each_id(queue: Mailroom) -> None:
