@@ -14,7 +14,7 @@
 -- EVENTS: none
 
 local p, below, many, loc, domain, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local BYTES, bytes = 300000, 0 -- of what is passed by: about a ms
+local BYTES, bytes = 200000, 0 -- of what is passed by: less than a ms
 local MOST = 20 -- entries at once: how large the next ones are nobody knows
 local stream = p == '' and K.dead or STREAMS[tonumber(p) + 1]
 local by_address = loc ~= '' or domain ~= ''
