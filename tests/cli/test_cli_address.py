@@ -12,7 +12,7 @@ from streamq.queue.steer import rules
 
 pytestmark = pytest.mark.leaves_mail
 ANNA = "anna@example.org"
-GOOD = {"from": "shop@example.com", "text": "Hello"}
+GOOD: dict[str, Any] = {"from": "shop@example.com", "text": "Hello"}
 
 
 async def due(queue: Mailroom, entry: str) -> float:
@@ -23,7 +23,7 @@ async def several(queue: Mailroom) -> dict[str, str]:
     """Mails to her, of nobody and of a tenant, in every state; and one to somebody else."""
     found = {}
     known: dict[str, Any] = {"to": "Anna <Anna@example.org>", **GOOD}
-    more = {"parked": {"lane": "main|example.org"}, "scheduled": {"after": DAY}}
+    more: dict[str, dict[str, Any]] = {"parked": {"lane": "main|example.org"}, "scheduled": {"after": DAY}}
     for state in ("leased", "parked", "scheduled", "held"):
         found[state] = await queue.in_state(state, id=state, **known, **more.get(state, {}))
     found["acme"] = await queue.scheduled("low", after=DAY, to=ANNA, id="theirs", tenant="acme", **GOOD)

@@ -8,7 +8,7 @@ from mailroom import Lease, Mailroom
 from streamq.queue.person import person
 from streamq.queue.search import BEGINNING, ends_of, is_place, look_on, mails_to, sought
 
-pytestmark = pytest.mark.leaves_mail
+pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
 ANNA = "anna@example.org"
 GOOD = {"from": "shop@example.com", "subject": "Hi", "text": "Hello"}
 RAW = "From: shop@example.com\r\nTo: bob@example.net,\r\n Anna <anna@Example.org>\r\nSubject: Hi\r\n\r\nHello\r\n"
