@@ -172,9 +172,9 @@ async def _mail(spool: Spool, order: Mail) -> dict[str, Any]:
     if (order.id is None) == (order.entries is None):
         raise NotDone("order: an id, or entries")
     if order.entries is not None:
-        wrong = next((each for each in order.entries if not is_entry(each)), None)
-        if wrong is not None or any(int(each[0]) >= len(spool.priorities) for each in order.entries):
-            raise NotDone(f"entries: not an entry (got {(wrong or order.entries[0])!r})")
+        for each in order.entries:
+            if not is_entry(each) or int(each[0]) >= len(spool.priorities):
+                raise NotDone(f"entries: not an entry (got {each!r})")
         kept = await unable(spool, order.entries) if order.verb == "unhold" else {}
         done = await apply(spool, order.verb, [each for each in order.entries if each not in kept])
         return {"statuses": dict(done) | ({"kept": len(kept)} if kept else {})}
