@@ -13,7 +13,7 @@ import typer
 from streamq.cli.choice import address_in
 from streamq.cli.terminal import clip, console, emit, note, progress, table
 from streamq.errors import NotFound, OfTenants
-from streamq.queue.look import locate, located, of_tenants, status
+from streamq.queue.look import located, of_tenants, owner, status
 from streamq.queue.person import Person
 from streamq.queue.search import End, ends_of, sought
 from streamq.queue.spool import Spool, time_ms
@@ -95,9 +95,12 @@ async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, q
     """A live mail's entry, by its entry or its id, which comes first; how it ended; or what there is to an address.
     Raises `NotFound`."""
     who = address_in(word)
+    if who is not None:
+        entry = await owner(spool, word, tenant)
+        return entry or await _by_address(spool, who, word, tenant, limit, quiet=quiet)
     names = [word]
     try:
-        entry = await locate(spool, word, tenant) if who is not None else (await located(spool, word, tenant))[0]
+        entry, tenant = await located(spool, word, tenant)
         if (await spool.raw([entry]))[0] is not None:
             return entry
         names.append(entry)
@@ -105,8 +108,6 @@ async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, q
     except OfTenants:
         raise
     except NotFound as gone:
-        if who is not None:
-            return await _by_address(spool, who, word, tenant, limit, quiet=quiet)
         missing = gone
     end = await ended_somewhere(spool, names, tenant)
     if end is None:
@@ -129,7 +130,7 @@ async def _by_address(
         return next(iter(found.named))
     views = sorted(found.views, key=lambda view: -time_ms(view.entry))
     ends = await ends_of(spool, who, ENDS_SHOWN, tenant)
-    if not views and (end := await ended_somewhere(spool, [word], tenant)):
+    if not views and not ends and (end := await ended_somewhere(spool, [word], tenant)):
         return Gone(end)
     return Addressed(who, views, found.looked, live, found.more, ends)
 

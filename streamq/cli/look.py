@@ -12,7 +12,7 @@ from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by,
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
 from streamq.cli.route import lanes_words, why_words
-from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
+from streamq.cli.terminal import clip, console, emit, progress, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
@@ -136,18 +136,21 @@ def ls(
     async def run() -> None:
         async with open_queue() as spool:
             await known_choice(spool, selector)
-            now = await now_ms(spool)
+            now = await read_status(spool)
             views: list[MailView] = []
-            more = False
-            async for view in _ambiguous(spool, selector) if doubtful else select(spool, selector):
-                if len(views) == limit:
-                    more = True
-                    break
-                view.fields = _without_bodies(view.fields)
-                views.append(view)
+            # Of no other choice does it take so long till there is something to show.
+            with progress("looking", now.live, quiet=json or selector.to is None) as looked:
+                found = _ambiguous(spool, selector) if doubtful else select(spool, selector, visited=looked)
+                async for view in found:
+                    view.fields = _without_bodies(view.fields)
+                    views.append(view)
+                    if len(views) > limit:
+                        break
+            more = len(views) > limit
+            del views[limit:]
             if json:
-                return emit([_plain(view, now) for view in views])
-            _print_list(views, now)
+                return emit([_plain(view, now.now_ms) for view in views])
+            _print_list(views, now.now_ms)
             if more:
                 console.print(f"… and more: --limit {limit * 10}", style="dim")
             return None

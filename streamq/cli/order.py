@@ -12,7 +12,7 @@ from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.look import locate, now_ms, of_tenants, status
+from streamq.queue.look import locate, now_ms, of_tenants, owner, status
 from streamq.queue.search import sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
@@ -89,7 +89,7 @@ class Order:
         unseen: list[str] = []
         for text in dict.fromkeys(self.ids):
             try:
-                entries.append(await locate(spool, text, self.choice.tenant))
+                entries.append(await self._known(spool, text))
             except NotFound as gone:
                 if await self._is_rule(spool, text):
                     unseen.append(text)
@@ -106,6 +106,14 @@ class Order:
         done = await self._apply(spool, entries)
         self._say(done, len(entries))
         return not done["missing"] and not self.kept
+
+    async def _known(self, spool: Spool, text: str) -> str:
+        """The entry of a word that was looked up by workers. Raises `NotFound`."""
+        if address_in(text) is None:
+            return await locate(spool, text, self.choice.tenant)
+        if entry := await owner(spool, text, self.choice.tenant):
+            return entry
+        raise NotFound(f"no live mail has the id {text[:300]!r}")
 
     async def _is_rule(self, spool: Spool, text: str) -> bool:
         """Whether it was asked for plainly, or is to be forgotten."""

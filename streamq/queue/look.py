@@ -17,7 +17,7 @@ from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, wal
 
 __all__ = [
     *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "located", "now_ms"),
-    *("of_tenants", "placed", "show", "status"),
+    *("of_tenants", "owner", "placed", "show", "status"),
 ]
 
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
@@ -249,6 +249,13 @@ async def locate(spool: Spool, text: str, tenant: str | None = None, *, deep: bo
         whose = f" of tenant {tenant!r}" if tenant is not None else ""
         raise NotFound(f"no live mail has the entry, and none that was seen has the id {text[:300]!r}{whose}")
     return entry
+
+
+async def owner(spool: Spool, word: str, tenant: str | None = None) -> str:
+    """The live mail that has a word as its id, which may as well be an address: as `locate`, of ids that were read.
+    "" for none: one that has ended is one of those to the address."""
+    entry = (await spool.scripts.find([(tenant, word)]))[0]
+    return entry if entry and (await spool.raw([entry]))[0] is not None else ""
 
 
 async def located(spool: Spool, text: str, tenant: str | None = None) -> tuple[str, str | None]:

@@ -8,7 +8,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from streamq.errors import NotFound
-from streamq.queue.look import locate, located
+from streamq.queue.look import located, owner
 from streamq.queue.person import Person
 from streamq.queue.search import BEGINNING, End, ends_of, look_on
 from streamq.queue.spool import Spool
@@ -76,8 +76,8 @@ async def mailbox(spool: Spool, who: Person, word: str, tenant: str | None, at: 
     """For about so long, or till some are found. `word`: what was typed, which may be an id after all."""
     found = Mailbox(at or BEGINNING)
     if not at:
-        with contextlib.suppress(NotFound):
-            found.named.append(await locate(spool, word, tenant))
+        if entry := await owner(spool, word, tenant):
+            found.named.append(entry)
             return found
         found.ends = await ends_of(spool, who, ENDS_MOST, tenant)
     until = asyncio.get_running_loop().time() + seconds

@@ -122,7 +122,7 @@ async def _target(spool: Spool, order: _Closing) -> str:
         site = "*"
     else:
         try:
-            site = to_wire(order.name)
+            site = to_wire(order.name.removesuffix(".") or order.name)
         except ValueError as wrong:
             raise NotDone(f"name: {wrong} (got {order.name[:80]!r})") from None
         site = site if site.startswith("[") else site.lower()

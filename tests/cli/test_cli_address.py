@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from mailroom import DAY, Mailroom, ident
+from mailroom import DAY, Lease, Mailroom, ident
 
 from cli.shell import streamq
 from streamq.queue.steer import rules
@@ -138,6 +138,18 @@ async def test_an_id_comes_first(queue: Mailroom) -> None:
     assert (await streamq("retry", ANNA, "--json")).json["mails"] == 1
 
 
+async def test_an_id_whose_mail_has_ended_hides_no_live_mail_to_that_address(queue: Mailroom) -> None:
+    """A digest's id may be its reader's address, each day."""
+    old = await queue.add(id=ANNA, to=ANNA, **GOOD)
+    await queue.read()
+    found = await queue.admit(old, id=ANNA, seen=ident(ANNA))
+    assert await queue.settled("sent", Lease(old, found.token, "w1"), tail=b'"rcpt":"anna@example.org"') == "ok"
+    entry = await queue.scheduled(id="a1", to=ANNA, **GOOD)
+    known = (await streamq("why", ANNA, "--json")).json
+    assert ([mail["entry"] for mail in known["mails"]], [end["entry"] for end in known["ended"]]) == ([entry], [old])
+    assert (await streamq("retry", ANNA)).out == "retry: 1 scheduled\n"
+
+
 async def test_a_mail_of_a_tenant_is_found_or_it_is_said_how(queue: Mailroom) -> None:
     entry = await queue.add(id="a1", tenant="acme", to=ANNA, **GOOD)
     await queue.read()
@@ -155,6 +167,7 @@ async def test_a_mail_of_a_tenant_is_found_or_it_is_said_how(queue: Mailroom) ->
 
 
 async def test_rules_that_a_dry_run_would_set_or_end_are_told(queue: Mailroom) -> None:
+    assert (await streamq("site", "pause", "Example.org.", "--json")).json["site"] == "example.org"
     said = await streamq("hold", "--domain", "example.org.", "--dry-run")
     assert said.out.splitlines()[0] == "domain:example.org: would be a standing rule"
     assert (await streamq("hold", "--domain", "example.org.", "-y")).code == 0

@@ -8,7 +8,7 @@ export const leave = () => { latest += 1; };
 
 function card(mail, acts, renew) {
   const made = el("div", { class: "card found", "data-entry": mail.entry }, el("p", { class: "big" }, `${mail.fields.id || mail.entry} is ${mail.state}: ${why(mail)}`));
-  made.append(pairs({ entry: mail.entry, tenant: mail.fields.tenant, subject: mail.fields.subject, age: lasts(mail.age_ms), next: within(mail.next_ms), expected: within(mail.expected_ms), "last reply": mail.notes.reply }));
+  made.append(pairs({ entry: mail.entry, tenant: mail.fields.tenant, subject: mail.fields.subject, age: lasts(mail.age_ms), next: within(mail.next_ms), expected: mail.expected_ms === mail.next_ms ? null : within(mail.expected_ms), "last reply": mail.notes.reply }));
   made.append(el("p", { class: "buttons" }, ...acts(mail, async () => made.replaceWith(card(await renew(mail), acts, renew)))));
   return made;
 }
