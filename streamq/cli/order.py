@@ -262,11 +262,14 @@ class Order:
             note("missing: has ended already; its events, or `streamq dead show`, may know how")
         if self.verb == "retry" and done["held"]:
             note("held: `streamq unhold` with the same words lets it go; `--in 0s`: now")
+        if self.verb == "retry" and done["parked"]:
+            note("parked: goes when its limit has a slot, or its way is open; `streamq why` says which it waits for")
         if not self.kept:
             return
         for entry, why in list(self.kept.items())[:KEPT_SHOWN]:
             note(f"kept: {entry}: {clip(why, 300)}")
         note(
-            "kept: a worker of this version would hold it again at once; one that knows what it says takes it up by "
-            "itself. To send it without: `streamq bounce ID`, `streamq dead requeue ID --set FIELD=`"
+            "kept: a worker of this version and these settings would hold it again at once; one that knows what it "
+            "says takes it up by itself. To send it without: `streamq bounce ID`, then `streamq dead requeue ID --set "
+            "FIELD=`"
         )

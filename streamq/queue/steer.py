@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 INTENT = "intent:"
-UNREAD = frozenset({"unknown_field", "unsupported", "unknown_template"})  # held since a version could not read them
+# Held since a worker's version, or settings, had not what is named in them.
+UNREAD = frozenset({"unknown_field", "unsupported", "unknown_template", "unknown_route"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +171,8 @@ async def apply(
 
 
 async def unable(spool: Spool, entries: Iterable[str]) -> dict[str, str]:
-    """Which of these held mails would be held again as soon as they were let go, and why: what this version does not
-    know in them is still there. (A version that knows it takes them up by itself.)"""
+    """Which of these held mails would be held again as soon as they were let go, and why: what this version, or these
+    settings, do not know in them is still there. (A worker that knows it takes them up by itself.)"""
     found: dict[str, str] = {}
     names = list(entries)
     for start in range(0, len(names), BATCH):
@@ -191,12 +192,15 @@ async def _unread(spool: Spool, name: str) -> str:
     known: dict[str, Any] = {"twice": entry.twice, "parent": entry.parent, "nth": entry.nth}
     at_ms = time_ms(entry.parent or name)
     try:
-        parse(entry.fields, entry=name, at_ms=at_ms, salt=b"", max_bytes=2**31, template=spool.templates.find, **known)
+        mail = parse(
+            entry.fields, entry=name, at_ms=at_ms, salt=b"", max_bytes=2**31, template=spool.templates.find, **known
+        )
     except (UnknownFields, UnsupportedFields, UnknownTemplate) as still:
         return str(still)
     except MailError:  # it ends as a dead letter then, and says why
         return ""
-    return ""
+    routes = {*spool.settings.ways, *spool.settings.groups}
+    return f"route: no such route: {mail.route!r}" if mail.route and mail.route not in routes else ""
 
 
 async def _moved(

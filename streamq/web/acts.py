@@ -183,9 +183,7 @@ async def _mail(spool: Spool, order: Mail) -> dict[str, Any]:
     except NotFound as gone:
         raise NotDone(str(gone)) from None
     if order.verb == "unhold" and (kept := await unable(spool, [entry])):
-        again = (
-            "a worker of this version would hold it again at once; one that knows what it says takes it up by itself"
-        )
+        again = "a worker like this one would hold it again at once; one that knows it takes it up by itself"
         raise NotDone(f"{kept[entry]}: {again}")
     done = await apply(spool, order.verb, [entry])
     return {"entry": entry, "status": next(iter(done), "")}

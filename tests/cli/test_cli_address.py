@@ -8,6 +8,7 @@ import pytest
 from mailroom import DAY, Lease, Mailroom, ident
 
 from cli.shell import streamq
+from streamq.queue.scripts import why
 from streamq.queue.steer import rules
 
 pytestmark = pytest.mark.leaves_mail
@@ -190,6 +191,12 @@ async def test_what_would_be_held_again_is_not_let_go(queue: Mailroom) -> None:
     known = (await streamq("unhold", "--all", "--yes", "--json")).json
     assert (known["statuses"], known["kept"]) == ({"scheduled": 1, "kept": 1}, {odd: "unknown fields: colour"})
     assert await queue.state(fine) == "scheduled"
+    entry = await queue.add(id="h3", to=ANNA, route="nowhere", **GOOD)
+    await queue.read()
+    reason = why(reason="route: no such route: 'nowhere'", fields=["route=nowhere"], **{"class": "unknown_route"})
+    assert await queue.admitted(entry, kind="hold", why=reason) == ["held"]
+    said = await streamq("unhold", entry)
+    assert (said.code, f"kept: {entry}: route: no such route: 'nowhere'\n" in said.err) == (1, True)
     assert (await streamq("bounce", "h1")).code == 0
     assert (await streamq("dead", "requeue", "h1", "--set", "colour=")).code == 0
     assert "waiting" in (await queue.states()).values()

@@ -215,7 +215,7 @@ async def test_one_that_would_be_held_again_is_not_let_go(room: Mailroom) -> Non
     odd, fine = await room.held(id="a1", colour="red"), await room.held(id="a2", **GOOD)
     code, said = await ordered(room, verb="unhold", id="a1")
     assert code == 422
-    assert said["error"].startswith("unknown fields: colour: a worker of this version would hold it again")
+    assert said["error"].startswith("unknown fields: colour: a worker like this one would hold it again")
     code, said = await ordered(room, verb="unhold", entries=[odd, fine])
     assert (code, said["done"]) == (200, {"statuses": {"scheduled": 1, "kept": 1}})
     assert await room.state(odd) == "held"
