@@ -31,8 +31,10 @@ export async function showAddressed(place, { ask, live, renew, acts, all }) {
     const enough = found.length + ENOUGH;
     stopped = false;
     do {
-      const part = await ask(from);
-      if (mine !== latest) return null;
+      const part = await ask(from).catch((wrong) => {
+        if (mine === latest) throw wrong;
+      });
+      if (mine !== latest) return null; // something else is looked for by now
       if (part.named.length) return part.named[0];
       if (!from) showEnded(ended, part.ended);
       from = part.next;

@@ -189,8 +189,13 @@ function limit(kind, row) {
   ], "Set", (given) => done({ verb: "limit", ...target(kind, row), ...(given.rate ? { rate: given.rate } : {}), ...(given.connections ? { connections: Number(given.connections) } : {}), ...(!given.rate && !given.connections ? { unset: true } : {}) }, `the limit of ${row.name} is set`));
 }
 
+const KEPT = {
+  missing: "gone meanwhile", packed: "no mail of ours", partly: "some of its recipients have theirs, and who the others are was not kept", envelope: "it names no recipient",
+  sensitive: "its body was not kept, as it is sensitive: streamq dead requeue --set text=…", bodiless: "its body was not kept: streamq dead requeue --set text=…",
+};
+
 function deadWords(verb, said) {
-  const kept = Object.entries(said.kept || {}).map(([why, many]) => `${count(many)} not (${why})`);
+  const kept = Object.entries(said.kept || {}).map(([why, many]) => `${count(many)} not: ${KEPT[why] || why}`);
   return [`${plural(said.done, "letter")} ${verb === "requeue" ? "requeued" : "discarded"}`, ...kept].join(", ");
 }
 
@@ -263,7 +268,10 @@ async function find(id, tenant) {
   $("story").replaceChildren(el("p", { class: "note" }, "looking …"));
   $("story-title").focus();
   try {
-    const name = id.includes("@") ? await findAddress(id, tenant).catch(() => id) : id; // no address: it may be an id
+    const name = id.includes("@") ? await findAddress(id, tenant).catch((wrong) => {
+      if (wrong.status === 422) return id; // no address: it may be an id
+      throw wrong;
+    }) : id;
     if (!name) return;
     say($("story-title"), `Mail ${id}`);
     const found = await look(name, name === id ? tenant : "");
