@@ -14,6 +14,7 @@ StreamqError
     ├── QueueFormat         the keys were written by a version that this one cannot read
     ├── QueueTaken          a `streamq up` has the queue, and its mails go to a sink
     ├── NotFound            no mail has that ID
+    │   └── OfTenants       none without a tenant; mails of tenants have it
     └── SendError           a client's mail was not queued, as far as is known
         ├── Unreachable     no connection to Redis: nothing was queued
         ├── NoReply         the reply was lost: it may be queued, and the same id is sent once
@@ -25,7 +26,7 @@ StreamqError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "MailError",
@@ -34,6 +35,7 @@ __all__ = [
     "NoServer",
     "NotFound",
     "NotPermitted",
+    "OfTenants",
     "OutOfMemory",
     "QueueError",
     "QueueFormat",
@@ -129,6 +131,14 @@ class QueueTaken(QueueError):
 
 class NotFound(QueueError):
     """No mail has that ID."""
+
+
+class OfTenants(NotFound):
+    """No live mail without a tenant has that ID; of these tenants there is one. `entries`: tenant → its entry."""
+
+    def __init__(self, text: str, entries: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.entries = dict(entries)
 
 
 class SendError(QueueError):

@@ -11,12 +11,16 @@ from streamq.errors import SettingsError
 from streamq.queue.walk import STATES
 from streamq.settings import Settings, load_settings
 
-__all__ = ["classes", "one_of", "priorities", "routes", "states", "webhooks"]
+__all__ = ["class_names", "classes", "one_of", "priorities", "routes", "states", "webhooks"]
 
 Complete = Callable[[str], list[str]]
 
-# Those that no reply has: of intake, of operators, of age.
-OTHER_CLASSES = ("ambiguous", "expired", "id_conflict", "internal", "malformed", "operator", "poison", "unknown_field")
+# Those that no reply has: of intake, of operators, of age, of connections.
+OTHER_CLASSES = (
+    *("ambiguous", "expired", "id_conflict", "internal", "malformed", "operator", "poison", "unknown_field"),
+    *("stream", "unknown_route", "unknown_template", "unsupported"),
+    *("disconnected", "protocol", "settings", "slow", "timeout", "unreachable"),
+)
 
 
 def one_of(names: Iterable[str]) -> Complete:
@@ -25,11 +29,15 @@ def one_of(names: Iterable[str]) -> Complete:
     return lambda incomplete: [name for name in known if name.startswith(incomplete)]
 
 
-def classes(incomplete: str) -> list[str]:
-    """Of the package's table of replies."""
+def class_names() -> list[str]:
+    """Of the package's table of replies, and those that no reply has."""
     table = tomllib.loads(resources.files("streamq.smtp").joinpath("replies.toml").read_text("utf-8"))
     names = {entry["class"] for entry in table["reply"]} - {"sent"}
-    return one_of(sorted({*names, *OTHER_CLASSES}))(incomplete)
+    return sorted({*names, *OTHER_CLASSES})
+
+
+def classes(incomplete: str) -> list[str]:
+    return one_of(class_names())(incomplete)
 
 
 def priorities(incomplete: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, Yes, chosen, known_priority
+from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, To, Yes, chosen, known_choice
 from streamq.cli.look import BODY, print_fields
 from streamq.cli.terminal import ask, clip, console, emit, note, progress, table
 from streamq.errors import NotFound, SettingsError
@@ -43,6 +43,8 @@ NOT_REQUEUED = {
     "bodiless": "whose bodies were not kept (for their class or size): --set text=… gives them another, and vars=… "
     "one of their template",
 }
+BODILESS = ("bad_address", "loop", "too_large")  # as lib/dead.lua has them
+REFUSED_SHOWN = 20
 
 
 @dead.command("ls")
@@ -52,15 +54,16 @@ def ls(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
     """List them, oldest first."""
-    choice = chosen(priority, domain, tenant, tag, class_)
+    choice = chosen(priority, domain, tenant, tag, class_, to)
 
     async def run() -> None:
         async with open_queue() as spool:
-            known_priority(spool, priority)
+            await known_choice(spool, choice)
             letters: list[dict[str, str]] = []
             more = False
             async for letter in letters_of(spool, choice):
@@ -138,6 +141,7 @@ def requeue(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     everything: All = False,
     changes: Annotated[
         list[str] | None,
@@ -149,7 +153,7 @@ def requeue(
 ) -> None:
     """They become waiting mails again, as new entries."""
     new = _changes(changes or [])
-    meant = Meant.of("requeue", ids, chosen(priority, domain, tenant, tag, class_), everything)
+    meant = Meant.of("requeue", ids, chosen(priority, domain, tenant, tag, class_, to), everything)
 
     async def run() -> bool:
         async with open_queue() as spool:
@@ -159,17 +163,42 @@ def requeue(
                 return True
             done = await requeue_dead(spool, letters.items(), new)
             made = [entry for entry in done if entry not in NOT_REQUEUED]
-            kept = Counter(entry for entry in done if entry in NOT_REQUEUED)
+            refused = {letter: why for letter, why in zip(letters, done, strict=True) if why in NOT_REQUEUED}
+            kept = Counter(refused.values())
+            said = await _refused(spool, refused)
             if json:
-                emit({"requeued": made, **{name: kept[name] for name in NOT_REQUEUED}})
+                emit({"requeued": made, **{name: kept[name] for name in NOT_REQUEUED}, "not_requeued": said})
             else:
                 console.print(f"requeued {len(made):,} mails")
                 for name, many in kept.items():
                     note(f"not requeued: {many:,} {NOT_REQUEUED[name]}")
+                for letter, words in said.items():
+                    note(f"  {letter}: {words}")
             return not kept
 
     if not run_async(run):
         raise typer.Exit(1)
+
+
+async def _refused(spool: Spool, refused: Mapping[str, str]) -> dict[str, str]:
+    """Of the first of them: whose letter it is, and what in it stands in the way. They stay dead letters."""
+    found: dict[str, str] = {}
+    for name, why in list(refused.items())[:REFUSED_SHOWN]:
+        letter = await dead_letter(spool, name)
+        if letter is None:
+            found[name] = why
+            continue
+        klass = letter.text("dead_class")
+        words = {
+            "sensitive": "its mail is `sensitive`, of which no letter keeps a body",
+            "bodiless": f"no letter of class {klass} keeps its body ({', '.join(BODILESS)}: sent again as it was, it "
+            "fails again)"
+            if klass in BODILESS
+            else f"STREAMQ_DEAD_BYTES ({spool.settings.dead_bytes:,}) had no room for its body",
+        }
+        to = letter.text("envelope_to") or letter.text("to")
+        found[name] = clip(f"{letter.text('id')} to {to}: {words.get(why, why)}".strip(), 400)
+    return found
 
 
 def _changes(given: list[str]) -> dict[str, str]:
@@ -177,7 +206,8 @@ def _changes(given: list[str]) -> dict[str, str]:
     changes: dict[str, str] = {}
     for each in given:
         name, equals, value = each.partition("=")
-        if not equals or not (name.encode() in BUILT or name.startswith("x_")):
+        known = name.encode() in BUILT or name.startswith("x_")
+        if not equals or not (known or (name and not value)):  # a field that nobody knows can be taken away
             raise SettingsError(f"--set: not FIELD=VALUE with a field of a mail: {clip(each, 80)!r}")
         if name in changes:
             raise SettingsError(f"--set: {name} twice")
@@ -193,13 +223,14 @@ def rm(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     everything: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Discard them for good."""
-    meant = Meant.of("rm", ids, chosen(priority, domain, tenant, tag, class_), everything)
+    meant = Meant.of("rm", ids, chosen(priority, domain, tenant, tag, class_, to), everything)
 
     async def run() -> None:
         async with open_queue() as spool:
@@ -233,8 +264,8 @@ class Meant:
         """Raises `SettingsError` unless they are named one way."""
         if bool(ids) + bool(choice.parts) + everything != 1:
             raise SettingsError(
-                f"dead {verb}: name dead letters by ID, or by --class, --domain, --tenant, --tag, --priority, "
-                "or --all of them"
+                f"dead {verb}: name dead letters by ID, or by --class, --domain, --to, --tenant, --tag, "
+                "--priority, or --all of them"
             )
         return cls(verb, tuple(ids or ()), choice)
 
@@ -242,7 +273,7 @@ class Meant:
         """The letters and their bytes. Bodies are not kept: there may be a gigabyte of them. Raises `NotFound`."""
         if self.ids:
             return await _named(spool, self.ids)
-        known_priority(spool, self.choice.priority)
+        await known_choice(spool, self.choice)
         many = await command(spool.redis, "XLEN", spool.keys.dead)
         found: dict[str, int] = {}
         with progress("looking", many) as looked:

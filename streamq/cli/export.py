@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from streamq.cli.app import Json, open_queue, run_async
-from streamq.cli.choice import All, Class, Domain, Priority, Tag, chosen, known_priority
+from streamq.cli.choice import All, Class, Domain, Priority, Tag, To, chosen, known_choice
 from streamq.cli.dead import Ids, Meant, Tenant, dead, letters_of
 from streamq.cli.terminal import console, emit, emit_line, note
 from streamq.errors import MailError, SettingsError
@@ -34,6 +34,7 @@ def export(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     everything: All = False,
     eml: Annotated[
         Path | None, typer.Option("--eml", help="messages, a file <id>.eml each, into this directory", metavar="DIR")
@@ -41,7 +42,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Copy them: JSON lines on standard output, or messages as they would be sent. They stay where they are."""
-    meant = Meant.of("export", ids, chosen(priority, domain, tenant, tag, class_), everything)
+    meant = Meant.of("export", ids, chosen(priority, domain, tenant, tag, class_, to), everything)
     if eml is not None and not eml.is_dir():
         raise SettingsError(f"--eml: no such directory: {str(eml)!r}")
 
@@ -59,7 +60,7 @@ def export(
 
 async def _chosen(spool: Spool, meant: Meant) -> AsyncIterator[DeadLetter]:
     if not meant.ids:
-        known_priority(spool, meant.choice.priority)
+        await known_choice(spool, meant.choice)
         async for letter in letters_of(spool, meant.choice):
             yield letter
         return

@@ -16,7 +16,7 @@ import orjson
 import typer
 
 from streamq.cli.app import app, open_queue, run_async
-from streamq.cli.choice import known_domain
+from streamq.cli.choice import address_in, known_class, known_domain, known_person
 from streamq.cli.complete import classes, one_of
 from streamq.cli.terminal import clip, emit_line, note
 from streamq.errors import SettingsError
@@ -45,7 +45,8 @@ STREAM_ID = re.compile(r"[0-9]{1,20}(?:-[0-9]{1,20})?")
 @app.command()
 def log(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="of a mail (or a route, a site): its story alone")
+        list[str] | None,
+        typer.Argument(metavar="ID|ADDRESS", help="of a mail (or a route, a site), or a recipient's: its story alone"),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what comes, until Ctrl-C")] = False,
     since: Annotated[
@@ -61,41 +62,54 @@ def log(
     format_: Annotated[
         str | None, typer.Option("--format", help="text, json (STREAMQ_LOG)", autocompletion=one_of(FORMATS))
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="the same as --format json: a line of JSON each")] = False,
     types: Annotated[
         list[str] | None, typer.Option("--type", help="email.bounced, route.*", autocompletion=one_of(TYPES))
     ] = None,
-    rcpt: Annotated[str, typer.Option("--to", help="to that address", metavar="ADDRESS")] = "",
+    to: Annotated[str | None, typer.Option("--to", help="to that address", metavar="ADDRESS")] = None,
     domain: Annotated[str | None, typer.Option(help="to that domain", metavar="DOMAIN")] = None,
     tenant: Annotated[str | None, typer.Option(help="of that tenant", metavar="TENANT")] = None,
     tag: Annotated[str, typer.Option(help="with that tag", metavar="TAG")] = "",
     class_: Annotated[str, typer.Option("--class", help="of that class", metavar="CLASS", autocompletion=classes)] = "",
 ) -> None:
     """A line for each outcome: what became of mails, with every reply, oldest first. `streamq log ID` is one mail's
-    story.
+    story, `streamq log anna@example.org` that of all mails to her. Exit 1 where nothing of an ID is kept.
 
-    `streamq log -f --format json` is a mail log: for journald, a file or a log collector. With STREAMQ_PII=hash no
-    address stands in it in the clear.
+    `streamq log -f --json` is a mail log: for journald, a file or a log collector. With STREAMQ_PII=hash no address
+    stands in it in the clear.
     """
     if state is not None and since is not None:
         raise SettingsError("--state: it says where to go on: no --from beside it")
-    wanted = EventFilter(tuple(types or ()), tuple(ids or ()), rcpt, known_domain(domain) or "", tenant, tag, class_)
+    if json and format_ not in {None, "json"}:
+        raise SettingsError(f"--json: not beside --format {format_}")
+    who = known_person(to)
+    rcpt = who.spec if who is not None else ""
+    names = (*(ids or ()), *(found.spec for word in ids or () if (found := address_in(word))))
+    wanted = EventFilter(tuple(types or ()), names, rcpt, known_domain(domain) or "", tenant, tag, class_)
 
-    async def run() -> None:
+    async def run() -> bool:
+        shown = 0
         async with open_queue() as spool:
-            how = _format(format_ or spool.settings.log)
+            await known_class(spool, class_)
+            how = _format("json" if json else format_ or spool.settings.log)
             hides = spool.settings.pii == "hash"
             last = _read(state) if state is not None else None
             start = f"({last}" if last else since or ("all" if ids or rcpt or state is not None else None)
             async for page in _pages(spool, start, many, follow, wanted):
                 for event in page:
                     if wanted.fits(event):
+                        shown += 1
                         _print(hidden(event) if hides else event, how)
                 if state is not None and page:
                     sys.stdout.flush()
                     _keep(state, page[-1].at)
+        if ids and not shown:
+            note(f"no event of {', '.join(repr(clip(word, 80)) for word in ids)} is kept that fits")
+        return bool(shown) or not ids
 
     with contextlib.suppress(KeyboardInterrupt):
-        run_async(run)
+        if not run_async(run):
+            raise typer.Exit(1)
 
 
 def _format(text: str) -> Literal["text", "json"]:

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from streamq.cli.app import ID, Json, app, open_queue, run_async
-from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chosen, known_priority, known_states
+from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by, say_ended
+from streamq.cli.app import Json, app, open_queue, run_async
+from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
 from streamq.cli.route import lanes_words, why_words
-from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
+from streamq.cli.terminal import clip, console, emit, progress, safe, shown_ms, table
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
-from streamq.queue.look import BoundSeen, Status, age_ms, locate, now_ms
+from streamq.queue.look import BoundSeen, Status, age_ms, now_ms
 from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
 from streamq.queue.sites import fullest
@@ -122,6 +123,7 @@ def ls(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     doubtful: Annotated[
         bool, typer.Option("--ambiguous", help="those that may be delivered already: a dot without a reply")
     ] = False,
@@ -129,23 +131,26 @@ def ls(
     json: Json = False,
 ) -> None:
     """List live mails, by state, oldest (scheduled: next) first; --ambiguous: those past their dot now first."""
-    selector = chosen(priority, domain, tenant, tag, class_).among(*known_states(state))
+    selector = chosen(priority, domain, tenant, tag, class_, to).among(*known_states(state))
 
     async def run() -> None:
         async with open_queue() as spool:
-            known_priority(spool, priority)
-            now = await now_ms(spool)
+            await known_choice(spool, selector)
+            now = await read_status(spool)
             views: list[MailView] = []
-            more = False
-            async for view in _ambiguous(spool, selector) if doubtful else select(spool, selector):
-                if len(views) == limit:
-                    more = True
-                    break
-                view.fields = _without_bodies(view.fields)
-                views.append(view)
+            # Of no other choice does it take so long till there is something to show.
+            with progress("looking", now.live, quiet=json or selector.to is None) as looked:
+                found = _ambiguous(spool, selector) if doubtful else select(spool, selector, visited=looked)
+                async for view in found:
+                    view.fields = _without_bodies(view.fields)
+                    views.append(view)
+                    if len(views) > limit:
+                        break
+            more = len(views) > limit
+            del views[limit:]
             if json:
-                return emit([_plain(view, now) for view in views])
-            _print_list(views, now)
+                return emit([_plain(view, now.now_ms) for view in views])
+            _print_list(views, now.now_ms)
             if more:
                 console.print(f"… and more: --limit {limit * 10}", style="dim")
             return None
@@ -213,25 +218,54 @@ def _plain(view: MailView, now: int) -> dict[str, Any]:
 
 @app.command()
 def show(
-    id_: ID,
+    id_: IdOrAddress,
     tenant: Annotated[str | None, typer.Option(help="whose id it is", metavar="TENANT")] = None,
+    limit: Limit = 20,
     raw: Annotated[bool, typer.Option("--raw", help="bodies, too")] = False,
     json: Json = False,
 ) -> None:
-    """One live mail: where it is, why, its fields, its attempts."""
+    """One live mail: where it is, why, its fields, its attempts; of an address all to it.
 
-    async def run() -> None:
+    Exit 1 where it is not live: it says how it ended, as far as that is known.
+    """
+
+    async def run() -> bool:
         async with open_queue() as spool:
-            view = await show_mail(spool, await locate(spool, id_, tenant, deep=True))
+            named = await named_by(spool, id_, tenant, limit, quiet=json)
             now = await now_ms(spool)
+            if isinstance(named, Gone):
+                say_ended(id_, named.end, json)
+                return False
+            if isinstance(named, Addressed):
+                _say_addressed(named, now, raw, json)
+                return bool(named.views)
+            view = await show_mail(spool, named)
             if json:
                 view.fields = view.fields if raw else _without_bodies(view.fields)
                 emit(_plain(view, now))
             else:
                 _print_mail(view, now)
                 print_fields(view.fields.items(), raw=raw)
+            return True
 
-    run_async(run)
+    if not run_async(run):
+        raise typer.Exit(1)
+
+
+def _say_addressed(named: Addressed, now: int, raw: bool, json: bool) -> None:
+    """One as if it was named by its entry; several in a list."""
+    if json:
+        for view in named.views:
+            view.fields = view.fields if raw else _without_bodies(view.fields)
+        return emit(named.plain([_plain(view, now) for view in named.views]))
+    console.print(named.head(len(named.views)), style="bold", soft_wrap=True)
+    if len(named.views) == 1:
+        _print_mail(named.views[0], now)
+        print_fields(named.views[0].fields.items(), raw=raw)
+    elif named.views:
+        _print_list(named.views, now)
+    named.print_rest()
+    return None
 
 
 def _print_mail(view: MailView, now: int) -> None:

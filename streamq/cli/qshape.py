@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chosen, known_priority, known_states
+from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
 from streamq.cli.complete import one_of
 from streamq.cli.terminal import clip, console, emit, progress, table
 from streamq.errors import SettingsError
@@ -31,6 +31,7 @@ def qshape(
     tenant: Tenant = None,
     tag: Tag = None,
     class_: Class = None,
+    to: To = None,
     first: Annotated[
         str, typer.Option("-t", "--first", help="age of the first column; each is twice the one before", metavar="TIME")
     ] = "5m",
@@ -45,16 +46,16 @@ def qshape(
     """
     if by not in BY:
         raise SettingsError(f"--by: one of {', '.join(BY)} (got {by!r})")
-    selector = chosen(priority, domain, tenant, tag, class_).among(*known_states(state))
+    selector = chosen(priority, domain, tenant, tag, class_, to).among(*known_states(state))
     bounds = ages(_age(first), columns)
 
     async def run() -> None:
         async with open_queue() as spool:
-            known_priority(spool, priority)
+            await known_choice(spool, selector)
             now = await status(spool)
             many = sum(now.sum(each) for each in selector.states)
             with progress("looking", many, quiet=json) as looked:
-                found = await shape(spool, selector, bounds, now.now_ms, by, lambda: looked(1))
+                found = await shape(spool, selector, bounds, now.now_ms, by, looked)
             if json:
                 emit(_plain(found, by, limit))
             else:

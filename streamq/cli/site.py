@@ -34,7 +34,7 @@ def _site(text: str, *, all_: bool = False) -> str:
             return text
         raise SettingsError("NAME: a domain (got '*'): `streamq route pause` is for all sites of a route")
     try:
-        name = to_wire(text)
+        name = to_wire(text.removesuffix(".") or text)  # with the root's dot, too
     except ValueError as wrong:
         raise SettingsError(f"NAME: {wrong} (got {text[:80]!r})") from None
     return name if name.startswith("[") else name.lower()

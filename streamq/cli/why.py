@@ -2,73 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from streamq.cli.app import ID, Json, app, open_queue, run_async
+from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by, say_ended
+from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.limit import rule_json, rule_words
 from streamq.cli.route import why_words
 from streamq.cli.site import rate_words, throttle_json, throttle_words, until_words
 from streamq.cli.terminal import clip, console, emit, shown_ms
 from streamq.errors import NotFound
-from streamq.queue.look import age_ms, locate
+from streamq.queue.look import age_ms
 from streamq.queue.spool import Spool
-from streamq.queue.why import Ended, Why, ended
+from streamq.queue.why import Why
 from streamq.queue.why import why as find_why
 
-DEAD = {"dead", "email.bounced", "email.expired", "email.rejected", "email.failed"}
 RULES = {"hold": "will be held", "cancel": "will be cancelled", "bounce": "will be bounced"}
 
 
 @app.command()
 def why(
-    id_: ID,
+    id_: IdOrAddress,
     tenant: Annotated[str | None, typer.Option(help="whose id it is", metavar="TENANT")] = None,
+    limit: Limit = 20,
     json: Json = False,
 ) -> None:
-    """Why a mail has not gone: which limit, since when, the next slot, how many are ahead, the last reply.
+    """Why a mail has not gone: which limit, since when, the next slot, how many are ahead, the last reply. `streamq why
+    anna@example.org`: all to that address, and how the last ones ended.
 
     Exit 1 where it is not live: it says how it ended, as far as that is known.
     """
 
     async def run() -> bool:
         async with open_queue() as spool:
-            names = [id_]
-            try:
-                names.append(await locate(spool, id_, tenant, deep=True))
-                found = await find_why(spool, names[-1])
-            except NotFound as gone:
-                end = await ended(spool, names, tenant)
-                if end is None:
-                    raise
-                _say_ended(id_, end, str(gone), json)
+            named = await named_by(spool, id_, tenant, limit, quiet=json)
+            if isinstance(named, Gone):
+                say_ended(id_, named.end, json)
                 return False
+            if isinstance(named, Addressed):
+                return await _say_addressed(spool, named, json)
+            found = await find_why(spool, named)
             if json:
                 emit(_plain(found))
             else:
-                _print(found, spool)
+                _print(found)
             return True
 
     if not run_async(run):
         raise typer.Exit(1)
 
 
-def _say_ended(id_: str, end: Ended, gone: str, json: bool) -> None:
+async def _say_addressed(spool: Spool, named: Addressed, json: bool) -> bool:
+    waits: list[Why] = []
+    for view in named.views:
+        with contextlib.suppress(NotFound):  # it has ended meanwhile
+            waits.append(await find_why(spool, view.entry))
     if json:
-        emit({"id": id_, "state": "dead" if end.kind in DEAD else "ended", "event": end.kind, "data": end.data})
-        return
-    what = end.kind.removeprefix("email.")
-    if end.kind in DEAD:
-        console.print(f"{clip(id_, 300)} is dead ({what}): `streamq dead show` has it", style="bold", soft_wrap=True)
-    else:
-        console.print(
-            f"{clip(id_, 300)} is not in the queue any more; its last event: {what}", style="bold", soft_wrap=True
-        )
-    for label in ("class", "reason", "reply", "of", "by", "peer", "route"):
-        if end.data.get(label):
-            console.print(f"{label:<9} {clip(str(end.data[label]), 500)}", soft_wrap=True)
+        mails = [_plain(found) | {"id": found.view.text("id"), "tenant": found.view.text("tenant")} for found in waits]
+        emit(named.plain(mails))
+        return bool(waits)
+    console.print(named.head(len(waits)), style="bold", soft_wrap=True)
+    for found in waits:
+        console.print()
+        _print(found)
+    named.print_rest()
+    return bool(waits)
 
 
 def _plain(found: Why) -> dict[str, Any]:
@@ -84,13 +85,14 @@ def _plain(found: Why) -> dict[str, Any]:
     return known
 
 
-def _print(found: Why, spool: Spool) -> None:
+def _print(found: Why) -> None:
     view = found.view
     head = f"{view.entry}  {clip(view.priority, 64)}  {view.state}  {shown_ms(age_ms(view, found.now_ms))} old"
     console.print(head, style="bold", soft_wrap=True)
     to = clip(view.text("envelope_to") or view.text("to"), 200)
     route = f", route {found.gauge.way}" if found.gauge is not None and view.state == "parked" else ""
-    lines = [("to", f"{to} (site {found.site}{route})" if found.site else to), ("waits", _waits(found))]
+    named = [(name, view.text(name)) for name in ("id", "tenant") if view.text(name)]
+    lines = [*named, ("to", f"{to} (site {found.site}{route})" if found.site else to), ("waits", _waits(found))]
     lines += _times(found)
     if view.intent and found.waits_for != "rule":
         lines.append(("asked for", f"{view.intent}, if this attempt does not send it"))

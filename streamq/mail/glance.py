@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from streamq.mail.identity import content_hash, digest
 
-__all__ = ["Glance", "glance", "plain_site", "site_and_id"]
+__all__ = ["Glance", "glance", "plain_recipient", "plain_site", "site_and_id"]
 
 # No field here decides when, which way, or by which rule a mail goes.
 PLAIN = frozenset(
@@ -41,16 +41,26 @@ class Glance:
     event: bytes
 
 
+def plain_recipient(fields: Mapping[bytes, bytes]) -> str:
+    """The recipient where nothing but one plain address says who gets the mail, whatever else its fields hold; ""
+    where only `parse` can tell."""
+    found = _plain(fields)
+    return found[0].decode() if found is not None else ""
+
+
 def plain_site(fields: Mapping[bytes, bytes]) -> str:
-    """The recipient's domain where nothing but one plain address says who gets the mail, whatever else its fields
-    hold; "" where only `parse` can tell."""
+    """That one's domain."""
+    found = _plain(fields)
+    return found[1].decode().lower() if found is not None else ""
+
+
+def _plain(fields: Mapping[bytes, bytes]) -> re.Match[bytes] | None:
     to = fields.get(b"envelope_to")
     if not to:
         if fields.get(b"raw") or fields.get(b"cc") or fields.get(b"bcc") or fields.get(b"recipients"):
-            return ""
+            return None
         to = fields.get(b"to", b"")
-    found = ADDRESS.fullmatch(to) if len(to) <= MOST else None
-    return found[1].decode().lower() if found is not None else ""
+    return ADDRESS.fullmatch(to) if len(to) <= MOST else None
 
 
 def glance(fields: Mapping[bytes, bytes], max_bytes: int) -> Glance | None:

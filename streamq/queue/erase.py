@@ -7,47 +7,20 @@ A To or Cc that every copy of a mail shows is part of what the others get, and s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from hashlib import sha1
 
-from streamq.mail.address import parse_list
-from streamq.mail.event import hashed_address
 from streamq.queue.connection import command
-from streamq.queue.events import Event, events_since
+from streamq.queue.events import events_since
 from streamq.queue.letters import dead_letters, remove_dead
+from streamq.queue.person import Person, person, recipients_of
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
-from streamq.queue.steer import apply, recipients_of
+from streamq.queue.steer import apply
 from streamq.queue.walk import STATES, MailView, is_entry, walk
 
 __all__ = ["Erased", "Person", "Traces", "erase", "person", "traces"]
-
-ADDRESSED = (b"to", b"cc", b"bcc", b"envelope_to", b"recipients", b"raw")
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """An address in lower case, its domain in A-labels; `forms`: how its text may stand in a mail."""
-
-    spec: str
-    forms: tuple[bytes, ...]
-
-    def is_one_of(self, recipients: list[str]) -> bool:
-        return any(each.lower() == self.spec for each in recipients)
-
-    def may_stand_in(self, fields: Mapping[bytes, bytes]) -> bool:
-        """Without reading who gets it: of a million mails nearly all are to others. JSON may escape any sign."""
-        for name in ADDRESSED:
-            value = fields.get(name, b"").lower()
-            if b"\\u" in value or any(form in value for form in self.forms):
-                return True
-        return False
-
-    def is_named_in(self, event: Event) -> bool:
-        """As a recipient, hashed or in the clear; or in a reply."""
-        rcpt = event.text("rcpt").lower()
-        return rcpt in {self.spec, hashed_address(self.spec)} or any(form in event.raw.lower() for form in self.forms)
 
 
 @dataclass(slots=True)
@@ -69,17 +42,6 @@ class Erased:
     letters: int = 0
     events: int = 0
     reasons: int = 0
-
-
-def person(text: str) -> Person:
-    """Raises ValueError where it is no address. Local parts are compared in any case, as nearly all servers do."""
-    addresses = parse_list(text)
-    if len(addresses) != 1:
-        raise ValueError("not one address")
-    address = addresses[0]
-    spec = f"{address.local}@{address.domain}".lower()
-    given = text.strip().lower()
-    return Person(spec, tuple({each.encode() for each in (spec, given if "@" in given else spec)}))
 
 
 async def traces(spool: Spool, who: Person, visited: Callable[[], object] = lambda: None) -> Traces:

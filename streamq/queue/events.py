@@ -66,7 +66,7 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which events: all that fit every given part. `types` are globs (`email.*`); `names`: a mail's id, entry or
-    parent, or a route's or site's name; `rcpt` an address, found hashed, too."""
+    parent, a route's or site's name, or a recipient; `rcpt` an address. Addresses are found hashed, too."""
 
     types: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -76,18 +76,22 @@ class EventFilter:
     tag: str = ""
     klass: str = ""
     _rcpts: frozenset[str] = field(init=False)
+    _named: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         address = self.rcpt.lower()
         object.__setattr__(self, "_rcpts", frozenset({address, hashed_address(address)} if address else ()))
+        people = [name.lower() for name in self.names if "@" in name]
+        object.__setattr__(self, "_named", frozenset((*people, *map(hashed_address, people))))
 
     def fits(self, event: Event) -> bool:
         if self.types and not any(fnmatchcase(event.kind, each) for each in self.types):
             return False
         named = {event.id, event.text("entry"), event.text("parent"), event.event_id}
-        if self.names and not named.intersection(self.names):
+        rcpt = event.text("rcpt").lower()
+        if self.names and not named.intersection(self.names) and rcpt not in self._named:
             return False
-        if self._rcpts and event.text("rcpt").lower() not in self._rcpts:
+        if self._rcpts and rcpt not in self._rcpts:
             return False
         tags = event.data.get("tags")
         if self.tag and not (isinstance(tags, list) and self.tag in tags):

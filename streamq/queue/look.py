@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
-from streamq.errors import NotFound
+from streamq.errors import NotFound, OfTenants
 from streamq.keys import ALIVE_MS, GROUP
 from streamq.queue.connection import Part, command, pipelined
 from streamq.queue.routes import Closure, closures
@@ -16,8 +16,8 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
 __all__ = [
-    *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "now_ms", "placed", "show"),
-    "status",
+    *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "located", "now_ms"),
+    *("of_tenants", "owner", "placed", "show", "status"),
 ]
 
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
@@ -27,7 +27,7 @@ ENDED = frozenset({  # totals of ends: with each a mail leaves the spool
     "expanded",
 })  # fmt: skip
 BUCKETS, NEIGHBOURS = 16384, 16  # of `{q}:lane:<bucket>`, as lib/index.lua counts them
-SOUGHT_BYTES = 1_000_000  # of bodies that one script passes by: some ms
+TENANTS_SHOWN = 5
 
 
 @dataclass(slots=True)
@@ -237,7 +237,7 @@ def _text(found: bytes) -> str:
 async def locate(spool: Spool, text: str, tenant: str | None = None, *, deep: bool = False) -> str:
     """The entry that `text` names: an entry, or a producer's id (which may look like an entry). Raises
     `NotFound`. The entry of an id that was sent of late may be gone. `deep`: also a mail that nobody has
-    read yet; then all entries may be visited, 100 a call."""
+    read yet; then all entries may be visited, 100 a call. Raises `OfTenants` where that finds some with the id."""
     if tenant is None and is_entry(text) and int(text[0]) < len(spool.priorities):
         found = await spool.scripts.check("stream", int(text[0]), _before(text), 1)
         if found[1:2] == [text.encode()]:
@@ -251,15 +251,47 @@ async def locate(spool: Spool, text: str, tenant: str | None = None, *, deep: bo
     return entry
 
 
+async def owner(spool: Spool, word: str, tenant: str | None = None) -> str:
+    """The live mail that has a word as its id, which may as well be an address: as `locate`, of ids that were read.
+    "" for none: one that has ended is one of those to the address."""
+    entry = (await spool.scripts.find([(tenant, word)]))[0]
+    return entry if entry and (await spool.raw([entry]))[0] is not None else ""
+
+
+async def located(spool: Spool, text: str, tenant: str | None = None) -> tuple[str, str | None]:
+    """As `locate`, deep, for who only looks: where no tenant was said and one alone has such a mail it is that one, and
+    its tenant. Raises `NotFound`."""
+    try:
+        return await locate(spool, text, tenant, deep=True), tenant
+    except OfTenants as theirs:
+        if len(theirs.entries) > 1:
+            raise
+        [(tenant, entry)] = theirs.entries.items()
+        return entry, tenant
+
+
 async def _seek(spool: Spool, id_: str, tenant: str | None) -> str:
-    many = max(1, min(PAGE, int(SOUGHT_BYTES / max(1.0, await spool.mean_bytes()))))
+    theirs: dict[str, str] = {}
     for p in range(len(spool.priorities)):
-        at, entry = await spool.scripts.seek(p, "", many, tenant, id_)
-        while at and not entry:
-            at, entry = await spool.scripts.seek(p, at, many, tenant, id_)
-        if entry:
-            return entry
+        at = ""
+        while True:
+            at, _, found = await spool.scripts.search(p, at, PAGE, id_=id_)
+            for each in found:
+                if each.tenant == (tenant or ""):
+                    return f"{p}{each.name}"
+                theirs.setdefault(each.tenant, f"{p}{each.name}")
+            if not at:
+                break
+    if theirs and tenant is None:
+        raise of_tenants(id_, theirs)
     return ""
+
+
+def of_tenants(id_: str, theirs: Mapping[str, str]) -> OfTenants:
+    shown = ", ".join(f"--tenant {name[:80]}" for name in list(theirs)[:TENANTS_SHOWN])
+    more = ", …" if len(theirs) > TENANTS_SHOWN else ""
+    none = f"no live mail without a tenant has the id {id_[:300]!r}"
+    return OfTenants(f"{none}, but one of a tenant: {shown}{more}", theirs)
 
 
 async def _held_as(spool: Spool, id_: str, tenant: str | None) -> str:

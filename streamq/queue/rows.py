@@ -29,6 +29,7 @@ __all__ = [
     "Settled",
     "SiftRow",
     "Sifted",
+    "Sought",
     "StartRow",
     "Status",
     "Turn",
@@ -180,6 +181,15 @@ class Admitted:
     next_us: int
     bound: Bound
     statuses: list[Status]
+
+
+class Sought(NamedTuple):
+    """What a search came upon: its id in the stream, and its tenant, "" for none. `same`: it has the id that was looked
+    for; else it may be to the address."""
+
+    name: str
+    tenant: str
+    same: bool
 
 
 class TurnRow(NamedTuple):

@@ -37,6 +37,7 @@ from streamq.queue.rows import (
     SettleRow,
     Sifted,
     SiftRow,
+    Sought,
     Started,
     StartRow,
     Status,
@@ -274,11 +275,16 @@ class Scripts:
         rows = [("-" if tenant is None else f"={tenant}", id_) for tenant, id_ in ids]
         return [entry.decode() for entry in await self.caller.call("find", (self.now, self.window_ms), rows)]
 
-    async def seek(self, p: int, start: str, many: int, tenant: str | None, id_: str) -> tuple[str, str]:
-        """Where to go on in this stream, "" at its end; and the entry, "" where it is none of these."""
-        named = "-" if tenant is None else f"={tenant}"
-        reached, entry = await self.caller.call("seek", (p, start, many, named, id_))
-        return reached.decode(), entry.decode()
+    async def search(
+        self, p: int | None, below: str, many: int, *, local: str = "", domain: str = "", id_: str = ""
+    ) -> tuple[str, int, list[Sought]]:
+        """Where to go on in this stream (None: of the dead letters), "" at its end; how many were visited; which of
+        them may be meant."""
+        head = ("" if p is None else p, below, many, local, domain, id_)
+        reached, visited, *flat = await self.caller.call("search", head)
+        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        found = [Sought(name.decode(), tenant.decode("utf-8", "replace"), same == b"1") for name, tenant, same in rows]
+        return reached.decode(), visited, found
 
     async def template(self, verb: str, name: str, content: bytes = b"") -> int:
         """put: its version; rm: how many versions went."""

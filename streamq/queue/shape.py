@@ -81,7 +81,7 @@ async def shape(
     bounds: Sequence[int],
     now_ms: int,
     by: str = "domain",
-    visited: Callable[[], object] = lambda: None,
+    visited: Callable[[int], object] = lambda many: None,
 ) -> Shape:
     """Of the live mails that fit."""
     name_of, wanted = BY[by]

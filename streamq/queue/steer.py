@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
-from streamq.errors import MailError
+from streamq.errors import MailError, UnknownFields, UnknownTemplate, UnsupportedFields
 from streamq.mail import parse
-from streamq.mail.address import parse_list
 from streamq.mail.domain import to_wire
 from streamq.mail.glance import plain_site
 from streamq.queue.connection import command
 from streamq.queue.lanes import site_in
+from streamq.queue.person import Person, recipients_of
 from streamq.queue.reports import fetch_reports
 from streamq.queue.scripts import BATCH
+from streamq.queue.search import mails_to
 from streamq.queue.spool import Spool, time_ms
-from streamq.queue.walk import PAGE, STATES, MailView, is_entry, walk
+from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
 __all__ = [
     "Selector",
@@ -26,34 +28,37 @@ __all__ = [
     "has_rule",
     "id_rule",
     "intended",
-    "recipients_of",
     "rules",
     "select",
     "set_rule",
     "site_of",
     "tags_of",
+    "unable",
     "unset_rule",
 ]
 
 INTENT = "intent:"
+# Held since a worker's version, or settings, had not what is named in them.
+UNREAD = frozenset({"unknown_field", "unsupported", "unknown_template", "unknown_route"})
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
     """Which mails: all that fit every given part. Nothing given: all of them. `domain` is read as an address'
-    domain is: any case, A-labels for IDN. `klass`: of their last reply, or of what holds them. Raises ValueError where
-    the domain is none."""
+    domain is: any case, A-labels for IDN, with or without the root's dot. `klass`: of their last reply, or of what
+    holds them. `to`: one of their recipients. Raises ValueError where the domain is none."""
 
     priority: str | None = None
     domain: str | None = None
     tenant: str | None = None
     tag: str | None = None
     klass: str | None = None
+    to: Person | None = None
     states: tuple[str, ...] = STATES
 
     def __post_init__(self) -> None:
         if self.domain is not None:
-            site = to_wire(self.domain)
+            site = to_wire(self.domain.removesuffix(".") or self.domain)
             object.__setattr__(self, "domain", site if site.startswith("[") else site.lower())
 
     def among(self, *states: str) -> Selector:
@@ -62,14 +67,14 @@ class Selector:
     @property
     def parts(self) -> list[str]:
         named = {"priority": self.priority, "domain": self.domain, "tenant": self.tenant, "tag": self.tag}
-        named["class"] = self.klass
+        named |= {"class": self.klass, "to": self.to.spec if self.to is not None else None}
         return [f"{name}:{value}" for name, value in named.items() if value is not None]
 
     @property
     def rule(self) -> str | None:
         """Its name as a standing rule; None where more than one part is given, or the class: what is read for the
-        first time has none."""
-        if self.klass is not None:
+        first time has none; or an address, which the rules do not know."""
+        if self.klass is not None or self.to is not None:
             return None
         return "all" if not self.parts else self.parts[0] if len(self.parts) == 1 else None
 
@@ -81,6 +86,8 @@ class Selector:
         if self.tenant is not None and view.text("tenant") != self.tenant:
             return False
         if self.tag is not None and self.tag not in tags_of(view):
+            return False
+        if self.to is not None and not self.to.is_one_of(recipients_of(view)):
             return False
         return self.domain is None or site_of(view) == self.domain
 
@@ -108,32 +115,23 @@ def site_of(view: MailView) -> str:
     return sites.pop() if len(sites) == 1 else ""
 
 
-def recipients_of(view: MailView) -> list[str]:
-    """Who gets it, as far as its fields say: of one that is no mail whom `envelope_to`, or `to`, names."""
-    try:
-        mail = parse(view.fields, entry=view.entry, at_ms=time_ms(view.entry), salt=b"", max_bytes=2**31)
-        if mail.several is None:
-            return [mail.envelope_to]
-        return [child.value.decode("utf-8", "replace") for child in mail.several.children]
-    except MailError:
-        text = view.text("envelope_to") or view.text("to")
-    try:
-        return [address.spec for address in parse_list(text[:10_000])]
-    except ValueError:
-        return []
-
-
 async def select(
     spool: Spool,
     selector: Selector,
     *,
     sweep: bool = False,
     wanted: Collection[str] = (),
-    visited: Callable[[], object] = lambda: None,
+    visited: Callable[[int], object] = lambda many: None,
 ) -> AsyncIterator[MailView]:
     """The live mails that fit. A `sweep` (walk.py) gets no bodies where they are not needed to tell: a million
     of them would be gigabytes. `wanted`: what it gets all the same, of `site` (what `site_of` needs), `fields`,
-    `notes`. `visited` is told of each that was looked at."""
+    `notes`. `visited` is told how many more were looked at. Those to an address come of each priority the newest
+    first, with all that is known of them, whatever their state."""
+    if selector.to is not None:
+        async for view in mails_to(spool, selector.to, visited):
+            if view.state in selector.states and selector.fits(view):
+                yield view
+        return
     plain = selector.tenant is None and selector.tag is None and "fields" not in wanted
     sited = selector.domain is not None or "site" in wanted
     classed = selector.klass is not None
@@ -143,7 +141,7 @@ async def select(
         bodies = not sweep or not plain or (sited and state != "parked")  # a lane names its site
         notes = classed or "notes" in wanted
         async for view in walk(spool, (state,), bodies=bodies, notes=notes, sweep=sweep):
-            visited()
+            visited(1)
             if selector.fits(view):
                 yield view
 
@@ -170,6 +168,39 @@ async def apply(
         if progress:
             progress(len(part))
     return done
+
+
+async def unable(spool: Spool, entries: Iterable[str]) -> dict[str, str]:
+    """Which of these held mails would be held again as soon as they were let go, and why: what this version, or these
+    settings, do not know in them is still there. (A worker that knows it takes them up by itself.)"""
+    found: dict[str, str] = {}
+    names = list(entries)
+    for start in range(0, len(names), BATCH):
+        part = names[start : start + BATCH]
+        notes = await command(spool.redis, "HMGET", spool.keys.notes, *part)
+        for entry, note in zip(part, notes, strict=True):
+            if notes_from(note).get("class") in UNREAD:
+                why = await _unread(spool, entry)
+                found |= {entry: why} if why else {}
+    return found
+
+
+async def _unread(spool: Spool, name: str) -> str:
+    entry = (await spool.fetch([name]))[0]
+    if entry is None:
+        return ""
+    known: dict[str, Any] = {"twice": entry.twice, "parent": entry.parent, "nth": entry.nth}
+    at_ms = time_ms(entry.parent or name)
+    try:
+        mail = parse(
+            entry.fields, entry=name, at_ms=at_ms, salt=b"", max_bytes=2**31, template=spool.templates.find, **known
+        )
+    except (UnknownFields, UnsupportedFields, UnknownTemplate) as still:
+        return str(still)
+    except MailError:  # it ends as a dead letter then, and says why
+        return ""
+    routes = {*spool.settings.ways, *spool.settings.groups}
+    return f"route: no such route: {mail.route!r}" if mail.route and mail.route not in routes else ""
 
 
 async def _moved(

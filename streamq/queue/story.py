@@ -1,16 +1,23 @@
-"""A mail's story: where it is and why it waits, and every event of it that is kept."""
+"""A mail's story: where it is and why it waits, and every event of it that is kept. The mails to somebody: the same in
+short, of all there are."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from streamq.errors import NotFound
-from streamq.queue.look import locate
+from streamq.queue.look import located, owner
+from streamq.queue.person import Person
+from streamq.queue.search import BEGINNING, End, ends_of, look_on
 from streamq.queue.spool import Spool
-from streamq.queue.why import Ended, Why, ended, ends, why
+from streamq.queue.why import Ended, Why, ended_somewhere, ends, why
 
-__all__ = ["Story", "story"]
+__all__ = ["Mailbox", "Story", "mailbox", "story"]
 
+FOUND_MOST = 50  # live mails to an address in one look, about: a page has a hundred at most
+ENDS_MOST = 10
 EVENTS_MOST = 200  # of one mail: one that is deferred for five days has thirty
 
 
@@ -31,14 +38,14 @@ async def story(spool: Spool, name: str, tenant: str | None = None) -> Story:
     names = [name]
     missing: NotFound | None = None
     try:
-        entry = await locate(spool, name, tenant, deep=True)
+        entry, tenant = await located(spool, name, tenant)
         names.append(entry)
         found.why = await why(spool, entry)
     except NotFound as gone:
         missing = gone
     await _events(spool, found, names, tenant)
     if missing is not None and not found.events:
-        found.last = await ended(spool, names, tenant)
+        found.last = await ended_somewhere(spool, names, tenant)
         if found.last is None:
             raise missing
     return found
@@ -51,3 +58,36 @@ async def _events(spool: Spool, found: Story, names: list[str], tenant: str | No
             break
         found.events.append(event)
     found.events.reverse()
+
+
+@dataclass(slots=True)
+class Mailbox:
+    """Live mails to an address, as far as was looked: on goes it `at`, "" at the end. `named`: entries that have the
+    address as their id; `ends`: how the last ones ended, at the beginning alone."""
+
+    at: str
+    looked: int = 0
+    named: list[str] = field(default_factory=list)
+    mails: list[Why] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+
+
+async def mailbox(spool: Spool, who: Person, word: str, tenant: str | None, at: str, seconds: float) -> Mailbox:
+    """For about so long, or till some are found. `word`: what was typed, which may be an id after all."""
+    found = Mailbox(at or BEGINNING)
+    if not at:
+        if entry := await owner(spool, word, tenant):
+            found.named.append(entry)
+            return found
+        found.ends = await ends_of(spool, who, ENDS_MOST, tenant)
+    until = asyncio.get_running_loop().time() + seconds
+    while True:  # once at least: who goes on gets on
+        page = await look_on(spool, who, found.at, word)
+        found.at, found.looked = page.at, found.looked + page.looked
+        found.named += (entry for entry, whose in page.named.items() if tenant is None or whose == tenant)
+        for view in page.views:
+            if tenant is None or view.text("tenant") == tenant:
+                with contextlib.suppress(NotFound):  # it has ended meanwhile
+                    found.mails.append(await why(spool, view.entry))
+        if not found.at or len(found.mails) >= FOUND_MOST or asyncio.get_running_loop().time() >= until:
+            return found

@@ -21,9 +21,10 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["Ended", "Why", "ended", "ends", "why"]
+__all__ = ["Ended", "Why", "ended", "ended_somewhere", "ends", "why"]
 
 UNREAD_MOST = 1000
+ANY = "*\n"  # whatever tenant: no name has a line's end
 EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
 
 
@@ -235,6 +236,12 @@ async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -
     return await _letter(spool, names, tenant)
 
 
+async def ended_somewhere(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
+    """The same; where no tenant is said and nothing is known without one, of any tenant's mail."""
+    found = await ended(spool, names, tenant)
+    return await ended(spool, names, ANY) if found is None and tenant is None else found
+
+
 def end_in(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None) -> Ended | None:
     """What an event says of a mail of these names; None where it is another's. JSON is read only of events that mention
     one of them."""
@@ -242,7 +249,7 @@ def end_in(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None
     if not kind.startswith("email.") or not (id_ in names or any(name in data for name in names)):
         return None
     known = _object(data)
-    if not (known.get("entry") in names or (id_ in names and known.get("tenant") == tenant)):
+    if not (known.get("entry") in names or (id_ in names and tenant in {known.get("tenant"), ANY})):
         return None
     return Ended(kind, known)
 
@@ -251,9 +258,11 @@ async def _letter(spool: Spool, names: Sequence[str], tenant: str | None) -> End
     """The last one."""
     found = None
     async for letter in dead_letters(spool):
-        same = letter.text("id") in names and (letter.text("tenant") or None) == tenant
+        same = letter.text("id") in names and tenant in {letter.text("tenant") or None, ANY}
         if same or letter.text("dead_entry") in names:
             found = Ended("dead", {"class": letter.text("dead_class"), "reason": letter.text("dead_reason")})
+            if letter.text("tenant"):
+                found.data["tenant"] = letter.text("tenant")
             at = letter.text("dead_at")
             found.data["at"] = int(at) if at.isdecimal() and len(at) < 15 else 0
     return found

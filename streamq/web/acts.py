@@ -14,7 +14,8 @@ from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.look import locate, now_ms
 from streamq.queue.routes import route_views
 from streamq.queue.spool import Spool
-from streamq.queue.steer import apply
+from streamq.queue.steer import apply, unable
+from streamq.queue.walk import is_entry
 from streamq.settings.values import Duration, Windows
 
 __all__ = ["NotDone", "Order", "carry_out", "read_order"]
@@ -66,9 +67,12 @@ class Dead(_Order):
 
 
 class Mail(_Order):
+    """One by its id, or several by their entries."""
+
     verb: Literal["retry", "hold", "unhold", "cancel", "bounce"]
-    id: str = Field(min_length=1, max_length=256)
+    id: str | None = Field(None, min_length=1, max_length=256)
     tenant: str | None = Field(None, max_length=256)
+    entries: list[Annotated[str, Field(max_length=50)]] | None = Field(None, min_length=1, max_length=1000)
 
 
 Order = Annotated[Pause | Resume | Limit | Dead | Mail, Field(discriminator="verb")]
@@ -118,7 +122,7 @@ async def _target(spool: Spool, order: _Closing) -> str:
         site = "*"
     else:
         try:
-            site = to_wire(order.name)
+            site = to_wire(order.name.removesuffix(".") or order.name)
         except ValueError as wrong:
             raise NotDone(f"name: {wrong} (got {order.name[:80]!r})") from None
         site = site if site.startswith("[") else site.lower()
@@ -165,9 +169,21 @@ async def _dead(spool: Spool, order: Dead) -> dict[str, Any]:
 
 
 async def _mail(spool: Spool, order: Mail) -> dict[str, Any]:
+    if (order.id is None) == (order.entries is None):
+        raise NotDone("order: an id, or entries")
+    if order.entries is not None:
+        for each in order.entries:
+            if not is_entry(each) or int(each[0]) >= len(spool.priorities):
+                raise NotDone(f"entries: not an entry (got {each!r})")
+        kept = await unable(spool, order.entries) if order.verb == "unhold" else {}
+        done = await apply(spool, order.verb, [each for each in order.entries if each not in kept])
+        return {"statuses": dict(done) | ({"kept": len(kept)} if kept else {})}
     try:
-        entry = await locate(spool, order.id, order.tenant, deep=True)
+        entry = await locate(spool, order.id or "", order.tenant, deep=True)
     except NotFound as gone:
         raise NotDone(str(gone)) from None
+    if order.verb == "unhold" and (kept := await unable(spool, [entry])):
+        again = "a worker like this one would hold it again at once; one that knows it takes it up by itself"
+        raise NotDone(f"{kept[entry]}: {again}")
     done = await apply(spool, order.verb, [entry])
     return {"entry": entry, "status": next(iter(done), "")}

@@ -16,15 +16,18 @@ from starlette.routing import Route
 from streamq.errors import NotFound
 from streamq.queue.letters import dead_letter
 from streamq.queue.overview import Overviews
-from streamq.queue.story import story
+from streamq.queue.person import person
+from streamq.queue.search import is_place
+from streamq.queue.story import mailbox, story
 from streamq.web.acts import NotDone, carry_out, read_order
 from streamq.web.answer import Answer, sure
-from streamq.web.shown import group_shown, letter_shown, overview_shown, sample_shown, story_shown
+from streamq.web.shown import group_shown, letter_shown, mailbox_shown, overview_shown, sample_shown, story_shown
 
 __all__ = ["api_routes"]
 
 PUSH_SECONDS = 2.0
 AT_ONCE = 2  # looks that read many entries: whoever finds the button must not keep Redis busy
+ADDRESS_SECONDS = 3.0  # of one look for the mails to an address, which goes on where the last one ended
 BODY_MOST = 100_000  # bytes of an order
 GROUPS_SHOWN = 100
 
@@ -79,6 +82,21 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
         async with heavy:
             return JSONResponse(story_shown(await story(spool, name, tenant or None)))
 
+    async def address(request: Request) -> Response:
+        asked = request.query_params
+        word, tenant, at = (asked.get(name, "").strip() for name in ("address", "tenant", "from"))
+        if not 0 < len(word) <= 320 or len(tenant) > 256:
+            raise NotDone("address: at most 320 characters")
+        if at and not is_place(spool, at):
+            raise NotDone(f"from: no place where a search goes on (got {at[:80]!r})")
+        try:
+            who = person(word)
+        except ValueError as wrong:
+            raise NotDone(f"address: {wrong} (got {word[:80]!r})") from None
+        async with heavy:
+            found = await mailbox(spool, who, word, tenant or None, at, ADDRESS_SECONDS)
+        return JSONResponse(mailbox_shown(found, who.spec))
+
     async def order(request: Request) -> Response:
         done = await carry_out(spool, read_order(await _body(request)))
         return JSONResponse({"done": done, "overview": await shown(anew=True)})
@@ -88,6 +106,7 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
         return JSONResponse({})
 
     looks = {"overview": overview, "history": history, "stream": stream, "dead": dead, "mail": mail}
+    looks["address"] = address
     return [
         *(Route(f"/api/{name}", _sure(answer)) for name, answer in looks.items()),
         Route("/api/dead/{letter}", _sure(letter)),

@@ -11,11 +11,11 @@ from streamq.queue.look import age_ms
 from streamq.queue.overview import Overview, Overviews
 from streamq.queue.routes import Closure, RouteView
 from streamq.queue.sites import SiteView
-from streamq.queue.story import Story
+from streamq.queue.story import Mailbox, Story
 from streamq.queue.why import Ended, Why
 from streamq.web.verdict import verdict
 
-__all__ = ["group_shown", "letter_shown", "overview_shown", "sample_shown", "story_shown"]
+__all__ = ["group_shown", "letter_shown", "mailbox_shown", "overview_shown", "sample_shown", "story_shown"]
 
 SITES_SHOWN = 100
 WORKERS_SHOWN = 200
@@ -148,6 +148,12 @@ def story_shown(found: Story) -> dict[str, Any]:
         "events": [_event(each) for each in found.events],
         "more": found.more,
     }
+
+
+def mailbox_shown(found: Mailbox, address: str) -> dict[str, Any]:
+    ends = [Ended(each.kind, each.data | {"at": each.at_ms, "id": each.id}) for each in found.ends]
+    known = {"address": address, "next": found.at, "looked": found.looked, "named": found.named}
+    return known | {"mails": [_mail(each) for each in found.mails], "ended": [_event(each) for each in ends]}
 
 
 def _event(each: Ended) -> dict[str, Any]:

@@ -60,7 +60,13 @@ async def test_ls_chooses_and_bounds(queue: Mailroom) -> None:
     said = await streamq("dead", "ls", "--limit", "5")
     assert said.out.splitlines()[-1] == "… and more: --limit 50"
     assert len((await streamq("dead", "ls", "--limit", "5", "--json")).json) == 5
-    assert (await streamq("dead", "ls", "--class", "none")).out == "no dead letters\n"
+    assert (await streamq("dead", "ls", "--class", "spam")).out == "no dead letters\n"
+    said = await streamq("dead", "ls", "--class", "spamm")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("streamq: --class: one of account, ")
+    assert said.err.endswith("(got 'spamm'; did you mean spam?)\n")
+    await bury(queue, "own", "our_own")  # of a table of replies that workers have: it has been counted
+    assert len((await streamq("dead", "ls", "--class", "our_own", "--json")).json) == 1
 
 
 async def test_show_by_each_id(queue: Mailroom) -> None:
@@ -121,9 +127,14 @@ async def test_requeue_of_what_cannot_come_back_exits_1(queue: Mailroom) -> None
 
 
 async def test_one_whose_body_was_not_kept_says_so(queue: Mailroom) -> None:
-    await bury(queue, "b1", "bad_address")
+    letter, _ = await bury(queue, "b1", "bad_address")
     said = await streamq("dead", "requeue", "b1")
     assert (said.code, said.out) == (1, "requeued 0 mails\n")
+    why = (
+        "b1 to b1@example.net: no letter of class bad_address keeps its body (bad_address, loop, too_large: sent again"
+    )
+    assert f"\n  {letter}: {why}" in said.err
+    assert (await streamq("dead", "requeue", letter, "--json")).json["not_requeued"][letter].startswith(why)
     assert said.err.startswith("not requeued: 1 whose bodies were not kept (for their class or size): --set text=")
     assert (await streamq("dead", "requeue", "b1", "--json")).json["bodiless"] == 1
 

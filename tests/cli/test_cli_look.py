@@ -209,9 +209,14 @@ async def test_show_by_entry(fill: Fill, state: str, says: str) -> None:
 async def test_show_by_id_and_tenant(queue: Mailroom) -> None:
     entry = await queue.held(id="a1", tenant="acme", colour="red")
     assert (await streamq("show", "a1", "--tenant", "acme", "--json")).json["entry"] == entry
+    assert (await streamq("show", "a1", "--json")).json["entry"] == entry  # nobody else has it
+    said = await streamq("show", "a1", "--tenant", "other")
+    assert (said.code, said.out) == (1, "")
+    assert "'a1' of tenant 'other'" in said.err
+    await queue.add(id="a1", tenant="other")
     said = await streamq("show", "a1")
     assert (said.code, said.out) == (1, "")
-    assert "'a1'" in said.err
+    assert "but one of a tenant: --tenant " in said.err
 
 
 @pytest.mark.parametrize("name", ["nobody", "11700000000000-5", "2023-5", "\x1b[31mred", "[bold]x"])

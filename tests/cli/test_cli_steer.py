@@ -12,6 +12,7 @@ from streamq.queue.spool import Spool
 from streamq.queue.steer import rules, set_rule
 
 pytestmark = pytest.mark.leaves_mail
+WOULD = "would be a standing rule"
 VERBS = ("retry", "hold", "unhold", "cancel", "bounce")
 
 
@@ -139,7 +140,7 @@ async def test_an_id_that_comes_between_the_look_and_the_rule_slips_through_neit
         assert await meanwhile.admitted(entry, id="a1", seen=ident("a1")) == ["parked"]
         await set_rule(spool, name, asked)
 
-    monkeypatch.setattr("streamq.cli.steer.set_rule", late)
+    monkeypatch.setattr("streamq.cli.order.set_rule", late)
     said = await streamq(verb, "a1")
     assert (said.code, said.out) == (0, f"{verb}: 1 {done}\n")
     assert await rules(queue.spool) == {}
@@ -207,8 +208,12 @@ async def test_dry_run_and_no_answer_change_nothing(queue: Mailroom, fill: Fill,
     await fill()
     before = await snapshot(queue)
     said = await streamq(*words, "--dry-run")
-    assert (said.code, said.out) == (0, f"{words[0]}: {many} mails (dry run: nothing was changed)\n")
-    assert (await streamq(*words, "--dry-run", "--json")).json["mails"] == many
+    *rules, last = said.out.splitlines()
+    assert (said.code, last) == (0, f"{words[0]}: {many} mails (dry run: nothing was changed)")
+    standing = words[0] == "hold"
+    assert rules == ([f"{words[1][2:]}{':' * (len(words) > 2)}{''.join(words[2:])}: {WOULD}"] if standing else [])
+    known = (await streamq(*words, "--dry-run", "--json")).json
+    assert (known["mails"], list(known["rules"].values())) == (many, [WOULD] if standing else [])
     for stdin in (b"", b"y\n", None):
         said = await streamq(*words, stdin=stdin)
         assert (said.code, said.out) == (1, "")

@@ -241,7 +241,7 @@ NO_ARROW = {
     "limits": "limits, not mails",
     "reap": "consumers, not mails",
     "find": "looks up an id",
-    "seek": "looks for an id that nobody has looked up yet",
+    "search": "looks for an id, or an address",
     "check": "looks, changes nothing",
     "gauge": "looks at limits, takes nothing",
     "heads": "looks at the oldest, takes nothing",

@@ -73,7 +73,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "expand": lambda stubs: stubs.expand("w1", "11-1", 1, "a1", b"", [ChildRow("to", b"a@x.de")], all_=1),
     "template": lambda stubs: stubs.template("put", "welcome", b"{}"),
     "find": lambda stubs: stubs.find([(None, "a1")]),
-    "seek": lambda stubs: stubs.seek(1, "", 10, None, "a1"),
+    "search": lambda stubs: stubs.search(1, "", 10, id_="a1"),
     "expire": lambda stubs: stubs.expire([1], "", {"11-1": b"-"}),
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),

@@ -228,5 +228,5 @@ async def test_the_greatest_id_there_is_ends_nothing(room: Mailroom) -> None:
     for _ in range(2):
         await sift(room)
     await room.scripts.expire([DAY])
-    assert (await room.scripts.seek(1, greatest, 10, None, "a1")) == ("", "")
+    assert (await room.scripts.search(1, greatest, 10, id_="a1")) == ("", 0, [])
     assert await room.length() == 1

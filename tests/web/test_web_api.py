@@ -26,6 +26,9 @@ async def ordered(room: Mailroom, **order: Any) -> tuple[int, Any]:
     return said.status_code, said.json()
 
 
+GOOD: dict[str, Any] = {"from": "shop@example.com", "text": "Hello"}
+
+
 async def looked(room: Mailroom, path: str) -> tuple[int, Any]:
     async with serving(room.spool) as client:
         said = await client.get(path)
@@ -121,7 +124,7 @@ async def test_a_domain_is_read_where_one_is(room: Mailroom, to: str, domain: st
     assert group.domain == domain
 
 
-async def test_only_the_newest_letters_are_looked_at(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_newest_letters_are_looked(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamq.queue.letters.GROUPED_MOST", 25)
     for n in range(30):
         await room.do("XADD", room.keys.dead, f"{n + 1}-0", "dead_class", "policy", "to", f"b@{n}.example")
@@ -208,6 +211,34 @@ async def test_a_mail_is_ended(room: Mailroom, verb: str) -> None:
     assert (await ordered(room, verb=verb, id=entry))[0] == 422
 
 
+async def test_one_that_would_be_held_again_is_not_let_go(room: Mailroom) -> None:
+    odd, fine = await room.held(id="a1", colour="red"), await room.held(id="a2", **GOOD)
+    code, said = await ordered(room, verb="unhold", id="a1")
+    assert code == 422
+    assert said["error"].startswith("unknown fields: colour: a worker like this one would hold it again")
+    code, said = await ordered(room, verb="unhold", entries=[odd, fine])
+    assert (code, said["done"]) == (200, {"statuses": {"scheduled": 1, "kept": 1}})
+    assert await room.state(odd) == "held"
+
+
+async def test_mails_to_an_address_come_in_parts(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamq.web.api.ADDRESS_SECONDS", 0.0)
+    for name in ("high", "low"):
+        await room.scheduled(name, id=name, to="Anna@example.net", tenant="acme", **GOOD)
+    at, found, many = "", [], 0
+    for part in range(3):
+        status, said = await looked(room, f"/api/address?address=anna@Example.NET&from={at}")
+        assert (status, said["address"], len(said["ended"])) == (200, "anna@example.net", 0)
+        assert bool(said["next"]) == (part < 2)
+        at, many = said["next"], many + said["looked"]
+        found += [(mail["fields"]["id"], mail["state"], mail["waits_for"]) for mail in said["mails"]]
+    assert (found, many) == ([("high", "scheduled", "send_at"), ("low", "scheduled", "send_at")], 2)
+    status, said = await looked(room, "/api/address?address=anna@example.net&tenant=other")
+    assert (status, said["mails"]) == (200, [])
+    for query in ("", "?address=anna", "?address=a@b.example,c@d.example", "?address=a@b.example&from=7:1-1"):
+        assert (await looked(room, f"/api/address{query}"))[0] == 422
+
+
 # -- routes, sites ---------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +285,9 @@ async def test_limits_are_set_part_by_part_and_unset(room: Mailroom) -> None:
         ({"verb": "discard", "class": "policy"}, "order: letters, or a class and a domain"),
         ({"verb": "discard", "letters": []}, "letters"),
         ({"verb": "requeue", "letters": ["1-1"] * 1001}, "letters"),
-        ({"verb": "cancel"}, "id: Field required"),
+        ({"verb": "cancel"}, "order: an id, or entries"),
+        ({"verb": "cancel", "id": "a1", "entries": ["11-1"]}, "order: an id, or entries"),
+        ({"verb": "cancel", "entries": ["91-1"]}, "entries: not an entry (got '91-1')"),
         ({"verb": "cancel", "id": "nobody"}, "no live mail has the entry"),
     ],
 )

@@ -26,7 +26,7 @@ async def test_by_keyboard_and_for_a_screen_reader(shown: Open) -> None:
         ("table", "Sites"),
         ("columnheader", "all gone in"),
         ("rowheader", "yahoo.com"),
-        ("searchbox", "A mail: its id, or its entry"),
+        ("searchbox", "Mail: an address, an id, or an entry"),
     ):
         assert (role, name) in tree, (role, name)
     await page.run("document.querySelector('.skip').focus()")

@@ -4,6 +4,7 @@ import * as charts from "./charts.js";
 import * as talk from "./talk.js";
 import { ask, tell } from "./dialog.js";
 import { showLetter, showStory } from "./story.js";
+import { leave, showAddressed } from "./address.js";
 
 const STATES = ["waiting", "leased", "parked", "scheduled", "held"];
 let mayChange = false;
@@ -188,8 +189,13 @@ function limit(kind, row) {
   ], "Set", (given) => done({ verb: "limit", ...target(kind, row), ...(given.rate ? { rate: given.rate } : {}), ...(given.connections ? { connections: Number(given.connections) } : {}), ...(!given.rate && !given.connections ? { unset: true } : {}) }, `the limit of ${row.name} is set`));
 }
 
+const KEPT = {
+  missing: "gone meanwhile", packed: "no mail of ours", partly: "some of its recipients have theirs, and who the others are was not kept", envelope: "it names no recipient",
+  sensitive: "its body was not kept, as it is sensitive: streamq dead requeue --set text=…", bodiless: "its body was not kept: streamq dead requeue --set text=…",
+};
+
 function deadWords(verb, said) {
-  const kept = Object.entries(said.kept || {}).map(([why, many]) => `${count(many)} not (${why})`);
+  const kept = Object.entries(said.kept || {}).map(([why, many]) => `${count(many)} not: ${KEPT[why] || why}`);
   return [`${plural(said.done, "letter")} ${verb === "requeue" ? "requeued" : "discarded"}`, ...kept].join(", ");
 }
 
@@ -213,23 +219,66 @@ async function lookAt(name) {
   }
 }
 
+const VERBS = { retry: "Retry now", hold: "Hold", unhold: "Release", cancel: "Cancel", bounce: "Bounce" };
+const WAITS = (mail) => mail.state === "parked" || mail.state === "scheduled";
+const button = (label, onclick, name = label) => el("button", { type: "button", "aria-label": name === label ? null : name, onclick }, label);
+
+function verbs(mail) {
+  if (!canAct() || mail.state === "gone") return [];
+  return Object.entries(VERBS).filter(([verb]) => (verb === "unhold") === (mail.state === "held") || verb === "cancel" || verb === "bounce")
+    .filter(([verb]) => verb !== "retry" || WAITS(mail));
+}
+
+// A retry breaks nothing, and goes through the limits: of one mail nobody is asked. All else is.
+function steer(verb, mail, name, then) {
+  const act = async () => {
+    await done({ verb, id: mail.entry }, (said) => `${name}: ${said.status}`);
+    await then();
+  };
+  if (verb === "retry") return act().catch((wrong) => tell(wrong.message));
+  return ask(`${VERBS[verb]}: ${name}`, "", [], VERBS[verb], act);
+}
+
+const look = (id, tenant) => talk.look(`/api/mail?${new URLSearchParams({ id, tenant })}`);
+
+async function findAddress(word, tenant) {
+  const retry = (mails, then) => {
+    const ready = mails.filter(WAITS);
+    return canAct() && ready.length > 1 ? [button(`Retry all ${count(ready.length)} now`, () => ask(`Retry ${plural(ready.length, "mail")}`, `To ${word}, through the limits.`, [], "Retry", async () => {
+      await done({ verb: "retry", entries: ready.map((mail) => mail.entry) }, (said) => Object.entries(said.statuses).map(([status, many]) => `${count(many)} ${status}`).join(", "));
+      await then();
+    }))] : [];
+  };
+  return showAddressed($("story"), {
+    ask: (from) => talk.look(`/api/address?${new URLSearchParams({ address: word, tenant, from })}`),
+    live: () => seen.live || 0,
+    renew: async (mail) => (await look(mail.entry, "").catch(() => ({}))).mail || { ...mail, state: "gone" },
+    all: retry,
+    acts: (mail, then) => {
+      const name = mail.fields.id || mail.entry;
+      return [button("Story", () => find(mail.entry, ""), `Story of ${name}`), ...verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, name, then), `${label}: ${name}`))];
+    },
+  });
+}
+
 async function find(id, tenant) {
+  leave();
   $("story-section").hidden = false;
-  say($("story-title"), `Mail ${id}`);
+  say($("story-title"), id.includes("@") ? `Mail to ${id}` : `Mail ${id}`);
   $("story").replaceChildren(el("p", { class: "note" }, "looking …"));
+  $("story-title").focus();
   try {
-    const found = await talk.look(`/api/mail?id=${encodeURIComponent(id)}&tenant=${encodeURIComponent(tenant)}`);
-    const verbs = { retry: "Retry now", hold: "Hold", unhold: "Release", cancel: "Cancel", bounce: "Bounce" };
-    const fit = (mail) => Object.entries(verbs).filter(([verb]) => (verb === "unhold") === (mail.state === "held") || verb === "cancel" || verb === "bounce")
-      .filter(([verb]) => verb !== "retry" || mail.state === "parked" || mail.state === "scheduled");
-    showStory($("story"), found, (mail) => (canAct() ? fit(mail).map(([verb, label]) => el("button", { type: "button", onclick: () => ask(`${label}: ${id}`, "", [], label, async () => {
-      await done({ verb, id: mail.entry }, (said) => `${id}: ${said.status}`);
-      await find(id, tenant);
-    }) }, label)) : []));
+    const name = id.includes("@") ? await findAddress(id, tenant).catch((wrong) => {
+      if (wrong.status === 422) return id; // no address: it may be an id
+      throw wrong;
+    }) : id;
+    if (!name) return;
+    say($("story-title"), `Mail ${id}`);
+    const found = await look(name, name === id ? tenant : "");
+    showStory($("story"), found, (mail) => verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, id, () => find(id, tenant)))));
   } catch (wrong) {
     $("story").replaceChildren(el("p", { class: "error", id: "story-error" }, wrong.message));
   }
-  $("story-title").focus();
 }
 
 $("search").addEventListener("submit", (event) => {

@@ -27,7 +27,7 @@ export function why(mail) {
   return parts.join("; ");
 }
 
-const within = (ms) => (ms === null ? null : ms <= 0 ? "now" : `in ${lasts(ms)}`);
+export const within = (ms) => (ms === null ? null : ms <= 0 ? "now" : `in ${lasts(ms)}`);
 
 function mailCard(mail, acts) {
   const ahead = (mail.better || 0) + (mail.older || 0);
@@ -43,12 +43,12 @@ function mailCard(mail, acts) {
   return card;
 }
 
-function eventLine(each) {
+export function eventLine(each, whose = "") {
   const data = each.data;
   const reply = data.reply || data.reason || "";
   const how = [data.class, data.route && `by ${data.route}`, data.peer, data.attempt && `attempt ${data.attempt}`,
     data.next_attempt_at && `next ${clock(data.next_attempt_at)}`, data.duration_ms !== undefined && `took ${lasts(data.duration_ms)}`].filter(Boolean).join(" · ");
-  return el("li", {}, data.at ? el("time", { datetime: new Date(data.at).toISOString() }, clock(data.at)) : "", el("strong", {}, each.kind.replace("email.", "")),
+  return el("li", {}, data.at ? el("time", { datetime: new Date(data.at).toISOString() }, clock(data.at)) : "", el("strong", {}, each.kind.replace("email.", "")), whose ? ` ${whose}` : "",
     how ? ` ${how}` : "", reply ? el("div", {}, reply) : "");
 }
 
@@ -61,7 +61,7 @@ export function showStory(place, found, acts) {
       pairs({ class: end.data.class, reason: end.data.reason, reply: end.data.reply, to: end.data.rcpt })));
   }
   if (found.events.length) {
-    place.append(el("h3", {}, found.more ? `Its last ${count(found.events.length)} events` : "Its events"), el("ol", { class: "events", id: "story-events" }, ...found.events.map(eventLine)));
+    place.append(el("h3", {}, found.more ? `Its last ${count(found.events.length)} events` : "Its events"), el("ol", { class: "events", id: "story-events" }, ...found.events.map((each) => eventLine(each))));
   }
 }
 

@@ -1,0 +1,175 @@
+"""Looks for mails by what no index has: whom they are to, or the id of one that nobody has read yet.
+
+All live mails stand in the streams of their priorities, whatever state they are in: these are gone through from the
+newest on, a hundred a script (lua/search.lua), which leaves nearly all of them out; those that are left are read.
+Nothing is kept of what was looked at, so that a search may be left off anywhere, and gone on with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamq.mail.event import hashed_address
+from streamq.queue.connection import command
+from streamq.queue.events import Event, event_from
+from streamq.queue.letters import dead_letter
+from streamq.queue.look import placed
+from streamq.queue.person import Person, recipients_of
+from streamq.queue.scripts import BATCH
+from streamq.queue.spool import Spool
+from streamq.queue.walk import MailView, Pages, filled, is_entry
+
+__all__ = ["BEGINNING", "End", "Found", "Page", "ends_of", "is_place", "look_on", "mails_to", "sought"]
+
+BEGINNING = "0:"
+PLACE = re.compile(r"([0-9]):(?:[0-9]{1,20}-[0-9]{1,20})?")
+EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which ends are looked for
+LETTERS_LOOKED = 100_000  # the newest
+NOT_ENDS = frozenset({"deferred", "throttled", "held", "ambiguous", "requeued", "expanded"})
+
+
+@dataclass(slots=True)
+class Page:
+    """Part of a search. `at`: where it goes on, "" at its end; `looked`: how many mails were passed. `named`: of those
+    with the id, entry → tenant ("" for none); `views`: those to the address, with their fields and notes."""
+
+    at: str
+    looked: int
+    named: dict[str, str] = field(default_factory=dict)
+    views: list[MailView] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a mail to somebody ended: its last event, or its dead letter (`kind` is `dead` then)."""
+
+    kind: str
+    at_ms: int
+    id: str
+    entry: str
+    data: dict[str, Any]
+
+
+def is_place(spool: Spool, at: str) -> bool:
+    """Whether a search can go on there."""
+    found = PLACE.fullmatch(at)
+    return found is not None and int(found[1]) < len(spool.priorities)
+
+
+async def look_on(spool: Spool, who: Person | None, at: str = BEGINNING, id_: str = "") -> Page:
+    """At a hundred mails, or fewer where they are large: which are to `who`, which have the id."""
+    priority, _, below = at.partition(":")
+    p = int(priority)
+    local, domain = (who.local, who.domain) if who is not None else ("", "")
+    reached, looked, found = await spool.scripts.search(p, below, BATCH, local=local, domain=domain, id_=id_)
+    page = Page(f"{p}:{reached}" if reached else f"{p + 1}:" if p + 1 < len(spool.priorities) else "", looked)
+    page.named = {f"{p}{each.name}": each.tenant for each in found if each.same}
+    if who is not None and found:
+        views = await placed(spool, [f"{p}{each.name}" for each in found])
+        page.views = [v async for v in filled(spool, views, Pages()) if who.is_one_of(recipients_of(v))]
+    return page
+
+
+@dataclass(slots=True)
+class Found:
+    """What a whole search came to. `named`, `views` as of `Page`; `more`: it ended early, with so many `views`."""
+
+    named: dict[str, str] = field(default_factory=dict)
+    views: list[MailView] = field(default_factory=list)
+    looked: int = 0
+    more: bool = False
+
+    def of(self, tenant: str | None) -> str:
+        """The entry that has the id, of that tenant, or (None) of nobody; "" for none."""
+        return next((entry for entry, whose in self.named.items() if whose == (tenant or "")), "")
+
+
+async def sought(
+    spool: Spool,
+    who: Person | None,
+    id_: str,
+    visited: Callable[[int], object] = lambda many: None,
+    *,
+    most: int = 0,
+    tenant: str | None = None,
+) -> Found:
+    """All live mails that have the id, or are to `who`; up to `most` of the latter (0: all), of that tenant alone,
+    where one is said. Seconds for a million."""
+    found = Found()
+    at = BEGINNING
+    while at and not (most and len(found.views) > most):
+        page = await look_on(spool, who, at, id_)
+        visited(page.looked)
+        found.looked += page.looked
+        found.named |= page.named
+        found.views += (view for view in page.views if tenant is None or view.text("tenant") == tenant)
+        at = page.at
+    found.more = bool(most) and len(found.views) > most
+    if found.more:
+        del found.views[most:]
+    return found
+
+
+async def mails_to(
+    spool: Spool, who: Person, visited: Callable[[int], object] = lambda many: None
+) -> AsyncIterator[MailView]:
+    """The live mails to somebody, in whatever state, of each priority the newest first. `visited` is told how many were
+    looked at. What comes meanwhile is not among them."""
+    at = BEGINNING
+    while at:
+        page = await look_on(spool, who, at)
+        visited(page.looked)
+        for view in page.views:
+            yield view
+        at = page.at
+
+
+async def ends_of(spool: Spool, who: Person, most: int, tenant: str | None = None) -> list[End]:
+    """How the last mails to somebody ended, the newest first, as far as it is known: by the newest 20,000 events of the
+    queue, and its dead letters. `tenant`: of that one alone."""
+    found: dict[str, End] = {}
+    last = "+"
+    for _ in range(EVENTS_PAGES):
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
+        for event in _events_of(rows, who):
+            entry = event.text("entry")
+            theirs = tenant is None or event.text("tenant") == tenant
+            if theirs and event.kind.removeprefix("email.") not in NOT_ENDS:
+                found.setdefault(entry, End(event.kind, event.at_ms, event.id, entry, event.data))
+        if len(rows) < EVENTS_PAGE or len(found) >= most:
+            break
+        last = f"({rows[-1][0].decode()}"
+    async for end in _letters_of(spool, who, most, tenant):
+        found.setdefault(end.entry, end)
+    return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
+
+
+def _events_of(rows: list[Any], who: Person) -> list[Event]:
+    """JSON is read only of those that mention the address."""
+    forms = (who.spec.encode(), hashed_address(who.spec).encode())
+    said = (row for row in rows if any(form in part.lower() for part in row[1][1::2] for form in forms))
+    return [event for event in map(event_from, said) if event.kind.startswith("email.") and who.gets(event)]
+
+
+async def _letters_of(spool: Spool, who: Person, most: int, tenant: str | None) -> AsyncIterator[End]:
+    below, looked, found = "", 0, 0
+    while looked < LETTERS_LOOKED and found < most:
+        below, many, rows = await spool.scripts.search(None, below, BATCH, local=who.local, domain=who.domain)
+        looked += many
+        for row in rows:
+            letter = await dead_letter(spool, row.name)
+            entry = letter.text("dead_entry") if letter is not None else ""
+            if letter is None or not is_entry(entry) or tenant not in {None, letter.text("tenant")}:
+                continue
+            if who.is_one_of(recipients_of(MailView(entry, "", "dead", letter.mail))):
+                found += 1
+                named = {"class": "dead_class", "reason": "dead_reason", "reply": "last_reply", "attempt": "attempts"}
+                data = {name: said for name, field in named.items() if (said := letter.text(field))}
+                at = letter.text("dead_at")
+                at_ms = int(at) if at.isdecimal() and len(at) < 15 else int(letter.letter.partition("-")[0])
+                yield End("dead", at_ms, letter.text("id") or entry, entry, data | {"letter": letter.letter})
+        if not below:
+            return
