@@ -106,7 +106,7 @@ class Recent:
         while moments and moments[0].at_ms < now.now_ms - WINDOW_MS - STEP_MS:
             moments.popleft()
         if not moments:
-            moments.append(await self._seed(now))
+            moments.extend(await self._seed(now))
         first = moments[0]
         if now.now_ms - moments[-1].at_ms >= STEP_MS:
             moments.append(_Moment(now.now_ms, dict(now.totals), dict(now.classes)))
@@ -120,14 +120,21 @@ class Recent:
         replies = {name: self._replies[name] for name in classes if name in self._replies}
         return Lately(now.now_ms - first.at_ms, outcomes, classes, replies, stalled_ms, leaves)
 
-    async def _seed(self, now: Status) -> _Moment:
-        """What was counted five minutes ago, or as far back as so many events go."""
+    async def _seed(self, now: Status) -> list[_Moment]:
+        """What was counted in the last five minutes, step by step, or as far back as so many events go."""
         events = await self._newest(now, SEEDED)
-        at_ms = max(_ms(events[-1]), now.now_ms - WINDOW_MS) if len(events) == SEEDED else now.now_ms - WINDOW_MS
-        outcomes = Counter(event.kind.removeprefix("email.") for event in events)
-        classes = Counter(event.text("class") for event in events if event.kind.removeprefix("email.") in FAILING)
+        start = max(_ms(events[-1]), now.now_ms - WINDOW_MS) if len(events) == SEEDED else now.now_ms - WINDOW_MS
+        since, classes = Counter[str](), Counter[str]()
+        found, nth = [], 0
+        for at_ms in (*range(now.now_ms - STEP_MS, start, -STEP_MS), start):
+            while nth < len(events) and _ms(events[nth]) >= at_ms:
+                kind = events[nth].kind.removeprefix("email.")
+                since[kind] += 1
+                classes[events[nth].text("class")] += kind in FAILING
+                nth += 1
+            found.append(_Moment(at_ms, _less_by(now.totals, since), _less_by(now.classes, classes)))
         self._hear(events)
-        return _Moment(at_ms, _less_by(now.totals, outcomes), _less_by(now.classes, classes))
+        return found[::-1]
 
     async def _listen(self, now: Status, classes: dict[str, int]) -> None:
         failed = sum(now.classes.values())

@@ -44,6 +44,15 @@ async def test_who_begins_to_look_knows_of_the_minutes_before(room: Mailroom) ->
     assert found.span_ms == 300_000
 
 
+async def test_who_began_to_look_still_knows_of_them_later(room: Mailroom) -> None:
+    await _ended(room, sent=4, bounced=3)
+    recent = Recent(room.spool)
+    for after in (0, 20, 280):
+        found = await recent.of(await _now(room, after))
+        assert (found.sent, found.classes) == (4, {"bad_address": 3})
+        assert 300_000 <= found.span_ms <= 310_000
+
+
 async def test_what_is_older_than_minutes_is_over(room: Mailroom) -> None:
     await _ended(room, bounced=3)
     recent = Recent(room.spool)
