@@ -135,7 +135,7 @@ def _stands(seen: Overview) -> list[Trouble]:
         parked = f", {now.sum('parked'):,} parked" if now.parked_late_ms else ""
         found.append(Trouble(f"{unread:,} unread, {hand:,} in hand{parked}: do workers or their relays hang?"))
     if lately.leaves is not None:
-        rate = f"{lately.leaves:,.0f}" if lately.leaves >= 10 else f"{lately.leaves:.1f}"
+        rate = f"{lately.leaves:,.0f}" if lately.leaves >= 10 or not lately.leaves else f"{lately.leaves:.1f}"
         found.append(Trouble(f"Unread mail piles up: {unread:,}, the oldest for {oldest // 1000:,} s; {rate}/s leave"))
     return found
 

@@ -198,12 +198,15 @@ async def test_a_chart_has_each_outcome_that_there_ever_was(shown: Open) -> None
 # -- nobody answers --------------------------------------------------------------------------------------------------
 
 WORDS = "document.querySelector('#verdict-words').innerText"
+LEGEND = "#chart-depth .u-legend .u-value"
 BELOW = "getComputedStyle(document.querySelector('#tile-live')).color"
 
 
 async def test_redis_that_does_not_answer_is_said_first(shown: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what stands below is old, and looks and sounds so, until it is of now again."""
     await shown.room.add()
+    await shown.overviews.sample()
+    await shown.overviews.get(anew=True)
     await shown.overviews.sample()
     page = await shown.page()
     before = await page.run(BELOW)
@@ -219,10 +222,12 @@ async def test_redis_that_does_not_answer_is_said_first(shown: Open, monkeypatch
     assert await page.run("document.querySelector('#old').closest('[role=status][aria-live]').id") == "verdict"
     assert (await page.text("#verdict")).split("\n") == [status, "", old]
     assert await page.run(BELOW) != before
+    assert await page.text(LEGEND) == old.removeprefix("What stands below is of ").removesuffix(".")
     assert await page.run(CONTRAST) == []
     monkeypatch.undo()
     await page.until(f"return {WORDS} === {json.dumps(well)}")
     assert await page.run(BELOW) == before
+    assert await page.text(LEGEND) == "now"
     assert "What stands below" not in await page.text("#verdict")
 
 

@@ -80,3 +80,17 @@ async def test_on_a_phone_the_age_of_unread_mail_is_in_sight(shown: Open) -> Non
     )
     assert 0 < place <= 390
     assert (await cells(page, "depth"))[1][at] not in {"", "–"}
+
+
+async def test_numbers_that_change_are_not_read_aloud_again(shown: Open) -> None:
+    page = await shown.page()
+    await shown.room.held()
+    await shown.overviews.get(anew=True)
+    live = "return document.querySelector('#troubles').getAttribute('aria-live')"
+    await page.until("return document.querySelector('#troubles').innerText.includes('1 mail held')")
+    assert await page.until(live) == "polite"
+    for many in (2, 3):
+        await shown.room.held()
+        await shown.overviews.get(anew=True)
+        await page.until(f"return document.querySelector('#troubles').innerText.includes('{many} mails held')")
+    assert await page.until(live) == "off"

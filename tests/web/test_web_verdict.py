@@ -198,7 +198,7 @@ def test_what_stops_all_is_said_before() -> None:
     assert told(stood(60_000, {"waiting": 9}, workers=0))[1] == "Mail does not flow"
 
 
-@pytest.mark.parametrize(("leaves", "rate"), [(12.4, "12/s"), (0.0, "0.0/s"), (1234.5, "1,234/s")])
+@pytest.mark.parametrize(("leaves", "rate"), [(12.4, "12/s"), (0.0, "0/s"), (0.24, "0.2/s"), (1234.5, "1,234/s")])
 def test_unread_mail_that_piles_up_is_named(leaves: float, rate: str) -> None:
     found = seen({"waiting": 5000}, {"relayed": 300}, aged_ms={"normal": {"waiting": 40_500}})
     found.lately = replace(found.lately, leaves=leaves)

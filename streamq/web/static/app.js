@@ -140,6 +140,9 @@ function show(now) {
 function showTroubles(troubles) {
   if ($("troubles").dataset.said === troubles.join("\n")) return;
   $("troubles").dataset.said = troubles.join("\n");
+  const kinds = troubles.join("\n").replace(/[\d.,]+/g, "#"); // who has it read aloud need not hear each number
+  $("troubles").setAttribute("aria-live", kinds === $("troubles").dataset.kinds ? "off" : "polite");
+  $("troubles").dataset.kinds = kinds;
   $("troubles").replaceChildren(...troubles.map((words) => el("li", {}, words)));
 }
 

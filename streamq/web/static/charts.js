@@ -1,5 +1,5 @@
 // Three charts over the last hour: what the samples say, and in words for who does not see them.
-import { $, count, rate, second } from "./dom.js";
+import { $, say, count, rate, second } from "./dom.js";
 
 // All that ends a mail, or an attempt, and what may have been sent twice: name, tone, dashes. The first four are always
 // there, the others where it has ever happened.
@@ -61,6 +61,8 @@ export function old(when) {
   for (const place of document.querySelectorAll(".chart")) {
     const said = place.getAttribute("aria-label");
     if (said) place.setAttribute("aria-label", said.replace(". Now: ", `. At ${when}: `));
+    const at = place.querySelector(".u-legend .u-value");
+    if (at) say(at, when);
   }
 }
 
