@@ -9,6 +9,7 @@ from typing import Any
 import paged
 import pytest
 from chromium import BROWSER, WHY_NOT
+from mailroom import ident
 from paged import Open, cells, filled
 from readable import CONTRAST
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -185,6 +186,10 @@ async def test_an_axis_says_nothing_twice_and_no_outcome_is_left_out(shown: Open
 async def test_a_chart_has_each_outcome_that_there_ever_was(shown: Open) -> None:
     room = shown.room
     assert await room.moved("cancel", await room.scheduled()) == ["cancelled"]
+    for _ in range(2):
+        entry = await room.add(id="twice")
+        assert entry in await room.read()
+        await room.admitted(entry, id="twice", seen=ident("twice"))
     await shown.overviews.sample()
     assert await room.moved("cancel", await room.scheduled(), await room.scheduled()) == ["cancelled"] * 2
     await shown.overviews.get(anew=True)
@@ -192,7 +197,10 @@ async def test_a_chart_has_each_outcome_that_there_ever_was(shown: Open) -> None
     page = await shown.page()
     await page.until("return document.querySelector('#chart-outcomes .u-legend')")
     names = await page.run("[...document.querySelectorAll('#chart-outcomes .u-legend th')].map((e) => e.innerText)")
-    assert names == ["at", "relayed", "deferred", "throttled", "bounced", "cancelled"]
+    assert names == ["at", "relayed", "deferred", "throttled", "bounced", "cancelled", "duplicate"]
+    style = "(e) => getComputedStyle(e).borderTopStyle"
+    looks = await page.run(f"[...document.querySelectorAll('#chart-outcomes .u-marker')].map({style})")
+    assert looks[-2:] == ["solid", "dotted"]  # of one colour
 
 
 # -- nobody answers --------------------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ export function old(when) {
   }
 }
 
+const dashes = (dash) => (!dash ? "solid" : dash[0] < 3 ? "dotted" : "dashed"); // of a legend's squares
+
 function put(name, x, lines, words, incrs) {
   const place = $(`chart-${name}`);
   const labels = lines.map(([label]) => label).join("|");
@@ -83,7 +85,7 @@ function put(name, x, lines, words, incrs) {
   chart?.plot.destroy();
   const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "11px system-ui" };
   const plot = new uPlot({
-    width, height: 160, legend: { live: true },
+    width, height: 160, legend: { live: true, markers: { dash: (_, nth) => dashes(lines[nth - 1]?.[3]) } },
     cursor: { y: false },
     scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
     axes: [{ ...axis, space: 70, incrs: SECONDS, values: (_, ticks, at, space, step) => times(ticks, step) },
