@@ -53,12 +53,14 @@ def _common(said: Mapping[str, Any], seen: Truth, known: Known, shown: int) -> l
     found = {
         name: said[name]
         for name in ("live", "next_due_ms", "totals", "classes", "tallies", "dead", "events", "workers", "depth")
-    }
+    } | {name: said[name] for name in ("held_for", "visit_ms")}
     found["first"] = {name: now - age for name, age in said["oldest_ms"].items() if age}
     found["aged"] = {(name, state): now - age for name, ages in said["aged_ms"].items() for state, age in ages.items()}
     names = list(seen.lanes)
     expected = {
         "live": seen.live,
+        "held_for": dict(seen.needed),
+        "visit_ms": seen.visit,
         "next_due_ms": seen.next_due,
         "totals": dict(seen.ends),
         "classes": dict(seen.classes + known.requeued),
@@ -175,6 +177,7 @@ def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, i
         "streamq_swept": seen.swept,
         "streamq_redis_up": 1,
         "streamq_scheduler_lag_seconds": 0,
+        'streamq_held_for{class="unknown_field"}': seen.needed.total(),
     }
     lanes = looked(seen)
     by = Counter[str]()
@@ -197,6 +200,10 @@ def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, i
         many = Counter(PROVIDERS.get(site, "other") for site in sites)
         expected |= {f'streamq_sites_{kind}{{provider="{name}"}}': n for name, n in many.items()}
     wrong = _differs(said, expected)
+    lag = said["streamq_parked_lag_seconds"]
+    least, most = (max(0, at - seen.visit) / 1000 if seen.visit else 0.0 for at in between_ms)
+    if not least - 1.01 <= lag <= most:
+        wrong.append(f"streamq_parked_lag_seconds: it says {lag}, it is between {least} and {most}")
     oldest = {(name, ""): seen.first[name, ""] for name in seen.lanes if (name, "") in seen.first}
     for (name, state), ms in (oldest | _aged(seen)).items():
         series = f'streamq_oldest_in_state_seconds{{priority="{name}",state="{state}"}}'

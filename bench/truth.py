@@ -48,6 +48,8 @@ class Truth:
     pending: Counter[str] = field(default_factory=Counter)  # by consumer
     swept: bool = False
     holds: dict[str, str] = field(default_factory=dict)
+    needed: Counter[str] = field(default_factory=Counter)  # what held mails wait for, by their notes
+    visit: int = 0  # ms
 
     @property
     def live(self) -> int:
@@ -129,6 +131,7 @@ async def _indexes(hand: _Hand, seen: Truth) -> dict[str, str]:
         seen.next_due = min(seen.next_due or int(float(due)), int(float(due)))
     async for entry, _ in hand.scan("ZSCAN", "held"):
         where[entry] = "held"
+        seen.needed.update(json.loads(await hand.ask("HGET", "notes", entry) or b"{}").get("fields", ()))
     for entry in await hand.ask("ZRANGE", "held", 0, OLDEST - 1):
         seen.held.setdefault(NAMES[int(entry[:1])], _ms(entry[1:].decode()))
     async for member, _ in hand.scan("ZSCAN", "parked"):
@@ -156,6 +159,8 @@ async def _stream(hand: _Hand, p: int, name: str, where: dict[str, str], seen: T
     for state in STATES:
         seen.depth.setdefault((name, state), 0)
     seen.lanes[name] = [each.decode() for each in await hand.ask("ZRANGE", f"due:{name}", 0, -1)]
+    for _, us in _pairs(await hand.ask("ZRANGE", f"due:{name}", 0, 0, "WITHSCORES")):
+        seen.visit = min(seen.visit or int(us) // 1000, int(us) // 1000)
 
 
 def _event(seen: Truth, fields: dict[bytes, bytes]) -> None:

@@ -13,6 +13,7 @@ from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
 from streamq.cli.route import lanes_words, why_words
 from streamq.cli.terminal import clip, console, emit, progress, safe, shown_ms, table
+from streamq.mail.fields import lacking
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
@@ -21,7 +22,7 @@ from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
 from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
-from streamq.queue.steer import Selector, rules, select
+from streamq.queue.steer import Selector, select, standing
 from streamq.queue.walk import STATES, MailView
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
@@ -32,7 +33,7 @@ BOUNDS = {
     "ids": "STREAMQ_IDS_BYTES",
     "dead": "STREAMQ_DEAD_BYTES",
 }
-CLOSED_SHOWN = 20
+CLOSED_SHOWN, NEEDS_SHOWN = 20, 8
 LANES_SHOWN, LANES_LOOKED = 3, 100  # of those that are due first
 WIDE = 110  # columns from which on a list has room for more than where a mail is and why
 
@@ -44,7 +45,7 @@ def status(json: Json = False) -> None:
     async def run() -> None:
         async with open_queue() as spool:
             now = await read_status(spool)
-            standing = await rules(spool)
+            rules, needs = await standing(spool)
             full, more = await fullest(spool, LANES_SHOWN, of=LANES_LOOKED) if now.sum("parked") else ([], 0)
             if json:
                 emit(
@@ -53,17 +54,18 @@ def status(json: Json = False) -> None:
                         **now.shown,
                         "paused": now.paused,
                         "live": now.live,
-                        "rules": standing,
+                        "rules": rules,
+                        "held_for": needs,
                         "lanes": [{**asdict(lane), "site": lane.site, "many": lane.many} for lane in full],
                     }
                 )
             else:
-                _print_status(spool.settings.queue, now, standing, lanes_words(full, more))
+                _print_status(spool.settings.queue, now, rules, needs, lanes_words(full, more))
 
     run_async(run)
 
 
-def _print_status(queue: str, now: Status, standing: dict[str, str], parked: str) -> None:
+def _print_status(queue: str, now: Status, rules: dict[str, str], needs: dict[str, int], parked: str) -> None:
     console.print(f"queue {queue}", style="bold")
     rows = []
     for priority, states in now.depth.items():
@@ -85,13 +87,23 @@ def _print_status(queue: str, now: Status, standing: dict[str, str], parked: str
     yellow = [("closed", f"{name}: {why_words(each)}") for name, each in zip(names, now.closed, strict=True)]
     if len(yellow) > CLOSED_SHOWN:
         yellow[CLOSED_SHOWN:] = [("closed", f"… and {len(yellow) - CLOSED_SHOWN:,} more: `streamq site ls`")]
-    yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in standing.items()]
+    yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in rules.items()]
+    yellow += [("held", text) for text in _held_words(needs)]
     _print_lines(yellow, "yellow")
     _print_lines([("warning", _bound_words(one)) for one in now.bounds], "red")
     if now.memory_max and now.memory > 0.85 * now.memory_max:
         _print_lines([("warning", "redis is nearly full: XADD will be refused at maxmemory")], "red")
     if not now.workers and now.live:
         _print_lines([("warning", "mails wait and no worker runs: `streamq worker`")], "red")
+
+
+def _held_words(needs: dict[str, int]) -> list[str]:
+    """What mails wait for that nobody can send as they are, the most wanted first."""
+    rows = sorted(needs.items(), key=lambda pair: (-pair[1], pair[0]))
+    words = [f"{many:,} {lacking(need)}: {clip(need, 80)}" for need, many in rows[:NEEDS_SHOWN]]
+    if len(rows) > NEEDS_SHOWN:
+        words.append(f"… and {len(rows) - NEEDS_SHOWN:,} more: `streamq ls --state held`")
+    return words
 
 
 def _bound_words(one: BoundSeen) -> str:

@@ -25,7 +25,7 @@ from streamq.mail.several import OF
 from streamq.mail.template import installed
 from streamq.mail.values import wrong
 
-__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "knows", "parse"]
+__all__ = ["BUILT", "SENSITIVE", "able", "is_flagged", "knows", "lacking", "parse"]
 
 BUILT = frozenset(
     {
@@ -56,6 +56,14 @@ def knows(given: Given) -> bool:
     """Whether this version knows all that stands there."""
     strange = given.keys() - BUILT
     return given.get(b"v", VERSION) == VERSION and all(name.startswith(IGNORED_PREFIX) for name in strange)
+
+
+def lacking(need: str) -> str:
+    """The class under which a mail is held that waits for it."""
+    for kind, klass in (("template=", "unknown_template"), ("route=", "unknown_route")):
+        if need.startswith(kind):
+            return klass
+    return "unsupported" if need.encode("utf-8", "replace") in BUILT else "unknown_field"
 
 
 def is_flagged(value: bytes) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from streamq.queue.connection import command
 from streamq.queue.events import Event, event_from
-from streamq.queue.look import SENT, Status
+from streamq.queue.look import ENDED, SENT, Status
 from streamq.queue.spool import Spool
+from streamq.queue.stall import Pile, Stall, piled
 
 __all__ = ["Lately", "Recent"]
 
@@ -31,16 +32,24 @@ FAILING = frozenset({*DEFERRED, *BOUNCED})
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """Of the last `span_ms`. `outcomes`, `classes`: how many, by name; `replies`: class → the newest reply."""
+    """Of the last `span_ms`. `outcomes`, `classes`: how many, by name; `replies`: class → the newest reply.
+    `stalled_ms`: for so long nothing has been delivered although mail could go (stall.py); `leaves`: mails a second
+    that do while more are added to the unread ones, None: they do not pile up."""
 
     span_ms: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     replies: dict[str, str] = field(default_factory=dict)
+    stalled_ms: int = 0
+    leaves: float | None = None
 
     @property
     def sent(self) -> int:
         return self._sum(SENT)
+
+    @property
+    def failed(self) -> int:
+        return self.deferred + self.bounced
 
     @property
     def deferred(self) -> int:
@@ -54,7 +63,7 @@ class Lately:
 
     @property
     def tries(self) -> int:
-        return self.sent + self.deferred + self.bounced
+        return self.sent + self.failed
 
     @property
     def commonest(self) -> tuple[str, int, str]:
@@ -81,35 +90,51 @@ class Recent:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._moments: deque[_Moment] = deque(maxlen=WINDOW_MS // STEP_MS + 2)
+        self._piles: deque[Pile] = deque(maxlen=WINDOW_MS // STEP_MS + 2)
+        self._stall = Stall()
         self._replies: dict[str, str] = {}
         self._replies_at = 0
         self._failed = -1  # how many had, when replies were read
 
-    async def of(self, now: Status) -> Lately:
-        """Raises redis-py's errors."""
+    async def of(self, now: Status, *, barred: bool = False) -> Lately:
+        """`barred`: a limit keeps all from being read, or no route is open. Raises redis-py's errors."""
         moments = self._moments
         if moments and (moments[-1].at_ms > now.now_ms or _less(now.totals, moments[-1].totals)):
             moments.clear()  # another queue: flushed, or restored
+            self._piles.clear()
+            self._stall = Stall()
         while moments and moments[0].at_ms < now.now_ms - WINDOW_MS - STEP_MS:
             moments.popleft()
         if not moments:
-            moments.append(await self._seed(now))
+            moments.extend(await self._seed(now))
         first = moments[0]
         if now.now_ms - moments[-1].at_ms >= STEP_MS:
             moments.append(_Moment(now.now_ms, dict(now.totals), dict(now.classes)))
+        pile = Pile(now.now_ms, now.sum("waiting"), sum(now.totals.get(name, 0) for name in ENDED))
+        leaves = piled(self._piles, pile)
+        if not self._piles or now.now_ms - self._piles[-1].at_ms >= STEP_MS:
+            self._piles.append(pile)
+        stalled_ms = self._stall.look(now, sum(now.totals.get(name, 0) for name in FAILING), barred=barred)
         outcomes, classes = _grown(now.totals, first.totals), _grown(now.classes, first.classes)
         await self._listen(now, classes)
         replies = {name: self._replies[name] for name in classes if name in self._replies}
-        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies)
+        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies, stalled_ms, leaves)
 
-    async def _seed(self, now: Status) -> _Moment:
-        """What was counted five minutes ago, or as far back as so many events go."""
+    async def _seed(self, now: Status) -> list[_Moment]:
+        """What was counted in the last five minutes, step by step, or as far back as so many events go."""
         events = await self._newest(now, SEEDED)
-        at_ms = max(_ms(events[-1]), now.now_ms - WINDOW_MS) if len(events) == SEEDED else now.now_ms - WINDOW_MS
-        outcomes = Counter(event.kind.removeprefix("email.") for event in events)
-        classes = Counter(event.text("class") for event in events if event.kind.removeprefix("email.") in FAILING)
+        start = max(_ms(events[-1]), now.now_ms - WINDOW_MS) if len(events) == SEEDED else now.now_ms - WINDOW_MS
+        since, classes = Counter[str](), Counter[str]()
+        found, nth = [], 0
+        for at_ms in (*range(now.now_ms - STEP_MS, start, -STEP_MS), start):
+            while nth < len(events) and _ms(events[nth]) >= at_ms:
+                kind = events[nth].kind.removeprefix("email.")
+                since[kind] += 1
+                classes[events[nth].text("class")] += kind in FAILING
+                nth += 1
+            found.append(_Moment(at_ms, _less_by(now.totals, since), _less_by(now.classes, classes)))
         self._hear(events)
-        return _Moment(at_ms, _less_by(now.totals, outcomes), _less_by(now.classes, classes))
+        return found[::-1]
 
     async def _listen(self, now: Status, classes: dict[str, int]) -> None:
         failed = sum(now.classes.values())

@@ -60,8 +60,9 @@ class Status:
 
     `aged_ms`: how old the oldest of a state is, by priority, where that costs no search: waiting, leased, held; no key
     where there is none. `tallies`: what scripts count beside outcomes and classes (reclaimed, vanished, resettled,
-    late, dead, dead_bytes). `swept`: some worker leads the sweeps. `added`: entries that the server counted itself, 0
-    before Redis 7; `salt`: of the queue, another one where it was flushed."""
+    late, dead, dead_bytes). `swept`: some worker leads the sweeps. `visit_ms`: when the first lane of parked mail may
+    have a slot, 0: nothing is parked. `added`: entries that the server counted itself, 0 before Redis 7; `salt`: of the
+    queue, another one where it was flushed."""
 
     now_ms: int
     depth: dict[str, dict[str, int]]
@@ -80,6 +81,7 @@ class Status:
     swept: bool = False
     consumers: list[Consumer] = field(default_factory=list)
     bounds: list[BoundSeen] = field(default_factory=list)
+    visit_ms: int = 0
     added: int = 0
     salt: bytes = b""
 
@@ -115,6 +117,11 @@ class Status:
         """For how long the first of the schedule has been due: more than seconds, and nobody releases, or nobody has
         room."""
         return max(0, self.now_ms - self.next_due_ms) if self.next_due_ms else 0
+
+    @property
+    def parked_late_ms(self) -> int:
+        """The same of parked mail: limits and pauses would have let it go, and nobody has released it."""
+        return max(0, self.now_ms - self.visit_ms) if self.visit_ms else 0
 
 
 async def now_ms(spool: Spool) -> int:
@@ -163,14 +170,15 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
             *(("XLEN", stream) for stream in streams),
             *(("XINFO GROUPS", stream) for stream in streams),
             *(("XPENDING", stream, GROUP, "-", "+", 1) for stream in streams),  # its summary goes through all consumers
+            *(("ZRANGE", keys.due(name), 0, 0, "WITHSCORES") for name in spool.priorities),
             *(("XINFO CONSUMERS", stream, GROUP) for stream in [keys.bell, *streams] if known is None),
         ],
         atomic=True,
     )
     (seconds, micros), flat, dead, events, due, info, swept, held, pauses, (bounds, salt) = replies[:10]
     many = len(streams)
-    lengths, groups, first = (replies[10 + at * many : 10 + (at + 1) * many] for at in range(3))
-    workers = _consumers(replies[10 + 3 * many :]) if known is None else list(known)
+    lengths, groups, first, visits = (replies[10 + at * many : 10 + (at + 1) * many] for at in range(4))
+    workers = _consumers(replies[10 + 4 * many :]) if known is None else list(known)
     now = int(seconds) * 1000 + int(micros) // 1000
     counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
     memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
@@ -210,6 +218,7 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         swept=bool(swept),
         consumers=workers,
         bounds=_bounds(bounds),
+        visit_ms=min((int(float(visit[1])) // 1000 for visit in visits if visit), default=0),
         added=added,
         salt=salt or b"",
     )

@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 
 from streamq.queue.connection import command
 from streamq.queue.flow import Flow, Sample, flow
-from streamq.queue.gauge import Rule, rules_of
+from streamq.queue.gauge import LaneGauge, Rule, gauges, rules_of
 from streamq.queue.graves import Graves, GravesSeen
 from streamq.queue.lately import Lately, Recent
 from streamq.queue.look import Status, status
 from streamq.queue.routes import RouteView, route_views
 from streamq.queue.sites import Lane, SiteView, sites_and_lanes
 from streamq.queue.spool import Spool
-from streamq.queue.steer import rules
+from streamq.queue.steer import standing
 
 __all__ = ["Overview", "Overviews", "known_routes"]
 
@@ -35,7 +35,7 @@ WAYS_SECONDS = 5.0  # workers, routes, rules
 SITES_SECONDS = 5.0  # and as much more for every so many lanes that were looked at: each takes the server some 30 µs
 SITES_LANES = 50
 LANES_LOOKED = 100  # those due first
-HOLDS_MOST = 1000  # intents of mails stand beside the rules: beyond so many nobody looks for rules among them
+HOLDS_MOST = 1000  # intents of mails stand beside rules and needs: where there are more, not all of these are seen
 SAMPLE_SECONDS = 5.0
 SAMPLES_MOST = 720  # an hour
 FLOW_SAMPLES = 4  # that a rate goes over
@@ -43,8 +43,9 @@ FLOW_SAMPLES = 4  # that a rate goes over
 
 @dataclass(slots=True)
 class Overview:
-    """`sites_left`: lanes that nobody looked at. `rules`: standing rules, name → verb. `limits`: route, or `*` → rule.
-    `took_ms`: the round trips of `status` together, as this process saw them."""
+    """`sites_left`: lanes that nobody looked at. `rules`: standing rules, name → verb; `needs`: what held mails wait
+    for → how many. `limits`: route, or `*` → rule; `gates`: what limits each route, whatever the site. `took_ms`: the
+    round trips of `status` together, as this process saw them."""
 
     status: Status
     routes: list[RouteView] = field(default_factory=list)
@@ -53,9 +54,20 @@ class Overview:
     lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
+    needs: dict[str, int] = field(default_factory=dict)
+    gates: list[LaneGauge] = field(default_factory=list)
     lately: Lately = field(default_factory=Lately)
     graves: GravesSeen = field(default_factory=GravesSeen)
     took_ms: float = 0.0
+
+    @property
+    def barred(self) -> bool:
+        """Each route is closed, or its limit or the queue's has no slot yet: nobody reads what is unread."""
+        return bool(self.gates) and not any(each.open and _has_slot(each) for each in self.gates)
+
+
+def _has_slot(gate: LaneGauge) -> bool:
+    return all(gauge.at_us(1, gate.now_us) <= gate.now_us for gauge in gate.gauges[:2])  # of the queue, of the route
 
 
 def known_routes(spool: Spool) -> list[str]:
@@ -108,6 +120,11 @@ class Overviews:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await asyncio.shield(self._task)
 
+    @property
+    def silent_ms(self) -> int | None:
+        """Since Redis answered last; None: it never did."""
+        return None if self._last is None else round((self._clock() - self._read_at) * 1000)
+
     async def close(self) -> None:
         """What is under way ends by itself."""
         if self._task is not None:
@@ -128,10 +145,12 @@ class Overviews:
         if ways is None:
             found.routes = await route_views(self.spool, self._routes)
             found.limits = await rules_of(self.spool, ["*", *(view.name for view in found.routes)])
-            if await command(self.spool.redis, "HLEN", self.spool.keys.holds) <= HOLDS_MOST:
-                found.rules = await rules(self.spool)
+            found.gates = await gauges(self.spool, [f"{name}|" for name in await self._used(found.routes)])
+            many = await command(self.spool.redis, "HLEN", self.spool.keys.holds)
+            found.rules, found.needs = await standing(self.spool, whole=many <= HOLDS_MOST)
         else:
-            found.routes, found.limits, found.rules = ways.routes, ways.limits, ways.rules
+            found.routes, found.limits, found.gates = ways.routes, ways.limits, ways.gates
+            found.rules, found.needs = ways.rules, ways.needs
         if sites is None:
             found.sites, found.lanes, found.sites_left = await sites_and_lanes(
                 self.spool, most=LANES_LOOKED, whole=True
@@ -139,13 +158,22 @@ class Overviews:
         else:
             found.sites, found.lanes, found.sites_left = sites.sites, sites.lanes, sites.sites_left
         if self._recent is not None:
-            found.lately = await self._recent.of(found.status)
+            found.lately = await self._recent.of(found.status, barred=found.barred)
         if self._graves is not None:
             found.graves = await self._graves.of(found.status, now, anew=anew)
         self._last, self._read_at = found, now
         self._ways_at = now if ways is None else self._ways_at
         self._sites_at = now if sites is None else self._sites_at
         return found
+
+    async def _used(self, views: list[RouteView]) -> list[str]:
+        """Routes that say something of themselves. Of the others the name may be a guess: workers have another one."""
+        limited = [
+            name.decode("utf-8", "replace") for name in await command(self.spool.redis, "HKEYS", self.spool.keys.limits)
+        ]
+        names = [view.name for view in views if view.shares or view.closed]
+        names += [name for name in limited if "|" not in name and name != "*"]
+        return list(dict.fromkeys(names or (view.name for view in views)))
 
     async def sample(self) -> None:
         """Keep what there is now."""

@@ -32,12 +32,14 @@ __all__ = [
     "select",
     "set_rule",
     "site_of",
+    "standing",
     "tags_of",
     "unable",
     "unset_rule",
 ]
 
 INTENT = "intent:"
+NEED = "need:"
 # Held since a worker's version, or settings, had not what is named in them.
 UNREAD = frozenset({"unknown_field", "unsupported", "unknown_template", "unknown_route"})
 
@@ -248,12 +250,23 @@ def _field(name: str) -> str:
 
 async def rules(spool: Spool) -> dict[str, str]:
     """The standing rules: name → verb."""
-    return {
-        field.removeprefix("rule:"): verb async for field, verb in _holds(spool) if field.startswith(("rule:", "id:"))
-    }
+    return (await standing(spool))[0]
 
 
-async def _holds(spool: Spool) -> AsyncIterator[tuple[str, str]]:
+async def standing(spool: Spool, *, whole: bool = True) -> tuple[dict[str, str], dict[str, int]]:
+    """The standing rules; and what held mails wait for (`able`, in mail/fields.py) → how many do. Not `whole`: of the
+    first page of what stands beside these, with an intent per mail."""
+    found: dict[str, str] = {}
+    needs: dict[str, int] = {}
+    async for field, value in _holds(spool, whole=whole):
+        if field.startswith(("rule:", "id:")):
+            found[field.removeprefix("rule:")] = value
+        elif field.startswith(NEED) and value.isdigit():
+            needs[field.removeprefix(NEED)] = int(value)
+    return found, needs
+
+
+async def _holds(spool: Spool, *, whole: bool = True) -> AsyncIterator[tuple[str, str]]:
     """In pages: it holds an intent per mail, and there may be many."""
     at = 0
     while True:
@@ -261,5 +274,5 @@ async def _holds(spool: Spool) -> AsyncIterator[tuple[str, str]]:
         for field, value in zip(flat[::2], flat[1::2], strict=True):
             yield field.decode("utf-8", "replace"), value.decode("utf-8", "replace")
         at = int(reached)
-        if at == 0:
+        if at == 0 or not whole:
             return

@@ -54,6 +54,9 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
     async def shown(*, anew: bool = False) -> dict[str, Any]:
         return overview_shown(overviews, await overviews.get(anew=anew), may_change=may_change)
 
+    def silent() -> int | None:
+        return overviews.silent_ms
+
     async def overview(request: Request) -> Response:
         return JSONResponse(await shown())
 
@@ -61,7 +64,7 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
         return JSONResponse([sample_shown(overviews, at) for at in range(len(overviews.samples))])
 
     async def stream(request: Request) -> Response:
-        return StreamingResponse(_events(request, shown, stopping), media_type="text/event-stream")
+        return StreamingResponse(_events(request, shown, silent, stopping), media_type="text/event-stream")
 
     async def dead(request: Request) -> Response:
         seen = (await overviews.get()).graves
@@ -116,15 +119,19 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
 
 
 async def _events(
-    request: Request, shown: Callable[[], Awaitable[dict[str, Any]]], stopping: asyncio.Event
+    request: Request,
+    shown: Callable[[], Awaitable[dict[str, Any]]],
+    silent: Callable[[], int | None],
+    stopping: asyncio.Event,
 ) -> AsyncIterator[str]:
-    """Server-sent events: `overview`, or `away` with why, every two seconds; they end when nobody reads, or we stop."""
+    """Server-sent events: `overview`, or `away` with why and for how long (None: since we began), every two seconds;
+    they end when nobody reads, or we stop."""
     yield "retry: 2000\n\n"
     while not (stopping.is_set() or await request.is_disconnected()):
         try:
             kind, data = "overview", await shown()
         except (RedisError, OSError) as wrong:
-            kind, data = "away", {"error": str(wrong) or type(wrong).__name__}
+            kind, data = "away", {"error": str(wrong) or type(wrong).__name__, "away_ms": silent()}
         yield f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PUSH_SECONDS):

@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from streamq import __version__
+from streamq.mail.fields import lacking
 from streamq.queue.overview import Overview
 from streamq.worker.tally import OTHER, Buckets, Tally
 
@@ -109,6 +110,15 @@ class QueueNumbers:
         yield _gauge("oldest_in_state_seconds", text, aged, ("priority", "state"))
         text = "for how long the first mail of the schedule has been due"
         yield _gauge("scheduler_lag_seconds", text, {(): now.late_ms / 1000})
+        text = "for how long the first lane of parked mail has had a slot that nobody took"
+        yield _gauge("parked_lag_seconds", text, {(): now.parked_late_ms / 1000})
+        text = "for how long nothing has been delivered although mail could go; 0: some was, or none could"
+        yield _gauge("stalled_seconds", text, {(): seen.lately.stalled_ms / 1000})
+        wanted = Counter[tuple[str]]()
+        for need, many in seen.needs.items():
+            wanted[lacking(need),] += many
+        text = "mails held for a field, template or route that nobody here knows; of two such fields twice"
+        yield _gauge("held_for", text, wanted, ("class",))
 
     def _outcomes(self, seen: Overview) -> Iterator[Metric]:
         now = seen.status

@@ -55,6 +55,8 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "sites": [_site(view, now.now_ms) for view in seen.sites[:SITES_SHOWN]],
         "sites_left": seen.sites_left + max(0, len(seen.sites) - SITES_SHOWN),
         "rules": {cut(name, 300): verb for name, verb in seen.rules.items()},
+        "held_for": {cut(name, 300): many for name, many in seen.needs.items()},
+        "visit_ms": now.visit_ms,
         "sample": sample_shown(overviews, -1) if overviews.samples else None,
     }
 

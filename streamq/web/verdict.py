@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamq.mail.fields import lacking
 from streamq.queue.lately import Lately
 from streamq.queue.overview import Overview
 
@@ -17,11 +18,20 @@ FULL = 0.85  # of maxmemory
 UNREAD_MS = 60_000  # of the most urgent priority
 UNREAD_LONG_MS = 3_600_000  # of the others: a campaign waits for its turn
 LATE_MS = 10_000
-FEW = 5  # attempts, from which on it means something that none delivered
-SOME = 20  # from which on shares mean something
+STALLED_MS = 15_000  # nothing delivered for so long, although mail could go
+FEW = 5  # attempts, from which on it means something that none delivered; failures, from which on shares do
+SOME = 20  # attempts, from which on shares mean something however few failed
 SENT_LEAST = 0.5  # less delivered: most of it does not get through
 DEFERRED_MOST = 0.3
 BOUNCED_MOST = 0.05  # providers block who sends to so many bad addresses
+
+NAMED = {"unknown_template": "template", "unknown_route": "route"}
+TO_DO = {
+    "unknown_field": "Mend the producer, cancel them, send them again: streamq ls --state held",
+    "unsupported": "What it takes is not installed: streamq ls --state held",
+    "unknown_template": "They go when it is stored: streamq template put",
+    "unknown_route": "They go when a worker has that route: streamq ls --state held",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,7 @@ class Verdict:
 
 
 def verdict(seen: Overview) -> Verdict:
-    troubles = (*_outcomes(seen.lately), *_ways(seen), *_workers(seen), *_waits(seen))
+    troubles = (*_stands(seen), *_outcomes(seen.lately), *_ways(seen), *_workers(seen), *_waits(seen), *_held(seen))
     level, words = _headline(seen, troubles)
     return Verdict(level, words, troubles, _said(seen.lately))
 
@@ -52,11 +62,13 @@ def _headline(seen: Overview, troubles: tuple[Trouble, ...]) -> tuple[str, str]:
     now, lately = seen.status, seen.lately
     if now.live and any(each.stops for each in troubles):
         return "bad", "Mail does not flow"
+    if lately.stalled_ms >= STALLED_MS:
+        return "bad", f"Nothing has been delivered for {_about(lately.stalled_ms)}, and mail is due"
     if lately.tries >= FEW and not lately.sent:
         return "bad", "Mail does not flow"
     if not now.workers:
         return "warn", "Nothing waits, and no worker runs"
-    if lately.tries >= SOME and lately.sent < SENT_LEAST * lately.tries:
+    if lately.failed >= FEW and lately.sent < SENT_LEAST * lately.tries:
         return "bad", "Most mail does not get through"
     if lately.sent:
         return ("warn", "Mail flows, with trouble") if troubles else ("good", "Mail flows")
@@ -66,8 +78,24 @@ def _headline(seen: Overview, troubles: tuple[Trouble, ...]) -> tuple[str, str]:
         return ("warn", "Nothing waits, with trouble") if troubles else ("idle", "Nothing waits")
     if troubles:
         return "warn", "Mail waits, with trouble"
+    return "idle", _idle(seen)
+
+
+def _idle(seen: Overview) -> str:
+    """Nothing was tried, and nothing is in the way."""
+    now = seen.status
     later = now.sum("held") + (now.sum("scheduled") if not now.late_ms else 0)
-    return "idle", "Nothing is due" if later == now.live else "Mail waits, none has gone lately"
+    if later == now.live:
+        return "Nothing is due"
+    limited = now.sum("parked") if now.visit_ms > now.now_ms else 0
+    limited += now.sum("waiting") + now.sum("leased") if seen.barred else 0
+    return "Mail waits for limits" if later + limited == now.live else "Mail waits, none has gone lately"
+
+
+def _about(ms: int) -> str:
+    """In steps: who has it read aloud hears each change."""
+    seconds = ms // 15_000 * 15
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 def _said(lately: Lately) -> str:
@@ -82,19 +110,33 @@ def _outcomes(lately: Lately) -> list[Trouble]:
     tries, found = lately.tries, []
     if tries and not lately.sent:
         found.append(Trouble(f"None of {_many(tries, 'attempt')} delivered"))
-    elif tries >= SOME and lately.sent < SENT_LEAST * tries:
+    elif tries >= FEW and lately.sent < SENT_LEAST * tries:
         found.append(Trouble(f"{lately.sent:,} of {tries:,} attempts delivered ({_share(lately.sent, tries)})"))
-    elif tries >= SOME:
+    else:
         for many, most, name in (
             (lately.deferred, DEFERRED_MOST, "deferred"),
             (lately.bounced, BOUNCED_MOST, "bounced"),
         ):
-            if many > most * tries:
+            if (tries >= SOME or many >= FEW) and many > most * tries:
                 found.append(Trouble(f"{many:,} of {tries:,} attempts {name} ({_share(many, tries)})"))
     klass, often, reply = lately.commonest
     if found and klass:
         said = f"; the last reply: {reply}" if reply else ""
         found.append(Trouble(f"Most often {klass.replace('_', ' ')}, {_many(often, 'time')}{said}"))
+    return found
+
+
+def _stands(seen: Overview) -> list[Trouble]:
+    """Mail that could go and does not; unread mail that becomes more and more."""
+    now, lately, found = seen.status, seen.lately, []
+    unread, hand = now.sum("waiting"), now.sum("leased")
+    oldest = max((ages.get("waiting", 0) for ages in now.aged_ms.values()), default=0)
+    if lately.stalled_ms >= STALLED_MS:
+        parked = f", {now.sum('parked'):,} parked" if now.parked_late_ms else ""
+        found.append(Trouble(f"{unread:,} unread, {hand:,} in hand{parked}: do workers or their relays hang?"))
+    if lately.leaves is not None:
+        rate = f"{lately.leaves:,.0f}" if lately.leaves >= 10 or not lately.leaves else f"{lately.leaves:.1f}"
+        found.append(Trouble(f"Unread mail piles up: {unread:,}, the oldest for {oldest // 1000:,} s; {rate}/s leave"))
     return found
 
 
@@ -147,6 +189,20 @@ def _waits(seen: Overview) -> list[Trouble]:
             found.append(Trouble(f"Mail of priority {name} has waited {ages['waiting'] // 1000:,} s to be read"))
     if now.late_ms > LATE_MS:
         found.append(Trouble(f"The schedule is {now.late_ms // 1000:,} s behind"))
+    return found
+
+
+def _held(seen: Overview) -> list[Trouble]:
+    """Mails that nobody can send as they are, by what each waits for; not those that somebody holds."""
+    by_class: dict[str, list[tuple[int, str]]] = {}
+    for need, many in seen.needs.items():
+        by_class.setdefault(lacking(need), []).append((-many, need))
+    found = []
+    for klass, rows in sorted(by_class.items()):
+        [(less, need), *others] = sorted(rows)
+        more = f", and {_many(len(others), 'more name')}" if others else ""
+        name = f"{NAMED[klass]} {need.partition('=')[2]!r:.60}" if klass in NAMED else f"field {need!r:.60}"
+        found.append(Trouble(f"{_many(-less, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
     return found
 
 

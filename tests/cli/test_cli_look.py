@@ -50,6 +50,16 @@ async def test_status_tells_rules_in_the_words_that_end_them(queue: Mailroom) ->
     assert sorted(lines) == sorted(expected)
 
 
+async def test_status_tells_what_mails_are_held_for(queue: Mailroom) -> None:
+    assert "held   " not in (await streamq("status")).out
+    first, *_ = [await queue.held() for _ in range(3)]
+    held = [line.split(None, 1) for line in (await streamq("status")).out.splitlines() if line.startswith("held ")]
+    assert held == [["held", "3 unknown_field: colour"]]
+    assert (await streamq("status", "--json")).json["held_for"] == {"colour": 3}
+    await queue.moved("cancel", first)
+    assert (await streamq("status", "--json")).json["held_for"] == {"colour": 2}
+
+
 async def test_status_warns(queue: Mailroom) -> None:
     assert "no worker runs" not in (await streamq("status")).out
     await queue.add()

@@ -44,6 +44,15 @@ async def test_who_begins_to_look_knows_of_the_minutes_before(room: Mailroom) ->
     assert found.span_ms == 300_000
 
 
+async def test_who_began_to_look_still_knows_of_them_later(room: Mailroom) -> None:
+    await _ended(room, sent=4, bounced=3)
+    recent = Recent(room.spool)
+    for after in (0, 20, 280):
+        found = await recent.of(await _now(room, after))
+        assert (found.sent, found.classes) == (4, {"bad_address": 3})
+        assert 300_000 <= found.span_ms <= 310_000
+
+
 async def test_what_is_older_than_minutes_is_over(room: Mailroom) -> None:
     await _ended(room, bounced=3)
     recent = Recent(room.spool)
@@ -83,6 +92,38 @@ async def test_replies_are_read_while_something_fails(room: Mailroom) -> None:
     await _ended(room, sent=3)
     assert (await recent.of(await _now(room, 30))).sent == 3
     assert await _reads(room) == calls
+
+
+async def test_after_thousands_nothing_is_delivered_any_more(room: Mailroom) -> None:
+    """Unread mail that nobody reads, while outcomes look well for minutes."""
+    await _ended(room, sent=4)
+    await room.add()
+    recent, seen = Recent(room.spool), await _now(room)
+    later = [_later(seen, seconds) for seconds in (0, 5, 10, 15, 20)]
+    found = [await recent.of(each) for each in later]
+    assert [each.stalled_ms for each in found] == [0, 5000, 10_000, 15_000, 20_000]
+    assert found[1].sent == 4
+    assert (await recent.of(_later(seen, 30), barred=True)).stalled_ms == 0  # it waits for a limit
+    more = replace(seen, totals=seen.totals | {"relayed": 5})
+    assert (await recent.of(_later(more, 35))).stalled_ms == 0
+    assert (await recent.of(_later(more, 40))).stalled_ms == 5000
+
+
+async def test_what_piles_up_is_told_by_what_leaves(room: Mailroom) -> None:
+    recent, seen = Recent(room.spool), await _now(room)
+    found = []
+    for nth in range(14):
+        depth = {"low": seen.depth["low"] | {"waiting": 50 * nth}}
+        totals = {"relayed": 10 * nth, "deferred": 90 * nth}
+        found.append((await recent.of(replace(_later(seen, 10 * nth), depth=depth, totals=totals))).leaves)
+    assert found == [*[None] * 12, 1.0, 1.0]
+
+
+def _later(seen: Status, seconds: int) -> Status:
+    """The same, so much later: what waits is older."""
+    ms = seconds * SECOND
+    aged = {name: {state: age + ms for state, age in ages.items()} for name, ages in seen.aged_ms.items()}
+    return replace(seen, now_ms=seen.now_ms + ms, aged_ms=aged)
 
 
 async def _reads(room: Mailroom) -> int:

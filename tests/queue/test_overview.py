@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from family import expanded, parent
 from mailroom import START, Mailroom, ident
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from streamq.queue import overview
 from streamq.queue.letters import requeue_dead
+from streamq.queue.limits import set_limits
 from streamq.queue.look import status
 from streamq.queue.overview import Overviews
 from streamq.queue.walk import STATES
@@ -156,6 +159,54 @@ async def test_who_has_changed_something_sees_it(room: Mailroom) -> None:
     seen = await overviews.get(anew=True)
     assert [each.text for view in seen.routes for each in view.closed] == ["why"]
     await overviews.close()
+
+
+async def test_what_held_mails_wait_for(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where so many intents of operators stand beside it that not all of them are looked at."""
+    for _ in range(3):
+        await room.held()
+    for most in (1000, 0):
+        monkeypatch.setattr(overview, "HOLDS_MOST", most)
+        overviews = Overviews(room.spool, clock=_Clock())
+        assert (await overviews.get()).needs == {"colour": 3}
+        await overviews.close()
+
+
+async def test_nothing_is_read_where_the_queue_or_each_route_has_no_slot(room: Mailroom) -> None:
+    clock = _Clock()
+    overviews = Overviews(room.spool, clock=clock)
+
+    async def barred() -> bool:
+        clock.now += 10
+        return (await overviews.get()).barred
+
+    assert not await barred()
+    await set_limits(room.spool, "operator", {"*": "1:3600000000"})
+    assert not await barred()
+    await room.lease()
+    assert await barred()  # until the next hour
+    await set_limits(room.spool, "operator", {"*": "", "main": "1:3600000000"})
+    assert not await barred()
+    await room.lease()
+    assert await barred()  # that workers have `main`, and not `relay`, is known by its limit
+    await set_limits(room.spool, "operator", {"main": ""})
+    assert not await barred()
+    await room.scripts.pause("pause", ["relay"])
+    assert await barred()
+    await overviews.close()
+
+
+async def test_parked_mail_is_late_when_its_slot_has_come(room: Mailroom) -> None:
+    assert (await status(room.spool)).visit_ms == 0
+    await set_limits(room.spool, "operator", {"*|slow.example": "1:3600000000"})
+    await room.lease(lane="main|slow.example")
+    await room.add(to="b@slow.example")
+    [entry] = await room.read()
+    assert await room.admitted(entry, lane="main|slow.example") == ["parked"]
+    seen = await status(room.spool)
+    assert START + 3_600_000 <= seen.visit_ms < START + 3_700_000
+    late = [replace(seen, now_ms=seen.visit_ms + ms).parked_late_ms for ms in (-1000, 0, 7)]
+    assert late == [0, 0, 7]
 
 
 async def test_a_gathering_takes_few_commands_whatever_is_parked(room: Mailroom) -> None:

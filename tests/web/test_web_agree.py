@@ -127,6 +127,7 @@ def _noticed(wrong: Callable[[Truth], list[str]], seen: Truth) -> None:
         replace(seen, ends=seen.ends + Counter({"relayed": 1})),
         replace(seen, classes=seen.classes + Counter({"policy": 1})),
         replace(seen, dead=seen.dead - 1),
+        replace(seen, needed=seen.needed + Counter({"colour": 1})),
         replace(seen, events=seen.events - 1),
         replace(seen, first=seen.first | {("low", ""): seen.first["low", ""] - 100_000}),
         replace(seen, parked=seen.parked + Counter({lane: 1})),
@@ -138,7 +139,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
     """What is left out is known by name: the clock's, memory's, and what is no number of mails."""
     assert said.keys() - {"lanes", "closed", "swept", "rules", "consumers"} == {
         *("queue", "now_ms", "depth", "oldest_ms", "next_due_ms", "totals", "classes", "dead", "events", "workers"),
-        *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds"),
+        *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds", "held_for", "visit_ms"),
     }
     assert overview.keys() - said.keys() == {
         *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample"),
@@ -149,7 +150,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
         *("streamq_build", "streamq_redis_memory_bytes", "streamq_redis_memory_max_bytes"),
         "streamq_redis_latency_seconds",
     }
-    assert len(names) == 31
+    assert len(names) == 34
 
 
 async def _read(stack: AsyncExitStack, app: Any, seen: Truth, known: Known) -> None:
@@ -167,7 +168,7 @@ async def _read(stack: AsyncExitStack, app: Any, seen: Truth, known: Known) -> N
     def number(text: str) -> int:
         return int(text.replace(",", ""))
 
-    depth = {row[0]: [number(cell) for cell in row[1:7]] for row in await cells("depth")}
+    depth = {row[0]: [number(cell) for cell in (row[1], *row[3:8])] for row in await cells("depth")}
     assert depth == {
         name: [*(seen.depth[name, state] for state in STATES), sum(seen.depth[name, state] for state in STATES)]
         for name in seen.lanes

@@ -75,10 +75,10 @@ async def test_a_stream_tells_what_there_is_and_that_redis_is_away(
         return answer
 
     monkeypatch.setattr(api, "PUSH_SECONDS", 0)
-    said = [part async for part in api._events(Request(), shown, asyncio.Event())]  # type: ignore[arg-type]
+    said = [part async for part in api._events(Request(), shown, lambda: 4000, asyncio.Event())]  # type: ignore[arg-type]
     assert said[1:] == [
         'event: overview\ndata: {"live":3}\n\n',
-        'event: away\ndata: {"error":"gone"}\n\n',
+        'event: away\ndata: {"error":"gone","away_ms":4000}\n\n',
     ]
     await overviews.close()
 
@@ -93,7 +93,7 @@ async def test_a_stream_ends_when_the_server_does() -> None:
         return {}
 
     stopping = asyncio.Event()
-    assert len([part async for part in api._events(Request(), shown, stopping)]) == 2  # type: ignore[arg-type]
+    assert len([part async for part in api._events(Request(), shown, lambda: None, stopping)]) == 2  # type: ignore[arg-type]
 
 
 # -- dead letters ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import paged
 import pytest
 from chromium import BROWSER, WHY_NOT
-from paged import Open, filled
+from paged import Open, cells, filled
 from readable import CONTRAST, SMALL, WIDE
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
@@ -66,3 +66,31 @@ async def test_on_a_phone_nothing_is_wider_than_it(shown: Open) -> None:
     assert await page.run(WIDE) == []
     assert await page.run("document.documentElement.scrollWidth") == 375
     assert await page.run(SMALL) == []
+
+
+async def test_on_a_phone_the_age_of_unread_mail_is_in_sight(shown: Open) -> None:
+    """Without a finger on the table."""
+    await shown.room.add()
+    page = await shown.page(width=390, height=800)
+    await page.until("return document.querySelector('#tile-live').innerText === '1'")
+    names = await page.run("[...document.querySelectorAll('#depth thead th')].map((cell) => cell.innerText)")
+    at = names.index("longest unread")
+    place = await page.run(
+        f"document.querySelector('#depth [data-key=normal]').children[{at}].getBoundingClientRect().right"
+    )
+    assert 0 < place <= 390
+    assert (await cells(page, "depth"))[1][at] not in {"", "–"}
+
+
+async def test_numbers_that_change_are_not_read_aloud_again(shown: Open) -> None:
+    page = await shown.page()
+    await shown.room.held()
+    await shown.overviews.get(anew=True)
+    live = "return document.querySelector('#troubles').getAttribute('aria-live')"
+    await page.until("return document.querySelector('#troubles').innerText.includes('1 mail held')")
+    assert await page.until(live) == "polite"
+    for many in (2, 3):
+        await shown.room.held()
+        await shown.overviews.get(anew=True)
+        await page.until(f"return document.querySelector('#troubles').innerText.includes('{many} mails held')")
+    assert await page.until(live) == "off"

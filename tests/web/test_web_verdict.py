@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from streamq.queue.gauge import Rule
+from streamq.queue.gauge import Gauge, LaneGauge, Meter, Rule
 from streamq.queue.lately import Lately
 from streamq.queue.look import Status
 from streamq.queue.overview import Overview
@@ -61,11 +62,22 @@ def told(overview: Overview) -> tuple[str, str, list[str], str]:
             *({}, {"relayed": 9, "deferred": 8, "bounced": 3}, "bad", "Most mail does not get through"),
             ["9 of 20 attempts delivered (45 %)"],
         ),
-        ({}, {"relayed": 9, "bounced": 10}, "good", "Mail flows", []),
+        ({}, {"relayed": 16, "bounced": 3}, "good", "Mail flows", []),
         ({}, {"relayed": 13, "deferred": 7}, "warn", "Mail flows, with trouble", ["7 of 20 attempts deferred (35 %)"]),
         ({}, {"relayed": 14, "deferred": 6}, "good", "Mail flows", []),
         ({}, {"relayed": 18, "bounced": 2}, "warn", "Mail flows, with trouble", ["2 of 20 attempts bounced (10 %)"]),
         ({}, {"relayed": 19, "bounced": 1}, "good", "Mail flows", []),
+        # and of fewer attempts from five failures on
+        (
+            *({}, {"relayed": 6, "deferred": 8, "bounced": 2}, "bad", "Most mail does not get through"),
+            ["6 of 16 attempts delivered (38 %)"],
+        ),
+        ({}, {"relayed": 2, "bounced": 3}, "warn", "Mail flows, with trouble", ["2 of 5 attempts delivered (40 %)"]),
+        ({}, {"relayed": 8, "deferred": 7}, "warn", "Mail flows, with trouble", ["7 of 15 attempts deferred (47 %)"]),
+        ({}, {"relayed": 9, "bounced": 5}, "warn", "Mail flows, with trouble", ["5 of 14 attempts bounced (36 %)"]),
+        ({}, {"relayed": 2, "bounced": 1}, "good", "Mail flows", []),
+        ({}, {"relayed": 1, "bounced": 1}, "good", "Mail flows", []),
+        ({}, {"relayed": 6, "deferred": 4}, "good", "Mail flows", []),
         # neither a delivery nor a failure
         ({}, {"cancelled": 50, "duplicate": 50, "expanded": 3}, "idle", "Nothing waits", []),
     ],
@@ -154,3 +166,76 @@ def test_a_closed_site_is_named() -> None:
         found.sites.append(SiteView(f"{name}.example", "*", Rule(), closed=[shut]))
     words = "4 sites closed: a.example, b.example, c.example …"
     assert told(found)[:3] == ("warn", "Mail flows, with trouble", [words])
+
+
+# -- nothing leaves, though much did ---------------------------------------------------------------------------------
+
+
+def stood(ms: int, live: dict[str, int], **more: Any) -> Overview:
+    found = seen(live, {"relayed": 9000}, **more)
+    found.lately = replace(found.lately, stalled_ms=ms)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"), [(15_000, "15 s"), (44_000, "30 s"), (72_000, "60 s"), (119_000, "105 s"), (190_000, "3 min")]
+)
+def test_nothing_is_delivered_and_mail_could_go(ms: int, words: str) -> None:
+    live = {"waiting": 31_672, "leased": 100, "parked": 4}
+    assert told(stood(ms, live))[:3] == (
+        *("bad", f"Nothing has been delivered for {words}, and mail is due"),
+        ["31,672 unread, 100 in hand: do workers or their relays hang?"],
+    )
+    late = stood(ms, live, visit_ms=NOW - 11_000)
+    assert told(late)[2] == ["31,672 unread, 100 in hand, 4 parked: do workers or their relays hang?"]
+
+
+def test_a_moment_without_a_delivery_is_none() -> None:
+    assert told(stood(14_999, {"waiting": 9}))[:3] == ("good", "Mail flows", [])
+
+
+def test_what_stops_all_is_said_before() -> None:
+    assert told(stood(60_000, {"waiting": 9}, workers=0))[1] == "Mail does not flow"
+
+
+@pytest.mark.parametrize(("leaves", "rate"), [(12.4, "12/s"), (0.0, "0/s"), (0.24, "0.2/s"), (1234.5, "1,234/s")])
+def test_unread_mail_that_piles_up_is_named(leaves: float, rate: str) -> None:
+    found = seen({"waiting": 5000}, {"relayed": 300}, aged_ms={"normal": {"waiting": 40_500}})
+    found.lately = replace(found.lately, leaves=leaves)
+    words = f"Unread mail piles up: 5,000, the oldest for 40 s; {rate} leave"
+    assert told(found)[:3] == ("warn", "Mail flows, with trouble", [words])
+
+
+def gate(till_ms: int = 0, *, is_open: bool = True) -> LaneGauge:
+    """Of a route whose next slot is in so many ms."""
+    meter = Meter(3_600_000_000, NOW * 1000 + till_ms * 1000, 1_800_000_000.0, 0.0)
+    return LaneGauge("relay|", NOW * 1000, "relay", is_open, (Gauge("*"), Gauge("relay", (meter,)), Gauge("relay|")))
+
+
+def test_what_waits_for_a_limit_is_not_stuck() -> None:
+    """A site at two an hour, a queue at two an hour."""
+    at_site = seen({"parked": 40, "scheduled": 2}, visit_ms=NOW + 900_000, next_due_ms=NOW + 1000)
+    assert told(at_site)[:3] == ("idle", "Mail waits for limits", [])
+    assert told(_behind(gate(900_000)))[:3] == ("idle", "Mail waits for limits", [])
+    two = _behind(gate(900_000), gate())  # another route has a slot
+    assert told(two)[1] == "Mail waits, none has gone lately"
+    assert [_behind().barred, _behind(gate(1)).barred, two.barred] == [False, True, False]
+    assert _behind(gate(is_open=False)).barred
+
+
+def _behind(*gates: LaneGauge) -> Overview:
+    found = seen({"waiting": 40, "leased": 2})
+    found.gates = list(gates)
+    return found
+
+
+def test_what_mails_are_held_for_is_named() -> None:
+    found = seen({"held": 9}, {"relayed": 1})
+    found.needs = {"subjet": 3, "bdy": 1, "template=welcome": 2, "route=main2": 1, "template": 1}
+    assert told(found)[2] == [
+        "3 mails held: unknown_field, field 'subjet', and 1 more name. "
+        "Mend the producer, cancel them, send them again: streamq ls --state held",
+        "1 mail held: unknown_route, route 'main2'. They go when a worker has that route: streamq ls --state held",
+        "2 mails held: unknown_template, template 'welcome'. They go when it is stored: streamq template put",
+        "1 mail held: unsupported, field 'template'. What it takes is not installed: streamq ls --state held",
+    ]

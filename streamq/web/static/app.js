@@ -1,5 +1,5 @@
 // The page: what the stream says, put into its places; what people do, asked and sent.
-import { $, el, say, count, plural, lasts, bytes, rate, Table } from "./dom.js";
+import { $, el, say, count, plural, lasts, bytes, rate, second, Table } from "./dom.js";
 import * as charts from "./charts.js";
 import * as talk from "./talk.js";
 import { ask, tell } from "./dialog.js";
@@ -31,10 +31,11 @@ const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by || "?"}
 
 const depth = new Table($("depth"), "Live mails by priority and state", [
   { name: "priority", of: (row) => row.name },
-  ...STATES.map((name) => ({ name, class: "num", of: (row) => count(row.states[name] || 0) })),
+  { name: "waiting", class: "num", of: (row) => count(row.states.waiting || 0) },
+  { name: "longest unread", class: "num", of: (row) => (row.unread ? lasts(row.unread) : "–") }, // beside it, so that a phone shows it
+  ...STATES.slice(1).map((name) => ({ name, class: "num", of: (row) => count(row.states[name] || 0) })),
   { name: "all", class: "num", of: (row) => count(STATES.reduce((sum, name) => sum + (row.states[name] || 0), 0)) },
   { name: "oldest", class: "num", of: (row) => (row.oldest ? lasts(row.oldest) : "–") },
-  { name: "longest unread", class: "num", of: (row) => (row.unread ? lasts(row.unread) : "–") },
 ], "no priorities");
 
 // What closes this row itself, rather than a route that it takes.
@@ -99,6 +100,8 @@ const showGroups = () => dead.show(groups, (row) => `${row.class}\n${row.domain}
 
 function show(now) {
   seen = now;
+  delete $("main").dataset.old;
+  $("old").hidden = true;
   mayChange = now.may_change;
   $("lock").hidden = !mayChange;
   say($("lock"), talk.hasToken() ? "Lock" : "Unlock");
@@ -108,11 +111,7 @@ function show(now) {
   $("verdict").dataset.level = now.verdict.level;
   say($("verdict-words"), now.verdict.words);
   say($("verdict-lately"), now.verdict.lately);
-  const troubles = now.verdict.troubles.map((each) => each.words);
-  if ($("troubles").dataset.said !== troubles.join("\n")) {
-    $("troubles").dataset.said = troubles.join("\n");
-    $("troubles").replaceChildren(...troubles.map((words) => el("li", {}, words)));
-  }
+  showTroubles(now.verdict.troubles.map((each) => each.words));
   if (now.sample) charts.know([now.sample]);
   const flow = charts.now();
   say($("tile-in"), flow.in === null ? "–" : rate(flow.in));
@@ -137,6 +136,30 @@ function show(now) {
   charts.draw();
   if (now.dead_version === deadAt) showGroups();
   else lookAtDead();
+}
+
+function showTroubles(troubles) {
+  if ($("troubles").dataset.said === troubles.join("\n")) return;
+  $("troubles").dataset.said = troubles.join("\n");
+  const kinds = troubles.join("\n").replace(/[\d.,]+/g, "#"); // who has it read aloud need not hear each number
+  $("troubles").setAttribute("aria-live", kinds === $("troubles").dataset.kinds ? "off" : "polite");
+  $("troubles").dataset.kinds = kinds;
+  $("troubles").replaceChildren(...troubles.map((words) => el("li", {}, words)));
+}
+
+// Nobody can tell how the queue is: that is said first, and what stands below is of then, and looks and sounds so.
+function showOld(words, sinceMs, level = "bad") {
+  const said = sinceMs ? `${words} since ${second(sinceMs)}` : words;
+  $("verdict").dataset.level = level;
+  say($("verdict-words"), said);
+  say($("verdict-lately"), "");
+  showTroubles([]);
+  document.title = `${said} – streamq ${seen.queue || ""}`;
+  if (!shownAt || $("main").dataset.old) return;
+  $("main").dataset.old = "yes";
+  $("old").hidden = false;
+  say($("old"), `What stands below is of ${second(shownAt)}.`);
+  charts.old(second(shownAt));
 }
 
 function up(yes, words) {
@@ -315,15 +338,30 @@ async function begin() {
   charts.know(await talk.look("/api/history").catch(() => []));
 }
 
+let shownAt = 0; // when the figures came, by this clock
+let heardAt = Date.now(); // and anything at all
+const SILENT_MS = 15000; // the server says something every two seconds, and of a Redis that hangs after five
+const BLINK_MS = 3000; // it was started anew, or another tab takes the stream
+
+const server = () => showOld("The server of this page has not answered", shownAt || begunAt);
+const begunAt = heardAt;
+document.addEventListener("visibilitychange", () => { heardAt = Date.now(); });
+setInterval(() => { if (document.visibilityState !== "hidden" && Date.now() - heardAt > SILENT_MS) { up(false, "no word from the server"); server(); } }, 1000);
+
 talk.follow(async (kind, data) => {
+  heardAt = Date.now();
   if (kind === "overview") {
     await begin();
     up(true, "live");
     show(data);
+    shownAt = Date.now();
   } else {
     up(false, `Redis is away: ${data.error}`);
+    showOld("Redis has not answered", data.away_ms === null ? begunAt : Date.now() - data.away_ms);
   }
 }, (why, status) => {
   up(false, why);
+  if (status) showOld(status === 401 ? "The token is wanted" : `The server refuses: ${why}`, 0, "warn");
+  else if (!shownAt || Date.now() - shownAt > BLINK_MS) server();
   if (status === 401 && !$("dialog").open) { $("lock").hidden = false; unlock(); }
 });

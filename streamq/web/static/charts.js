@@ -1,10 +1,29 @@
 // Three charts over the last hour: what the samples say, and in words for who does not see them.
-import { $, count, rate } from "./dom.js";
+import { $, say, count, rate, second } from "./dom.js";
 
-const OUTCOMES = [["relayed", "b"], ["deferred", "c"], ["throttled", "e"], ["bounced", "d"], ["expired", "f"], ["rejected", "a"]];
+// All that ends a mail, or an attempt, and what may have been sent twice: name, tone, dashes. The first four are always
+// there, the others where it has ever happened.
+export const OUTCOMES = [
+  ["relayed", "b"], ["deferred", "c"], ["throttled", "e"], ["bounced", "d"],
+  ["delivered", "b", [6, 4]], ["expired", "f"], ["rejected", "a"], ["failed", "d", [6, 4]], ["ambiguous", "e", [2, 3]],
+  ["cancelled", "dim"], ["superseded", "dim", [6, 4]], ["duplicate", "dim", [2, 3]], ["expanded", "f", [2, 3]],
+];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 const hour = (ms) => new Date(ms).toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600]; // between ticks
+const WHOLE = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat(); // no half a mail
+
+// What stands at an axis' ticks, which are so far apart: each says something else than its neighbours.
+export const times = (ticks, step) => ticks.map((at) => (step < 60 ? second(at * 1000) : hour(at * 1000)));
+export function numbers(ticks, step) {
+  const most = Math.max(...ticks.map(Math.abs));
+  const [size, unit] = most >= 1e6 ? [1e6, "M"] : most >= 1e3 ? [1e3, "k"] : [1, ""];
+  let digits = 0;
+  while (digits < 6 && Math.abs((step / size) * 10 ** digits - Math.round((step / size) * 10 ** digits)) > 1e-6) digits += 1;
+  return ticks.map((value) => (value ? `${(value / size).toFixed(digits)}${unit}` : "0"));
+}
 
 const samples = [];
 const charts = {};
@@ -31,13 +50,25 @@ export function draw() {
     ["in", "a", rates((flow) => flow.in)],
     ["out", "b", rates((flow) => flow.out)],
   ], (value) => rate(value));
-  put("outcomes", x, OUTCOMES.map(([name, tone]) => [name, tone, rates((flow) => flow.outcomes[name] || 0, 60)])
+  put("outcomes", x, OUTCOMES.map(([name, tone, dash]) => [name, tone, rates((flow) => flow.outcomes[name] || 0, 60), dash])
     .filter(([name], at) => at < 4 || samples[samples.length - 1].totals[name]), (value) => Number(value.toPrecision(3)).toString());
   const names = Object.keys(samples[samples.length - 1].depth);
-  put("depth", x, names.map((name, at) => [name, "eafcbd"[at % 6], samples.map((one) => one.depth[name] ?? 0)]), count);
+  put("depth", x, names.map((name, at) => [name, "eafcbd"[at % 6], samples.map((one) => one.depth[name] ?? 0)]), count, WHOLE);
 }
 
-function put(name, x, lines, words) {
+// What they say is not of now any more, but of that time.
+export function old(when) {
+  for (const place of document.querySelectorAll(".chart")) {
+    const said = place.getAttribute("aria-label");
+    if (said) place.setAttribute("aria-label", said.replace(". Now: ", `. At ${when}: `));
+    const at = place.querySelector(".u-legend .u-value");
+    if (at) say(at, when);
+  }
+}
+
+const dashes = (dash) => (!dash ? "solid" : dash[0] < 3 ? "dotted" : "dashed"); // of a legend's squares
+
+function put(name, x, lines, words, incrs) {
   const place = $(`chart-${name}`);
   const labels = lines.map(([label]) => label).join("|");
   const data = [x, ...lines.map(([, , values]) => values)];
@@ -54,12 +85,13 @@ function put(name, x, lines, words) {
   chart?.plot.destroy();
   const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 }, font: "11px system-ui" };
   const plot = new uPlot({
-    width, height: 160, legend: { live: true },
+    width, height: 160, legend: { live: true, markers: { dash: (_, nth) => dashes(lines[nth - 1]?.[3]) } },
     cursor: { y: false },
     scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: [{ ...axis, values: (_, splits) => splits.map((at) => hour(at * 1000)) }, { ...axis, size: 48, values: (_, splits) => splits.map((value) => (value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : value)) }],
-    series: [{ label: "at", value: (_, at) => (at === null ? "now" : hour(at * 1000)) },
-      ...lines.map(([label, tone]) => ({ label, stroke: colour(tone), width: 2, points: { show: false }, value: (u, value, at, index) => words(index === null || index === undefined ? u.data[at][u.data[at].length - 1] ?? 0 : value ?? 0) }))],
+    axes: [{ ...axis, space: 70, incrs: SECONDS, values: (_, ticks, at, space, step) => times(ticks, step) },
+      { ...axis, size: 48, ...(incrs ? { incrs } : {}), values: (_, ticks, at, space, step) => numbers(ticks, step) }],
+    series: [{ label: "at", value: (_, at) => (at === null ? "now" : second(at * 1000)) },
+      ...lines.map(([label, tone, , dash]) => ({ label, stroke: colour(tone), dash, width: 2, points: { show: false }, value: (u, value, at, index) => words(index === null || index === undefined ? u.data[at][u.data[at].length - 1] ?? 0 : value ?? 0) }))],
   }, data, place);
   charts[name] = { plot, labels };
 }

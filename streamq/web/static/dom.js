@@ -45,6 +45,8 @@ export function rate(perSecond) {
   return perSecond > 0 ? `${Number((perSecond * 86400).toPrecision(3))}/d` : "0/s";
 }
 
+// Of the day, as whoever looks has it.
+export const second = (ms) => new Date(ms).toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 export const clock = (ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ");
 
 // A table whose rows are kept by their key. columns: [{name, class?, of(row) → text or element}]; the first is its header.
