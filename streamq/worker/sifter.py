@@ -91,7 +91,7 @@ class Sifter:
 
     def takes(self, name: str, mean: float) -> bool:
         """Whether the priority's next mails, of `mean` bytes each, come through here."""
-        self._many = max(1, min(PAGE, int(PAGE_BYTES / mean)))
+        self._many = max(1, min(PAGE, 2 * self._many, int(PAGE_BYTES / mean)))
         return name in self.sifts and mean <= MEAN_MOST
 
     def rests(self) -> set[str]:
@@ -172,6 +172,9 @@ class Sifter:
     async def _look(self, name: str, behind: str) -> _Page:
         now = asyncio.get_running_loop().time()
         found = await self.spool.peek(name, behind, self._many) if behind else []
+        size = sum(len(value) for _, flat in found for value in flat)
+        if size > PAGE_BYTES:  # the next ones may be as large
+            self._many = max(1, min(self._many, len(found) * PAGE_BYTES // size))
         return _Page(behind, now, found)
 
     async def _ask(self, name: str, page: _Page, room: int) -> Sifted:

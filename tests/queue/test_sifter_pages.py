@@ -94,6 +94,20 @@ async def test_a_look_that_is_old_is_taken_anew(room: Mailroom) -> None:
     assert await one.read("normal", 10) == ([], 1)
 
 
+async def test_after_large_mails_it_looks_at_few(room: Mailroom) -> None:
+    """How large the next ones are nobody knows before; a page of them is a megabyte again."""
+    await slow(room)
+    for _ in range(PAGE + 100):
+        await room.add(envelope_to="bob@slow.example", raw="x" * 50_000)
+    one = sifter(room, "w1")
+    assert one.takes("normal", 500.0)  # what the others were like
+    _, parked = await one.read("normal", 10)
+    assert parked == PAGE
+    assert [len(page.found) for page in one._pages["normal"]] == [19, 19]
+    assert one.takes("normal", 500.0)
+    assert one._many == 38
+
+
 async def calls(room: Mailroom, name: str) -> int:
     """How often the server carried it out."""
     text = (await command(room.spool.redis, "INFO", "commandstats")).decode()
