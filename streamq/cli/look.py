@@ -10,8 +10,8 @@ import typer
 
 from streamq.cli.app import ID, Json, app, open_queue, run_async
 from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, chosen, known_priority, known_states
-from streamq.cli.route import lanes_words, why_words
-from streamq.cli.terminal import clip, console, emit, safe, shown_ms, table
+from streamq.cli.route import lanes_words
+from streamq.cli.terminal import clip, console, emit, safe, table
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
 from streamq.queue.check import check as check_law
@@ -22,6 +22,7 @@ from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, rules, select
 from streamq.queue.walk import STATES, MailView
+from streamq.queue.wording import shown_ms, why_words
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50

@@ -10,15 +10,16 @@ import typer
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
 from streamq.cli.complete import routes
-from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
-from streamq.cli.route import Reason, Until, known_route, pause_given, why_words
-from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
+from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, set_limit
+from streamq.cli.route import Reason, Until, known_route, pause_given
+from streamq.cli.terminal import clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
 from streamq.mail.domain import to_wire
 from streamq.queue.gauge import Gauge
 from streamq.queue.look import now_ms
 from streamq.queue.sites import SiteView, lanes_of, site_views
 from streamq.queue.spool import Spool
+from streamq.queue.wording import rate_words, rule_words, shown_ms, throttle_words, why_words
 
 site = typer.Typer(name="site", help="Sites: look, limit, pause, resume.", no_args_is_help=True)
 app.add_typer(site)
@@ -43,23 +44,6 @@ def _site(text: str, *, all_: bool = False) -> str:
 def until_words(ms: int | None, *, none: str = "–", some: str = "") -> str:
     """How long from now, behind the word `some`; `now`; `none` where nobody can tell."""
     return none if ms is None else "now" if ms <= 0 else f"{some}{shown_ms(ms)}"
-
-
-def rate_words(rate: float) -> str:
-    """`16.7/s`, `98.2/d`: mails in the shortest time in which it is one at least."""
-    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600)):
-        if rate * seconds >= 1:
-            return f"{rate * seconds:,.3g}/{unit}"
-    return f"{rate * 86_400:,.3g}/d"
-
-
-def throttle_words(gauge: Gauge) -> str:
-    """How its replies slowed it, "" where they did not."""
-    if gauge.pace is None:
-        return ""
-    said = ": ".join(filter(None, (gauge.pace.klass, gauge.pace.reply)))
-    what = "" if "|" in gauge.target else f"route {gauge.target} "
-    return f"{what}slowed to {rate_words(gauge.pace.rate)}" + (f", {said}" if said else "")
 
 
 def throttle_json(gauge: Gauge) -> dict[str, object] | None:

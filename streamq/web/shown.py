@@ -13,6 +13,7 @@ from streamq.queue.routes import Closure, RouteView
 from streamq.queue.sites import SiteView
 from streamq.queue.story import Story
 from streamq.queue.why import Ended, Why
+from streamq.queue.wording import since_words, waits_words
 from streamq.web.verdict import verdict
 
 __all__ = ["group_shown", "letter_shown", "overview_shown", "sample_shown", "story_shown"]
@@ -169,6 +170,8 @@ def _mail(found: Why) -> dict[str, Any]:
         "site": found.site,
         "age_ms": age_ms(view, found.now_ms),
         "waits_for": found.waits_for,
+        "words": cut(waits_words(found)),
+        "since": since_words(found),
         "standing": found.standing,
         "since_ms": found.since_ms,
         "next_ms": found.next_ms,
