@@ -132,14 +132,34 @@ def page_wrong(said: Mapping[str, Any], dead: Mapping[str, Any], seen: Truth, kn
         expected[f"route {name}"] = parked, granted, standing, seen.closed.get(name, set())
     found["routes"] = {row["name"] for row in said["routes"]}
     expected["routes"] = {"relay"} | {name for name in seen.closed if "|" not in name}
-    groups = {(one["class"], one["domain"]): one["many"] for one in dead["groups"]}
-    found["groups"] = {key: seen.dead_groups[key] for key in groups}
-    expected["groups"] = groups
-    found["groups, in all"] = len(groups) + dead["groups_left"], dead["looked"]
-    expected["groups, in all"] = len(seen.dead_groups), seen.dead_groups.total()
+    _reasons(dead, seen, found, expected)
     every = set(looked(seen)) | {name for name in {*seen.slowed, *seen.closed, *seen.limited} if "|" in name}
     hidden = max(0, len(every) - len(named))
     return _common(said, seen, known, WORKERS) + _differs(found, expected) + _left(said["sites_left"], hidden, seen)
+
+
+def _reasons(dead: Mapping[str, Any], seen: Truth, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """By reason; the truth knows classes and domains. A reason shows its largest domains."""
+    classes: Counter[str] = Counter()
+    domains: Counter[tuple[str, str]] = Counter()
+    for one in dead["reasons"]:
+        classes[one["class"]] += one["many"]
+        domains.update({(one["class"], each["domain"]): each["many"] for each in one["domains"]})
+        name = f"domains of {one['class']}: {one['gist']}"
+        found[name] = one["many"]
+        expected[name] = sum(each["many"] for each in one["domains"]) + one["letters_left"]
+    true: Counter[str] = Counter()
+    for (klass, _), many in seen.dead_groups.items():
+        true[klass] += many
+    found["letters looked at"], expected["letters looked at"] = dead["looked"], seen.dead_groups.total()
+    whole = not dead["reasons_left"]
+    found["dead by class"] = dict(classes) if whole else [name for name, many in classes.items() if many > true[name]]
+    expected["dead by class"] = dict(true) if whole else []
+    every = whole and not any(one["domains_left"] for one in dead["reasons"])
+    found["dead by domain"] = (
+        dict(domains) if every else [key for key, many in domains.items() if many > seen.dead_groups[key]]
+    )
+    expected["dead by domain"] = dict(seen.dead_groups) if every else []
 
 
 def _left(said: float, hidden: int, seen: Truth) -> list[str]:

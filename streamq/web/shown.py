@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from streamq.queue.gauge import LaneGauge, Rule
-from streamq.queue.letters import DeadGroup, DeadLetter
+from streamq.queue.letters import DeadGroup, DeadLetter, DeadReason
 from streamq.queue.look import age_ms
 from streamq.queue.overview import Overview, Overviews
 from streamq.queue.routes import Closure, RouteView
@@ -16,10 +16,11 @@ from streamq.queue.why import Ended, Why
 from streamq.queue.wording import since_words, waits_words
 from streamq.web.verdict import verdict
 
-__all__ = ["group_shown", "letter_shown", "overview_shown", "sample_shown", "story_shown"]
+__all__ = ["letter_shown", "overview_shown", "reason_shown", "sample_shown", "story_shown"]
 
 SITES_SHOWN = 100
 WORKERS_SHOWN = 200
+DOMAINS_SHOWN = 20  # of a reason
 TEXT_MOST = 2000  # characters of any one value: a field may hold megabytes
 BODIES = frozenset({b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"})
 
@@ -116,17 +117,32 @@ def _pace(gauge: LaneGauge, now_ms: int) -> dict[str, Any] | None:
 # -- dead letters ----------------------------------------------------------------------------------------------------
 
 
-def group_shown(group: DeadGroup) -> dict[str, Any]:
+def reason_shown(reason: DeadReason) -> dict[str, Any]:
+    """`domains`: those with the most letters; `domains_left`, `letters_left`: the others."""
+    shown = reason.domains[:DOMAINS_SHOWN]
     return {
-        "class": group.klass,
-        "domain": group.domain,
-        "many": len(group.letters),
-        "bytes": sum(group.letters.values()),
-        "newest_ms": group.newest_ms,
-        "reason": cut(group.reason, 500),
-        "reply": cut(group.reply, 500),
-        "letters": list(group.letters)[:10],
+        "class": reason.klass,
+        "gist": reason.gist,
+        "many": reason.many,
+        "bytes": reason.bytes,
+        "newest_ms": reason.newest_ms,
+        "reason": cut(reason.reason, 500),
+        "reply": cut(reason.reply, 500),
+        "newest": max(reason.letters(), key=_age),
+        "domains": [_group(group) for group in shown],
+        "domains_left": len(reason.domains) - len(shown),
+        "letters_left": sum(len(group.letters) for group in reason.domains[DOMAINS_SHOWN:]),
     }
+
+
+def _group(group: DeadGroup) -> dict[str, Any]:
+    known = {"domain": group.domain, "many": len(group.letters), "bytes": sum(group.letters.values())}
+    return {**known, "newest_ms": group.newest_ms, "newest": next(iter(group.letters))}
+
+
+def _age(letter: str) -> tuple[int, int]:
+    ms, _, seq = letter.partition("-")
+    return int(ms), int(seq)
 
 
 def letter_shown(letter: DeadLetter) -> dict[str, Any]:

@@ -185,8 +185,11 @@ async def _read(stack: AsyncExitStack, app: Any, seen: Truth, known: Known) -> N
         grants = seen.granted.get(name, [])
         assert connections == f"{sum(one for _, one in grants)} of {sum(one for one, _ in grants)}"
         assert parked == sum(many for lane, many in seen.parked.items() if lane.startswith(f"{name}|"))
-    dead = {(row[0], row[1]): number(row[2]) for row in await cells("dead")}
-    assert dead == {key: seen.dead_groups[key] for key in dead}
+    dead: Counter[str] = Counter()
+    for row in await cells("dead"):
+        dead[row[0]] += number(row[3])
+    assert dead.total() == seen.dead_groups.total()
+    assert all(dead[name] == sum(seen.dead_groups[key] for key in seen.dead_groups if key[0] == name) for name in dead)
     workers = {row[0]: number(row[2]) for row in await cells("workers")}
     assert workers == {name: seen.pending[name] for name in workers}
     assert len(workers) == min(200, known.workers)
