@@ -117,11 +117,15 @@ def page_wrong(said: Mapping[str, Any], dead: Mapping[str, Any], seen: Truth, kn
         found[name] = row["parked"], {each["why"] for each in row["closed"] if each["site"]}
         shut = seen.closed.get(name, set()) | seen.closed.get(f"*|{row['name']}", set())
         expected[name] = seen.parked[name], shut
+        if row["trouble"]:
+            found[f"last reply of {name}"] = row["trouble"]["reply"]
+            expected[f"last reply of {name}"] = seen.replies.get(row["name"])
     named = [f"{row['route']}|{row['name']}" for row in said["sites"]]
     rows = {name for name in looked(seen) if seen.parked[name]} | {name for name in seen.slowed if "|" in name}
-    rest = rows - set(named)  # the page shows a hundred, of which those with the most mails come first
-    least = min((seen.parked[name] for name in named), default=0)
-    found["sites"] = [name for name in rest if len(named) < SITES or seen.parked[name] > least]
+    first = named[:SITES]  # behind them those that fail, which count for no lane
+    rest = rows - set(first)  # the page shows a hundred, of which those with the most mails come first
+    least = min((seen.parked[name] for name in first), default=0)
+    found["sites"] = [name for name in rest if len(first) < SITES or seen.parked[name] > least]
     expected["sites"] = []
     for row in said["routes"]:
         name = row["name"]
@@ -134,7 +138,7 @@ def page_wrong(said: Mapping[str, Any], dead: Mapping[str, Any], seen: Truth, kn
     expected["routes"] = {"relay"} | {name for name in seen.closed if "|" not in name}
     _reasons(dead, seen, found, expected)
     every = set(looked(seen)) | {name for name in {*seen.slowed, *seen.closed, *seen.limited} if "|" in name}
-    hidden = max(0, len(every) - len(named))
+    hidden = len(every - set(named))
     return _common(said, seen, known, WORKERS) + _differs(found, expected) + _left(said["sites_left"], hidden, seen)
 
 

@@ -26,6 +26,7 @@ from streamq.queue.routes import RouteView, route_views
 from streamq.queue.sites import Lane, SiteView, sites_and_lanes
 from streamq.queue.spool import Spool
 from streamq.queue.steer import rules
+from streamq.queue.troubles import Troubles
 
 __all__ = ["Overview", "Overviews", "known_routes"]
 
@@ -35,6 +36,7 @@ WAYS_SECONDS = 5.0  # workers, routes, rules
 SITES_SECONDS = 5.0  # and as much more for every so many lanes that were looked at: each takes the server some 30 µs
 SITES_LANES = 50
 LANES_LOOKED = 100  # those due first
+TROUBLED_MOST = 20  # sites that are shown for their trouble alone
 HOLDS_MOST = 1000  # intents of mails stand beside the rules: beyond so many nobody looks for rules among them
 SAMPLE_SECONDS = 5.0
 SAMPLES_MOST = 720  # an hour
@@ -43,7 +45,8 @@ FLOW_SAMPLES = 4  # that a rate goes over
 
 @dataclass(slots=True)
 class Overview:
-    """`sites_left`: lanes that nobody looked at. `rules`: standing rules, name → verb. `limits`: route, or `*` → rule.
+    """`sites_left`: lanes that nobody looked at; `troubled_left`: sites in trouble
+    beside those that are shown. `rules`: standing rules, name → verb. `limits`: route, or `*` → rule.
     `took_ms`: the round trips of `status` together, as this process saw them."""
 
     status: Status
@@ -52,6 +55,7 @@ class Overview:
     sites: list[SiteView] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
+    troubled_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
     lately: Lately = field(default_factory=Lately)
     graves: GravesSeen = field(default_factory=GravesSeen)
@@ -86,6 +90,7 @@ class Overviews:
         self._sleep = sleep
         self._recent = Recent(spool) if page else None
         self._graves = Graves(spool) if page else None
+        self._troubles = Troubles(spool) if page else None
         self._task: asyncio.Task[Overview] | None = None
         self._last: Overview | None = None
         self._read_at = self._ways_at = self._sites_at = 0.0
@@ -133,11 +138,10 @@ class Overviews:
         else:
             found.routes, found.limits, found.rules = ways.routes, ways.limits, ways.rules
         if sites is None:
-            found.sites, found.lanes, found.sites_left = await sites_and_lanes(
-                self.spool, most=LANES_LOOKED, whole=True
-            )
+            await self._sites(found)
         else:
             found.sites, found.lanes, found.sites_left = sites.sites, sites.lanes, sites.sites_left
+            found.troubled_left = sites.troubled_left
         if self._recent is not None:
             found.lately = await self._recent.of(found.status)
         if self._graves is not None:
@@ -146,6 +150,13 @@ class Overviews:
         self._ways_at = now if ways is None else self._ways_at
         self._sites_at = now if sites is None else self._sites_at
         return found
+
+    async def _sites(self, found: Overview) -> None:
+        troubles = [] if self._troubles is None else await self._troubles.of(found.status.now_ms)
+        found.troubled_left = max(0, len(troubles) - TROUBLED_MOST)
+        found.sites, found.lanes, found.sites_left = await sites_and_lanes(
+            self.spool, most=LANES_LOOKED, whole=True, troubles=troubles[:TROUBLED_MOST]
+        )
 
     async def sample(self) -> None:
         """Keep what there is now."""

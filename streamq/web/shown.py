@@ -31,6 +31,7 @@ def cut(text: str, most: int = TEXT_MOST) -> str:
 
 def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) -> dict[str, Any]:
     now = seen.status
+    sites = [view for at, view in enumerate(seen.sites) if at < SITES_SHOWN or view.trouble is not None]
     return {
         "queue": overviews.spool.settings.queue,
         "may_change": may_change,
@@ -54,8 +55,9 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "workers": now.workers,
         "consumers": [{**asdict(one), "alive": one.alive} for one in now.consumers[:WORKERS_SHOWN]],
         "routes": [_route(view, seen.limits.get(view.name, Rule()), now.now_ms) for view in seen.routes],
-        "sites": [_site(view, now.now_ms) for view in seen.sites[:SITES_SHOWN]],
-        "sites_left": seen.sites_left + max(0, len(seen.sites) - SITES_SHOWN),
+        "sites": [_site(view, now.now_ms) for view in sites],
+        "sites_left": seen.sites_left + len(seen.sites) - len(sites),
+        "troubled_left": seen.troubled_left,
         "rules": {cut(name, 300): verb for name, verb in seen.rules.items()},
         "sample": sample_shown(overviews, -1) if overviews.samples else None,
     }
@@ -101,6 +103,7 @@ def _site(view: SiteView, now_ms: int) -> dict[str, Any]:
         "drained_ms": view.drained_ms,
         "pace": _pace(view.gauge, now_ms) if view.gauge else None,
         "closed": [_closed(each, now_ms) for each in view.closed],
+        "trouble": None if view.trouble is None else asdict(view.trouble),
     }
 
 

@@ -24,6 +24,18 @@ function state(row) {
   return el("span", { class: "mark good" }, "open");
 }
 
+// A site that is open, and fails, or puts mails off.
+function troubleWords(each) {
+  const next = each.next_ms === null ? "" : each.next_ms ? `, next try in ${lasts(each.next_ms)}` : ", next try now";
+  return `${count(each.failed)} of ${count(each.tried)} attempts failed${next}: ${each.reply || each.klass}`;
+}
+
+function siteState(row) {
+  if (!row.trouble) return state(row);
+  const told = el("span", { class: "mark warn" }, troubleWords(row.trouble));
+  return row.closed.length || row.pace ? el("span", {}, state(row), "; ", told) : told;
+}
+
 const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by || "?"})` : "none");
 
 // -- tables ---------------------------------------------------------------------------------------------------------
@@ -60,14 +72,14 @@ const routes = new Table($("routes"), "Routes", [
 const sites = new Table($("sites"), "Sites", [
   { name: "site", of: (row) => row.name },
   { name: "route", of: (row) => (row.route === "*" ? "all" : row.route) },
-  { name: "state, last reply", class: "words", of: state },
+  { name: "state, last reply", class: "words", of: siteState },
   { name: "parked", class: "num", of: (row) => count(row.parked) },
   { name: "rate in force", class: "num", of: (row) => rate(row.rate) },
   { name: "limit", of: (row) => limitWords(row.limit) },
   { name: "next", class: "num", of: (row) => (row.parked ? (row.next_ms === null ? "?" : row.next_ms <= 0 ? "now" : lasts(row.next_ms)) : "–") },
   { name: "all gone in", class: "num", of: (row) => (row.parked ? (row.drained_ms === null ? "?" : lasts(row.drained_ms)) : "–") },
   { name: "", class: "acts", acts: (row) => closable("site", row) },
-], "nothing is parked, and no site has a limit or a pause of its own");
+], "nothing is parked, no site fails, and none has a limit or a pause of its own");
 
 const dead = new Table($("dead"), "Dead letters by reason, and the domains of each", [
   { name: "class", of: (row) => (row.of ? el("span", { class: "unseen" }, row.class) : row.class || "?") },
@@ -160,7 +172,8 @@ function show(now) {
   depth.show(Object.entries(now.depth).map(([name, states]) => ({ name, states, oldest: now.oldest_ms[name], unread: (now.aged_ms[name] || {}).waiting })), (row) => row.name);
   routes.show(now.routes, (row) => row.name);
   sites.show(now.sites, (row) => `${row.route}|${row.name}`);
-  say($("sites-note"), now.sites_left ? `and ${plural(now.sites_left, "lane")} more: streamq site ls` : "");
+  const more = [now.sites_left && `${plural(now.sites_left, "lane")} more`, now.troubled_left && `${plural(now.troubled_left, "site")} more that fail`].filter(Boolean);
+  say($("sites-note"), more.length ? `and ${more.join(", ")}: streamq site ls` : "");
   workers.show(now.consumers, (row) => row.name);
   charts.draw();
   if (now.dead_version === deadAt) showReasons();
