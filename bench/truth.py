@@ -169,7 +169,8 @@ def _event(seen: Truth, fields: dict[bytes, bytes]) -> None:
     if kind[6:] in FAILED:
         known = json.loads(fields[b"data"])
         if known.get("site"):
-            seen.replies[known["site"]] = known.get("reply", "")
+            code, reply = str(known.get("code", "")), known.get("reply", "")
+            seen.replies[known["site"]] = reply if reply.startswith(code) else f"{code} {reply}"
 
 
 async def _groups(hand: _Hand, seen: Truth) -> None:

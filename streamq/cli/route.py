@@ -73,6 +73,14 @@ def _shown(view: RouteView) -> dict[str, object]:
     return {**asdict(view), "open": not view.closed, "connections": view.connections}
 
 
+def _settled(spool: Spool, view: RouteView) -> dict[str, object]:
+    """What these settings say of it; None: they do not know it."""
+    way = spool.settings.ways.get(view.name)
+    if way is None:
+        return {"weight": None, "reserved": None, "most": None}
+    return {"weight": way.weight, "reserved": way.reserved, "most": way.connections}
+
+
 @route.command("ls")
 def list_routes(json: Json = False) -> None:
     """Each route: weight, connections granted to workers, mails parked, and whether it is open."""
@@ -82,7 +90,9 @@ def list_routes(json: Json = False) -> None:
             views = await route_views(spool, known_routes(spool))
             if json:
                 rules = await rules_of(spool, [view.name for view in views])
-                emit([{**_shown(view), "limit": rule_json(rules[view.name])} for view in views])
+                emit(
+                    [{**_shown(view), **_settled(spool, view), "limit": rule_json(rules[view.name])} for view in views]
+                )
                 return
             ways = spool.settings.ways
             rules = await rules_of(spool, [view.name for view in views])

@@ -227,7 +227,7 @@ def _warnings(now: Status) -> list[str]:
 def _events(events: Sequence[Event], now_ms: int) -> Text:
     rows = []
     for event in events:
-        said = f"{event.text('code')} {event.text('reply')}".strip()
+        said = event.said
         what = said or event.text("reason") or event.text("class")
         whose = event.text("rcpt") or event.text("site") or event.id
         ago = shown_ms(max(0, now_ms - event.at_ms))

@@ -12,6 +12,7 @@ from streamq.cli.limit import rule_json
 from streamq.cli.site import throttle_json, until_words
 from streamq.cli.terminal import clip, console, emit
 from streamq.errors import NotFound
+from streamq.queue.events import with_code
 from streamq.queue.look import age_ms, locate
 from streamq.queue.spool import Spool
 from streamq.queue.why import Ended, Why, ended
@@ -139,5 +140,5 @@ def _past(found: Why) -> list[tuple[str, str]]:
         tried.append(f"the last {shown_ms(max(0, found.now_ms - last))} ago")
     lines.append(("tried", ", ".join(tried) or "not yet"))
     if notes.get("reply"):
-        lines.append(("reply", f"{notes['reply']} ({notes.get('class', '')})"))
+        lines.append(("reply", f"{with_code(notes.get('code'), str(notes['reply']))} ({notes.get('class', '')})"))
     return lines

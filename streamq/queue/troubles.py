@@ -64,9 +64,8 @@ def _try_of(event: Event) -> _Try | None:
     if not event.kind.startswith("email."):
         return None
     due = event.data.get("next_attempt_at")
-    entry, site, route, klass, reply = (
-        event.text(name)[:REPLY_MOST] for name in ("entry", "site", "route", "class", "reply")
-    )
+    entry, site, route, klass = (event.text(name)[:REPLY_MOST] for name in ("entry", "site", "route", "class"))
+    reply = event.said[:REPLY_MOST]
     at_ms, kind = int(event.at.partition("-")[0]), event.kind.removeprefix("email.")
     return _Try(at_ms, entry, site, route, kind, klass, reply, due if isinstance(due, int) else 0)
 

@@ -79,7 +79,9 @@ async def test_sites_have_rows_of_their_trouble(room: Mailroom) -> None:
     room.to(int(seconds) * 1000)
     for site in ("paused.example", "new.example"):
         lease = await room.lease(lane=f"relay|{site}", to=f"bob@{site}")
-        tail = json.dumps({"site": site, "route": "relay", "class": "greylisted", "reply": "450 wait"})[1:-1].encode()
+        tail = json.dumps({"site": site, "route": "relay", "class": "greylisted", "code": 450, "reply": "wait"})[
+            1:-1
+        ].encode()
         arg: dict[str, Any] = {"class": "greylisted", "reply": "450 wait", "wait": 60_000}
         assert await room.settled("defer", lease, lane=f"relay|{site}", tail=tail, **arg) == "ok"
     await room.scripts.pause("pause", ["*|paused.example"])

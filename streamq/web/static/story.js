@@ -10,6 +10,9 @@ export function pairs(known) {
   return list;
 }
 
+// A reply as the server said it: its code stands beside it.
+const said = (code, reply) => (code && reply && !reply.startsWith(String(code)) ? `${code} ${reply}` : reply);
+
 const within = (ms) => (ms === null ? null : ms <= 0 ? "now" : `in ${lasts(ms)}`);
 
 function mailCard(mail, acts) {
@@ -19,7 +22,7 @@ function mailCard(mail, acts) {
     entry: mail.entry, priority: mail.priority, site: mail.site, route: mail.route, age: lasts(mail.age_ms),
     since: mail.since, ahead: mail.better === null && mail.older === null ? null : plural(ahead, "mail") + (mail.more ? ", or more" : ""),
     next: within(mail.next_ms), expected: within(mail.expected_ms), worker: mail.holder,
-    attempts: mail.notes.attempts, "last reply": mail.notes.reply, ...mail.fields,
+    attempts: mail.notes.attempts, "last reply": said(mail.notes.code, mail.notes.reply), ...mail.fields,
     bodies: Object.entries(mail.bodies).map(([name, many]) => `${name} ${bytes(many)}`).join(", "),
   }));
   if (acts.length) card.append(el("p", { class: "buttons" }, ...acts));
@@ -28,7 +31,7 @@ function mailCard(mail, acts) {
 
 function eventLine(each) {
   const data = each.data;
-  const reply = data.reply || data.reason || "";
+  const reply = said(data.code, data.reply) || data.reason || "";
   const how = [data.class, data.route && `by ${data.route}`, data.peer, data.attempt && `attempt ${data.attempt}`,
     data.next_attempt_at && `next ${clock(data.next_attempt_at)}`, data.duration_ms !== undefined && `took ${lasts(data.duration_ms)}`].filter(Boolean).join(" · ");
   return el("li", {}, data.at ? el("time", { datetime: new Date(data.at).toISOString() }, clock(data.at)) : "", el("strong", {}, each.kind.replace("email.", "")),
@@ -41,7 +44,7 @@ export function showStory(place, found, acts) {
   else {
     const end = found.events[found.events.length - 1] || found.last;
     place.append(el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is not in the queue any more: ${end.kind.replace("email.", "")}`),
-      pairs({ class: end.data.class, reason: end.data.reason, reply: end.data.reply, to: end.data.rcpt })));
+      pairs({ class: end.data.class, reason: end.data.reason, reply: said(end.data.code, end.data.reply), to: end.data.rcpt })));
   }
   if (found.events.length) {
     place.append(el("h3", {}, found.more ? `Its last ${count(found.events.length)} events` : "Its events"), el("ol", { class: "events", id: "story-events" }, ...found.events.map(eventLine)));
