@@ -70,7 +70,7 @@ def _state(view: SiteView) -> str:
 def _trouble_words(each: Trouble) -> str:
     """How it fails lately, and when it is tried again."""
     next_ = "" if each.next_ms is None else f", next try {until_words(each.next_ms, some='in ')}"
-    return f"{each.failed:,} of {each.tried:,} attempts failed{next_}: {each.reply or each.klass}"
+    return f"{each.words}{next_}: {each.reply or each.klass}"
 
 
 def _shown(view: SiteView) -> dict[str, object]:

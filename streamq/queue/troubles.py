@@ -20,6 +20,7 @@ __all__ = ["LATELY_MS", "Trouble", "Troubles", "site_troubles", "troubles_in"]
 FIRST, MOST = 2000, 300  # events that are read at the first look, at each other
 KEPT = 5000  # events that are known of
 LATELY_MS = 900_000
+DUE_MS = 60_000  # since it was due: what became of it may be among the events that nobody looked at
 SOME, MUCH = 5, 0.5  # attempts, and the share of them, that failed lately: much
 REPLY_MOST = 300  # characters
 PUT_OFF = frozenset({"deferred", "throttled"})
@@ -29,9 +30,9 @@ SENT = frozenset({"relayed", "delivered"})
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Of a site, by the events that were looked at. `tried`, `failed`: attempts of the last 15 minutes, or, where none
-    was since, those whose mails wait still; `klass`, `reply`: of the last that failed, `ago_ms` ago; `next_ms`: until
-    the first of its mails is tried again, 0 where that is due, None where none of them waits."""
+    """Of a site, by the events that were looked at. `tried`, `failed`: attempts among those of the last 15 minutes, or,
+    where none was since, those whose mails wait still; `klass`, `reply`: of the last that failed, `ago_ms` ago;
+    `next_ms`: until the first of its mails is tried again, 0 where that is due, None where none of them waits."""
 
     site: str
     route: str
@@ -45,6 +46,13 @@ class Trouble:
     @property
     def target(self) -> str:
         return f"{self.route or '*'}|{self.site}"
+
+    @property
+    def words(self) -> str:
+        """By share: of a busy queue the counts are those of a sample."""
+        share = 100 * self.failed / max(1, self.tried)
+        some = "all" if share == 100 else f"{min(99, max(1, round(share)))} % of the"
+        return f"{some} attempts failed" if share else "no attempt failed lately"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,7 @@ def troubles_in(tries: Iterable[_Try], now_ms: int) -> list[Trouble]:
             last.setdefault(each.site, each)
         if now_ms - each.at_ms <= LATELY_MS and (failed or each.kind in SENT):
             lately[each.site, failed] += 1
-        if first and each.kind in PUT_OFF and each.due_ms > now_ms - LATELY_MS:
+        if first and each.kind in PUT_OFF and each.due_ms > now_ms - DUE_MS:
             waits.setdefault(each.site, []).append(each)
     found = []
     for site, one in last.items():
@@ -96,8 +104,8 @@ def troubles_in(tries: Iterable[_Try], now_ms: int) -> list[Trouble]:
             continue
         if not tried:
             failed_ = tried = len(waiting)
-        due = min((each.due_ms for each in waiting), default=None)
-        next_ms = None if due is None else max(0, due - now_ms)
+        ahead = [each.due_ms - now_ms for each in waiting if each.due_ms > now_ms]
+        next_ms = min(ahead) if ahead else 0 if waiting else None
         told = Trouble(site, one.route, tried, failed_, one.klass, one.reply, max(0, now_ms - one.at_ms), next_ms)
         found.append((len(waiting), failed_, told))
     return [told for _, _, told in sorted(found, key=lambda each: (-each[0], -each[1], each[2].site))]

@@ -103,7 +103,7 @@ def _site(view: SiteView, now_ms: int) -> dict[str, Any]:
         "drained_ms": view.drained_ms,
         "pace": _pace(view.gauge, now_ms) if view.gauge else None,
         "closed": [_closed(each, now_ms) for each in view.closed],
-        "trouble": None if view.trouble is None else asdict(view.trouble),
+        "trouble": view.trouble and {**asdict(view.trouble), "words": view.trouble.words},
     }
 
 

@@ -46,8 +46,21 @@ async def test_a_site_that_defers_everything_is_known_until_its_mails_went(room:
     await said("cancelled", "11-0", "a.example")
     [found] = await of.of(later)
     assert (found.tried, found.failed, found.next_ms) == (1, 0, 3_600_002 - LATELY_MS - 1000)
+    assert found.words == "no attempt failed lately"
     await said("relayed", "12-0", "a.example")
     assert await of.of(later) == []
+
+
+async def test_what_has_been_due_for_long_is_waited_for_no_more(room: Mailroom) -> None:
+    """What became of it may be among the events that nobody looked at."""
+    said = _Said(room, 10_000_000)
+    of = Troubles(room.spool)
+    for nth, wait in enumerate((1000, 90_000)):
+        await said("deferred", f"1{nth}-0", "a.example", reply="450 no", next_attempt_at=said.now_ms + wait)
+    known = []
+    for later in (0, 2000, 100_000, 150_001):
+        known += [each.next_ms for each in await of.of(said.now_ms + later)]
+    assert known == [1000, 88_000, 0]
 
 
 async def test_a_site_that_bounces_much_is_in_trouble_though_nothing_waits(room: Mailroom) -> None:
@@ -58,6 +71,7 @@ async def test_a_site_that_bounces_much_is_in_trouble_though_nothing_waits(room:
     await said("bounced", "30-0", "few.example", reply="550 no")
     [found] = await Troubles(room.spool).of(said.now_ms)
     assert (found.site, found.tried, found.failed, found.next_ms) == ("half.example", 8, 4, None)
+    assert found.words == "50 % of the attempts failed"
     assert await Troubles(room.spool).of(said.now_ms + LATELY_MS + 1) == []
 
 

@@ -27,7 +27,7 @@ function state(row) {
 // A site that is open, and fails, or puts mails off.
 function troubleWords(each) {
   const next = each.next_ms === null ? "" : each.next_ms ? `, next try in ${lasts(each.next_ms)}` : ", next try now";
-  return `${count(each.failed)} of ${count(each.tried)} attempts failed${next}: ${each.reply || each.klass}`;
+  return `${each.words}${next}: ${each.reply || each.klass}`;
 }
 
 function siteState(row) {
