@@ -119,11 +119,15 @@ def page_wrong(said: Mapping[str, Any], dead: Mapping[str, Any], seen: Truth, kn
         found[name] = row["parked"], {each["why"] for each in row["closed"] if each["site"]}
         shut = seen.closed.get(name, set()) | seen.closed.get(f"*|{row['name']}", set())
         expected[name] = seen.parked[name], shut
+        if row["trouble"]:
+            found[f"last reply of {name}"] = row["trouble"]["reply"]
+            expected[f"last reply of {name}"] = seen.replies.get(row["name"])
     named = [f"{row['route']}|{row['name']}" for row in said["sites"]]
     rows = {name for name in looked(seen) if seen.parked[name]} | {name for name in seen.slowed if "|" in name}
-    rest = rows - set(named)  # the page shows a hundred, of which those with the most mails come first
-    least = min((seen.parked[name] for name in named), default=0)
-    found["sites"] = [name for name in rest if len(named) < SITES or seen.parked[name] > least]
+    first = named[:SITES]  # behind them those that fail, which count for no lane
+    rest = rows - set(first)  # the page shows a hundred, of which those with the most mails come first
+    least = min((seen.parked[name] for name in first), default=0)
+    found["sites"] = [name for name in rest if len(first) < SITES or seen.parked[name] > least]
     expected["sites"] = []
     for row in said["routes"]:
         name = row["name"]
@@ -134,14 +138,34 @@ def page_wrong(said: Mapping[str, Any], dead: Mapping[str, Any], seen: Truth, kn
         expected[f"route {name}"] = parked, granted, standing, seen.closed.get(name, set())
     found["routes"] = {row["name"] for row in said["routes"]}
     expected["routes"] = {"relay"} | {name for name in seen.closed if "|" not in name}
-    groups = {(one["class"], one["domain"]): one["many"] for one in dead["groups"]}
-    found["groups"] = {key: seen.dead_groups[key] for key in groups}
-    expected["groups"] = groups
-    found["groups, in all"] = len(groups) + dead["groups_left"], dead["looked"]
-    expected["groups, in all"] = len(seen.dead_groups), seen.dead_groups.total()
+    _reasons(dead, seen, found, expected)
     every = set(looked(seen)) | {name for name in {*seen.slowed, *seen.closed, *seen.limited} if "|" in name}
-    hidden = max(0, len(every) - len(named))
+    hidden = len(every - set(named))
     return _common(said, seen, known, WORKERS) + _differs(found, expected) + _left(said["sites_left"], hidden, seen)
+
+
+def _reasons(dead: Mapping[str, Any], seen: Truth, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """By reason; the truth knows classes and domains. A reason shows its largest domains."""
+    classes: Counter[str] = Counter()
+    domains: Counter[tuple[str, str]] = Counter()
+    for one in dead["reasons"]:
+        classes[one["class"]] += one["many"]
+        domains.update({(one["class"], each["domain"]): each["many"] for each in one["domains"]})
+        name = f"domains of {one['class']}: {one['gist']}"
+        found[name] = one["many"]
+        expected[name] = sum(each["many"] for each in one["domains"]) + one["letters_left"]
+    true: Counter[str] = Counter()
+    for (klass, _), many in seen.dead_groups.items():
+        true[klass] += many
+    found["letters looked at"], expected["letters looked at"] = dead["looked"], seen.dead_groups.total()
+    whole = not dead["reasons_left"]
+    found["dead by class"] = dict(classes) if whole else [name for name, many in classes.items() if many > true[name]]
+    expected["dead by class"] = dict(true) if whole else []
+    every = whole and not any(one["domains_left"] for one in dead["reasons"])
+    found["dead by domain"] = (
+        dict(domains) if every else [key for key, many in domains.items() if many > seen.dead_groups[key]]
+    )
+    expected["dead by domain"] = dict(seen.dead_groups) if every else []
 
 
 def _left(said: float, hidden: int, seen: Truth) -> list[str]:

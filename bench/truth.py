@@ -18,6 +18,7 @@ __all__ = ["Truth", "truth"]
 
 PAGE = 5000
 OLDEST = 100  # held mails, among which each priority's oldest is looked for
+FAILED = {"deferred", "throttled", "bounced", "expired", "failed"}
 LETTERS = 2000  # of which the page makes groups
 STATES = ("waiting", "leased", "parked", "scheduled", "held")
 NAMES = ("high", "normal", "low")
@@ -36,6 +37,7 @@ class Truth:
     classes: Counter[str] = field(default_factory=Counter)
     dead: int = 0
     dead_bytes: int = 0
+    replies: dict[str, str] = field(default_factory=dict)  # site → of its last attempt that failed
     dead_groups: Counter[tuple[str, str]] = field(default_factory=Counter)  # (class, domain), of the newest 2,000
     events: int = 0
     next_due: int = 0
@@ -169,6 +171,11 @@ def _event(seen: Truth, fields: dict[bytes, bytes]) -> None:
         seen.ends[kind[6:]] += 1
     if kind in {"email.deferred", "email.throttled"}:
         seen.classes[json.loads(fields[b"data"])["class"]] += 1
+    if kind[6:] in FAILED:
+        known = json.loads(fields[b"data"])
+        if known.get("site"):
+            code, reply = str(known.get("code", "")), known.get("reply", "")
+            seen.replies[known["site"]] = reply if reply.startswith(code) else f"{code} {reply}"
 
 
 async def _groups(hand: _Hand, seen: Truth) -> None:

@@ -13,17 +13,16 @@ from streamq.queue.connection import command
 from streamq.queue.gauge import Rule, rules_of
 from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.spool import Spool
+from streamq.queue.wording import rule_words
 from streamq.settings import Window, window
 
 __all__ = [
-    "LAYER_WORDS",
     "AskedLimit",
     "Connections",
     "Rates",
     "Unset",
     "asked_limit",
     "rule_json",
-    "rule_words",
     "set_limit",
 ]
 
@@ -34,13 +33,6 @@ Rates = Annotated[
 Connections = Annotated[int | None, typer.Option(min=0, max=1000, help="at once, over all workers; 0: no limit")]
 Unset = Annotated[bool, typer.Option("--unset", help="take away what operators have set: what the files say holds")]
 
-LAYER_WORDS = {
-    "providers": "provider rules",
-    "own": "your provider file",
-    "settings": "settings",
-    "operator": "operator",
-    "": "",
-}
 WINDOWS_MOST = 10
 
 
@@ -70,14 +62,6 @@ def asked_limit(rates: list[str] | None, connections: int | None, unset: bool) -
     if windows and len({each.window_ms for each in windows}) < len(windows):
         raise SettingsError(f"RATE: one of each window (got {', '.join(map(str, windows))})")
     return AskedLimit(windows, connections, unset)
-
-
-def rule_words(rule: Rule) -> str:
-    """`50/s, 60000/h (settings)`; `no limit`, and by whom."""
-    if not rule:
-        return "no limit" + (f" ({LAYER_WORDS[rule.by]})" if rule.by else "")
-    whos = {LAYER_WORDS[who]: None for who in (rule.by, rule.connections_by) if who}
-    return f"{rule} ({', '.join(whos)})" if whos else str(rule)
 
 
 def rule_json(rule: Rule) -> dict[str, object]:

@@ -11,8 +11,8 @@ import typer
 from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by, say_ended
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
-from streamq.cli.route import lanes_words, why_words
-from streamq.cli.terminal import clip, console, emit, progress, safe, shown_ms, table
+from streamq.cli.route import lanes_words
+from streamq.cli.terminal import clip, console, emit, progress, safe, table
 from streamq.mail.fields import lacking
 from streamq.queue.ambiguous import ambiguous
 from streamq.queue.check import CHUNK, Ahead, CheckReport
@@ -24,6 +24,7 @@ from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, select, standing
 from streamq.queue.walk import STATES, MailView
+from streamq.queue.wording import shown_ms, why_words
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50

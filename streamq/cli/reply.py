@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import Json, app, settings
-from streamq.cli.terminal import clip, console, emit, shown_ms
+from streamq.cli.terminal import clip, console, emit
 from streamq.errors import SettingsError
 from streamq.limits.rulebook import Rulebook
+from streamq.queue.wording import shown_ms
 from streamq.settings.values import cut
 from streamq.smtp.hints import hint_ms
 from streamq.smtp.judge import plain_text

@@ -11,15 +11,16 @@ import typer
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
 from streamq.cli.complete import routes
-from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
-from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
+from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, set_limit
+from streamq.cli.terminal import clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.gauge import rules_of
 from streamq.queue.look import now_ms
 from streamq.queue.overview import known_routes
-from streamq.queue.routes import Closure, Learnt, RouteView, route_views
+from streamq.queue.routes import Learnt, RouteView, route_views
 from streamq.queue.sites import Lane, fullest
 from streamq.queue.spool import Spool
+from streamq.queue.wording import rule_words, shown_ms, why_words
 from streamq.settings import duration_ms
 
 route = typer.Typer(name="route", help="Routes: look, pause, resume.", no_args_is_help=True)
@@ -42,22 +43,6 @@ async def known_route(spool: Spool, name: str) -> RouteView:
             f"no route {name!r}: neither in these settings, nor does a worker use it, nor is a mail parked for it"
         )
     return view
-
-
-def why_words(closed: Closure, what: str = "") -> str:
-    """Why it is closed, and until when, in words. `what` is closed, where that is not plain."""
-    if closed.why == "operator":
-        kind = "site" if closed.site else "route"
-        till = f"until `streamq {kind} resume`" if closed.left_ms is None else f"for {shown_ms(closed.left_ms)}"
-        words = f"paused by an operator {till}" + (", its mails wait" if closed.hold else "")
-        if closed.site and closed.route != "*":
-            words = f"on {closed.route} {words}"
-    else:
-        of = f" of {closed.of}" if closed.of else ""
-        words = f"{closed.why}{of}, probes in {shown_ms(closed.left_ms or 0)}"
-    if what and not closed.site:
-        words = f"{what}: {words}"
-    return f"{words}: {closed.text}" if closed.text else words
 
 
 def lanes_words(lanes: Sequence[Lane], more: int) -> str:
@@ -88,6 +73,14 @@ def _shown(view: RouteView) -> dict[str, object]:
     return {**asdict(view), "open": not view.closed, "connections": view.connections}
 
 
+def _settled(spool: Spool, view: RouteView) -> dict[str, object]:
+    """What these settings say of it; None: they do not know it."""
+    way = spool.settings.ways.get(view.name)
+    if way is None:
+        return {"weight": None, "reserved": None, "most": None}
+    return {"weight": way.weight, "reserved": way.reserved, "most": way.connections}
+
+
 @route.command("ls")
 def list_routes(json: Json = False) -> None:
     """Each route: weight, connections granted to workers, mails parked, and whether it is open."""
@@ -97,7 +90,9 @@ def list_routes(json: Json = False) -> None:
             views = await route_views(spool, known_routes(spool))
             if json:
                 rules = await rules_of(spool, [view.name for view in views])
-                emit([{**_shown(view), "limit": rule_json(rules[view.name])} for view in views])
+                emit(
+                    [{**_shown(view), **_settled(spool, view), "limit": rule_json(rules[view.name])} for view in views]
+                )
                 return
             ways = spool.settings.ways
             rules = await rules_of(spool, [view.name for view in views])

@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamq.cli.app import Json, app, settings
 from streamq.cli.own import own_server
-from streamq.cli.terminal import clip, console, emit, shown_ms, table
+from streamq.cli.terminal import clip, console, emit, table
 from streamq.errors import SettingsError
+from streamq.queue.wording import shown_ms
 from streamq.settings.values import cut, duration_ms
 from streamq.simulate import MODELS, Result, SiteResult, Terms, picture, read_scenario, simulate
 

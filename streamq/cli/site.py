@@ -10,15 +10,17 @@ import typer
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun
 from streamq.cli.complete import routes
-from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, rule_words, set_limit
-from streamq.cli.route import Reason, Until, known_route, pause_given, why_words
-from streamq.cli.terminal import clip, console, emit, note, shown_ms, table
+from streamq.cli.limit import Connections, Rates, Unset, asked_limit, rule_json, set_limit
+from streamq.cli.route import Reason, Until, known_route, pause_given
+from streamq.cli.terminal import clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
 from streamq.mail.domain import to_wire
 from streamq.queue.gauge import Gauge
 from streamq.queue.look import now_ms
 from streamq.queue.sites import SiteView, lanes_of, site_views
 from streamq.queue.spool import Spool
+from streamq.queue.troubles import Trouble
+from streamq.queue.wording import rate_words, rule_words, shown_ms, throttle_words, why_words
 
 site = typer.Typer(name="site", help="Sites: look, limit, pause, resume.", no_args_is_help=True)
 app.add_typer(site)
@@ -45,23 +47,6 @@ def until_words(ms: int | None, *, none: str = "–", some: str = "") -> str:
     return none if ms is None else "now" if ms <= 0 else f"{some}{shown_ms(ms)}"
 
 
-def rate_words(rate: float) -> str:
-    """`16.7/s`, `98.2/d`: mails in the shortest time in which it is one at least."""
-    for unit, seconds in (("s", 1), ("m", 60), ("h", 3600)):
-        if rate * seconds >= 1:
-            return f"{rate * seconds:,.3g}/{unit}"
-    return f"{rate * 86_400:,.3g}/d"
-
-
-def throttle_words(gauge: Gauge) -> str:
-    """How its replies slowed it, "" where they did not."""
-    if gauge.pace is None:
-        return ""
-    said = ": ".join(filter(None, (gauge.pace.klass, gauge.pace.reply)))
-    what = "" if "|" in gauge.target else f"route {gauge.target} "
-    return f"{what}slowed to {rate_words(gauge.pace.rate)}" + (f", {said}" if said else "")
-
-
 def throttle_json(gauge: Gauge) -> dict[str, object] | None:
     """The same for programs; None where nothing slows it. Times in ms since the epoch, `till_ms` 0: it goes."""
     pace = gauge.pace
@@ -77,7 +62,15 @@ def _slowed(view: SiteView) -> list[str]:
 
 def _state(view: SiteView) -> str:
     words = _slowed(view) + [why_words(each, "site" if each.site else f"route {each.route}") for each in view.closed]
+    if view.trouble is not None:
+        words.append(_trouble_words(view.trouble))
     return "; ".join(words) or "open"
+
+
+def _trouble_words(each: Trouble) -> str:
+    """How it fails lately, and when it is tried again."""
+    next_ = "" if each.next_ms is None else f", next try {until_words(each.next_ms, some='in ')}"
+    return f"{each.words}{next_}: {each.reply or each.klass}"
 
 
 def _shown(view: SiteView) -> dict[str, object]:
@@ -93,6 +86,7 @@ def _shown(view: SiteView) -> dict[str, object]:
         "throttled": [known for each in (view.gauge.gauges if view.gauge else ()) if (known := throttle_json(each))],
         "closed": [asdict(each) for each in view.closed],
         "lanes": view.lanes,
+        "trouble": None if view.trouble is None else asdict(view.trouble),
     }
 
 
@@ -101,7 +95,7 @@ def list_sites(
     limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
-    """Sites with a limit, a pause or parked mails: how many, when the next goes, when all have gone."""
+    """Sites with a limit, a pause, parked mails, or trouble: how many, when the next goes, when all have gone."""
 
     async def run() -> None:
         async with open_queue() as spool:
@@ -121,7 +115,7 @@ def list_sites(
 
 def _print_list(spool: Spool, views: list[SiteView]) -> None:
     if not views:
-        console.print("no site has a limit, a pause or a parked mail")
+        console.print("no site has a limit, a pause, a parked mail or trouble")
         return
     several = len({view.route for view in views} - {"*"}) > 1
     names = ["site", *(["route"] if several else []), *spool.priorities, "next", "drained", "limit", "state"]
@@ -130,7 +124,7 @@ def _print_list(spool: Spool, views: list[SiteView]) -> None:
         cells = {
             "site": clip(view.site, 60),
             "route": clip(view.route, 40),
-            **{name: f"{view.parked[name]:,}" if view.parked[name] else "–" for name in spool.priorities},
+            **{name: f"{many:,}" if (many := view.parked.get(name)) else "–" for name in spool.priorities},
             "next": until_words(view.next_ms),
             "drained": until_words(view.drained_ms),
             "limit": rule_words(view.rule) if view.rule else "–",
@@ -149,7 +143,7 @@ def show_site(name: Name, json: Json = False) -> None:
         async with open_queue() as spool:
             views, _ = await site_views(spool, known)
             if not views:
-                raise NotFound(f"no limit, no pause and no parked mail is of the site {known!r}")
+                raise NotFound(f"no limit, no pause, no parked mail and no trouble is of the site {known!r}")
             if json:
                 emit([_shown(view) for view in views])
                 return
@@ -180,6 +174,8 @@ def _print_site(view: SiteView, now: int) -> None:
         lines.append(("closed", f"since {since}: {why_words(each, 'site' if each.site else f'route {each.route}')}"))
     if not view.closed:
         lines.append(("state", "; ".join(_slowed(view)) or "open"))
+    if view.trouble is not None:
+        lines.append(("trouble", f"{_trouble_words(view.trouble)}, {shown_ms(view.trouble.ago_ms)} ago"))
     for label, text in lines:
         console.print(f"{label:<9} {clip(text, 600)}", soft_wrap=True)
 

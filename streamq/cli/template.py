@@ -10,7 +10,7 @@ import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import DryRun, Yes
-from streamq.cli.terminal import ask, console, emit, safe, shown_ms, table
+from streamq.cli.terminal import ask, console, emit, safe, table
 from streamq.errors import MalformedMail, NotFound, SettingsError
 from streamq.mail.numbers import exact
 from streamq.mail.rules import NAME
@@ -18,6 +18,7 @@ from streamq.mail.template import PARTS, Template, installed, split_name
 from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool
 from streamq.queue.templates import Stored
+from streamq.queue.wording import shown_ms
 
 template = typer.Typer(name="template", help="Stored templates: put, look, try, remove.", no_args_is_help=True)
 app.add_typer(template)

@@ -31,7 +31,6 @@ __all__ = [
     "note",
     "progress",
     "safe",
-    "shown_ms",
     "table",
 ]
 
@@ -120,16 +119,6 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     raise TypeError(type(value).__name__)
-
-
-def shown_ms(ms: float) -> str:
-    """A duration for people: 850 ms, 12.0 s, 5.0 m, 3.2 h, 4.5 d."""
-    if ms < 1000:
-        return f"{ms:.0f} ms"
-    for size, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m")):
-        if ms >= size:
-            return f"{ms / size:.1f} {unit}"
-    return f"{ms / 1000:.1f} s"
 
 
 @contextmanager

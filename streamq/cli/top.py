@@ -19,13 +19,14 @@ from rich.live import Live
 from rich.text import Text
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.route import lanes_words, learnt_words, why_words
-from streamq.cli.terminal import clip, console, emit_line, shown_ms, table
+from streamq.cli.route import lanes_words, learnt_words
+from streamq.cli.terminal import clip, console, emit_line, table
 from streamq.queue.events import Event
 from streamq.queue.look import Status
 from streamq.queue.pulse import Look, Pulse
 from streamq.queue.routes import RouteView
 from streamq.queue.walk import STATES
+from streamq.queue.wording import shown_ms, why_words
 from streamq.settings import duration_ms
 
 LEAST_MS = 250  # a look costs the server half a millisecond or two
@@ -226,7 +227,7 @@ def _warnings(now: Status) -> list[str]:
 def _events(events: Sequence[Event], now_ms: int) -> Text:
     rows = []
     for event in events:
-        said = f"{event.text('code')} {event.text('reply')}".strip()
+        said = event.said
         what = said or event.text("reason") or event.text("class")
         whose = event.text("rcpt") or event.text("site") or event.id
         ago = shown_ms(max(0, now_ms - event.at_ms))

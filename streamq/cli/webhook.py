@@ -16,12 +16,13 @@ from streamq.cli.complete import webhooks
 from streamq.cli.log import moment
 from streamq.cli.route import Reason, pause_given
 from streamq.cli.run import log_to_stderr
-from streamq.cli.terminal import ask, clip, console, emit, note, shown_ms, table
+from streamq.cli.terminal import ask, clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.events import Event, events_since, follow_events, last_events
 from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool
 from streamq.queue.webhooks import Feed, Place
+from streamq.queue.wording import shown_ms
 from streamq.settings import Settings, WebhookSettings
 
 webhook = typer.Typer(name="webhook", help="Webhooks: look, pause, resume, replay, try.", no_args_is_help=True)

@@ -10,17 +10,16 @@ import typer
 
 from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by, say_ended
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.limit import rule_json, rule_words
-from streamq.cli.route import why_words
-from streamq.cli.site import rate_words, throttle_json, throttle_words, until_words
-from streamq.cli.terminal import clip, console, emit, shown_ms
+from streamq.cli.limit import rule_json
+from streamq.cli.site import throttle_json, until_words
+from streamq.cli.terminal import clip, console, emit
 from streamq.errors import NotFound
+from streamq.queue.events import with_code
 from streamq.queue.look import age_ms
 from streamq.queue.spool import Spool
 from streamq.queue.why import Why
 from streamq.queue.why import why as find_why
-
-RULES = {"hold": "will be held", "cancel": "will be cancelled", "bounce": "will be bounced"}
+from streamq.queue.wording import rate_words, shown_ms, since_words, waits_words
 
 
 @app.command()
@@ -76,7 +75,8 @@ def _plain(found: Why) -> dict[str, Any]:
     view, gauge = found.view, found.gauge
     known = {"entry": view.entry, "priority": view.priority, "state": view.state, "age_ms": age_ms(view, found.now_ms)}
     known |= {"site": found.site, "lane": view.lane, "route": gauge.way if gauge else "", "waits_for": found.waits_for}
-    known |= {"words": _waits(found), "since_ms": found.since_ms, "next_ms": found.next_ms}
+    known |= {"words": waits_words(found), "since": since_words(found)}
+    known |= {"since_ms": found.since_ms, "next_ms": found.next_ms}
     known |= {"expected_ms": found.expected_ms, "ahead": {"better": found.better, "older": found.older}}
     known |= {"limit": rule_json(found.rule) if found.rule else None, "target": found.by.target if found.by else ""}
     known["throttled"] = [told for each in (gauge.gauges if gauge else ()) if (told := throttle_json(each))]
@@ -92,7 +92,7 @@ def _print(found: Why) -> None:
     to = clip(view.text("envelope_to") or view.text("to"), 200)
     route = f", route {found.gauge.way}" if found.gauge is not None and view.state == "parked" else ""
     named = [(name, view.text(name)) for name in ("id", "tenant") if view.text(name)]
-    lines = [*named, ("to", f"{to} (site {found.site}{route})" if found.site else to), ("waits", _waits(found))]
+    lines = [*named, ("to", f"{to} (site {found.site}{route})" if found.site else to), ("waits", waits_words(found))]
     lines += _times(found)
     if view.intent and found.waits_for != "rule":
         lines.append(("asked for", f"{view.intent}, if this attempt does not send it"))
@@ -101,60 +101,11 @@ def _print(found: Why) -> None:
         console.print(f"{label:<9} {clip(text, 600)}", soft_wrap=True)
 
 
-def _waits(found: Why) -> str:
-    """In one sentence."""
-    view, notes = found.view, found.view.notes
-    reason = str(notes.get("reason") or notes.get("class") or "")
-    match found.waits_for:
-        case "read":
-            return "to be read: no worker has come to it yet"
-        case "rule":
-            return f"to be read; then it {RULES.get(found.standing, found.standing)}, as an operator said"
-        case "delivery":
-            past = "; its final dot is out, the reply is awaited" if view.past_dot else ""
-            return f"in delivery by {view.holder}, heard of {shown_ms(view.idle_ms)} ago{past}"
-        case "send_at":
-            return "for its time (send_at, delay, or an operator's)"
-        case "retry":
-            return f"for its next attempt, after {notes.get('class') or 'a deferral'}"
-        case "collapse":
-            return "for newer mails of its collapse_key: the newest is sent"
-        case "held":
-            return f"held until `streamq unhold`: {reason}" if reason else "held until `streamq unhold`"
-        case "closed":
-            return _closed(found)
-        case "throttle":
-            return throttle_words(found.by) if found.by is not None else ""
-        case "at_once":
-            return f"for a transaction to its site to end: {rule_words(found.rule)}, all under way"
-        case "turn":
-            return "for its turn: nothing limits it, the next worker with room takes it"
-    whose = {"queue": "the whole queue", "route": "the route", "site": "its site there"}[found.waits_for]
-    return f"for the limit of {whose}: {rule_words(found.rule)}"
-
-
-def _closed(found: Why) -> str:
-    closed = found.gauge.closed if found.gauge is not None else []
-    return "; ".join(
-        why_words(each, f"route {each.route}") if not each.site else f"its site is {why_words(each)}" for each in closed
-    )
-
-
 def _times(found: Why) -> list[tuple[str, str]]:
     lines = []
     view = found.view
-    if found.since_ms is not None and found.waits_for not in {"read", "rule"}:
-        closed = found.waits_for == "closed"
-        what = (
-            "it was closed"
-            if closed
-            else "it was slowed"
-            if found.waits_for == "throttle"
-            else "its last attempt"
-            if view.notes.get("last")
-            else "it came"
-        )
-        lines.append(("since", f"{what}, {shown_ms(found.since_ms)} ago"))
+    if since := since_words(found):
+        lines.append(("since", since))
     if found.older is not None:
         lines.append(("ahead", _ahead(found)))
     if view.state == "parked":
@@ -190,5 +141,5 @@ def _past(found: Why) -> list[tuple[str, str]]:
         tried.append(f"the last {shown_ms(max(0, found.now_ms - last))} ago")
     lines.append(("tried", ", ".join(tried) or "not yet"))
     if notes.get("reply"):
-        lines.append(("reply", f"{notes['reply']} ({notes.get('class', '')})"))
+        lines.append(("reply", f"{with_code(notes.get('code'), str(notes['reply']))} ({notes.get('class', '')})"))
     return lines

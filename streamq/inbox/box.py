@@ -62,7 +62,8 @@ class Kept:
 
 
 class Inbox:
-    """At most `most` mails of `most_bytes` bytes together; `forgotten` counts those that had to go.
+    """At most `most` mails, of `most_bytes` of memory together; `bytes`: of their content, as each one's `size`;
+    `weight`: of memory, about; `forgotten` counts those that had to go.
 
     Not for several threads. `version` rises with each change; `changed` waits for it.
     """
@@ -71,6 +72,7 @@ class Inbox:
         self.most = most
         self.most_bytes = most_bytes
         self.bytes = 0
+        self.weight = 0
         self.unread = 0
         self.forgotten = 0
         self.version = 0
@@ -127,15 +129,17 @@ class Inbox:
     def _put(self, kept: Kept) -> None:
         self._last = kept.number
         self._mails[kept.number] = kept
-        self.bytes += kept.weight
+        self.bytes += kept.size
+        self.weight += kept.weight
         self.unread += kept.unread
-        while len(self._mails) > self.most or self.bytes > self.most_bytes:
+        while len(self._mails) > self.most or self.weight > self.most_bytes:
             _, oldest = self._mails.popitem(last=False)
             self._forget(oldest)
             self.forgotten += 1
 
     def _forget(self, kept: Kept) -> None:
-        self.bytes -= kept.weight
+        self.bytes -= kept.size
+        self.weight -= kept.weight
         self.unread -= kept.unread
 
     def get(self, id_: str) -> Kept:

@@ -26,6 +26,7 @@ __all__ = [
     "follow_events",
     "hidden",
     "last_events",
+    "with_code",
 ]
 
 PAGE = 1000  # of half a kilobyte each
@@ -61,6 +62,11 @@ class Event:
         """What its data says of that; "" for nothing."""
         value = self.data.get(name)
         return "" if value is None else str(value)
+
+    @property
+    def said(self) -> str:
+        """The reply with its code, "" where there was none."""
+        return with_code(self.data.get("code"), self.text("reply"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,11 @@ class EventFilter:
         if self.tenant is not None and event.text("tenant") != self.tenant:
             return False
         return self.domain in ("", event.text("site")) and self.klass in ("", event.text("class"))
+
+
+def with_code(code: object, reply: str) -> str:
+    """A reply as the server said it: its code stands beside it."""
+    return f"{code} {reply}".strip() if code and not reply.startswith(str(code)) else reply
 
 
 def event_from(row: tuple[bytes, Sequence[bytes]]) -> Event:

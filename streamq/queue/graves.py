@@ -1,4 +1,4 @@
-"""Dead letters by class and domain, for all who look: what is new is read, and no letter twice.
+"""Dead letters by reason and domain, for all who look: what is new is read, and no letter twice.
 
 Letters are read with their bodies, which Redis cannot leave out, so reading costs by what it brings. Each reading is
 paid for by a pause: `SHARE_MS` of the server's time a second, whoever looks and however fast letters come. What is gone
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamq.queue.letters import GROUPED_MOST, DeadBrief, DeadGroup, dead_briefs, grouped
+from streamq.queue.letters import GROUPED_MOST, DeadBrief, DeadReason, dead_briefs, grouped
 from streamq.queue.look import Status
 from streamq.queue.spool import Spool
 
@@ -24,13 +24,13 @@ LETTER_MS, MEGABYTE_MS = 0.003, 0.6  # that reading takes the server, about; mea
 class GravesSeen:
     """`looked`: letters, the newest; `version`: another one, another picture."""
 
-    groups: list[DeadGroup] = field(default_factory=list)
+    reasons: list[DeadReason] = field(default_factory=list)
     looked: int = 0
     version: int = 0
 
 
 class Graves:
-    """Of one queue; for one caller at a time. At most as many letters, by their heads, as `dead_groups` reads."""
+    """Of one queue; for one caller at a time. At most as many letters, by their heads, as `dead_reasons` reads."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool

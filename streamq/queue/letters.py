@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from streamq.mail.alike import alike
 from streamq.queue.connection import command
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
@@ -18,10 +19,11 @@ __all__ = [
     "DeadBrief",
     "DeadGroup",
     "DeadLetter",
+    "DeadReason",
     "dead_briefs",
-    "dead_groups",
     "dead_letter",
     "dead_letters",
+    "dead_reasons",
     "grouped",
     "remove_dead",
     "requeue_dead",
@@ -45,6 +47,7 @@ OWN = frozenset(
 )
 REQUEUED_BYTES = 4_000_000  # bodies go through the script: so many a call
 GROUPED_MOST, GROUPED_BYTES = 2000, 32_000_000  # letters, the newest, that are looked at to group them
+GIST_MOST = 120  # characters: what stands behind them differs by mail, if at all
 TEXT_MOST = 500  # characters of a class, a reason, a reply, as a group has them
 QUOTED = re.compile(r'"[^"]*"')  # a local part, or a name, which may hold an @
 DOMAIN = re.compile(r"@([^\s@,;<>\"()|]{1,255})")
@@ -101,10 +104,12 @@ async def dead_letters(spool: Spool) -> AsyncIterator[DeadLetter]:
 
 @dataclass(frozen=True, slots=True)
 class DeadBrief:
-    """What a group is made of: small, whatever the letter is. `size`: bytes of the letter."""
+    """What a group is made of: small, whatever the letter is. `gist`: of its reason, or reply, what it shares with
+    others of that cause; `size`: bytes of the letter."""
 
     letter: str
     klass: str
+    gist: str
     domain: str
     size: int
     reason: str
@@ -113,18 +118,43 @@ class DeadBrief:
 
 @dataclass(slots=True)
 class DeadGroup:
-    """Letters of one class and recipients' domain. `letters`: id → bytes, the newest first; `reason`, `reply`: of the
-    newest."""
+    """Letters of one reason and recipients' domain. `letters`: id → bytes, the newest first."""
 
-    klass: str
     domain: str
-    reason: str
-    reply: str
     letters: dict[str, int] = field(default_factory=dict)
 
     @property
     def newest_ms(self) -> int:
         return int(next(iter(self.letters)).partition("-")[0])
+
+
+@dataclass(slots=True)
+class DeadReason:
+    """Letters of one class and gist. `reason`, `reply`: of the newest; `domains`: the one with the most letters
+    first."""
+
+    klass: str
+    gist: str
+    reason: str
+    reply: str
+    domains: list[DeadGroup] = field(default_factory=list)
+
+    @property
+    def many(self) -> int:
+        return sum(len(group.letters) for group in self.domains)
+
+    @property
+    def bytes(self) -> int:
+        return sum(sum(group.letters.values()) for group in self.domains)
+
+    @property
+    def newest_ms(self) -> int:
+        return max(group.newest_ms for group in self.domains)
+
+    def letters(self, domain: str | None = None) -> dict[str, int]:
+        """Id → bytes; of that domain, or of all."""
+        chosen = (group.letters for group in self.domains if domain in {None, group.domain})
+        return {name: size for letters in chosen for name, size in letters.items()}
 
 
 async def dead_briefs(spool: Spool, after: str = "") -> list[DeadBrief]:
@@ -148,19 +178,27 @@ async def dead_briefs(spool: Spool, after: str = "") -> list[DeadBrief]:
 
 def _brief(letter: DeadLetter) -> DeadBrief:
     klass, reason, reply = (letter.text(name)[:TEXT_MOST] for name in ("dead_class", "dead_reason", "last_reply"))
-    return DeadBrief(letter.letter, klass, _domain(letter), letter.size, reason, reply)
+    gist = alike(reason or reply, codes=True)[:GIST_MOST]
+    return DeadBrief(letter.letter, klass, gist, _domain(letter), letter.size, reason, reply)
 
 
-def grouped(briefs: Iterable[DeadBrief]) -> list[DeadGroup]:
-    """Of the newest letters first, the largest group first."""
-    groups: dict[tuple[str, str], DeadGroup] = {}
+def grouped(briefs: Iterable[DeadBrief]) -> list[DeadReason]:
+    """Of the newest letters first, the reason with the most letters first."""
+    reasons: dict[tuple[str, str], DeadReason] = {}
+    groups: dict[tuple[str, str, str], DeadGroup] = {}
     for each in briefs:
-        made = DeadGroup(each.klass, each.domain, each.reason, each.reply)
-        groups.setdefault((each.klass, each.domain), made).letters[each.letter] = each.size
-    return sorted(groups.values(), key=lambda group: (-len(group.letters), group.klass, group.domain))
+        reason = reasons.setdefault((each.klass, each.gist), DeadReason(each.klass, each.gist, each.reason, each.reply))
+        group = groups.get(key := (each.klass, each.gist, each.domain))
+        if group is None:
+            group = groups[key] = DeadGroup(each.domain)
+            reason.domains.append(group)
+        group.letters[each.letter] = each.size
+    for reason in reasons.values():
+        reason.domains.sort(key=lambda group: (-len(group.letters), group.domain))
+    return sorted(reasons.values(), key=lambda reason: (-reason.many, reason.klass, reason.gist))
 
 
-async def dead_groups(spool: Spool) -> tuple[list[DeadGroup], int]:
+async def dead_reasons(spool: Spool) -> tuple[list[DeadReason], int]:
     """Of the newest letters; and how many were looked at. Reads them all: who looks again and again takes `Graves`."""
     briefs = await dead_briefs(spool)
     return grouped(briefs), len(briefs)

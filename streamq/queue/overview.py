@@ -26,6 +26,7 @@ from streamq.queue.routes import RouteView, route_views
 from streamq.queue.sites import Lane, SiteView, sites_and_lanes
 from streamq.queue.spool import Spool
 from streamq.queue.steer import standing
+from streamq.queue.troubles import Troubles
 
 __all__ = ["Overview", "Overviews", "known_routes"]
 
@@ -36,6 +37,7 @@ SITES_SECONDS = 5.0  # and as much more for every so many lanes that were looked
 SITES_LANES = 50
 LANES_LOOKED = 100  # those due first
 HOLDS_MOST = 1000  # intents of mails stand beside rules and needs: where there are more, not all of these are seen
+TROUBLED_MOST = 20  # sites that are shown for their trouble alone
 SAMPLE_SECONDS = 5.0
 SAMPLES_MOST = 720  # an hour
 FLOW_SAMPLES = 4  # that a rate goes over
@@ -43,9 +45,10 @@ FLOW_SAMPLES = 4  # that a rate goes over
 
 @dataclass(slots=True)
 class Overview:
-    """`sites_left`: lanes that nobody looked at. `rules`: standing rules, name → verb; `needs`: what held mails wait
-    for → how many. `limits`: route, or `*` → rule; `gates`: what limits each route, whatever the site. `took_ms`: the
-    round trips of `status` together, as this process saw them."""
+    """`sites_left`: lanes that nobody looked at; `troubled_left`: sites in trouble beside those that are shown.
+    `rules`: standing rules, name → verb; `needs`: what held mails wait for → how many. `limits`: route, or `*` → rule;
+    `gates`: what limits each route, whatever the site. `took_ms`: the round trips of `status` together, as this
+    process saw them."""
 
     status: Status
     routes: list[RouteView] = field(default_factory=list)
@@ -53,6 +56,7 @@ class Overview:
     sites: list[SiteView] = field(default_factory=list)
     lanes: list[Lane] = field(default_factory=list)
     sites_left: int = 0
+    troubled_left: int = 0
     rules: dict[str, str] = field(default_factory=dict)
     needs: dict[str, int] = field(default_factory=dict)
     gates: list[LaneGauge] = field(default_factory=list)
@@ -98,6 +102,7 @@ class Overviews:
         self._sleep = sleep
         self._recent = Recent(spool) if page else None
         self._graves = Graves(spool) if page else None
+        self._troubles = Troubles(spool) if page else None
         self._task: asyncio.Task[Overview] | None = None
         self._last: Overview | None = None
         self._read_at = self._ways_at = self._sites_at = 0.0
@@ -152,11 +157,10 @@ class Overviews:
             found.routes, found.limits, found.gates = ways.routes, ways.limits, ways.gates
             found.rules, found.needs = ways.rules, ways.needs
         if sites is None:
-            found.sites, found.lanes, found.sites_left = await sites_and_lanes(
-                self.spool, most=LANES_LOOKED, whole=True
-            )
+            await self._sites(found)
         else:
             found.sites, found.lanes, found.sites_left = sites.sites, sites.lanes, sites.sites_left
+            found.troubled_left = sites.troubled_left
         if self._recent is not None:
             found.lately = await self._recent.of(found.status, barred=found.barred)
         if self._graves is not None:
@@ -174,6 +178,13 @@ class Overviews:
         names = [view.name for view in views if view.shares or view.closed]
         names += [name for name in limited if "|" not in name and name != "*"]
         return list(dict.fromkeys(names or (view.name for view in views)))
+
+    async def _sites(self, found: Overview) -> None:
+        troubles = [] if self._troubles is None else await self._troubles.of(found.status.now_ms)
+        found.troubled_left = max(0, len(troubles) - TROUBLED_MOST)
+        found.sites, found.lanes, found.sites_left = await sites_and_lanes(
+            self.spool, most=LANES_LOOKED, whole=True, troubles=troubles[:TROUBLED_MOST]
+        )
 
     async def sample(self) -> None:
         """Keep what there is now."""

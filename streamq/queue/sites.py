@@ -1,4 +1,5 @@
-"""Looks at sites: those with a limit of their own, a pause, a pace, or parked mails; what limits them, and until when.
+"""Looks at sites: those with a limit of their own, a pause, a pace, or parked mails, and those that put mails off or
+fail (troubles.py); what limits them, and until when.
 
 A row is a target, `<route>|<site>`: what is parked for a site counts to the route that it takes now. `*` for the route:
 nothing is parked for it, and what is set holds for all routes.
@@ -15,6 +16,7 @@ from streamq.queue.gauge import LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.lanes import site_in
 from streamq.queue.routes import Closure, closures
 from streamq.queue.spool import Spool
+from streamq.queue.troubles import Trouble, site_troubles
 
 __all__ = [
     "Lane",
@@ -30,6 +32,7 @@ __all__ = [
 
 LANES_MOST = 10_000  # that are looked at, those due first of each priority
 PAGE = 1000
+TROUBLED_MOST = 200  # sites that are listed for their trouble alone
 WAYS_MOST = 1000  # in which lanes may differ
 
 
@@ -57,7 +60,8 @@ class Lane:
 class SiteView:
     """One target. `parked`: mails by priority, or under "" all of them. `next_ms`: until its next mail may go (0: now);
     None: until an operator says so, or nothing is parked. `drained_ms`: until all that is parked has gone at the rate
-    in force, alone; None where nobody can tell. `in_use`: transactions under way, where they are limited."""
+    in force, alone; None where nobody can tell. `in_use`: transactions under way, where they are limited. `trouble`:
+    how it fails lately, or puts mails off."""
 
     site: str
     route: str
@@ -69,6 +73,7 @@ class SiteView:
     next_ms: int | None = None
     drained_ms: int | None = None
     in_use: int = 0
+    trouble: Trouble | None = None
 
     @property
     def target(self) -> str:
@@ -184,16 +189,23 @@ def drained_us(gauge: LaneGauge, many: int) -> int | None:
 
 
 async def site_views(spool: Spool, site: str | None = None, most: int = LANES_MOST) -> tuple[list[SiteView], int]:
-    """Of all sites, or of one: what matters most first: the most parked, the closed, then by name. And how many lanes
-    nobody looked at."""
-    views, _, left = await sites_and_lanes(spool, site, most)
+    """Of all sites, or of one: what matters most first: the most parked, the closed, those in trouble, then by name;
+    and how many lanes nobody looked at."""
+    troubles = await site_troubles(spool, await _now_us(spool) // 1000)
+    views, _, left = await sites_and_lanes(spool, site, most, troubles=troubles[:TROUBLED_MOST])
     return views, left
 
 
 async def sites_and_lanes(
-    spool: Spool, site: str | None = None, most: int = LANES_MOST, *, whole: bool = False
+    spool: Spool,
+    site: str | None = None,
+    most: int = LANES_MOST,
+    *,
+    whole: bool = False,
+    troubles: Sequence[Trouble] = (),
 ) -> tuple[list[SiteView], list[Lane], int]:
-    """The same, and the lanes that they are made of, with `drained_ms`; `whole` as in `lanes`."""
+    """The same, and the lanes that they are made of, with `drained_ms`; `whole` as in `lanes`. Sites of `troubles` are
+    among them."""
     found, left = (await lanes(spool, most, whole=whole)) if site is None else (await lanes_of(spool, site), 0)
     views: dict[str, SiteView] = {}
     for lane, gauge in zip(found, await gauges(spool, [lane.name for lane in found]), strict=True):
@@ -211,6 +223,7 @@ async def sites_and_lanes(
         at, _, name = target.partition("|")
         if at != "*" or not any(view.site == name for view in views.values()):
             views.setdefault(target, SiteView(name, at, Rule(), dict.fromkeys(spool.priorities, 0)))
+    _troubled(spool, views, [each for each in troubles if site in {None, each.site}])
     bare = [view for view in views.values() if view.gauge is None and view.route != "*"]
     for view, gauge in zip(bare, await gauges(spool, [view.target for view in bare]), strict=True):
         view.gauge = gauge
@@ -226,12 +239,25 @@ async def sites_and_lanes(
     return sorted(views.values(), key=_weight), found, left
 
 
+def _troubled(spool: Spool, views: dict[str, SiteView], troubles: Iterable[Trouble]) -> None:
+    """A trouble is its site's: it stands at the row of its route, else at another of that site, else in one of its
+    own."""
+    of_site = {view.site: view for view in views.values()}
+    for each in troubles:
+        view = views.get(each.target) or of_site.get(each.site)
+        if view is None:
+            view = views[each.target] = SiteView(
+                each.site, each.route or "*", Rule(), dict.fromkeys(spool.priorities, 0)
+            )
+        view.trouble = each
+
+
 def _meets(route: str, other: str) -> bool:
     return route == other or route == "*"
 
 
-def _weight(view: SiteView) -> tuple[int, bool, str, str]:
-    return (-view.many, not view.closed, view.site, view.route)
+def _weight(view: SiteView) -> tuple[int, bool, bool, str, str]:
+    return (-view.many, not view.closed, view.trouble is None, view.site, view.route)
 
 
 def _tell(view: SiteView, gauge: LaneGauge) -> None:

@@ -36,7 +36,8 @@ class Why:
     worker with room takes it).
 
     `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
-    counted. `since_ms`: for how long that is known to be so, None where nobody knows. `next_ms`: until the first of
+    counted. `since_ms`: for how long it waits itself, since it came or was tried last (since when
+    its ways are closed, or slowed, they say), None where nobody knows. `next_ms`: until the first of
     its lane may go, or it is due. `expected_ms`: until it may go itself at the rate in force. `rule`: the limit `by`
     which it waits; `standing`: the verb of a `rule`."""
 
@@ -96,10 +97,6 @@ async def _parked(spool: Spool, found: Why) -> None:
     if found.by is not None and found.by.is_throttled(nth, gauge.now_us):
         found.waits_for = "throttle"
     found.since_ms = max(0, found.now_ms - max(time_ms(view.entry), int(view.notes.get("last") or 0)))
-    if not gauge.open and gauge.closed:
-        found.since_ms = max(0, found.now_ms - max(each.since_ms for each in gauge.closed))
-    if found.waits_for == "throttle" and found.by is not None and found.by.pace is not None:
-        found.since_ms = max(0, found.now_ms - found.by.pace.since_ms)
     if found.by is not None:
         found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
     if found.waits_for == "turn":

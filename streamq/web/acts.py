@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from streamq.errors import NotFound
 from streamq.mail.domain import to_wire
-from streamq.queue.letters import dead_groups, dead_letter, remove_dead, requeue_dead
+from streamq.queue.letters import dead_letter, dead_reasons, remove_dead, requeue_dead
 from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.look import locate, now_ms
 from streamq.queue.routes import route_views
@@ -58,11 +58,13 @@ class Limit(_Closing):
 
 
 class Dead(_Order):
-    """Letters by id; or of a class and a domain those that `dead_groups` finds."""
+    """Letters by id; or those of a class and a reason (its `gist`), of one domain or of all, that `dead_reasons`
+    finds."""
 
     verb: Literal["requeue", "discard"]
     letters: list[Annotated[str, Field(max_length=50)]] | None = Field(None, min_length=1, max_length=1000)
-    class_: str | None = Field(None, alias="class", max_length=200)
+    class_: str | None = Field(None, alias="class", max_length=500)
+    gist: str | None = Field(None, max_length=500)
     domain: str | None = Field(None, max_length=300)
 
 
@@ -156,11 +158,12 @@ async def _dead(spool: Spool, order: Dead) -> dict[str, Any]:
             letter = await dead_letter(spool, name)
             if letter is not None:
                 sizes[name] = letter.size
-    elif order.class_ is None or order.domain is None:
-        raise NotDone("order: letters, or a class and a domain")
+    elif order.class_ is None or order.gist is None:
+        raise NotDone("order: letters, or a class and a gist (and a domain)")
     else:
-        groups, _ = await dead_groups(spool)
-        sizes = next((each.letters for each in groups if (each.klass, each.domain) == (order.class_, order.domain)), {})
+        reasons, _ = await dead_reasons(spool)
+        wanted = order.class_, order.gist
+        sizes = next((each.letters(order.domain) for each in reasons if (each.klass, each.gist) == wanted), {})
     if order.verb == "discard":
         return {"done": await remove_dead(spool, sizes)}
     said = await requeue_dead(spool, sizes.items())

@@ -21,7 +21,7 @@ from streamq.queue.search import is_place
 from streamq.queue.story import mailbox, story
 from streamq.web.acts import NotDone, carry_out, read_order
 from streamq.web.answer import Answer, sure
-from streamq.web.shown import group_shown, letter_shown, mailbox_shown, overview_shown, sample_shown, story_shown
+from streamq.web.shown import letter_shown, mailbox_shown, overview_shown, reason_shown, sample_shown, story_shown
 
 __all__ = ["api_routes"]
 
@@ -29,7 +29,7 @@ PUSH_SECONDS = 2.0
 AT_ONCE = 2  # looks that read many entries: whoever finds the button must not keep Redis busy
 ADDRESS_SECONDS = 3.0  # of one look for the mails to an address, which goes on where the last one ended
 BODY_MOST = 100_000  # bytes of an order
-GROUPS_SHOWN = 100
+REASONS_SHOWN = 100
 
 
 def _sure(answer: Answer) -> Answer:
@@ -68,9 +68,9 @@ def api_routes(overviews: Overviews, *, may_change: bool, stopping: asyncio.Even
 
     async def dead(request: Request) -> Response:
         seen = (await overviews.get()).graves
-        rows = [group_shown(group) for group in seen.groups[:GROUPS_SHOWN]]
-        left = len(seen.groups) - len(rows)
-        return JSONResponse({"groups": rows, "looked": seen.looked, "groups_left": left, "version": seen.version})
+        rows = [reason_shown(reason) for reason in seen.reasons[:REASONS_SHOWN]]
+        left = len(seen.reasons) - len(rows)
+        return JSONResponse({"reasons": rows, "looked": seen.looked, "reasons_left": left, "version": seen.version})
 
     async def letter(request: Request) -> Response:
         found = await dead_letter(spool, request.path_params["letter"])

@@ -6,19 +6,21 @@ from dataclasses import asdict
 from typing import Any
 
 from streamq.queue.gauge import LaneGauge, Rule
-from streamq.queue.letters import DeadGroup, DeadLetter
+from streamq.queue.letters import DeadGroup, DeadLetter, DeadReason
 from streamq.queue.look import age_ms
 from streamq.queue.overview import Overview, Overviews
 from streamq.queue.routes import Closure, RouteView
 from streamq.queue.sites import SiteView
 from streamq.queue.story import Mailbox, Story
 from streamq.queue.why import Ended, Why
+from streamq.queue.wording import since_words, waits_words
 from streamq.web.verdict import verdict
 
-__all__ = ["group_shown", "letter_shown", "mailbox_shown", "overview_shown", "sample_shown", "story_shown"]
+__all__ = ["letter_shown", "mailbox_shown", "overview_shown", "reason_shown", "sample_shown", "story_shown"]
 
 SITES_SHOWN = 100
 WORKERS_SHOWN = 200
+DOMAINS_SHOWN = 20  # of a reason
 TEXT_MOST = 2000  # characters of any one value: a field may hold megabytes
 BODIES = frozenset({b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"})
 
@@ -29,6 +31,7 @@ def cut(text: str, most: int = TEXT_MOST) -> str:
 
 def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) -> dict[str, Any]:
     now = seen.status
+    sites = [view for at, view in enumerate(seen.sites) if at < SITES_SHOWN or view.trouble is not None]
     return {
         "queue": overviews.spool.settings.queue,
         "may_change": may_change,
@@ -52,8 +55,9 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "workers": now.workers,
         "consumers": [{**asdict(one), "alive": one.alive} for one in now.consumers[:WORKERS_SHOWN]],
         "routes": [_route(view, seen.limits.get(view.name, Rule()), now.now_ms) for view in seen.routes],
-        "sites": [_site(view, now.now_ms) for view in seen.sites[:SITES_SHOWN]],
-        "sites_left": seen.sites_left + max(0, len(seen.sites) - SITES_SHOWN),
+        "sites": [_site(view, now.now_ms) for view in sites],
+        "sites_left": seen.sites_left + len(seen.sites) - len(sites),
+        "troubled_left": seen.troubled_left,
         "rules": {cut(name, 300): verb for name, verb in seen.rules.items()},
         "held_for": {cut(name, 300): many for name, many in seen.needs.items()},
         "visit_ms": now.visit_ms,
@@ -101,6 +105,7 @@ def _site(view: SiteView, now_ms: int) -> dict[str, Any]:
         "drained_ms": view.drained_ms,
         "pace": _pace(view.gauge, now_ms) if view.gauge else None,
         "closed": [_closed(each, now_ms) for each in view.closed],
+        "trouble": view.trouble and {**asdict(view.trouble), "words": view.trouble.words},
     }
 
 
@@ -117,17 +122,32 @@ def _pace(gauge: LaneGauge, now_ms: int) -> dict[str, Any] | None:
 # -- dead letters ----------------------------------------------------------------------------------------------------
 
 
-def group_shown(group: DeadGroup) -> dict[str, Any]:
+def reason_shown(reason: DeadReason) -> dict[str, Any]:
+    """`domains`: those with the most letters; `domains_left`, `letters_left`: the others."""
+    shown = reason.domains[:DOMAINS_SHOWN]
     return {
-        "class": group.klass,
-        "domain": group.domain,
-        "many": len(group.letters),
-        "bytes": sum(group.letters.values()),
-        "newest_ms": group.newest_ms,
-        "reason": cut(group.reason, 500),
-        "reply": cut(group.reply, 500),
-        "letters": list(group.letters)[:10],
+        "class": reason.klass,
+        "gist": reason.gist,
+        "many": reason.many,
+        "bytes": reason.bytes,
+        "newest_ms": reason.newest_ms,
+        "reason": cut(reason.reason, 500),
+        "reply": cut(reason.reply, 500),
+        "newest": max(reason.letters(), key=_age),
+        "domains": [_group(group) for group in shown],
+        "domains_left": len(reason.domains) - len(shown),
+        "letters_left": sum(len(group.letters) for group in reason.domains[DOMAINS_SHOWN:]),
     }
+
+
+def _group(group: DeadGroup) -> dict[str, Any]:
+    known = {"domain": group.domain, "many": len(group.letters), "bytes": sum(group.letters.values())}
+    return {**known, "newest_ms": group.newest_ms, "newest": next(iter(group.letters))}
+
+
+def _age(letter: str) -> tuple[int, int]:
+    ms, _, seq = letter.partition("-")
+    return int(ms), int(seq)
 
 
 def letter_shown(letter: DeadLetter) -> dict[str, Any]:
@@ -177,6 +197,8 @@ def _mail(found: Why) -> dict[str, Any]:
         "site": found.site,
         "age_ms": age_ms(view, found.now_ms),
         "waits_for": found.waits_for,
+        "words": cut(waits_words(found)),
+        "since": since_words(found),
         "standing": found.standing,
         "since_ms": found.since_ms,
         "next_ms": found.next_ms,

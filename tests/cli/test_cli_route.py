@@ -47,6 +47,8 @@ async def test_ls(queue: Mailroom, config: str) -> None:
         ("main", True, 1, 20),
         ("bulk", True, 0, 0),
     ]
+    settled = [(one["weight"], one["reserved"], one["most"]) for one in listed]  # as the table has them
+    assert [settled[0], settled[1][1:]] == [(3, False, 20), (True, 5)]
 
 
 async def test_what_its_server_takes(queue: Mailroom, config: str) -> None:

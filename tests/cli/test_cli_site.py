@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mailroom import Mailroom
@@ -39,7 +41,7 @@ async def limit(room: Mailroom, field: str, *rates: str) -> None:
 
 
 async def test_ls(queue: Mailroom) -> None:
-    assert (await streamq("site", "ls")).out == "no site has a limit, a pause or a parked mail\n"
+    assert (await streamq("site", "ls")).out == "no site has a limit, a pause, a parked mail or trouble\n"
     await limit(queue, "*|*", "1/h")
     await limit(queue, "*|example.org", "2/h", "9/d")
     await parked(queue, 4)
@@ -260,7 +262,11 @@ async def test_a_dry_run_changes_nothing(queue: Mailroom) -> None:
 
 async def test_what_is_wrong_is_named(queue: Mailroom) -> None:
     for words, code, says in (
-        (("show", "nowhere.example"), 1, "no limit, no pause and no parked mail is of the site 'nowhere.example'"),
+        (
+            ("show", "nowhere.example"),
+            1,
+            "no limit, no pause, no parked mail and no trouble is of the site 'nowhere.example'",
+        ),
         (("show", "no domain"), 2, "NAME: not a domain name (got 'no domain')"),
         (("pause", "a|b"), 2, "NAME: not a domain name (got 'a|b')"),
         (("pause", "*"), 2, "NAME: a domain (got '*')"),
@@ -288,3 +294,18 @@ async def test_hostile_names_do_not_reach_the_terminal(queue: Mailroom) -> None:
     for words in (("ls",), ("ls", "--json"), ("show", "example.net")):
         said = await streamq("site", *words)
         assert steers(said.out) == set()
+
+
+async def test_a_site_that_puts_mails_off_is_listed_with_its_last_reply(queue: Mailroom) -> None:
+    seconds, _ = await queue.do("TIME")
+    queue.to(int(seconds) * 1000)
+    lease = await queue.lease(lane="main|busy.example", to="bob@busy.example")
+    tail = b'"site":"busy.example","route":"main","class":"greylisted","reply":"450 4.2.0 later"'
+    known: dict[str, Any] = {"class": "greylisted", "reply": "450 4.2.0 later", "wait": 3_600_000}
+    assert await queue.settled("defer", lease, lane="main|busy.example", tail=tail, **known) == "ok"
+    listed = (await streamq("site", "ls")).out
+    assert re.search(r"busy\.example .* all attempts failed", listed)
+    [row] = (await streamq("site", "ls", "--json")).json
+    assert (row["site"], row["trouble"]["failed"], row["trouble"]["reply"]) == ("busy.example", 1, "450 4.2.0 later")
+    told = (await streamq("site", "show", "busy.example")).out
+    assert re.search(r"trouble   all attempts failed, next try in \S+ [mh]: 450 4\.2\.0 later, ", told)

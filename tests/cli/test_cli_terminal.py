@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from streamq.cli import terminal
-from streamq.cli.terminal import MANY, ask, clip, console, emit, progress, safe, shown_ms, table
+from streamq.cli.terminal import MANY, ask, clip, console, emit, progress, safe, table
+from streamq.queue.wording import shown_ms
 
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
 

@@ -34,7 +34,7 @@ async def _seen(room: Mailroom, of: Graves, at: float, *, anew: bool = False) ->
 
 
 def _many(seen: GravesSeen) -> dict[str, int]:
-    return {group.domain: len(group.letters) for group in seen.groups}
+    return {group.domain: len(group.letters) for reason in seen.reasons for group in reason.domains}
 
 
 async def _read(room: Mailroom) -> int:
@@ -54,7 +54,7 @@ async def test_what_is_new_is_read_and_nothing_twice(room: Mailroom) -> None:
     found = await _seen(room, of, 20)
     assert await _read(room) - before < 20_000  # of two letters, and of a look; forty have more than 40,000
     assert _many(found) == {"a.example": 41, "b.example": 1}
-    assert next(iter(found.groups[0].letters)) == newest
+    assert next(iter(found.reasons[0].domains[0].letters)) == newest
     assert (found.looked, found.version) == (42, 2)
     assert await _seen(room, of, 30) is found  # nothing came
 
@@ -68,7 +68,7 @@ async def test_what_went_is_gone(room: Mailroom) -> None:
     assert _many(found) == {"a.example": 2, "b.example": 1}  # two seconds are not over
     found = await _seen(room, of, 1, anew=True)
     assert _many(found) == {"a.example": 1, "b.example": 1}
-    assert found.groups[0].letters.keys() == {names[0]}
+    assert found.reasons[0].domains[0].letters.keys() == {names[0]}
     # as many come as go: their number alone says nothing
     assert await remove_dead(room.spool, [names[0]]) == 1
     await _buried(room, "c.example")
@@ -109,8 +109,9 @@ async def test_a_letter_that_is_huge_is_small_in_memory(room: Mailroom) -> None:
     huge = b"x" * 100_000
     pairs = (b"dead_class", huge, b"dead_reason", huge, b"last_reply", huge, b"to", b"b@" + huge)
     await command(room.spool.redis, "XADD", room.keys.dead, "*", *pairs)
-    [group] = (await _seen(room, Graves(room.spool), 0)).groups
-    assert max(map(len, (group.klass, group.domain, group.reason, group.reply))) <= 500
+    [reason] = (await _seen(room, Graves(room.spool), 0)).reasons
+    texts = (reason.klass, reason.gist, reason.domains[0].domain, reason.reason, reason.reply)
+    assert max(map(len, texts)) <= 500
     await room.do("DEL", room.keys.dead)
 
 
@@ -120,5 +121,5 @@ async def test_all_who_look_are_one_look(room: Mailroom) -> None:
     before = await _read(room)
     seen = await asyncio.gather(*(overviews.get() for _ in range(50)))
     assert await _read(room) - before < 3 * 30 * 1500
-    assert Counter(len(one.graves.groups) for one in seen) == {1: 50}
+    assert Counter(len(one.graves.reasons) for one in seen) == {1: 50}
     await overviews.close()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from mailroom import LANE, Mailroom
 
 from streamq.errors import NotFound
 from streamq.queue.limits import limit_text, set_limits
 from streamq.queue.rows import MarkRow
+from streamq.queue.spool import time_ms
 from streamq.queue.steer import id_rule, set_rule
 from streamq.queue.why import Why, ended, why
+from streamq.queue.wording import since_words
 from streamq.settings import window
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -96,6 +100,20 @@ async def test_a_route_that_is_down(room: Mailroom) -> None:
     assert found.gauge is not None
     assert [(each.why, each.text) for each in found.gauge.closed] == [("authentication", "454 4.7.0 no")]
     assert (found.next_ms, found.expected_ms) == (1000, None)
+
+
+async def test_a_mail_s_own_wait_is_not_that_of_what_closed_its_way(room: Mailroom) -> None:
+    """The clock of scripts is virtual here, an entry's own time is the server's: words are of given times."""
+    entry = await room.parked()
+    room.tick(60_000)
+    await room.scripts.pause("pause", ["main"])
+    found = await asked(room, entry)
+    assert (found.waits_for, found.since_ms) == ("closed", found.now_ms - time_ms(entry))
+    assert found.gauge is not None
+    [closed] = found.gauge.closed
+    found.since_ms = 10_800_000
+    found.gauge = replace(found.gauge, closed=[replace(closed, since_ms=found.now_ms - 120_000)])
+    assert since_words(found) == "it came, 3.0 h ago; route main was closed 2.0 m ago"
 
 
 async def test_nothing_but_a_worker_with_room(room: Mailroom) -> None:

@@ -101,7 +101,7 @@ async def filled(room: Mailroom) -> dict[str, str]:
     known = {"class": "policy", "reason": "<script>document.title='pwned'</script>", "reply": "550 5.7.1 <b>no</b>"}
     assert await room.settled("dead", lease, lane="relay|corp.example", **known) == "ok"
     retried = await room.lease(lane="relay|busy.example", to="bob@busy.example", id="retried")
-    tail = b'"route":"relay","class":"greylisted","code":450,"reply":"450 4.2.0 try later","attempt":1'
+    tail = b'"site":"busy.example","route":"relay","class":"greylisted","reply":"450 4.2.0 try later","attempt":1'
     later: dict[str, Any] = {"class": "greylisted", "reply": "450 4.2.0 try later", "wait": DAY}
     assert await room.settled("defer", retried, lane="relay|busy.example", tail=tail, **later) == "ok"
     sent = [await room.lease("high", lane="relay|sent.example", to=f"c{n}@sent.example") for n in range(12)]

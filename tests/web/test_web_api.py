@@ -11,7 +11,7 @@ from mailroom import DAY, Mailroom
 from redis.exceptions import ConnectionError as RedisConnectionError
 from webbed import TOKEN, serving
 
-from streamq.queue.letters import dead_groups
+from streamq.queue.letters import dead_reasons
 from streamq.queue.overview import Overviews
 from streamq.web import api
 
@@ -99,18 +99,38 @@ async def test_a_stream_ends_when_the_server_does() -> None:
 # -- dead letters ----------------------------------------------------------------------------------------------------
 
 
-async def test_dead_letters_are_grouped(room: Mailroom) -> None:
+async def test_dead_letters_are_grouped_by_reason_and_inside_by_domain(room: Mailroom) -> None:
     first = await buried(room, "a.example")
     await buried(room, "b.example")
     last = await buried(room, "a.example")
     other = await buried(room, "a.example", "bad_address")
     status, found = await looked(room, "/api/dead")
-    assert (status, found["looked"], found["groups_left"]) == (200, 4, 0)
-    known = {(row["class"], row["domain"]): row for row in found["groups"]}
-    assert found["groups"][0]["letters"] == [last, first]
-    assert known["policy", "a.example"]["many"] == 2
-    assert known["bad_address", "a.example"]["letters"] == [other]
-    assert known["policy", "b.example"]["reason"] == "no b.example"
+    assert (status, found["looked"], found["reasons_left"]) == (200, 4, 0)
+    many, one = found["reasons"]
+    assert (many["class"], many["gist"], many["many"], many["newest"]) == ("policy", "no #", 3, last)
+    assert [(each["domain"], each["many"]) for each in many["domains"]] == [("a.example", 2), ("b.example", 1)]
+    assert (one["class"], one["newest"]) == ("bad_address", other)
+    status, said = await ordered(room, verb="discard", **{"class": "policy", "gist": "no #", "domain": "a.example"})
+    assert (status, said["done"]) == (200, {"done": 2})
+    assert first not in [name for name, _ in await room.letters()]
+    status, said = await ordered(room, verb="requeue", **{"class": "policy", "gist": "no #"})
+    assert said["done"] == {"done": 1, "kept": {}}
+    assert [name for name, _ in await room.letters()] == [other]
+
+
+async def test_one_reason_in_a_hundred_domains_is_one_row(room: Mailroom) -> None:
+    reason = "rcpt: 550 5.7.1 <b%d@%d.example>: access denied by mx%d.%d.example (id 4f%d)"
+    for n in range(100):
+        fields = ("dead_class", "policy", "to", f"b@{n}.example", "dead_reason", reason % ((n,) * 5))
+        await room.do("XADD", room.keys.dead, f"{n + 1}-0", *fields)
+    other = reason.replace("5.7.1", "5.7.9") % ((1,) * 5)
+    fields = ("dead_class", "policy", "to", "b@1.example", "dead_reason", other)
+    await room.do("XADD", room.keys.dead, "101-0", *fields)
+    _, found = await looked(room, "/api/dead")
+    one, rest = found["reasons"]
+    assert (one["many"], len(one["domains"]), one["domains_left"], one["letters_left"]) == (100, 20, 80, 80)
+    assert (one["gist"], rest["many"]) == ("rcpt 550 5.7.1 # access denied by # id #", 1)
+    await room.do("DEL", room.keys.dead)
 
 
 @pytest.mark.parametrize(
@@ -120,17 +140,17 @@ async def test_dead_letters_are_grouped(room: Mailroom) -> None:
 async def test_a_domain_is_read_where_one_is(room: Mailroom, to: str, domain: str) -> None:
     lease = await room.lease(to=to, subject="x")
     assert await room.settled("dead", lease) == "ok"
-    [group], _ = await dead_groups(room.spool)
-    assert group.domain == domain
+    [reason], _ = await dead_reasons(room.spool)
+    assert [group.domain for group in reason.domains] == [domain]
 
 
 async def test_only_the_newest_letters_are_looked(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamq.queue.letters.GROUPED_MOST", 25)
     for n in range(30):
         await room.do("XADD", room.keys.dead, f"{n + 1}-0", "dead_class", "policy", "to", f"b@{n}.example")
-    groups, many = await dead_groups(room.spool)
-    assert (len(groups), many) == (25, 25)
-    assert {group.domain for group in groups} == {f"{n}.example" for n in range(5, 30)}
+    [reason], many = await dead_reasons(room.spool)
+    assert (reason.many, many) == (25, 25)
+    assert {group.domain for group in reason.domains} == {f"{n}.example" for n in range(5, 30)}
     await room.do("DEL", room.keys.dead)
 
 
@@ -148,12 +168,12 @@ async def test_a_group_is_requeued_and_another_discarded(room: Mailroom) -> None
     for site in ("a.example", "a.example", "b.example"):
         await buried(room, site)
     before = await room.length()
-    status, said = await ordered(room, verb="requeue", domain="a.example", **{"class": "policy"})
+    status, said = await ordered(room, verb="requeue", domain="a.example", gist="no #", **{"class": "policy"})
     assert (status, said["done"]) == (200, {"done": 2, "kept": {}})
     assert await room.length() == before + 2
-    status, said = await ordered(room, verb="discard", domain="b.example", **{"class": "policy"})
+    status, said = await ordered(room, verb="discard", domain="b.example", gist="no #", **{"class": "policy"})
     assert (said["done"], await room.letters()) == ({"done": 1}, [])
-    status, said = await ordered(room, verb="discard", domain="b.example", **{"class": "policy"})
+    status, said = await ordered(room, verb="discard", domain="b.example", gist="no #", **{"class": "policy"})
     assert said["done"] == {"done": 0}
     for name in room.spool.priorities:
         for id_, _ in await room.do("XRANGE", room.keys.stream(name), "-", "+"):
@@ -281,8 +301,8 @@ async def test_limits_are_set_part_by_part_and_unset(room: Mailroom) -> None:
         ({"verb": "limit", "kind": "site", "name": "a.example", "rate": "fast"}, "rate: not a rate"),
         ({"verb": "limit", "kind": "site", "name": "a.example", "rate": "1/s,2/s"}, "rate: one of each window"),
         ({"verb": "limit", "kind": "site", "name": "a.example", "connections": -1}, "connections"),
-        ({"verb": "discard"}, "order: letters, or a class and a domain"),
-        ({"verb": "discard", "class": "policy"}, "order: letters, or a class and a domain"),
+        ({"verb": "discard"}, "order: letters, or a class and a gist"),
+        ({"verb": "discard", "class": "policy"}, "order: letters, or a class and a gist"),
         ({"verb": "discard", "letters": []}, "letters"),
         ({"verb": "requeue", "letters": ["1-1"] * 1001}, "letters"),
         ({"verb": "cancel"}, "order: an id, or entries"),

@@ -87,8 +87,8 @@ async def test_the_list_says_what_there_is(shown: Open) -> None:
         f"{len(plain(2))} B",
     ]
     note = await page.text("#box-note")
-    assert note.startswith("3 mails, 3 unread, ")
-    assert note.endswith("It keeps the last 20,000, of 1.0 GB at most.")
+    assert note.startswith(f"3 mails, 3 unread, {3 * len(plain(0))} B. ")  # as the rows' sizes together
+    assert note.endswith("It keeps the last 20,000, in 1.0 GB of memory at most.")
     assert await page.run("document.title") == "(3) inbox – streamq"
     assert {url.split("/")[2] for url in page.asked} == {shown.box.url.split("/")[2]}
     assert page.complaints == []

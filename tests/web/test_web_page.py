@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import paged
@@ -46,11 +47,12 @@ async def test_what_the_page_says_is_what_redis_has(shown: Open) -> None:
         assert int(sites[site.decode()][3]) == parked > 0, site
     assert "paused until somebody resumes it: they asked us to <i>wait</i>" in sites["yahoo.com"][2]
     assert "421 4.7.0 too many messages, slow down" in sites["orange.fr"][2]
+    assert re.fullmatch(r"all attempts failed, next try in \S+ [hd]: 450 4\.2\.0 try later", sites["busy.example"][2])
     [route] = await cells(page, "routes")
     assert (route[0], route[1], int(route[2])) == ("relay", "open", len(members))
-    dead = {(row[0], row[1]): row for row in await cells(page, "dead")}
-    assert dead["bad_address", "icloud.com"][2] == "5"
-    assert dead["policy", "corp.example"][4] == "<script>document.title='pwned'</script>"
+    dead = {(row[0], row[2]): row for row in await cells(page, "dead")}
+    assert dead["bad_address", "icloud.com"][3] == "5"
+    assert dead["policy", "corp.example"][1] == "<script>document.title='pwned'</script>"
     assert int(await page.text("#tile-dead")) == await do("XLEN", "{streamq}:dead") == 6
     live = sum(row[-1] for row in by_hand.values())
     assert int(await page.text("#tile-live")) == live

@@ -7,7 +7,7 @@ import json
 import paged
 import pytest
 from chromium import BROWSER, WHY_NOT, Page
-from paged import Open, filled
+from paged import Open, cells, filled
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
 shown = paged.shown
@@ -99,6 +99,35 @@ async def test_dead_letters_are_looked_at_requeued_and_discarded(shown: Open) ->
     again = await room.do("XREVRANGE", "{streamq}:normal", "+", "-", "COUNT", 1)
     assert b"policy-1" in again[0][1]
     await page.click("#dead button[aria-label='Discard all of bad_address icloud.com']")
+    await _confirm(page)
+    await page.until("return document.querySelector('#dead').innerText.includes('none')")
+    assert await room.do("XLEN", "{streamq}:dead") == 0
+
+
+async def test_the_domains_of_a_reason_are_behind_it_and_each_is_acted_on_alone(shown: Open) -> None:
+    room = shown.room
+    for site, many in (("a.example", 3), ("b.example", 2), ("c.example", 1)):
+        for n in range(many):
+            lease = await room.lease(lane=f"relay|{site}", to=f"bob@{site}", id=f"{site}-{n}")
+            known = {"class": "policy", "reason": f"rcpt: 550 5.7.1 <bob@{site}> not wanted"}
+            assert await room.settled("dead", lease, lane=f"relay|{site}", **known) == "ok"
+    page = await shown.unlocked()
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 1")
+    [row] = await cells(page, "dead")
+    assert row[2:4] == ["a.example and 2 more", "6"]
+    await page.click("#dead button[aria-label^='Show the domains of policy']")
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 4")
+    assert await page.run("document.activeElement.innerText") == "Fewer"  # the focus stays where it was
+    assert [row[2:4] for row in (await cells(page, "dead"))[1:]] == [
+        ["a.example", "3"],
+        ["b.example", "2"],
+        ["c.example", "1"],
+    ]
+    await page.click("#dead button[aria-label='Discard all of policy b.example']")
+    await _confirm(page)
+    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 3")
+    assert await room.do("XLEN", "{streamq}:dead") == 4
+    await page.click("#dead button[aria-label^='Requeue all of policy rcpt']")
     await _confirm(page)
     await page.until("return document.querySelector('#dead').innerText.includes('none')")
     assert await room.do("XLEN", "{streamq}:dead") == 0

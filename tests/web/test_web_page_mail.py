@@ -40,10 +40,12 @@ async def test_a_mails_story(shown: Open) -> None:
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\ddeferred greylisted · by relay · attempt 1", lines[0].replace("\n", "")
     )
     text = await _found(page, entries["parked-yahoo.com-3"])
-    assert "It is parked: all its ways are closed; *|yahoo.com: operator: they asked us to <i>wait</i>" in text
+    said = "paused by an operator until `streamq site resume`: they asked us to <i>wait</i>"
+    assert text.startswith(f"It is parked: its site is {said}")  # as `streamq why` says it
+    assert re.search(r"since\s+it came, \S+ \w+ ago; its site was closed \S+ \w+ ago", text)
     assert re.search(r"ahead\s+3 mails", text)
     text = await _found(page, entries["waiting-2"])
-    assert text.startswith("It is waiting: nobody has read it yet")
+    assert text.startswith("It is waiting: to be read: no worker has come to it yet")
     assert re.search(r"ahead\s+2 mails", text)
     text = await _found(page, entries["dead-1"])
     assert "It is not in the queue any more: bounced" in text

@@ -25,6 +25,18 @@ function state(row) {
   return el("span", { class: "mark good" }, "open");
 }
 
+// A site that is open, and fails, or puts mails off.
+function troubleWords(each) {
+  const next = each.next_ms === null ? "" : each.next_ms ? `, next try in ${lasts(each.next_ms)}` : ", next try now";
+  return `${each.words}${next}: ${each.reply || each.klass}`;
+}
+
+function siteState(row) {
+  if (!row.trouble) return state(row);
+  const told = el("span", { class: "mark warn" }, troubleWords(row.trouble));
+  return row.closed.length || row.pace ? el("span", {}, state(row), "; ", told) : told;
+}
+
 const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by || "?"})` : "none");
 
 // -- tables ---------------------------------------------------------------------------------------------------------
@@ -62,27 +74,39 @@ const routes = new Table($("routes"), "Routes", [
 const sites = new Table($("sites"), "Sites", [
   { name: "site", of: (row) => row.name },
   { name: "route", of: (row) => (row.route === "*" ? "all" : row.route) },
-  { name: "state, last reply", class: "words", of: state },
+  { name: "state, last reply", class: "words", of: siteState },
   { name: "parked", class: "num", of: (row) => count(row.parked) },
   { name: "rate in force", class: "num", of: (row) => rate(row.rate) },
   { name: "limit", of: (row) => limitWords(row.limit) },
   { name: "next", class: "num", of: (row) => (row.parked ? (row.next_ms === null ? "?" : row.next_ms <= 0 ? "now" : lasts(row.next_ms)) : "–") },
   { name: "all gone in", class: "num", of: (row) => (row.parked ? (row.drained_ms === null ? "?" : lasts(row.drained_ms)) : "–") },
   { name: "", class: "acts", acts: (row) => closable("site", row) },
-], "nothing is parked, and no site has a limit or a pause of its own");
+], "nothing is parked, no site fails, and none has a limit or a pause of its own");
 
-const dead = new Table($("dead"), "Dead letters by class and domain", [
-  { name: "class", of: (row) => row.class || "?" },
-  { name: "domain", of: (row) => row.domain || "–" },
+const dead = new Table($("dead"), "Dead letters by reason, and the domains of each", [
+  { name: "class", of: (row) => (row.of ? el("span", { class: "unseen" }, row.class) : row.class || "?") },
+  { name: "reason", class: "words", of: (row) => (row.of ? "" : row.reason || row.reply || "–") },
+  { name: "domain", class: "words", of: domainWords },
   { name: "letters", class: "num", of: (row) => count(row.many) },
-  { name: "newest", class: "num", of: (row) => `${lasts(Math.max(0, seen.now_ms - row.newest_ms))} ago` },
-  { name: "reason of the newest", class: "words", of: (row) => row.reason || row.reply },
+  { name: "newest", class: "num", of: (row) => (row.newest ? `${lasts(Math.max(0, seen.now_ms - row.newest_ms))} ago` : "") },
   { name: "", class: "acts", acts: (row) => [
-    { name: "Look", label: `Look at the newest dead letter of ${row.class} ${row.domain}`, run: (now) => lookAt(now.letters[0]) },
-    ...(canAct() ? [
-      { name: "Requeue", label: `Requeue all of ${row.class} ${row.domain}`, run: (now) => group("requeue", now) },
-      { name: "Discard", label: `Discard all of ${row.class} ${row.domain}`, run: (now) => group("discard", now) }] : [])] },
+    ...(row.domains && row.domains.length > 1 ? [{ name: opened.has(row.key) ? "Fewer" : "Domains", label: `${opened.has(row.key) ? "Hide" : "Show"} the domains of ${named(row)}`, run: toggle }] : []),
+    ...(row.newest ? [{ name: "Look", label: `Look at the newest dead letter of ${named(row)}`, run: (now) => lookAt(now.newest) }] : []),
+    ...(row.newest && canAct() ? [
+      { name: "Requeue", label: `Requeue all of ${named(row)}`, run: (now) => group("requeue", now) },
+      { name: "Discard", label: `Discard all of ${named(row)}`, run: (now) => group("discard", now) }] : [])] },
 ], "none");
+
+function domainWords(row) {
+  if (row.rest) return `and ${plural(row.rest, "domain")} more`;
+  if (!row.domains) return row.domain || "–";
+  const [first, ...others] = row.domains;
+  const more = others.length + row.domains_left;
+  return more ? `${first.domain || "–"} and ${count(more)} more` : first.domain || "–";
+}
+
+// A row is a reason, or below it one of its domains.
+const named = (row) => `${row.class} ${row.of || row.domains.length === 1 ? (row.domain ?? row.domains[0].domain) : row.reason || row.reply}`;
 
 const workers = new Table($("workers"), "Worker processes", [
   { name: "worker", of: (row) => row.name },
@@ -95,8 +119,25 @@ const workers = new Table($("workers"), "Worker processes", [
 
 let seen = { now_ms: Date.now() };
 let deadAt = -1;
-let groups = [];
-const showGroups = () => dead.show(groups, (row) => `${row.class}\n${row.domain}`);
+let reasons = [];
+const opened = new Set();
+
+// Reasons, and behind those that somebody opened their domains.
+function showReasons() {
+  const rows = reasons.flatMap((each) => {
+    if (!opened.has(each.key)) return [each];
+    const inside = each.domains.map((one) => ({ ...one, of: each, class: each.class, key: `${each.key}\n${one.domain}` }));
+    const rest = each.domains_left ? [{ of: each, class: each.class, rest: each.domains_left, many: each.letters_left, key: `${each.key}\n\n` }] : [];
+    return [each, ...inside, ...rest];
+  });
+  dead.show(rows, (row) => row.key);
+}
+
+function toggle(row) {
+  if (!opened.delete(row.key)) opened.add(row.key);
+  showReasons();
+  dead.rows.get(row.key).tr.querySelector("button").focus();
+}
 
 function show(now) {
   seen = now;
@@ -131,10 +172,11 @@ function show(now) {
   depth.show(Object.entries(now.depth).map(([name, states]) => ({ name, states, oldest: now.oldest_ms[name], unread: (now.aged_ms[name] || {}).waiting })), (row) => row.name);
   routes.show(now.routes, (row) => row.name);
   sites.show(now.sites, (row) => `${row.route}|${row.name}`);
-  say($("sites-note"), now.sites_left ? `and ${plural(now.sites_left, "lane")} more: streamq site ls` : "");
+  const more = [now.sites_left && `${plural(now.sites_left, "lane")} more`, now.troubled_left && `${plural(now.troubled_left, "site")} more that fail`].filter(Boolean);
+  say($("sites-note"), more.length ? `and ${more.join(", ")}: streamq site ls` : "");
   workers.show(now.consumers, (row) => row.name);
   charts.draw();
-  if (now.dead_version === deadAt) showGroups();
+  if (now.dead_version === deadAt) showReasons();
   else lookAtDead();
 }
 
@@ -171,11 +213,11 @@ async function lookAtDead() {
   deadAt = seen.dead_version;
   try {
     const found = await talk.look("/api/dead");
-    groups = found.groups;
-    showGroups();
+    reasons = found.reasons.map((each) => ({ ...each, key: `${each.class}\n${each.gist}` }));
+    showReasons();
     const parts = [];
     if (found.looked < seen.dead) parts.push(`the newest ${count(found.looked)} of ${count(seen.dead)}`);
-    if (found.groups_left) parts.push(`and ${plural(found.groups_left, "group")} more`);
+    if (found.reasons_left) parts.push(`and ${plural(found.reasons_left, "reason")} more`);
     say($("dead-note"), parts.join("; "));
   } catch (wrong) {
     say($("dead-note"), wrong.message);
@@ -224,8 +266,8 @@ function deadWords(verb, said) {
 
 function group(verb, row) {
   const words = verb === "requeue" ? "They become waiting mails again." : "They are gone for good.";
-  ask(`${verb === "requeue" ? "Requeue" : "Discard"} ${plural(row.many, "dead letter")}`, `${row.class} ${row.domain}: ${words}`, [], verb === "requeue" ? "Requeue" : "Discard",
-    () => done({ verb, class: row.class, domain: row.domain }, (said) => deadWords(verb, said)));
+  ask(`${verb === "requeue" ? "Requeue" : "Discard"} ${plural(row.many, "dead letter")}`, `${named(row)}: ${words}`, [], verb === "requeue" ? "Requeue" : "Discard",
+    () => done({ verb, class: row.class, gist: (row.of || row).gist, ...(row.of ? { domain: row.domain } : {}) }, (said) => deadWords(verb, said)));
 }
 
 async function lookAt(name) {

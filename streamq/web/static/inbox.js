@@ -58,7 +58,7 @@ function showList(found) {
 function showBox(now) {
   box = now;
   const gone = now.forgotten ? `; ${count(now.forgotten)} older had to go` : "";
-  say($("box-note"), `${plural(now.many, "mail")}, ${count(now.unread)} unread, ${bytes(now.bytes)}. It keeps the last ${count(now.most)}, of ${bytes(now.most_bytes)} at most${gone}.`);
+  say($("box-note"), `${plural(now.many, "mail")}, ${count(now.unread)} unread, ${bytes(now.bytes)}. It keeps the last ${count(now.most)}, in ${bytes(now.most_bytes)} of memory at most${gone}.`);
   document.title = `${now.unread ? `(${count(now.unread)}) ` : ""}inbox – streamq`;
   $("read-all").disabled = !now.unread;
   $("delete-all").disabled = !now.many;

@@ -1,13 +1,6 @@
 // One mail: where it is, why it waits, and all that was said of it; one dead letter.
 import { el, clock, lasts, count, bytes, plural } from "./dom.js";
 
-const WAITS = {
-  read: "nobody has read it yet", rule: "a standing rule will be carried out", delivery: "a worker is delivering it",
-  send_at: "not before its own time", retry: "for its next attempt", collapse: "newer mails of its collapse key may come", held: "a person has to release it",
-  closed: "all its ways are closed", queue: "the queue's limit", route: "its route's limit", site: "its site's limit",
-  throttle: "a reply slowed its site", at_once: "its site's transactions at once are all in use", turn: "a worker with room takes it",
-};
-
 export function pairs(known) {
   const list = el("dl", { class: "pairs" });
   for (const [name, value] of Object.entries(known)) {
@@ -17,26 +10,19 @@ export function pairs(known) {
   return list;
 }
 
-export function why(mail) {
-  const parts = [WAITS[mail.waits_for] || mail.waits_for];
-  if (mail.standing) parts.push(mail.standing);
-  if (mail.limit) parts.push(mail.limit);
-  for (const each of mail.closed) parts.push(`${each.name}: ${each.why}${each.text ? `: ${each.text}` : ""}`);
-  if (mail.notes.reason) parts.push(mail.notes.reason);
-  if (mail.past_dot) parts.push("past its dot: it may be delivered already");
-  return parts.join("; ");
-}
+// A reply as the server said it: its code stands beside it.
+const said = (code, reply) => (code && reply && !reply.startsWith(String(code)) ? `${code} ${reply}` : reply);
 
 export const within = (ms) => (ms === null ? null : ms <= 0 ? "now" : `in ${lasts(ms)}`);
 
 function mailCard(mail, acts) {
   const ahead = (mail.better || 0) + (mail.older || 0);
-  const card = el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is ${mail.state}: ${why(mail)}`));
+  const card = el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is ${mail.state}: ${mail.words}`));
   card.append(pairs({
     entry: mail.entry, priority: mail.priority, site: mail.site, route: mail.route, age: lasts(mail.age_ms),
-    "waits for": mail.since_ms === null ? null : lasts(mail.since_ms), ahead: mail.better === null && mail.older === null ? null : plural(ahead, "mail") + (mail.more ? ", or more" : ""),
+    since: mail.since, ahead: mail.better === null && mail.older === null ? null : plural(ahead, "mail") + (mail.more ? ", or more" : ""),
     next: within(mail.next_ms), expected: within(mail.expected_ms), worker: mail.holder,
-    attempts: mail.notes.attempts, "last reply": mail.notes.reply, ...mail.fields,
+    attempts: mail.notes.attempts, "last reply": said(mail.notes.code, mail.notes.reply), ...mail.fields,
     bodies: Object.entries(mail.bodies).map(([name, many]) => `${name} ${bytes(many)}`).join(", "),
   }));
   if (acts.length) card.append(el("p", { class: "buttons" }, ...acts));
@@ -45,7 +31,7 @@ function mailCard(mail, acts) {
 
 export function eventLine(each, whose = "") {
   const data = each.data;
-  const reply = data.reply || data.reason || "";
+  const reply = said(data.code, data.reply) || data.reason || "";
   const how = [data.class, data.route && `by ${data.route}`, data.peer, data.attempt && `attempt ${data.attempt}`,
     data.next_attempt_at && `next ${clock(data.next_attempt_at)}`, data.duration_ms !== undefined && `took ${lasts(data.duration_ms)}`].filter(Boolean).join(" · ");
   return el("li", {}, data.at ? el("time", { datetime: new Date(data.at).toISOString() }, clock(data.at)) : "", el("strong", {}, each.kind.replace("email.", "")), whose ? ` ${whose}` : "",
@@ -58,7 +44,7 @@ export function showStory(place, found, acts) {
   else {
     const end = found.events[found.events.length - 1] || found.last;
     place.append(el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is not in the queue any more: ${end.kind.replace("email.", "")}`),
-      pairs({ class: end.data.class, reason: end.data.reason, reply: end.data.reply, to: end.data.rcpt })));
+      pairs({ class: end.data.class, reason: end.data.reason, reply: said(end.data.code, end.data.reply), to: end.data.rcpt })));
   }
   if (found.events.length) {
     place.append(el("h3", {}, found.more ? `Its last ${count(found.events.length)} events` : "Its events"), el("ol", { class: "events", id: "story-events" }, ...found.events.map((each) => eventLine(each))));
