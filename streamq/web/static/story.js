@@ -11,7 +11,7 @@ export function pairs(known) {
 }
 
 // A reply as the server said it: its code stands beside it.
-const said = (code, reply) => (code && reply && !reply.startsWith(String(code)) ? `${code} ${reply}` : reply);
+export const said = (code, reply) => (code && reply && !reply.startsWith(String(code)) ? `${code} ${reply}` : reply);
 
 export const within = (ms) => (ms === null ? null : ms <= 0 ? "now" : `in ${lasts(ms)}`);
 
