@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from streamq.mail import site_and_id
 from streamq.mail.identity import digest
+from streamq.queue.connection import command
 from streamq.queue.rows import Sifted, SiftRow
 from streamq.queue.spool import Entry, Spool
 from streamq.settings import Settings
@@ -27,6 +28,8 @@ PAGE = 200  # mails of a look: 2 to 4 ms of the server's time in the script
 AHEAD = 2  # pages
 PAGE_BYTES = 1_000_000
 REST_MS = 5  # where another worker sifts
+BULK = 50  # mails that others have parked meanwhile: who has a full hand passes a few at a time, and hinders nobody
+TRIES = 3
 OLD_SECONDS = 1.0  # a look that is older: somebody may have deleted what it saw
 
 
@@ -75,6 +78,7 @@ class Sifter:
         self._behind: dict[str, str] = {}  # priority → id of the last mail that was passed
         self._pages: dict[str, list[_Page]] = {}  # priority → the next ones, two at most
         self._rests_until: dict[str, float] = {}  # priority → loop time
+        self._parked: dict[str, int] = {}  # priority → mails, when the rest began
         self._many = PAGE
 
     def note(self, name: str, read: int, parked: int) -> None:
@@ -95,7 +99,7 @@ class Sifter:
         return name in self.sifts and mean <= MEAN_MOST
 
     def rests(self) -> set[str]:
-        """Priorities that another worker sifts now: two would only pass each other what they have looked at."""
+        """Priorities that another worker sifts now: two of them would look at the same mails, and one in vain."""
         now = asyncio.get_running_loop().time()
         return {name for name, until in self._rests_until.items() if name in self.sifts and until > now}
 
@@ -103,9 +107,14 @@ class Sifter:
         """On in the stream of a priority: what is ours now, and how many were parked."""
         if name in self.rests() or not await self._is_ours(name):
             return [], 0
-        page, found = await self._pass(name, room)
-        if found.behind not in ("", page.behind) and not found.letters:
-            self._rest(name, found.behind)
+        for _ in range(TRIES):
+            page, found = await self._pass(name, room)
+            if found.letters or found.behind in ("", page.behind):
+                break
+            if not self._trimmed(name, page, found.behind):
+                await self._rest(name)
+                return [], 0
+        else:
             return [], 0
         self.admission.next_due(found.next_us, found.now_us)
         if found.closed_us and len(self.admission.outboxes) == 1:
@@ -116,26 +125,39 @@ class Sifter:
         taken = [Entry.of(f"{digit}{id_.decode()}", flat) for (id_, flat), letter in seen if letter == "t"]
         return taken, found.parked
 
+    def _trimmed(self, name: str, page: _Page, behind: str) -> bool:
+        """Another one has passed a part of this page: the rest is ours. False: all of it, and maybe more."""
+        at = next((at for at, row in enumerate(page.rows[:-1], 1) if row.id == behind), 0)
+        rest = page.rest(at) if at else None
+        if rest is not None:
+            self._pages[name] = [rest]
+        return rest is not None
+
     async def _is_ours(self, name: str) -> bool:
-        """Whether nobody else has read on since we looked. Who has nothing here yet looks twice."""
+        """Whether there is a page to pass, and nobody else who passes many."""
         now = asyncio.get_running_loop().time()
         pages = [page for page in self._pages.get(name, []) if page.seen_at > now - OLD_SECONDS]
         if pages and pages[0].behind == self._behind.get(name):
             self._pages[name] = pages
             return True
+        if self._rests_until.pop(name, None) is not None:
+            before = self._parked[name]
+            if await self._rest(name) - before >= BULK:
+                return False
+            del self._rests_until[name]
         behind = await self.link.call(self.spool.passed, name)
-        if name in self._rests_until and behind != self._behind.get(name):
-            self._rest(name, behind)
-            return False
-        self._rests_until.pop(name, None)
         self._behind[name] = behind
         self._pages[name] = [await self.link.call(self._look, name, behind)]
         return True
 
-    def _rest(self, name: str, behind: str) -> None:
-        self._behind[name] = behind
+    async def _rest(self, name: str) -> int:
+        """How many are parked by now."""
         self._pages.pop(name, None)
         self._rests_until[name] = asyncio.get_running_loop().time() + REST_MS / 1000
+        field = f"parked:{self.spool.digit(name)}"
+        many = int(await self.link.call(command, self.spool.redis, "HGET", self.spool.keys.counts, field) or 0)
+        self._parked[name] = many
+        return many
 
     async def _pass(self, name: str, room: int) -> tuple[_Page, Sifted]:
         """The next page, through the script. Meanwhile the second one is glanced at, and the third one looked for."""

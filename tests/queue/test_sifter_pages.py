@@ -47,7 +47,7 @@ async def test_all_are_passed_once_each_page_for_two_commands(room: Mailroom) ->
     assert await room.count("parked:1") == 5 * PAGE
 
 
-async def test_who_was_overtaken_rests_and_goes_on_behind_the_other(room: Mailroom) -> None:
+async def test_who_was_overtaken_by_many_rests_and_goes_on_behind_the_other(room: Mailroom) -> None:
     await slow(room)
     for n in range(4 * PAGE):
         await room.add(to=f"{n}@slow.example")
@@ -65,6 +65,18 @@ async def test_who_was_overtaken_rests_and_goes_on_behind_the_other(room: Mailro
     one._rests_until["normal"] = 0.0
     assert await one.read("normal", 10) == ([], PAGE)
     assert await room.count("parked:1") == 4 * PAGE
+
+
+async def test_who_was_overtaken_by_few_goes_on_at_once(room: Mailroom) -> None:
+    """The other one has a full hand: it passes as many as there is room for, and would keep all others away."""
+    await slow(room)
+    for n in range(3 * PAGE):
+        await room.add(to=f"{n}@{'fast' if n % 2 else 'slow'}.example")
+    one, two = sifter(room, "w1"), sifter(room, "w2")
+    assert (await one.read("normal", 10))[1] == 10
+    for _ in range(5):
+        assert (len((await two.read("normal", 1))[0]), len((await one.read("normal", 1))[0])) == (1, 1)
+    assert await room.count("parked:1") == 20
 
 
 async def test_what_there_was_no_room_for_is_offered_again(room: Mailroom) -> None:
