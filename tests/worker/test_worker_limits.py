@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 from crew import crew, rules_of
 
 from streamq.queue.connection import command
+from streamq.queue.look import consumers
 from streamq.sink import Rules
 
 
@@ -62,3 +66,31 @@ async def test_a_worker_that_stops_hands_back_what_waits(server_url: str) -> Non
         await c.until("email.relayed", many=3)  # it looks once a second, and sees that there is no limit any more
         assert first not in rest
         assert not worker.turns
+
+
+async def test_who_waits_for_an_hourly_slot_is_seen_all_the_same(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads nothing meanwhile: after a minute everybody took it for dead."""
+    monkeypatch.setattr("streamq.worker.keeper.SEEN_SECONDS", 0.01)
+    async with crew(server_url) as c:
+        worker = await c.worker(limits={"rate": ["1/1h"]})
+        await c.add()
+        await c.until("email.relayed")
+        waiting = await c.add()
+        seen, touch = asyncio.Event(), worker.spool.touch
+
+        async def touched(consumer: str) -> None:
+            await touch(consumer)
+            seen.set()
+
+        monkeypatch.setattr(worker.spool, "touch", touched)
+        for _ in range(3):
+            seen.clear()
+            await seen.wait()
+        [one] = await consumers(c.spool)
+        assert one.name == worker.consumer
+        assert one.idle_ms < 5000
+        assert len(c.sink.received) == 1
+        await command(c.spool.redis, "DEL", c.spool.keys.limits)
+        await c.until("email.relayed", waiting)
