@@ -34,7 +34,6 @@ ROLE = "keeper"
 TICK_SECONDS = 1.0
 LEADS_MS = 3000  # without a tick: whoever waits for a slot of a worker that died is looked for then
 RENEW_SECONDS = 1.0
-SEEN_SECONDS = 15.0  # ALIVE_MS, some times over
 TRIM_SECONDS = 60.0
 TRIM_STEPS = 20  # scripts, of some ms each; what is left then goes a second later
 ROUTE = "route="  # the need of a mail whose route is in nobody's settings yet
@@ -89,13 +88,6 @@ class Keeper:
                 if held is not None and held.token == tokens[entry] and not held.lost:
                     held.lost = True
                     log.warning("%s is somebody else's lease now", entry)
-
-    async def seen(self) -> None:
-        """Shows that this process is there, also where it reads nothing: its only route is closed, or lets two mails go
-        an hour."""
-        while True:
-            await asyncio.sleep(SEEN_SECONDS)
-            await self.link.call(self.spool.touch, self.consumer)
 
     async def renew(self) -> None:
         """Says which mails in hand are transactions at once that somebody counts, four times as often as it must; no

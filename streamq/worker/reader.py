@@ -20,6 +20,7 @@ BLOCK_MS = 5000  # how long a blocked read waits: a silent consumer shows that i
 LIMITED_MS = 100  # while something is in the hand that may have to wait for a slot
 READ_BYTES = 8_000_000  # one reply; mails of 10 MB come one at a time
 ASK_SECONDS = 1.0
+SEEN_SECONDS = 15.0  # ALIVE_MS, some times over
 USELESS_SECONDS = 0.25  # a route that was turned away, or fails for this process alone, is tried again by then
 LEAST = 0.1  # of the room, to each lower priority, however much waits above it
 ROUNDING = 1e-9  # ten tenths are one
@@ -94,6 +95,7 @@ class Reader:
         self._mean = 4096.0
         self._waiting_mean = 0.0
         self._ask_at = 0.0
+        self._read_at = 0.0  # loop time
         self._overtaken = 0.0  # how often, in tenths, what waits for a slot was overtaken
 
     async def run(self) -> None:
@@ -106,6 +108,14 @@ class Reader:
                 await self._of_use()
             elif not await self._closed() and await self._open():
                 await self._once(shares)
+
+    async def seen(self) -> None:
+        """Shows that this process is there where it reads nothing: its only route is closed, or lets two mails go an
+        hour."""
+        while True:
+            await asyncio.sleep(SEEN_SECONDS)
+            if asyncio.get_running_loop().time() - self._read_at >= SEEN_SECONDS:
+                await self.link.call(self.spool.touch, self.consumer)
 
     async def _once(self, shares: Shares) -> None:
         """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a
@@ -122,6 +132,7 @@ class Reader:
         else:
             asked = shares.split(max(1, room), probing=self.gate.limited)
         entries, parked = await self._read(asked, mean)
+        self._read_at = asyncio.get_running_loop().time()
         got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
         shares.used(asked, got + parked)
         if entries:

@@ -289,7 +289,7 @@ class Worker:
             "aside": self.admission.aside.run(),
             "heartbeat": self.keeper.beat(),
             "at once": self.keeper.renew(),
-            "seen": self.keeper.seen(),
+            "seen": self.reader.seen(),
             "adopter": self._adopt(),
             "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),
