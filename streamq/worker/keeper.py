@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from functools import partial
 
 import orjson
@@ -71,6 +72,7 @@ class Keeper:
         self._suspects: set[str] = set()
         self._templates: dict[str, int] = {}
         self._stopping = asyncio.Event()
+        self.is_unseen: Callable[[], bool] = lambda: False
         self._cursor = ""
         self._lane_from = ""
 
@@ -91,12 +93,14 @@ class Keeper:
 
     async def renew(self) -> None:
         """Says which mails in hand are transactions at once that somebody counts, four times as often as it must; no
-        call where none is."""
+        call where none is. And that this process is there, where nothing else says so."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             if self.hand.at_once:
                 rows = [RenewRow(entry, token, target) for entry, (token, target) in self.hand.at_once.items()]
                 await self.link.call(self.spool.scripts.renew, self.consumer, rows)
+            if self.is_unseen():
+                await self.link.call(self.spool.touch, self.consumer)
 
     def stop(self) -> None:
         """No more sweeps: `lead` returns. Heartbeats go on."""

@@ -109,13 +109,14 @@ class Reader:
             elif not await self._closed() and await self._open():
                 await self._once(shares)
 
-    async def seen(self) -> None:
-        """Shows that this process is there where it reads nothing: its only route is closed, or lets two mails go an
-        hour."""
-        while True:
-            await asyncio.sleep(SEEN_SECONDS)
-            if asyncio.get_running_loop().time() - self._read_at >= SEEN_SECONDS:
-                await self.link.call(self.spool.touch, self.consumer)
+    def is_unseen(self) -> bool:
+        """It has read nothing for long: its only route is closed, or lets two mails go an hour. True once, then later
+        again: somebody is to touch the spool, or others take this process for dead."""
+        now = asyncio.get_running_loop().time()
+        if now - self._read_at < SEEN_SECONDS:
+            return False
+        self._read_at = now
+        return True
 
     async def _once(self, shares: Shares) -> None:
         """What there is room for, and a slot, as far as the queue's own limit goes. While something waits for such a

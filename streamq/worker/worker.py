@@ -238,6 +238,7 @@ class Worker:
             self.chance,
             self.missed,
         )
+        self.keeper.is_unseen = self.reader.is_unseen
         self.couriers = [
             Courier(
                 name,
@@ -289,7 +290,6 @@ class Worker:
             "aside": self.admission.aside.run(),
             "heartbeat": self.keeper.beat(),
             "at once": self.keeper.renew(),
-            "seen": self.reader.seen(),
             "adopter": self._adopt(),
             "publisher": self.publisher.run(self.spool, self.link),
             "allowances": self.allowances.run(),

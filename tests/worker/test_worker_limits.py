@@ -73,6 +73,7 @@ async def test_who_waits_for_an_hourly_slot_is_seen_all_the_same(
 ) -> None:
     """It reads nothing meanwhile: after a minute everybody took it for dead."""
     monkeypatch.setattr("streamq.worker.reader.SEEN_SECONDS", 0.01)
+    monkeypatch.setattr("streamq.worker.keeper.RENEW_SECONDS", 0.01)
     async with crew(server_url) as c:
         worker = await c.worker(limits={"rate": ["1/1h"]})
         await c.add()
