@@ -126,8 +126,8 @@ class Sifter:
         return taken, found.parked
 
     def _trimmed(self, name: str, page: _Page, behind: str) -> bool:
-        """Another one has passed a part of this page: the rest is ours. False: all of it, and maybe more."""
-        at = next((at for at, row in enumerate(page.rows[:-1], 1) if row.id == behind), 0)
+        """Another one has passed a few mails of this page: the rest is ours. False: many."""
+        at = next((at for at, row in enumerate(page.rows[:BULK], 1) if row.id == behind), 0)
         rest = page.rest(at) if at else None
         if rest is not None:
             self._pages[name] = [rest]
