@@ -53,7 +53,8 @@ class Verdict:
 
 
 def verdict(seen: Overview) -> Verdict:
-    troubles = (*_stands(seen), *_outcomes(seen.lately), *_ways(seen), *_workers(seen), *_waits(seen), *_held(seen))
+    found = (*_stands(seen), *_outcomes(seen.lately), *_ways(seen), *_workers(seen), *_waits(seen), *_held(seen))
+    troubles = tuple(sorted(found, key=lambda each: not each.stops))  # the cause before what comes of it
     level, words = _headline(seen, troubles)
     return Verdict(level, words, troubles, _said(seen.lately))
 
@@ -200,9 +201,10 @@ def _held(seen: Overview) -> list[Trouble]:
     found = []
     for klass, rows in sorted(by_class.items()):
         [(less, need), *others] = sorted(rows)
-        more = f", and {_many(len(others), 'more name')}" if others else ""
+        more = f" ({-less:,}), and {_many(len(others), 'more name')}" if others else ""
+        many = -sum(each for each, _ in rows)
         name = f"{NAMED[klass]} {need.partition('=')[2]!r:.60}" if klass in NAMED else f"field {need!r:.60}"
-        found.append(Trouble(f"{_many(-less, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
+        found.append(Trouble(f"{_many(many, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
     return found
 
 

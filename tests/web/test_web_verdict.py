@@ -159,6 +159,12 @@ def test_what_is_in_the_way(live: dict[str, int], more: dict[str, Any], level: s
     assert found[2][0].startswith(trouble)
 
 
+def test_what_stops_mail_is_said_first() -> None:
+    found = seen({"held": 9}, {"relayed": 700, "bounced": 300}, rules={"all": "hold"})
+    words = ["Every mail is held: a standing rule", "300 of 1,000 attempts bounced (30 %)"]
+    assert told(found)[:3] == ("bad", "Mail does not flow", words)
+
+
 def test_a_closed_site_is_named() -> None:
     found = seen({"parked": 1}, {"relayed": 1})
     for name in ("d", "c", "b", "a"):
@@ -233,7 +239,7 @@ def test_what_mails_are_held_for_is_named() -> None:
     found = seen({"held": 9}, {"relayed": 1})
     found.needs = {"subjet": 3, "bdy": 1, "template=welcome": 2, "route=main2": 1, "template": 1}
     assert told(found)[2] == [
-        "3 mails held: unknown_field, field 'subjet', and 1 more name. "
+        "4 mails held: unknown_field, field 'subjet' (3), and 1 more name. "
         "Mend the producer, cancel them, send them again: streamq ls --state held",
         "1 mail held: unknown_route, route 'main2'. They go when a worker has that route: streamq ls --state held",
         "2 mails held: unknown_template, template 'welcome'. They go when it is stored: streamq template put",
