@@ -88,6 +88,34 @@ def test_outcomes_decide(
     assert told(seen(live, lately))[:3] == (level, words, troubles)
 
 
+@pytest.mark.parametrize(
+    ("live", "lately", "klass", "level", "words"),
+    [
+        (
+            {"scheduled": 6},
+            {"deferred": 6},
+            "mailbox_full",
+            "warn",
+            "Nothing was delivered lately: all failures are of",
+        ),
+        ({"scheduled": 9}, {"relayed": 3, "deferred": 300}, "temporary", "warn", "Mail flows, with trouble"),
+        ({}, {"bounced": 6}, "bad_address", "warn", "Nothing was delivered lately: all failures are of slow.example"),
+        # of what we are, of our relay; other mail is there, and nothing gets through
+        ({"scheduled": 6}, {"bounced": 6}, "blocked", "bad", "Mail does not flow"),
+        ({"scheduled": 6}, {"deferred": 6}, "disconnected", "bad", "Mail does not flow"),
+        ({"scheduled": 6, "waiting": 5}, {"deferred": 6}, "mailbox_full", "bad", "Mail does not flow"),
+    ],
+)
+def test_one_site_is_not_all_mail(
+    live: dict[str, int], lately: dict[str, int], klass: str, level: str, words: str
+) -> None:
+    found = seen(live, lately, classes={klass: 6})
+    found.lately = replace(found.lately, site="slow.example")
+    said = told(found)
+    assert (said[0], said[1][: len(words)]) == (level, words)
+    assert said[2][1] == f"All {found.lately.failed} failures are of slow.example"
+
+
 def test_what_it_mostly_dies_of() -> None:
     classes, replies = {"greylisted": 3, "bad_address": 1200}, {"bad_address": "550 5.1.1 no such user"}
     found = told(seen({}, {"bounced": 1200, "deferred": 3}, classes=classes, replies=replies))
