@@ -223,6 +223,14 @@ def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, i
         sites = {name.partition("|")[2] for name in names if "|" in name}
         many = Counter(PROVIDERS.get(site, "other") for site in sites)
         expected |= {f'streamq_sites_{kind}{{provider="{name}"}}': n for name, n in many.items()}
+    rules = Counter({("all", "hold"): 0})
+    for name, verb in seen.holds.items():
+        if name.startswith(("rule:", "id:")):
+            rules[name.removeprefix("rule:").partition(":")[0], verb] += 1
+    expected |= {f'streamq_standing_rules{{scope="{scope}",verb="{verb}"}}': n for (scope, verb), n in rules.items()}
+    # What never happened is told, too, as 0.
+    counted = ("streamq_outcomes_total{", "streamq_classes_total{")
+    expected = dict.fromkeys((name for name in said if name.startswith(counted)), 0.0) | expected
     wrong = _differs(said, expected)
     lag = said["streamq_parked_lag_seconds"]
     least, most = (max(0, at - seen.visit) / 1000 if seen.visit else 0.0 for at in between_ms)

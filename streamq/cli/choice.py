@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from streamq.cli import complete
-from streamq.cli.complete import class_names
 from streamq.errors import SettingsError
 from streamq.queue.connection import command
 from streamq.queue.person import Person, person
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector
 from streamq.queue.walk import STATES
+from streamq.smtp.classes import class_names
 
 __all__ = [
     "All",

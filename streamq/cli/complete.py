@@ -3,37 +3,22 @@ may be away, or slow, or not started yet."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable
-from importlib import resources
 
 from streamq.errors import SettingsError
 from streamq.queue.walk import STATES
 from streamq.settings import Settings, load_settings
+from streamq.smtp.classes import class_names
 
-__all__ = ["class_names", "classes", "one_of", "priorities", "routes", "states", "webhooks"]
+__all__ = ["classes", "one_of", "priorities", "routes", "states", "webhooks"]
 
 Complete = Callable[[str], list[str]]
-
-# Those that no reply has: of intake, of operators, of age, of connections.
-OTHER_CLASSES = (
-    *("ambiguous", "expired", "id_conflict", "internal", "malformed", "operator", "poison", "unknown_field"),
-    *("stream", "unknown_route", "unknown_template", "unsupported"),
-    *("disconnected", "protocol", "settings", "slow", "timeout", "unreachable"),
-)
 
 
 def one_of(names: Iterable[str]) -> Complete:
     """A fixed list."""
     known = tuple(names)
     return lambda incomplete: [name for name in known if name.startswith(incomplete)]
-
-
-def class_names() -> list[str]:
-    """Of the package's table of replies, and those that no reply has."""
-    table = tomllib.loads(resources.files("streamq.smtp").joinpath("replies.toml").read_text("utf-8"))
-    names = {entry["class"] for entry in table["reply"]} - {"sent"}
-    return sorted({*names, *OTHER_CLASSES})
 
 
 def classes(incomplete: str) -> list[str]:

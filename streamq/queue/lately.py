@@ -34,7 +34,8 @@ FAILING = frozenset({*DEFERRED, *BOUNCED})
 class Lately:
     """Of the last `span_ms`. `outcomes`, `classes`: how many, by name; `replies`: class → the newest reply.
     `stalled_ms`: for so long nothing has been delivered although mail could go (stall.py); `leaves`: mails a second
-    that do while more are added to the unread ones, None: they do not pile up."""
+    that do while more are added to the unread ones, None: they do not pile up; `site`: that all failures are of, as
+    far as the newest events tell; "": of several, of none."""
 
     span_ms: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Lately:
     replies: dict[str, str] = field(default_factory=dict)
     stalled_ms: int = 0
     leaves: float | None = None
+    site: str = ""
 
     @property
     def sent(self) -> int:
@@ -95,6 +97,7 @@ class Recent:
         self._replies: dict[str, str] = {}
         self._replies_at = 0
         self._failed = -1  # how many had, when replies were read
+        self._sites: dict[str, int] = {}  # of the newest failures, two at most → when
 
     async def of(self, now: Status, *, barred: bool = False) -> Lately:
         """`barred`: a limit keeps all from being read, or no route is open. Raises redis-py's errors."""
@@ -103,6 +106,7 @@ class Recent:
             moments.clear()  # another queue: flushed, or restored
             self._piles.clear()
             self._stall = Stall()
+            self._sites.clear()
         while moments and moments[0].at_ms < now.now_ms - WINDOW_MS - STEP_MS:
             moments.popleft()
         if not moments:
@@ -118,7 +122,10 @@ class Recent:
         outcomes, classes = _grown(now.totals, first.totals), _grown(now.classes, first.classes)
         await self._listen(now, classes)
         replies = {name: self._replies[name] for name in classes if name in self._replies}
-        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies, stalled_ms, leaves)
+        since = now.now_ms - WINDOW_MS - STEP_MS
+        sites = [site for site, at_ms in self._sites.items() if at_ms >= since]
+        site = sites[0] if len(sites) == 1 else ""
+        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies, stalled_ms, leaves, site)
 
     async def _seed(self, now: Status) -> list[_Moment]:
         """What was counted in the last five minutes, step by step, or as far back as so many events go."""
@@ -153,6 +160,9 @@ class Recent:
         for event in reversed(events):  # the newest has the last word
             if event.text("class") and event.text("reply"):
                 self._replies[event.text("class")] = event.text("reply")[:REPLY_MOST]
+            if event.kind.removeprefix("email.") in FAILING:
+                self._sites[event.text("site")] = _ms(event)
+        self._sites = dict(sorted(self._sites.items(), key=lambda each: -each[1])[:2])
 
 
 def _ms(event: Event) -> int:

@@ -20,10 +20,17 @@ from prometheus_client.metrics_core import Metric
 from streamq import __version__
 from streamq.mail.fields import lacking
 from streamq.queue.overview import Overview
+from streamq.smtp.classes import class_names
 from streamq.worker.tally import OTHER, Buckets, Tally
 
 __all__ = ["QueueNumbers", "rendered", "worker_families"]
 
+# Told as 0 before the first: to increase() and rate() a series that is born at 50 has not grown.
+OUTCOMES = (
+    *("relayed", "delivered", "deferred", "throttled", "bounced", "expired", "rejected", "held", "cancelled"),
+    *("duplicate", "ambiguous", "failed", "expanded", "superseded", "requeued"),
+    *("reported", "report_capped", "report_failed"),
+)
 TALLIES = {
     "reclaimed": "leases that were taken from workers whose heartbeat stopped",
     "vanished": "mails whose entry somebody deleted past streamq",
@@ -120,15 +127,21 @@ class QueueNumbers:
         text = "mails held for a field, template or route that nobody here knows; of two such fields twice"
         yield _gauge("held_for", text, wanted, ("class",))
 
+        rules = Counter({("all", "hold"): 0})
+        for name, verb in seen.rules.items():
+            rules[name.partition(":")[0], verb] += 1
+        text = "standing rules; scope: all, priority, domain, tenant, tag, id"
+        yield _gauge("standing_rules", text, rules, ("scope", "verb"))
+
     def _outcomes(self, seen: Overview) -> Iterator[Metric]:
         now = seen.status
         if now.salt != self._salt:  # it was flushed, and is another queue
             self._salt, self._accepted = now.salt, 0
         self._accepted = max(self._accepted, now.accepted)
         yield _counter("accepted", "entries that the streams took: mails, children, reports", {(): self._accepted})
-        outcomes = {(name,): many for name, many in now.totals.items()}
+        outcomes = {(name,): many for name, many in (dict.fromkeys(OUTCOMES, 0) | now.totals).items()}
         yield _counter("outcomes", "what became of mails, over all workers", outcomes, ("outcome",))
-        classes = {(name,): many for name, many in now.classes.items()}
+        classes = {(name,): many for name, many in (dict.fromkeys(class_names(), 0) | now.classes).items()}
         yield _counter("classes", "refusals and dead letters by class", classes, ("class",))
         for name, text in TALLIES.items():
             yield _counter(name, text, {(): now.tallies.get(name, 0)})

@@ -24,6 +24,11 @@ SOME = 20  # attempts, from which on shares mean something however few failed
 SENT_LEAST = 0.5  # less delivered: most of it does not get through
 DEFERRED_MOST = 0.3
 BOUNCED_MOST = 0.05  # providers block who sends to so many bad addresses
+# Of a recipient or its site, not of us, our account or our relay: where all failures are of one site, it is that one.
+THEIRS = frozenset({
+    *("bad_address", "restricted", "mailbox_full", "greylisted", "recipient_rate", "site_rate", "overloaded"),
+    *("temporary", "rejected", "expired"),
+})  # fmt: skip
 
 NAMED = {"unknown_template": "template", "unknown_route": "route"}
 TO_DO = {
@@ -53,7 +58,8 @@ class Verdict:
 
 
 def verdict(seen: Overview) -> Verdict:
-    troubles = (*_stands(seen), *_outcomes(seen.lately), *_ways(seen), *_workers(seen), *_waits(seen), *_held(seen))
+    found = (*_stands(seen), *_outcomes(seen), *_ways(seen), *_workers(seen), *_waits(seen), *_held(seen))
+    troubles = tuple(sorted(found, key=lambda each: not each.stops))  # the cause before what comes of it
     level, words = _headline(seen, troubles)
     return Verdict(level, words, troubles, _said(seen.lately))
 
@@ -64,21 +70,30 @@ def _headline(seen: Overview, troubles: tuple[Trouble, ...]) -> tuple[str, str]:
         return "bad", "Mail does not flow"
     if lately.stalled_ms >= STALLED_MS:
         return "bad", f"Nothing has been delivered for {_about(lately.stalled_ms)}, and mail is due"
-    if lately.tries >= FEW and not lately.sent:
+    lonely = _lonely(seen)
+    if lately.tries >= FEW and not lately.sent and not lonely:
         return "bad", "Mail does not flow"
     if not now.workers:
         return "warn", "Nothing waits, and no worker runs"
-    if lately.failed >= FEW and lately.sent < SENT_LEAST * lately.tries:
+    if lately.failed >= FEW and lately.sent < SENT_LEAST * lately.tries and not lonely:
         return "bad", "Most mail does not get through"
     if lately.sent:
         return ("warn", "Mail flows, with trouble") if troubles else ("good", "Mail flows")
     if lately.tries:
-        return "warn", "Nothing was delivered lately"
+        return "warn", "Nothing was delivered lately" + (f": all failures are of {lonely:.60}" if lonely else "")
     if not now.live:
         return ("warn", "Nothing waits, with trouble") if troubles else ("idle", "Nothing waits")
     if troubles:
         return "warn", "Mail waits, with trouble"
     return "idle", _idle(seen)
+
+
+def _lonely(seen: Overview) -> str:
+    """The site that all failures are of, and are its own affair: a dead one's retries, time and again, say nothing of
+    other mail. "": of several, of us or the relay, or other mail is unread and nothing of it gets through."""
+    lately = seen.lately
+    stuck = not lately.sent and seen.status.sum("waiting") >= FEW
+    return "" if stuck or not lately.classes.keys() <= THEIRS else lately.site
 
 
 def _idle(seen: Overview) -> str:
@@ -105,8 +120,9 @@ def _said(lately: Lately) -> str:
     return f"{_span(lately)}: " + ", ".join(f"{many:,} {name} ({_share(many, lately.tries)})" for many, name in rows)
 
 
-def _outcomes(lately: Lately) -> list[Trouble]:
-    """What fails so often that somebody should look, and what it mostly dies of."""
+def _outcomes(seen: Overview) -> list[Trouble]:
+    """What fails so often that somebody should look, where, and what it mostly dies of."""
+    lately, site = seen.lately, seen.lately.site
     tries, found = lately.tries, []
     if tries and not lately.sent:
         found.append(Trouble(f"None of {_many(tries, 'attempt')} delivered"))
@@ -119,6 +135,8 @@ def _outcomes(lately: Lately) -> list[Trouble]:
         ):
             if (tries >= SOME or many >= FEW) and many > most * tries:
                 found.append(Trouble(f"{many:,} of {tries:,} attempts {name} ({_share(many, tries)})"))
+    if found and site and lately.failed > 1:
+        found.append(Trouble(f"All {lately.failed:,} failures are of {site:.60}"))
     klass, often, reply = lately.commonest
     if found and klass:
         said = f"; the last reply: {reply}" if reply else ""
@@ -200,9 +218,10 @@ def _held(seen: Overview) -> list[Trouble]:
     found = []
     for klass, rows in sorted(by_class.items()):
         [(less, need), *others] = sorted(rows)
-        more = f", and {_many(len(others), 'more name')}" if others else ""
+        more = f" ({-less:,}), and {_many(len(others), 'more name')}" if others else ""
+        many = -sum(each for each, _ in rows)
         name = f"{NAMED[klass]} {need.partition('=')[2]!r:.60}" if klass in NAMED else f"field {need!r:.60}"
-        found.append(Trouble(f"{_many(-less, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
+        found.append(Trouble(f"{_many(many, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
     return found
 
 

@@ -94,6 +94,21 @@ async def test_replies_are_read_while_something_fails(room: Mailroom) -> None:
     assert await _reads(room) == calls
 
 
+async def test_the_only_site_that_fails_is_named(room: Mailroom) -> None:
+    """Until another one does, or something without a site."""
+    for second in (b"b.example", b""):
+        recent = Recent(room.spool)
+        found = []
+        for after, sites in ((0, [b"a.example"]), (6, [b"a.example"]), (12, [b"a.example", second])):
+            for site in sites:
+                tail = b'"class":"mailbox_full","site":"%s"' % site
+                assert await room.settled("defer", await room.lease(), tail=tail) == "ok"
+            found.append((await recent.of(await _now(room, after))).site)
+        assert found == ["a.example", "a.example", ""]
+        assert (await recent.of(await _now(room, 330))).site == ""
+        await room.do("DEL", room.keys.events)
+
+
 async def test_after_thousands_nothing_is_delivered_any_more(room: Mailroom) -> None:
     """Unread mail that nobody reads, while outcomes look well for minutes."""
     await _ended(room, sent=4)

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from webbed import asking, numbers, serving
 
 from streamq.queue.overview import Overviews
+from streamq.queue.steer import set_rule
 from streamq.settings import load_settings
 from streamq.web.exposition import QueueNumbers, worker_families
 from streamq.web.worker import worker_app
@@ -84,6 +85,36 @@ async def test_a_queues_numbers_are_those_of_redis(room: Mailroom) -> None:
     assert found[of("accepted_total")] == 29
     assert found[of("parked", provider="google")] == 6
     assert found[of("redis_up")] == 1
+
+
+async def test_what_never_happened_is_told_as_none(room: Mailroom) -> None:
+    """Else the first burst of it is no increase to Prometheus."""
+    async with serving(room.spool) as client:
+        found = numbers((await client.get("/metrics")).text)
+    for name in ("relayed", "bounced", "ambiguous"):
+        assert found[of("outcomes_total", outcome=name)] == 0
+    for name in ("blocked", "temporary", "poison"):
+        assert found[of("classes_total", class_=name)] == 0
+
+
+async def test_standing_rules_are_counted(room: Mailroom) -> None:
+    async with serving(room.spool) as client:
+        assert numbers((await client.get("/metrics")).text)[of("standing_rules", scope="all", verb="hold")] == 0
+    for name, verb in (
+        ("all", "hold"),
+        ("domain:a.example", "hold"),
+        ("domain:b.example", "hold"),
+        ("tag:x", "cancel"),
+    ):
+        await set_rule(room.spool, name, verb)
+    async with serving(room.spool) as client:
+        found = numbers((await client.get("/metrics")).text)
+    rules = {tuple(sorted(labels)): many for (name, labels), many in found.items() if name == "streamq_standing_rules"}
+    assert rules == {
+        (("scope", "all"), ("verb", "hold")): 1,
+        (("scope", "domain"), ("verb", "hold")): 2,
+        (("scope", "tag"), ("verb", "cancel")): 1,
+    }
 
 
 async def test_routes_and_sites_say_why_they_are_closed(room: Mailroom) -> None:

@@ -88,6 +88,34 @@ def test_outcomes_decide(
     assert told(seen(live, lately))[:3] == (level, words, troubles)
 
 
+@pytest.mark.parametrize(
+    ("live", "lately", "klass", "level", "words"),
+    [
+        (
+            {"scheduled": 6},
+            {"deferred": 6},
+            "mailbox_full",
+            "warn",
+            "Nothing was delivered lately: all failures are of",
+        ),
+        ({"scheduled": 9}, {"relayed": 3, "deferred": 300}, "temporary", "warn", "Mail flows, with trouble"),
+        ({}, {"bounced": 6}, "bad_address", "warn", "Nothing was delivered lately: all failures are of slow.example"),
+        # of what we are, of our relay; other mail is there, and nothing gets through
+        ({"scheduled": 6}, {"bounced": 6}, "blocked", "bad", "Mail does not flow"),
+        ({"scheduled": 6}, {"deferred": 6}, "disconnected", "bad", "Mail does not flow"),
+        ({"scheduled": 6, "waiting": 5}, {"deferred": 6}, "mailbox_full", "bad", "Mail does not flow"),
+    ],
+)
+def test_one_site_is_not_all_mail(
+    live: dict[str, int], lately: dict[str, int], klass: str, level: str, words: str
+) -> None:
+    found = seen(live, lately, classes={klass: 6})
+    found.lately = replace(found.lately, site="slow.example")
+    said = told(found)
+    assert (said[0], said[1][: len(words)]) == (level, words)
+    assert said[2][1] == f"All {found.lately.failed} failures are of slow.example"
+
+
 def test_what_it_mostly_dies_of() -> None:
     classes, replies = {"greylisted": 3, "bad_address": 1200}, {"bad_address": "550 5.1.1 no such user"}
     found = told(seen({}, {"bounced": 1200, "deferred": 3}, classes=classes, replies=replies))
@@ -157,6 +185,12 @@ def test_what_is_in_the_way(live: dict[str, int], more: dict[str, Any], level: s
     found = told(seen(live, **more))
     assert found[:2] == (level, words)
     assert found[2][0].startswith(trouble)
+
+
+def test_what_stops_mail_is_said_first() -> None:
+    found = seen({"held": 9}, {"relayed": 700, "bounced": 300}, rules={"all": "hold"})
+    words = ["Every mail is held: a standing rule", "300 of 1,000 attempts bounced (30 %)"]
+    assert told(found)[:3] == ("bad", "Mail does not flow", words)
 
 
 def test_a_closed_site_is_named() -> None:
@@ -233,7 +267,7 @@ def test_what_mails_are_held_for_is_named() -> None:
     found = seen({"held": 9}, {"relayed": 1})
     found.needs = {"subjet": 3, "bdy": 1, "template=welcome": 2, "route=main2": 1, "template": 1}
     assert told(found)[2] == [
-        "3 mails held: unknown_field, field 'subjet', and 1 more name. "
+        "4 mails held: unknown_field, field 'subjet' (3), and 1 more name. "
         "Mend the producer, cancel them, send them again: streamq ls --state held",
         "1 mail held: unknown_route, route 'main2'. They go when a worker has that route: streamq ls --state held",
         "2 mails held: unknown_template, template 'welcome'. They go when it is stored: streamq template put",
