@@ -17,6 +17,7 @@ from streamq.queue.search import sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
+from streamq.queue.why import ended_somewhere
 
 __all__ = ["Order"]
 
@@ -137,9 +138,15 @@ class Order:
         if found.named and self.choice.tenant is None:
             raise of_tenants(text, {tenant: entry for entry, tenant in found.named.items()})
         if who is None:
-            if self.verb in DONE:
-                return []
-            raise gone
+            if self.verb not in DONE:
+                raise gone
+            end = await ended_somewhere(spool, [text], self.choice.tenant)
+            if end is not None:
+                how = end.kind.removeprefix("email.")
+                raise NotFound(
+                    f"the mail {text[:300]!r} has ended ({how}); --unseen: a rule for another one of that id"
+                )
+            return []
         fit = [view.entry for view in found.views if self._is_meant(view)]
         if fit:
             return fit

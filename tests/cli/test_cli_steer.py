@@ -126,6 +126,18 @@ async def test_an_id_not_seen_yet_becomes_a_rule(queue: Mailroom, verb: str, don
     assert await queue.admitted(entry, id="a1", seen=ident("a1")) == [done]
 
 
+@pytest.mark.parametrize("verb", ["hold", "cancel"])
+async def test_an_id_whose_mail_has_ended_becomes_none(queue: Mailroom, verb: str) -> None:
+    """A requeue of its dead letter would be carried off by it."""
+    await queue.settle("dead", await queue.lease(id="a1"))
+    said = await streamq(verb, "a1")
+    assert said.code == 1
+    assert "'a1' has ended" in said.err
+    assert await rules(queue.spool) == {}
+    assert (await streamq(verb, "a1", "--unseen")).code == 0
+    assert await rules(queue.spool) == {"id:a1": verb}
+
+
 @pytest.mark.parametrize(("verb", "done"), [("hold", "held"), ("cancel", "cancelled")])
 async def test_an_id_that_comes_between_the_look_and_the_rule_slips_through_neither(
     queue: Mailroom, monkeypatch: pytest.MonkeyPatch, verb: str, done: str

@@ -22,6 +22,15 @@ async def test_an_id_is_known_from_then_on(room: Mailroom) -> None:
     assert await room.states() == {first: "parked"}
 
 
+async def test_ids_of_open_lanes_take_no_place_among_those_that_park(room: Mailroom) -> None:
+    await slow(room)
+    fast = [await room.add(to=f"{n}@fast.example", id=f"f{n}") for n in range(3)]
+    parked = [await room.add(to=f"{n}@slow.example", id=f"s{n}") for n in range(3)]
+    assert [entry for entry, _ in (await sift(room)).taken] == fast
+    assert await room.scripts.find([("", f"s{n}") for n in range(3)]) == parked
+    assert await room.scripts.find([("", f"f{n}") for n in range(3)]) == [""] * 3
+
+
 async def test_the_same_id_with_other_content_is_a_conflict(room: Mailroom) -> None:
     await slow(room)
     first = await room.add(to="bob@slow.example", subject="Hi", id="a1")

@@ -55,6 +55,22 @@ async def test_a_mails_story(shown: Open) -> None:
     assert await page.run("document.activeElement.id") == "story-title"
 
 
+async def test_what_turns_text_around_is_seen(shown: Open) -> None:
+    """A producer's id stands in the page's own lines, and in its dialogs."""
+    odd = "abc\u202e123\u2066\u200f\u001b[2J\u0085"
+    await shown.room.scheduled(id=odd, subject=f"invoice {odd}", to="odd@example.net", after=DAY)
+    page = await shown.page()
+    await page.run(
+        "(() => { const e = document.querySelector('#search-id'); e.value = 'odd@example.net'; e.focus(); })()"
+    )
+    await page.key("Enter")
+    await page.until("return document.querySelector('#found .card')")
+    texts = "document.body.textContent + [...document.querySelectorAll('[aria-label]')].map((e) => e.ariaLabel)"
+    shows = await page.run(texts)
+    assert "invoice abc\\u202e123\\u2066\\u200f\\u001b[2J\\u0085" in shows
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\u001b\u0080-\u009f]", shows)
+
+
 async def test_a_mail_is_steered(shown: Open) -> None:
     room = shown.room
     entry = await room.scheduled(id="later", after=DAY)

@@ -1,5 +1,5 @@
 // The page: what the stream says, put into its places; what people do, asked and sent.
-import { $, el, say, count, plural, lasts, bytes, rate, second, Table } from "./dom.js";
+import { $, el, say, visible, count, plural, lasts, bytes, rate, second, Table } from "./dom.js";
 import * as charts from "./charts.js";
 import * as talk from "./talk.js";
 import { ask, tell } from "./dialog.js";
@@ -148,7 +148,7 @@ function show(now) {
   say($("lock"), talk.hasToken() ? "Lock" : "Unlock");
   $("site-form").hidden = !canAct();
   say($("queue"), now.queue);
-  document.title = `${now.verdict.words} – streamq ${now.queue}`;
+  document.title = `${visible(now.verdict.words)} – streamq ${now.queue}`;
   $("verdict").dataset.level = now.verdict.level;
   say($("verdict-words"), now.verdict.words);
   say($("verdict-lately"), now.verdict.lately);

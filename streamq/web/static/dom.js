@@ -2,20 +2,25 @@
 
 export const $ = (id) => document.getElementById(id);
 
+// What turns text around, or is not to be seen, stands there as its number: a producer's id rewrites no line of ours.
+const ODD = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+export const visible = (text) => String(text).replace(ODD, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+const READ = new Set(["aria-label", "title", "placeholder"]); // attributes that people read
+
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name === "class") made.className = value;
     else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value === true ? "" : value);
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value === true ? "" : READ.has(name) ? visible(value) : value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  made.append(...children.filter((child) => child !== null && child !== undefined && child !== "").map((child) => (child instanceof Node ? child : visible(child))));
   return made;
 }
 
 // Only where it changed: a selection, a focus, a screen reader stay where they are.
 export function say(element, text) {
-  const words = String(text);
+  const words = visible(text);
   if (element.textContent !== words) element.textContent = words;
 }
 
