@@ -60,6 +60,15 @@ def _plain(fields: Mapping[bytes, bytes]) -> re.Match[bytes] | None:
         if fields.get(b"raw") or fields.get(b"cc") or fields.get(b"bcc") or fields.get(b"recipients"):
             return None
         to = fields.get(b"to", b"")
+    return _address(to)
+
+
+def _only(plain: Mapping[bytes, bytes]) -> re.Match[bytes] | None:
+    """The recipient of a mail that has no other fields than `PLAIN`."""
+    return _address(plain.get(b"envelope_to") or (b"" if b"raw" in plain else plain.get(b"to", b"")))
+
+
+def _address(to: bytes) -> re.Match[bytes] | None:
     return ADDRESS.fullmatch(to) if len(to) <= MOST else None
 
 
@@ -67,12 +76,11 @@ def glance(fields: Mapping[bytes, bytes], max_bytes: int) -> Glance | None:
     """None where only `parse` can tell."""
     if not fields.keys() <= PLAIN:
         return None
-    to = fields.get(b"envelope_to") or (b"" if b"raw" in fields else fields.get(b"to", b""))
-    found = ADDRESS.fullmatch(to) if len(to) <= MOST else None
+    found = _only(fields)
     if found is None or sum(map(len, fields.values())) > max_bytes:
         return None
     site = found[1].decode().lower()
-    event = b'"rcpt":"%b","site":"%b"' % (to, site.encode())
+    event = b'"rcpt":"%b","site":"%b"' % (found[0], site.encode())
     name = fields.get(b"id")
     if not name:
         return Glance("", site, b"", event)
@@ -90,8 +98,7 @@ def site_and_id(flat: Sequence[bytes], max_bytes: int) -> tuple[str, bytes]:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     if len(fields) * 2 != len(flat) or not fields.keys() <= PLAIN:
         return "", b""
-    to = fields.get(b"envelope_to") or (b"" if b"raw" in fields else fields.get(b"to", b""))
-    found = ADDRESS.fullmatch(to) if len(to) <= MOST else None
+    found = _only(fields)
     if found is None:
         return "", b""
     name, size = fields.get(b"id", b""), sum(map(len, flat[1::2]))

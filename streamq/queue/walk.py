@@ -104,9 +104,7 @@ async def walk(
 
 
 async def _unread(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterator[MailView]:
-    stream = spool.keys.stream(name)
-    groups = [dict(zip(row[::2], row[1::2], strict=True)) for row in await command(spool.redis, "XINFO GROUPS", stream)]
-    last = next((group[b"last-delivered-id"].decode() for group in groups if group[b"name"] == GROUP.encode()), "0-0")
+    last = await spool.passed(name) or "0-0"
     pages = Pages()
     while not bodies and last is not None:
         reached, *rows = await spool.scripts.check("stream", p, last, PAGE)
@@ -118,7 +116,7 @@ async def _unread(spool: Spool, p: int, name: str, bodies: bool) -> AsyncIterato
             return
     while True:
         many = pages.many
-        rows = await command(spool.redis, "XRANGE", stream, f"({last}", "+", "COUNT", many)
+        rows = await spool.peek(name, last, many)
         found = [Entry.of(f"{p}{id_.decode()}", flat) for id_, flat in rows]
         async for entry in _each_complete(spool, found):
             yield MailView(entry.entry, name, "waiting", entry.fields)

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from streamq.keys import GROUP
 from streamq.queue.connection import command, pipelined
 from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
@@ -170,9 +169,8 @@ async def _standing(spool: Spool, view: MailView, site: str) -> str:
 
 async def _unread_before(spool: Spool, view: MailView) -> tuple[int, bool]:
     """How many of its priority nobody has read, before it; up to UNREAD_MOST."""
-    p, stream = int(view.entry[0]), spool.stream(view.entry)
-    groups = [dict(zip(row[::2], row[1::2], strict=True)) for row in await command(spool.redis, "XINFO GROUPS", stream)]
-    last = next((each[b"last-delivered-id"].decode() for each in groups if each[b"name"] == GROUP.encode()), "0-0")
+    p = int(view.entry[0])
+    last = await spool.passed(view.priority) or "0-0"
     many = 0
     for _ in range(UNREAD_MOST // PAGE):
         reached, *rows = await spool.scripts.check("stream", p, last, PAGE)

@@ -75,3 +75,9 @@ async def hostile(queue: Mailroom) -> list[str]:
         await queue.parked("low", lane="main|\x1b[7m[red]site", **known),
         await queue.add("low", **known | {"\x1b]0;pwned\x07": "1", "subject": b"S" * 200_000}),
     ]
+
+
+async def intents(queue: Mailroom) -> dict[str, str]:
+    flat = [part.decode() for part in await queue.do("HGETALL", queue.keys.holds)]
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return {name.removeprefix("intent:"): verb for name, verb in pairs if name.startswith("intent:")}

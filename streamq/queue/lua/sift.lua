@@ -61,7 +61,7 @@ local digests = {}
 for at = HEAD + 3, #ARGV, EACH do
   if ARGV[at] ~= '' then digests[#digests + 1] = ARGV[at] end
 end
-local is_new, nth = owner_of(digests, now, window), 0
+local is_new, nth = register_of(digests, now, window), 0
 
 local admitted = redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0'
 local oldest = text(math.max(now_ms - max_age, 0)) .. '-' .. text(2 ^ 63)

@@ -113,7 +113,7 @@ end
 -- Takes ids of a batch, one after the other: (place in it, owner) → whether it is new, and has this owner now. What two
 -- commands tell of all their buckets need not be asked of each: that the last generation has none of them, or that this
 -- one has all.
-local function owner_of(digests, now, window)
+local function register_of(digests, now, window)
   if #digests == 0 then return nil end
   local these, lasts = {}, {}
   for at, digest in ipairs(digests) do these[at], lasts[at] = seen_keys(digest, now, window) end
@@ -127,7 +127,7 @@ end
 
 -- Those of many that are known already: place → true. The others have their owners now.
 local function see_all(digests, owners, now, window)
-  local known, is_new = {}, owner_of(digests, now, window)
+  local known, is_new = {}, register_of(digests, now, window)
   for at, owner in ipairs(owners) do
     if not is_new(at, owner) then known[at] = true end
   end
