@@ -2,13 +2,14 @@
 
 A burst to a site that takes fifty mails a second stands in front of everybody else's mail. To read each of its mails,
 judge it and send it to its lane costs the server and this process several times what it costs to look at it where it
-lies, and to say of a hundred at once: these park (`python -m bench heart` measures it). Looks are a page ahead: what
-this process does with one page and what the server does with the other is done at the same time.
+lies, and to say of a hundred at once: these park (`python -m bench heart` measures it). Looks are ahead, and a page is
+sent before the one in front of it is answered: this process and the server both work all the time.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from streamq.mail import site_and_id
@@ -25,7 +26,7 @@ __all__ = ["REST_MS", "Sifter", "row"]
 LEAST = 10  # mails that say something
 MEAN_MOST = 65_536  # bytes: larger mails are read one by one
 PAGE = 200  # mails of a look: 2 to 4 ms of the server's time in the script
-AHEAD = 2  # pages
+CHAIN = 400  # mails of one read, in half pages: what is urgent waits so long to be read
 PAGE_BYTES = 1_000_000
 REST_MS = 5  # where another worker sifts
 BULK = 50  # mails that others have parked meanwhile: who has a full hand passes a few at a time, and hinders nobody
@@ -51,6 +52,10 @@ class _Page:
         if not self.rows:
             self.rows = [row(name.decode(), flat, max_bytes) for name, flat in self.found]
 
+    def is_parked(self, said: Sifted) -> bool:
+        """All of it."""
+        return said.parked == len(self.found)
+
     def rest(self, many: int) -> _Page | None:
         """Without the first so many."""
         if many == len(self.found):
@@ -62,6 +67,15 @@ def row(name: str, flat: list[bytes], max_bytes: int) -> SiftRow:
     """Of what stands in a stream under an id."""
     site, producer = site_and_id(flat, max_bytes)
     return SiftRow(name, site, digest("", producer.decode()) if producer else b"", producer)
+
+
+def _is_overtaken(passed: Sequence[tuple[_Page, Sifted]]) -> bool:
+    """Whether nothing was passed, because another one has read on."""
+    return (
+        bool(passed)
+        and passed[0][1].behind not in ("", passed[0][0].behind)
+        and not any(said.letters for _, said in passed)
+    )
 
 
 class Sifter:
@@ -76,9 +90,10 @@ class Sifter:
         self.sifts: set[str] = set()
         self._few: dict[str, tuple[int, int]] = {}  # priority → read, parked
         self._behind: dict[str, str] = {}  # priority → id of the last mail that was passed
-        self._pages: dict[str, list[_Page]] = {}  # priority → the next ones, two at most
+        self._pages: dict[str, list[_Page]] = {}  # priority → the next ones, a few
         self._rests_until: dict[str, float] = {}  # priority → loop time
         self._parked: dict[str, int] = {}  # priority → mails, when the rest began
+        self._pure: set[str] = set()  # priorities of whose last page all was parked
         self._many = PAGE
 
     def note(self, name: str, read: int, parked: int) -> None:
@@ -108,22 +123,30 @@ class Sifter:
         if name in self.rests() or not await self._is_ours(name):
             return [], 0
         for _ in range(TRIES):
-            page, found = await self._pass(name, room)
-            if found.letters or found.behind in ("", page.behind):
-                break
-            if not self._trimmed(name, page, found.behind):
+            passed = await self._pass(name, room)
+            if not _is_overtaken(passed):
+                return self._gathered(name, passed)
+            page, said = passed[0]
+            if not self._trimmed(name, page, said.behind):
                 await self._rest(name)
-                return [], 0
-        else:
-            return [], 0
-        self.admission.next_due(found.next_us, found.now_us)
-        if found.closed_us and len(self.admission.outboxes) == 1:
-            self.admission.closed_us, self.admission.now_us = found.closed_us, found.now_us
-        self.note(name, len(found.letters), found.parked)
+                break
+        return [], 0
+
+    def _gathered(self, name: str, passed: list[tuple[_Page, Sifted]]) -> tuple[list[Entry], int]:
+        """What became of these pages."""
         digit = self.spool.digit(name)
-        seen = zip(page.found, found.letters, strict=False)  # the script may have stopped before its last row
-        taken = [Entry.of(f"{digit}{id_.decode()}", flat) for (id_, flat), letter in seen if letter == "t"]
-        return taken, found.parked
+        taken: list[Entry] = []
+        parked = 0
+        for page, found in passed:
+            self.admission.next_due(found.next_us, found.now_us)
+            if found.closed_us and len(self.admission.outboxes) == 1:
+                self.admission.closed_us, self.admission.now_us = found.closed_us, found.now_us
+            seen = zip(page.found, found.letters, strict=False)  # the script may have stopped before its last row
+            taken += [Entry.of(f"{digit}{id_.decode()}", flat) for (id_, flat), letter in seen if letter == "t"]
+            parked += found.parked
+        (self._pure.discard if taken else self._pure.add)(name)
+        self.note(name, len(taken) + parked, parked)
+        return taken, parked
 
     def _trimmed(self, name: str, page: _Page, behind: str) -> bool:
         """Another one has passed a few mails of this page: the rest is ours. False: many."""
@@ -159,41 +182,57 @@ class Sifter:
         self._parked[name] = many
         return many
 
-    async def _pass(self, name: str, room: int) -> tuple[_Page, Sifted]:
-        """The next page, through the script. Meanwhile the second one is glanced at, and the third one looked for."""
-        pages = self._pages.pop(name)
-        page = pages[0]
-        page.glance(self.settings.max_mail_bytes)
+    async def _pass(self, name: str, room: int) -> list[tuple[_Page, Sifted]]:
+        """The next pages, through the script, until one holds something else than what parks. Each is sent before the
+        one in front of it is answered: where that one was not passed as a whole, the script passes nothing of this one.
+        """
+        ahead = [page for page in self._pages.pop(name) if page.found]
+        sent: list[_Page] = []
+        asked: list[asyncio.Task[Sifted]] = []
+        looking: asyncio.Task[list[_Page]] | None = None
+        try:
+            while ahead:
+                ahead[0].glance(self.settings.max_mail_bytes)  # the server works on what was sent
+                if sent and (name not in self._pure or sum(len(page.found) for page in sent) >= CHAIN):
+                    break
+                if len(asked) > 1 and not sent[-2].is_parked(await asked[-2]):
+                    break
+                sent.append(ahead.pop(0))
+                if not ahead and looking is None:
+                    looking = asyncio.create_task(self._look_on(name, sent[-1].last))
+                share = (room + 1 - len(asked) % 2) // 2 if name in self._pure else room
+                asked.append(asyncio.create_task(self._ask(name, sent[-1], share)))
+                await asyncio.sleep(0)  # they are on their way
+                if looking is not None:
+                    ahead += await looking
+                looking = asyncio.create_task(self._look_on(name, ahead[-1].last)) if ahead else None
+            passed = list(zip(sent, [await answer for answer in asked], strict=True))
+            if looking is not None:
+                ahead += await looking
+        finally:
+            await asyncio.gather(*asked, *([looking] if looking else []), return_exceptions=True)
+        self._keep(name, passed, ahead)
+        return passed
 
-        async def both() -> tuple[Sifted, list[_Page]]:
-            looking = asyncio.ensure_future(self._look_on(name, pages[1:], pages[-1].last))
-            found = await self._ask(name, page, room)
-            return found, await looking
+    def _keep(self, name: str, passed: list[tuple[_Page, Sifted]], ahead: list[_Page]) -> None:
+        """What was looked at, and is still to be passed."""
+        last = max((at for at, (_, found) in enumerate(passed) if found.letters), default=-1)
+        if last >= 0:
+            page, found = passed[last]
+            rest = page.rest(len(found.letters))
+            self._behind[name] = found.behind
+            self._pages[name] = [*([rest] if rest else []), *(page for page, _ in passed[last + 1 :]), *ahead]
+        elif passed:
+            self._behind[name] = passed[0][1].behind
 
-        asking = asyncio.ensure_future(self.link.call(both))
-        await asyncio.sleep(0)  # it is on its way
-        for other in pages[1:]:
-            other.glance(self.settings.max_mail_bytes)
-        found, ahead = await asking
-        self._behind[name] = found.behind
-        passed = len(found.letters)
-        if passed:
-            rest = page.rest(passed)
-            self._pages[name] = [rest, *ahead] if rest else ahead
-        return page, found
-
-    async def _look_on(self, name: str, pages: list[_Page], last: str) -> list[_Page]:
-        """These, and what is missing of two."""
-        pages = list(pages)
-        while len(pages) < AHEAD:
-            pages.append(await self._look(name, pages[-1].last if pages else last))
-            if not pages[-1].found:
-                return pages[:-1]
-        return pages
+    async def _look_on(self, name: str, last: str) -> list[_Page]:
+        page = await self.link.call(self._look, name, last)
+        return [page] if page.found else []
 
     async def _look(self, name: str, behind: str) -> _Page:
         now = asyncio.get_running_loop().time()
-        found = await self.spool.peek(name, behind, self._many) if behind else []
+        many = max(1, self._many // 2) if name in self._pure else self._many
+        found = await self.spool.peek(name, behind, many) if behind else []
         size = sum(len(value) for _, flat in found for value in flat)
         if size > PAGE_BYTES:  # the next ones may be as large
             self._many = max(1, min(self._many, len(found) * PAGE_BYTES // size))
@@ -202,8 +241,11 @@ class Sifter:
     async def _ask(self, name: str, page: _Page, room: int) -> Sifted:
         route = self.admission.intake.plain_route
         assert route is not None
-        digit = self.spool.digit(name)
-        age = self.settings.max_age
-        return await self.spool.scripts.sift(
-            self.consumer, digit, page.rows, route=route, room=room, max_age_ms=age, behind=page.behind
-        )
+
+        async def ask() -> Sifted:
+            return await self.spool.scripts.sift(
+                self.consumer, self.spool.digit(name), page.rows,
+                route=route, room=room, max_age_ms=self.settings.max_age, behind=page.behind,
+            )  # fmt: skip
+
+        return await self.link.call(ask)

@@ -149,7 +149,8 @@ def sift(book: Ledger, consumer: str, p: int, room: int, most: int, reply: Passe
     visited = parked = 0
     if not shut and not book.rereading(p):
         for mail in [mail for mail in book.stream(p) if order(mail.entry) > book.cursor[p]][:most]:
-            if len([entry for entry in taken if order(entry) <= book.cursor[p]]) == room:
+            if visited == reply.visited and len(taken) == room:
+                same("sift stopped", _sifts(book, mail, said=True), False)
                 break
             visited += 1
             book.cursor[p] = order(mail.entry)

@@ -1,4 +1,5 @@
-"""The sifter's looks: two pages ahead, none passed twice, and none left out, whoever else reads on meanwhile."""
+"""The sifter's pages: each sent before the one in front of it is answered, none passed twice, and none left out,
+whoever else reads on meanwhile."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from sifting import slow
 from streamq.queue.connection import command
 from streamq.worker.admission import Admission
 from streamq.worker.link import Link
-from streamq.worker.sifter import AHEAD, PAGE, Sifter
+from streamq.worker.sifter import CHAIN, PAGE, Sifter
 
+HALF = PAGE // 2
 pytestmark = pytest.mark.leaves_mail
 
 
@@ -35,36 +37,121 @@ def sifter(room: Mailroom, consumer: str) -> Sifter:
 
 async def test_all_are_passed_once_each_page_for_two_commands(room: Mailroom) -> None:
     await slow(room)
-    for n in range(5 * PAGE):
+    for n in range(PAGE + 2 * CHAIN):
         await room.add(to=f"{n}@slow.example")
     one = sifter(room, "w1")
     before = await calls(room, "xrange")
-    assert [await one.read("normal", 10) for _ in range(5)] == [([], PAGE)] * 5
-    assert room.spool.caller.calls["sift"] == 5
-    assert await calls(room, "xrange") - before <= 5 + AHEAD
-    assert await one.read("normal", 10) == ([], 0)
+    found = [await one.read("normal", 10) for _ in range(3)]
+    assert found[0] == ([], PAGE)
+    assert found[1] == ([], CHAIN)
+    assert sum(parked for _, parked in found) <= PAGE + 2 * CHAIN
+    while (last := await one.read("normal", 10)) != ([], 0):
+        found.append(last)
+    assert sum(parked for _, parked in found) == PAGE + 2 * CHAIN
+    sifts = room.spool.caller.calls["sift"]
+    assert sifts <= 2 + 2 * CHAIN // HALF
+    assert await calls(room, "xrange") - before <= sifts + 3
     assert one.sifts == set()  # nothing is left: who reads on, blocks
-    assert await room.count("parked:1") == 5 * PAGE
+    assert await room.count("parked:1") == PAGE + 2 * CHAIN
+
+
+async def test_two_pages_are_on_their_way_and_no_more(room: Mailroom) -> None:
+    """Where all of the last one was parked: the server has the next one before the answer to the one in front of it is
+    read."""
+    await slow(room)
+    for n in range(2 * PAGE + CHAIN):
+        await room.add(to=f"{n}@slow.example")
+    one = sifter(room, "w1")
+    asked = room.spool.scripts.sift
+    under_way, seen = 0, []
+
+    async def counted(*args: Any, **known: Any) -> Any:
+        nonlocal under_way
+        under_way += 1
+        seen.append(under_way)
+        try:
+            return await asked(*args, **known)
+        finally:
+            under_way -= 1
+
+    room.spool.scripts.sift = counted  # type: ignore[method-assign]
+    assert await one.read("normal", 10) == ([], PAGE)
+    assert seen == [1]
+    await one.read("normal", 10)
+    await one.read("normal", 10)
+    assert set(seen) == {1, 2}
+
+
+async def test_a_read_ends_with_the_page_that_holds_something_for_this_one(room: Mailroom) -> None:
+    """One more may be on its way: it is passed, too, and what it holds is this one's, within the room."""
+    await slow(room)
+    wanted = []
+    first = 2 * PAGE  # looked at before anything was known
+    for n in range(first + CHAIN):
+        is_ours = n >= first and n % HALF == 1
+        entry = await room.add(to=f"{n}@{'fast' if is_ours else 'slow'}.example")
+        wanted += [entry] if is_ours else []
+    one = sifter(room, "w1")
+    assert await one.read("normal", 2) == ([], PAGE)
+    taken, parked = await one.read("normal", 2)  # the rest of what was looked at, and a half page, or two
+    taken = list(taken)
+    while len(taken) < len(wanted):
+        entries, more = await one.read("normal", 2)
+        assert len(entries) in (1, 2)
+        taken += entries
+        parked += more
+    assert [entry.entry for entry in taken] == wanted
+    assert PAGE + parked <= first + CHAIN - len(wanted)
+
+
+async def test_a_page_before_which_the_first_one_stopped_is_passed_later(room: Mailroom) -> None:
+    """It was sent, and the script passed nothing of it: nor is it lost."""
+    await slow(room)
+    for n in range(3 * PAGE):
+        await room.add(to=f"{n}@{'fast' if n in (PAGE + 3, PAGE + 5) else 'slow'}.example")
+    one = sifter(room, "w1")
+    one._pure.add("normal")
+    found = [await one.read("normal", 1) for _ in range(3)]
+    assert [len(entries) for entries, _ in found[:2]] == [1, 1]
+    while (last := await one.read("normal", 1))[1]:
+        found.append(last)
+    assert sum(parked for _, parked in found) == 3 * PAGE - 2
+    assert await room.count("parked:1") == 3 * PAGE - 2
 
 
 async def test_who_was_overtaken_by_many_rests_and_goes_on_behind_the_other(room: Mailroom) -> None:
     await slow(room)
-    for n in range(4 * PAGE):
+    for n in range(2 * PAGE + 3 * CHAIN):
         await room.add(to=f"{n}@slow.example")
     one, two = sifter(room, "w1"), sifter(room, "w2")
     assert await one.read("normal", 10) == ([], PAGE)
     assert await two.read("normal", 10) == ([], PAGE)
+    assert await two.read("normal", 10) == ([], CHAIN)
     assert await one.read("normal", 10) == ([], 0)  # what it looked at is gone
     assert one.rests() == {"normal"}
     asked = room.spool.caller.calls["sift"]
     assert await one.read("normal", 10) == ([], 0)
     assert room.spool.caller.calls["sift"] == asked  # it does not ask while it rests
-    assert await two.read("normal", 10) == ([], PAGE)
+    assert await two.read("normal", 10) == ([], CHAIN)
     one._rests_until["normal"] = 0.0
     assert await one.read("normal", 10) == ([], 0)  # the other one is still at it
     one._rests_until["normal"] = 0.0
+    assert await one.read("normal", 10) == ([], CHAIN)
+    assert await room.count("parked:1") == 2 * PAGE + 3 * CHAIN
+
+
+async def test_whose_first_page_was_overtaken_passes_the_second_one_at_its_turn(room: Mailroom) -> None:
+    await slow(room)
+    for n in range(3 * PAGE):
+        await room.add(to=f"{n}@slow.example")
+    one, two = sifter(room, "w1"), sifter(room, "w2")
     assert await one.read("normal", 10) == ([], PAGE)
-    assert await room.count("parked:1") == 4 * PAGE
+    assert await two.read("normal", 10) == ([], PAGE)
+    found = [await one.read("normal", 10)]
+    while found[-1][1]:
+        found.append(await one.read("normal", 10))
+    assert sum(parked for _, parked in found) == PAGE
+    assert await room.count("parked:1") == 3 * PAGE
 
 
 async def test_who_was_overtaken_by_few_goes_on_at_once(room: Mailroom) -> None:
@@ -73,10 +160,10 @@ async def test_who_was_overtaken_by_few_goes_on_at_once(room: Mailroom) -> None:
     for n in range(3 * PAGE):
         await room.add(to=f"{n}@{'fast' if n % 2 else 'slow'}.example")
     one, two = sifter(room, "w1"), sifter(room, "w2")
-    assert (await one.read("normal", 10))[1] == 10
+    assert (await one.read("normal", 10))[1] == 11
     for _ in range(5):
         assert (len((await two.read("normal", 1))[0]), len((await one.read("normal", 1))[0])) == (1, 1)
-    assert await room.count("parked:1") == 20
+    assert await room.count("parked:1") == 21
 
 
 async def test_what_there_was_no_room_for_is_offered_again(room: Mailroom) -> None:

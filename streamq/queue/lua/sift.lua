@@ -7,7 +7,7 @@
 --   throttled
 -- ARGV: now consumer window p route room max_age from
 --   p        digit of the priority                   route   of every plain mail
---   room     mails that this consumer takes at most
+--   room     mails that this consumer takes at most: the call ends before the first one beyond
 --   max_age  ms                                      from    id behind which the worker looked; '': nobody did
 -- EACH: id site digest producer
 --   site      of a plain mail, where it could park; '' where only admission can tell
@@ -70,7 +70,6 @@ local letters, taken = {}, {}
 local passed, highest -- of all, of those that are parked
 local next = 0
 for at = HEAD + 1, #ARGV, EACH do
-  if #taken >= room then break end
   local id, site, digest, producer = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   in_time = in_time or (before(admitted, id) and before(oldest, id))
   local lane = lanes[site]
@@ -89,6 +88,8 @@ for at = HEAD + 1, #ARGV, EACH do
     rows[filled + 1], rows[filled + 2], rows[filled + 3] = id, ms, seq
     highest = id
     letters[#letters + 1] = 'p'
+  elseif #taken >= room then
+    break
   else
     taken[#taken + 1] = id
     letters[#letters + 1] = 't'
