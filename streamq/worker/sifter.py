@@ -27,6 +27,7 @@ LEAST = 10  # mails that say something
 MEAN_MOST = 65_536  # bytes: larger mails are read one by one
 PAGE = 200  # mails of a look: 2 to 4 ms of the server's time in the script
 CHAIN = 400  # mails of one read, in half pages: what is urgent waits so long to be read
+AHEAD = 3  # pages, or halves: the server sends a look's megabyte bit by bit, between scripts that were asked for later
 PAGE_BYTES = 1_000_000
 REST_MS = 5  # where another worker sifts
 BULK = 50  # mails that others have parked meanwhile: who has a full hand passes a few at a time, and hinders nobody
@@ -60,7 +61,13 @@ class _Page:
         """Without the first so many."""
         if many == len(self.found):
             return None
-        return _Page(self.rows[many - 1].id, self.seen_at, self.found[many:], self.rows[many:])
+        return _Page(self.found[many - 1][0].decode(), self.seen_at, self.found[many:], self.rows[many:])
+
+    def halves(self) -> list[_Page]:
+        """Two, where there is more than one mail."""
+        many = (len(self.found) + 1) // 2
+        rest = self.rest(many)
+        return [_Page(self.behind, self.seen_at, self.found[:many], self.rows[:many]), *([rest] if rest else [])]
 
 
 def row(name: str, flat: list[bytes], max_bytes: int) -> SiftRow:
@@ -187,25 +194,28 @@ class Sifter:
         one in front of it is answered: where that one was not passed as a whole, the script passes nothing of this one.
         """
         ahead = [page for page in self._pages.pop(name) if page.found]
+        if name in self._pure and 0 < len(ahead) < AHEAD:
+            ahead += await self._look_on(name, ahead[-1].last)
         sent: list[_Page] = []
         asked: list[asyncio.Task[Sifted]] = []
         looking: asyncio.Task[list[_Page]] | None = None
         try:
             while ahead:
+                if looking is None and len(ahead) <= AHEAD:
+                    looking = asyncio.create_task(self._look_on(name, ahead[-1].last))
+                    await asyncio.sleep(0)  # it is on its way, like all that is asked for
                 ahead[0].glance(self.settings.max_mail_bytes)  # the server works on what was sent
                 if sent and (name not in self._pure or sum(len(page.found) for page in sent) >= CHAIN):
                     break
                 if len(asked) > 1 and not sent[-2].is_parked(await asked[-2]):
                     break
                 sent.append(ahead.pop(0))
-                if not ahead and looking is None:
-                    looking = asyncio.create_task(self._look_on(name, sent[-1].last))
                 share = (room + 1 - len(asked) % 2) // 2 if name in self._pure else room
                 asked.append(asyncio.create_task(self._ask(name, sent[-1], share)))
-                await asyncio.sleep(0)  # they are on their way
-                if looking is not None:
+                await asyncio.sleep(0)
+                if looking is not None and (looking.done() or not ahead):
                     ahead += await looking
-                looking = asyncio.create_task(self._look_on(name, ahead[-1].last)) if ahead else None
+                    looking = None
             passed = list(zip(sent, [await answer for answer in asked], strict=True))
             if looking is not None:
                 ahead += await looking
@@ -226,13 +236,15 @@ class Sifter:
             self._behind[name] = passed[0][1].behind
 
     async def _look_on(self, name: str, last: str) -> list[_Page]:
+        """What is behind that id; nothing at the end."""
         page = await self.link.call(self._look, name, last)
-        return [page] if page.found else []
+        if not page.found:
+            return []
+        return page.halves() if name in self._pure else [page]
 
     async def _look(self, name: str, behind: str) -> _Page:
         now = asyncio.get_running_loop().time()
-        many = max(1, self._many // 2) if name in self._pure else self._many
-        found = await self.spool.peek(name, behind, many) if behind else []
+        found = await self.spool.peek(name, behind, self._many) if behind else []
         size = sum(len(value) for _, flat in found for value in flat)
         if size > PAGE_BYTES:  # the next ones may be as large
             self._many = max(1, min(self._many, len(found) * PAGE_BYTES // size))

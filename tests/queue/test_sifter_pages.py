@@ -111,10 +111,10 @@ async def test_a_page_before_which_the_first_one_stopped_is_passed_later(room: M
         await room.add(to=f"{n}@{'fast' if n in (PAGE + 3, PAGE + 5) else 'slow'}.example")
     one = sifter(room, "w1")
     one._pure.add("normal")
-    found = [await one.read("normal", 1) for _ in range(3)]
-    assert [len(entries) for entries, _ in found[:2]] == [1, 1]
+    found = [await one.read("normal", 1)]
     while (last := await one.read("normal", 1))[1]:
         found.append(last)
+    assert [len(entries) for entries, _ in found if entries] == [1, 1]
     assert sum(parked for _, parked in found) == 3 * PAGE - 2
     assert await room.count("parked:1") == 3 * PAGE - 2
 
