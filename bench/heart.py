@@ -4,7 +4,7 @@ idle      XADD to acceptance by the sink, one worker, nothing else to do: 100 ma
 schedule  how late a mail leaves whose `send_at` is a moment
 drain     20,000 mails of 4 KB that wait already, two worker processes: mails a second, CPU seconds per 1,000
 blocked   3,000 mails to healthy sites alone; then behind 30,000 to a site at 50 a second, parked already; then
-          with those 30,000 still unread in front of them
+          with those 30,000 still unread in front of them (`--blocked`, `--healthy`, `--rate` for others)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,24 @@ from streamq.queue.look import status
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 
-SLOW = '[sites."slow.example"]\nrate = ["50/s"]\n'
-BLOCKED, HEALTHY = 30_000, 3_000
+SENT = ("evalsha", "xreadgroup", "xrange")
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """So many mails to a site with that limit, and so many behind them to others."""
+
+    blocked: int = 30_000
+    healthy: int = 3_000
+    rate: str = "50/s"
+
+    @property
+    def config(self) -> str:
+        return f'[sites."slow.example"]\nrate = ["{self.rate}"]\n'
 
 
 async def _server_stats(spool: Spool) -> dict[str, int]:
-    """Commands that clients sent (not those inside scripts), and the server's CPU in ms."""
+    """Commands that clients sent (XRANGE: those inside scripts, too), and the server's CPU in ms."""
     text = (await command(spool.redis, "INFO", "commandstats")).decode()
     calls = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("cmdstat_"))
     named = {name[8:]: int(value.split(",", 1)[0][6:]) for name, value in calls.items()}
@@ -37,14 +50,8 @@ async def _server_stats(spool: Spool) -> dict[str, int]:
         line.split(":", 1) for line in (await command(spool.redis, "INFO", "cpu")).decode().splitlines() if ":" in line
     )
     used = round(1000 * (float(cpu["used_cpu_sys"]) + float(cpu["used_cpu_user"])))
-    sent = {name: named.get(name, 0) for name in ("evalsha", "xreadgroup")}
-    return {**sent, "fetch": await _fetches(spool), "cpu_ms": used}
-
-
-async def _fetches(spool: Spool) -> int:
-    """Round trips that the workers' connections made, whatever the command."""
-    text = (await command(spool.redis, "CLIENT LIST")).decode()
-    return sum(int(part[9:]) for line in text.splitlines() for part in line.split() if part.startswith("tot-cmds="))
+    sent = {name: named.get(name, 0) for name in SENT}
+    return {**sent, "cpu_ms": used}
 
 
 async def _spool(p: Programs) -> Spool:
@@ -85,7 +92,7 @@ async def idle(p: Programs) -> dict[str, Any]:
     return {
         "xadd_to_sink_ms": {"median": statistics.median(took), "p99": took[98], "worst": took[-1]},
         "scheduled_late_ms": {"median": statistics.median(late), "p99": late[98], "worst": late[-1]},
-        "commands_per_mail": {name: (after[name] - before[name]) / 100 for name in ("evalsha", "xreadgroup")},
+        "commands_per_mail": {name: (after[name] - before[name]) / 100 for name in SENT},
     }
 
 
@@ -117,28 +124,28 @@ async def drain(p: Programs, many: int = 20_000, processes: int = 2) -> dict[str
     }
 
 
-async def _healthy(p: Programs, spool: Spool, already: int) -> tuple[float, float]:
+async def _healthy(p: Programs, many: int, already: int) -> tuple[float, float]:
     """Seconds from the first worker's read to the last healthy mail; and the longest healthy wait after that."""
     assert p.sink_ is not None
 
     async def all_there() -> bool:
         assert p.sink_ is not None
-        return sum("@ok" in rcpt for _, rcpt in p.sink_.accepted()) >= HEALTHY
+        return sum("@ok" in rcpt for _, rcpt in p.sink_.accepted()) >= many
 
     await until(all_there)
     at = [ns for ns, rcpt in p.sink_.accepted() if "@ok" in rcpt]
     return (at[-1] - already) / 1e9, (at[-1] - at[0]) / 1e9
 
 
-async def blocked(folder: Path, how: str) -> dict[str, Any]:
+async def blocked(folder: Path, how: str, case: Blocked) -> dict[str, Any]:
     """how: alone, parked, unread."""
     async with programs(folder) as p:
         await p.sink()
         spool = await _spool(p)
         if how == "parked":
-            await feed(spool, BLOCKED, domain="slow.example", name="slow")
-            await p.worker(SLOW)
-            await p.worker(SLOW)
+            await feed(spool, case.blocked, domain="slow.example", name="slow")
+            await p.worker(case.config)
+            await p.worker(case.config)
 
             async def all_parked() -> bool:
                 now = await status(spool)
@@ -147,47 +154,46 @@ async def blocked(folder: Path, how: str) -> dict[str, Any]:
             await until(all_parked)
             begun = time.time_ns()
             before = await _server_stats(spool)
-            await feed(spool, HEALTHY, domain="ok*.example", name="ok")
+            await feed(spool, case.healthy, domain="ok*.example", name="ok")
         else:
             if how == "unread":
-                await feed(spool, BLOCKED, domain="slow.example", name="slow")
-            await feed(spool, HEALTHY, domain="ok*.example", name="ok")
+                await feed(spool, case.blocked, domain="slow.example", name="slow")
+            await feed(spool, case.healthy, domain="ok*.example", name="ok")
             await rested(spool)
             before = await _server_stats(spool)
-            first, second = await asyncio.gather(p.worker(SLOW), p.worker(SLOW))
+            first, second = await asyncio.gather(p.worker(case.config), p.worker(case.config))
             assert first.consumer
             assert second.consumer
             begun = time.time_ns()
-        seconds, span = await _healthy(p, spool, begun)
+        seconds, span = await _healthy(p, case.healthy, begun)
         after = await _server_stats(spool)
-        spent = {name: after[name] - before[name] for name in ("evalsha", "xreadgroup", "cpu_ms")}
+        spent = {name: after[name] - before[name] for name in (*SENT, "cpu_ms")}
         return {"seconds": seconds, "first_to_last": span, **spent}
 
 
-async def _rounds(folder: Path, rounds: int) -> dict[str, Any]:
+async def _rounds(folder: Path, rounds: int, case: Blocked) -> dict[str, Any]:
     """Alone, parked, unread, by turns; the medians and what is promised of them."""
     results: dict[str, list[dict[str, Any]]] = {"alone": [], "parked": [], "unread": []}
     for number in range(rounds):
         for how, found in results.items():
             place = folder / f"{how}{number}"
             place.mkdir()
-            found.append(await blocked(place, how))
+            found.append(await blocked(place, how, case))
     middle = {how: statistics.median(one["seconds"] for one in found) for how, found in results.items()}
-    sent = {
-        how: statistics.median(one["evalsha"] + one["xreadgroup"] for one in found) for how, found in results.items()
-    }
+    sent = {how: statistics.median(sum(one[name] for name in SENT) for one in found) for how, found in results.items()}
     cpu = {how: statistics.median(one["cpu_ms"] for one in found) for how, found in results.items()}
     return {
+        **asdict(case),
         "median_seconds": middle,
         "parked_ratio": middle["parked"] / middle["alone"],
-        "unread_us_per_blocked_beyond_1.2": (middle["unread"] - 1.2 * middle["alone"]) * 1e6 / BLOCKED,
-        "redis_cpu_us_per_blocked": (cpu["unread"] - cpu["alone"]) * 1e3 / BLOCKED,
-        "commands_per_blocked": (sent["unread"] - sent["alone"]) / BLOCKED,
+        "unread_us_per_blocked_beyond_1.2": (middle["unread"] - 1.2 * middle["alone"]) * 1e6 / case.blocked,
+        "redis_cpu_us_per_blocked": (cpu["unread"] - cpu["alone"]) * 1e3 / case.blocked,
+        "commands_per_blocked": (sent["unread"] - sent["alone"]) / case.blocked,
         "rounds": results,
     }
 
 
-async def heart(only: str = "", rounds: int = 5) -> dict[str, Any]:
+async def heart(only: str = "", rounds: int = 5, case: Blocked = Blocked()) -> dict[str, Any]:
     """`only`: idle, drain or blocked; "" all of them."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sqb-") as name:
@@ -199,7 +205,7 @@ async def heart(only: str = "", rounds: int = 5) -> dict[str, Any]:
             async with programs(folder / part) as p:
                 found[part] = await (idle(p) if part == "idle" else drain(p))
         if only in ("", "blocked"):
-            found["blocked"] = await _rounds(folder, rounds)
+            found["blocked"] = await _rounds(folder, rounds, case)
     return found
 
 
@@ -207,9 +213,13 @@ def add(benches: Any, common: argparse.ArgumentParser) -> None:
     one = benches.add_parser("heart", parents=[common], help="latency, throughput, and sites that hold up nobody")
     one.add_argument("--only", choices=["idle", "drain", "blocked"], default="", help="one part of it")
     one.add_argument("--rounds", type=int, default=5, help="of what is compared by turns (5)")
+    usual = Blocked()
+    one.add_argument("--blocked", type=int, default=usual.blocked, help="mails to a limited site (30000)")
+    one.add_argument("--healthy", type=int, default=usual.healthy, help="mails to others, behind them (3000)")
+    one.add_argument("--rate", default=usual.rate, help="that site's limit (50/s)")
     one.set_defaults(run=_run)
 
 
 def _run(asked: argparse.Namespace) -> tuple[dict[str, Any], bool, str]:
-    found = asyncio.run(heart(asked.only, asked.rounds))
+    found = asyncio.run(heart(asked.only, asked.rounds, Blocked(asked.blocked, asked.healthy, asked.rate)))
     return {"results": found}, True, json.dumps(found, indent=2)
