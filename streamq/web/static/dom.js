@@ -24,6 +24,20 @@ export function say(element, text) {
   if (element.textContent !== words) element.textContent = words;
 }
 
+const LONG = 200; // characters
+const LINES = 5;
+export function brief(text) {
+  const start = text.slice(0, LONG).split("\n").slice(0, LINES).join("\n").replace(/[\ud800-\udbff]$/, "");
+  return start.length < text.length ? `${start}…` : text;
+}
+
+// What is long has a beginning, and is whole when somebody asks: else all that comes after it is off the screen.
+export function foldable(text) {
+  const start = brief(text);
+  if (start === text) return text;
+  return el("details", {}, el("summary", {}, el("span", { class: "start" }, start), " ", el("span", { class: "whole" }, `all ${count(text.length)} characters`)), text);
+}
+
 const NUMBER = new Intl.NumberFormat("en");
 export const count = (many) => NUMBER.format(many);
 export const plural = (many, one, more = one + "s") => `${count(many)} ${many === 1 ? one : more}`;
