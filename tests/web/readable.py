@@ -23,7 +23,7 @@ CONTRAST = """(() => {
   return [...document.querySelectorAll("body *")].filter(hasText).filter((e) => ratio(e) < 4.5)
     .map((e) => [e.innerText.slice(0, 40), ratio(e)]);
 })()"""
-# Beside the screen, or in a box that a finger has to push sideways. (innerWidth grows with what is too wide on a phone.)
+# Beside the screen, or in a box that a finger pushes sideways. (innerWidth grows with what is too wide on a phone.)
 WIDE = """[...document.querySelectorAll("body *")].filter((e) => {
   const edge = document.documentElement.clientWidth;
   const [r, pushed] = [e.getBoundingClientRect(), ["auto", "scroll"].includes(getComputedStyle(e).overflowX)];
