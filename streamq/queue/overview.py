@@ -69,7 +69,8 @@ class Overview:
 
     @property
     def bars(self) -> frozenset[str]:
-        """Of `BARS`, where no route takes mail now; more than one where that is so of a route or of several."""
+        """Of `BARS`, where no route takes mail but for moments; more than one where a route has several, or there are
+        several routes."""
         most = {name: rule.connections for name, rule in self.limits.items() if rule.connections}
         full = {view.name for view in self.routes if view.standing >= most.get(view.name, math.inf)}
         found = [_bars(each, full=each.way in full) for each in self.gates]
@@ -89,12 +90,12 @@ def _bars(gate: LaneGauge, *, full: bool) -> frozenset[str]:
     """`full`: as many connections stand as somebody allowed it."""
     if not gate.open:
         return frozenset({"pause" if {each.why for each in gate.closed} == {"operator"} else "closed"})
-    found = {
-        "throttle" if each.is_throttled(1, gate.now_us) else "limit"
-        for each in gate.gauges[:2]
-        if each.at_us(1, gate.now_us) > gate.now_us
-    }
-    return frozenset(found | {"limit"} if full else found)
+    found = {"limit"} if full else set()
+    for gauge in gate.gauges[:2]:  # of the queue, of the route
+        *set_, last = [meter.binds(gate.now_us) for meter in gauge.meters] or [False]
+        found |= {"throttle"} if last and gauge.pace else set()
+        found |= {"limit"} if any(set_) or (last and not gauge.pace) else set()
+    return frozenset(found)
 
 
 def known_routes(spool: Spool) -> list[str]:

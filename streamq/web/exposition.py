@@ -126,7 +126,7 @@ class QueueNumbers:
         text = "for how long nothing has been delivered although mail could go; 0: some was, or none could"
         yield _gauge("stalled_seconds", text, {(): seen.lately.stalled_ms / 1000})
         barred = {(why,): why in seen.bars for why in BARS}
-        text = "1: no route takes mail now, and this is why, or a part of it: nobody reads what is unread"
+        text = "1: no route takes mail but for moments, and this is why, or a part of it: unread mail waits for it"
         yield _gauge("barred", text, barred, ("why",))
         wanted = Counter[tuple[str]]()
         for need, many in seen.needs.items():

@@ -12,6 +12,7 @@ from mailroom import START, Mailroom, ident
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamq.queue import overview
+from streamq.queue.gauge import Meter
 from streamq.queue.letters import requeue_dead
 from streamq.queue.limits import set_limits
 from streamq.queue.look import status
@@ -196,6 +197,14 @@ async def test_nothing_is_read_where_the_queue_or_each_route_has_no_slot(room: M
     await room.scripts.pause("pause", ["relay"])
     assert await barred() == {"pause"}
     await overviews.close()
+
+
+def test_a_fast_limit_binds_though_a_slot_is_free_for_moments() -> None:
+    """500 a second: a step of 2 ms, a tolerance of 28."""
+    used_up, hardly = (Meter(1_000_000, START * 1000 + ahead, 2_000, 28_000) for ahead in (20_000, 4_000))
+    assert used_up.at_us(1, START * 1000) == START * 1000
+    assert used_up.binds(START * 1000)
+    assert not hardly.binds(START * 1000)
 
 
 async def test_what_bars_a_route_is_said_by_who_set_it(room: Mailroom) -> None:
