@@ -14,6 +14,7 @@ from bench.truth import STATES, Truth
 
 __all__ = ["Known", "metrics_wrong", "page_wrong", "samples", "status_wrong"]
 
+QUEUE = re.compile(r',?queue="[^"]*"')
 LOOKED = 100  # lanes
 SITES, WORKERS = 100, 200  # that the page shows
 PROVIDERS = {
@@ -177,10 +178,17 @@ def _left(said: float, hidden: int, seen: Truth) -> list[str]:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Of an exposition: series as it is written \u2192 value."""
-    return {
-        name: float(value) for name, value in re.findall(r"^(streamq_[a-z_]+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)
-    }
+    """Of an exposition: series as it is written, but for its queue \u2192 value."""
+    found = re.findall(r"^(streamq_[a-z_]+\{[^}]*\}) (\S+)$", text, re.MULTILINE)
+    return {QUEUE.sub("", name).replace("{,", "{").replace("{}", ""): float(value) for name, value in found}
+
+
+def _barred(seen: Truth) -> dict[str, bool]:
+    """The filler limits sites alone: what closes each route in use keeps mail from being read."""
+    shut = {name: whys for name, whys in seen.closed.items() if "|" not in name}
+    used = {*shut, *(name for name, grants in seen.granted.items() if grants)} or {"relay"}
+    whys = {"pause" if shut[name] == {"operator"} else "closed" for name in used} if used <= shut.keys() else set()
+    return {why: why in whys for why in ("limit", "pause", "throttle", "closed")}
 
 
 def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, int]) -> list[str]:
@@ -203,6 +211,7 @@ def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, i
         "streamq_scheduler_lag_seconds": 0,
         'streamq_held_for{class="unknown_field"}': seen.needed.total(),
     }
+    expected |= {f'streamq_barred{{why="{why}"}}': is_so for why, is_so in _barred(seen).items()}
     lanes = looked(seen)
     by = Counter[str]()
     for lane in lanes:

@@ -63,6 +63,11 @@ class Meter:
         """When the nth mail from now on may go, if all slots are taken as they come."""
         return max(now_us, max(now_us, self.tat_us) + (nth - 1) * self.step_us - self.slack_us)
 
+    def binds(self, now_us: int) -> bool:
+        """It is used up, but for half of its tolerance: of one that binds at hundreds of mails a second a slot is free
+        for moments, and of one that does not as much is hardly ever used."""
+        return self.tat_us - self.slack_us / 2 > now_us
+
     @property
     def rate(self) -> float:
         """Mails a second, in the long run."""
@@ -87,7 +92,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """What limits one target: what is set, and how its replies slowed it."""
+    """What limits one target: what is set, and how its replies slowed it: with a `pace` the last of `meters` is its."""
 
     target: str
     meters: tuple[Meter, ...] = ()

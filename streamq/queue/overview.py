@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +29,7 @@ from streamq.queue.spool import Spool
 from streamq.queue.steer import standing
 from streamq.queue.troubles import Troubles
 
-__all__ = ["Overview", "Overviews", "known_routes"]
+__all__ = ["BARS", "Overview", "Overviews", "known_routes"]
 
 FRESH_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0  # with a Redis that says nothing
@@ -41,6 +42,8 @@ TROUBLED_MOST = 20  # sites that are shown for their trouble alone
 SAMPLE_SECONDS = 5.0
 SAMPLES_MOST = 720  # an hour
 FLOW_SAMPLES = 4  # that a rate goes over
+# Why a route takes no mail now: a limit that somebody set, or an operator's pause; what replies taught, or closed.
+BARS = ("limit", "pause", "throttle", "closed")
 
 
 @dataclass(slots=True)
@@ -65,6 +68,15 @@ class Overview:
     took_ms: float = 0.0
 
     @property
+    def bars(self) -> frozenset[str]:
+        """Of `BARS`, where no route takes mail but for moments; more than one where a route has several, or there are
+        several routes."""
+        most = {name: rule.connections for name, rule in self.limits.items() if rule.connections}
+        full = {view.name for view in self.routes if view.standing >= most.get(view.name, math.inf)}
+        found = [_bars(each, full=each.way in full) for each in self.gates]
+        return frozenset().union(*found) if all(found) else frozenset()
+
+    @property
     def barred(self) -> bool:
         """Each route is closed, or its limit or the queue's has no slot yet: nobody reads what is unread."""
         return bool(self.gates) and not any(each.open and _has_slot(each) for each in self.gates)
@@ -72,6 +84,18 @@ class Overview:
 
 def _has_slot(gate: LaneGauge) -> bool:
     return all(gauge.at_us(1, gate.now_us) <= gate.now_us for gauge in gate.gauges[:2])  # of the queue, of the route
+
+
+def _bars(gate: LaneGauge, *, full: bool) -> frozenset[str]:
+    """`full`: as many connections stand as somebody allowed it."""
+    if not gate.open:
+        return frozenset({"pause" if {each.why for each in gate.closed} == {"operator"} else "closed"})
+    found = {"limit"} if full else set()
+    for gauge in gate.gauges[:2]:  # of the queue, of the route
+        *set_, last = [meter.binds(gate.now_us) for meter in gauge.meters] or [False]
+        found |= {"throttle"} if last and gauge.pace else set()
+        found |= {"limit"} if any(set_) or (last and not gauge.pace) else set()
+    return frozenset(found)
 
 
 def known_routes(spool: Spool) -> list[str]:

@@ -2,7 +2,8 @@
 
 A number has one source. What stands in Redis is the queue's, and is told once, by `serve`: as many workers would tell
 it as many times, and sums over them would be wrong. A worker tells what only it knows. Labels are bounded: priorities,
-states, outcomes, classes, routes, and providers in the place of domains.
+states, outcomes, classes, routes, and providers in the place of domains; and on each `queue`, whatever the job that
+scrapes it is called: two queues in one Prometheus are told apart.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 
 from streamq import __version__
 from streamq.mail.fields import lacking
-from streamq.queue.overview import Overview
+from streamq.queue.overview import BARS, Overview
 from streamq.smtp.classes import class_names
 from streamq.worker.tally import OTHER, Buckets, Tally
 
@@ -39,10 +40,10 @@ TALLIES = {
 }
 
 
-def rendered(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
+def rendered(families: Iterable[Metric], queue: str, accept: str) -> tuple[bytes, str]:
     """The text and its content type, in the format that the client asks for; with this process's memory and CPU."""
     registry = CollectorRegistry()
-    registry.register(_Once(families))
+    registry.register(_Once(families, queue))
     ProcessCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
@@ -51,11 +52,14 @@ def rendered(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
 class _Once:
     """What the library asks for metrics; twice would be once too often."""
 
-    def __init__(self, families: Iterable[Metric]) -> None:
+    def __init__(self, families: Iterable[Metric], queue: str) -> None:
         self._families = list(families)
+        self._queue = queue
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._families
+        for family in self._families:
+            family.samples = [each._replace(labels={**each.labels, "queue": self._queue}) for each in family.samples]
+            yield family
 
     def describe(self) -> list[Metric]:
         return []
@@ -121,6 +125,9 @@ class QueueNumbers:
         yield _gauge("parked_lag_seconds", text, {(): now.parked_late_ms / 1000})
         text = "for how long nothing has been delivered although mail could go; 0: some was, or none could"
         yield _gauge("stalled_seconds", text, {(): seen.lately.stalled_ms / 1000})
+        barred = {(why,): why in seen.bars for why in BARS}
+        text = "1: no route takes mail but for moments, and this is why, or a part of it: unread mail waits for it"
+        yield _gauge("barred", text, barred, ("why",))
         wanted = Counter[tuple[str]]()
         for need, many in seen.needs.items():
             wanted[lacking(need),] += many

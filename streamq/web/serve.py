@@ -34,7 +34,8 @@ def queue_app(
 ) -> Starlette:
     """Of the queue that `overviews` looks at. `token`, `hosts`: as `Guard` has them; `stopping`: streams end; `inbox`:
     it is there, too (`streamq.web.inbox`). Raises `SettingsError` where the settings' own provider rules are wrong."""
-    numbers = QueueNumbers(Rulebook.read(overviews.spool.settings).groups())
+    settings = overviews.spool.settings
+    numbers = QueueNumbers(Rulebook.read(settings).groups())
 
     async def metrics(request: Request) -> Response:
         seen: Overview | None
@@ -42,7 +43,7 @@ def queue_app(
             seen = await overviews.get()
         except AWAY:
             seen = None
-        text, content_type = rendered(numbers.families(seen), request.headers.get("accept", ""))
+        text, content_type = rendered(numbers.families(seen), settings.queue, request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 
     async def livez(request: Request) -> Response:

@@ -29,7 +29,7 @@ def worker_app(worker: Worker) -> Starlette:
             redis_up=worker.link.is_up,
             leads=worker.keeper.leads,
         )
-        text, content_type = rendered(found, request.headers.get("accept", ""))
+        text, content_type = rendered(found, worker.settings.queue, request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 
     async def livez(request: Request) -> Response:

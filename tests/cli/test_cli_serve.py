@@ -44,7 +44,7 @@ async def test_serve_shows_its_queue_until_it_is_told_to_end(queue: Mailroom) ->
     process = await program("serve", "--port", "0")
     place = await _said(process, "metrics")
     async with httpx.AsyncClient() as client:
-        assert 'streamq_mails{priority="normal",state="waiting"} 1.0' in (await client.get(place)).text
+        assert 'streamq_mails{priority="normal",queue="streamq",state="waiting"} 1.0' in (await client.get(place)).text
         assert (await client.get(place, headers={"host": "evil.example"})).status_code == 421
         assert (await client.get(place.replace("/metrics", "/readyz"))).text == "ok\n"
         async with client.stream("GET", place.replace("/metrics", "/api/stream")) as stream:

@@ -16,7 +16,7 @@ from cli.shell import streamq
 from starlette.routing import Route
 
 from streamq.queue.connection import connect
-from streamq.queue.overview import Overviews
+from streamq.queue.overview import BARS, Overviews
 from streamq.queue.spool import Spool
 from streamq.settings import load_settings
 from streamq.smtp.classes import class_names
@@ -122,12 +122,12 @@ def test_each_metric_that_is_asked_for_is_there() -> None:
         for name, labels in re.findall(r"\b(streamq_[a-z_]+)(?:\{([^}]*)\})?", query):
             plain = re.sub(r"_(bucket|sum|count)$", "", name)
             assert plain in known, query
-            asked = set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', labels)) - {"job"}
+            asked = set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', labels)) - {"job", "queue"}
             assert asked <= known[plain], query
 
 
 def test_each_class_that_is_asked_for_is_one() -> None:
-    known = {*class_names(), "breaker"}
+    known = {*class_names(), "breaker", *BARS}
     for rule in _alerts().values():
         for text in re.findall(r'(?:class|why)[!=]~?"([^"]*)"', rule["expr"]):
             assert set(text.split("|")) <= known, text
@@ -136,11 +136,22 @@ def test_each_class_that_is_asked_for_is_one() -> None:
 @promtool
 def test_the_boards_queries_and_the_scalers_are_queries(tmp_path: Path) -> None:
     queries = [*_board_queries(), _scaler()]
-    plain = [each.replace("$__rate_interval", "5m").replace("$job", ".*") for each in queries]
+    plain = [each.replace("$__rate_interval", "5m").replace("$job", ".*").replace("$queue", ".*") for each in queries]
     rules = [{"record": f"q:{n}", "expr": query} for n, query in enumerate(plain)]
     path = tmp_path / "board.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}))
     _ran("promtool", "check", "rules", path)
+
+
+def test_the_board_and_the_scaler_tell_queues_apart() -> None:
+    """Of workers, too: each metric names its queue (tests/web/webbed.py)."""
+    for query in _board_queries():
+        metrics = re.findall(r"\bstreamq_[a-z_]+(\{[^}]*\})?", query)
+        assert metrics, query
+        assert all('queue=~"$queue"' in labels for labels in metrics), query
+    assert re.findall(r"\bstreamq_[a-z_]+\{queue=\"(\w+)\"", _scaler()) == [load_settings().queue] * 2
+    names = [each["name"] for each in _board()["templating"]["list"]]
+    assert names == ["datasource", "queue", "job"]
 
 
 def test_the_boards_panels_have_room() -> None:
@@ -244,21 +255,20 @@ def test_scaling_finds_its_workers_and_never_ends_the_last() -> None:
 
 @promtool
 def test_only_unread_mail_scales_workers_and_only_while_it_could_go(tmp_path: Path) -> None:
-    def mails(state: str, many: int) -> dict[str, str]:
-        return {"series": f'streamq_mails{{priority="low", state="{state}"}}', "values": f"{many}x5"}
+    def mails(state: str, many: int, priority: str = "low", queue: str = "streamq") -> dict[str, str]:
+        labels = f'queue="{queue}", priority="{priority}", state="{state}"'
+        return {"series": f"streamq_mails{{{labels}}}", "values": f"{many}x5"}
 
-    def way(name: str, is_open: int) -> dict[str, str]:
-        return {"series": f'streamq_route_open{{route="{name}"}}', "values": f"{is_open}x5"}
+    def way(name: str, is_open: int, queue: str = "streamq") -> dict[str, str]:
+        return {"series": f'streamq_route_open{{queue="{queue}", route="{name}"}}', "values": f"{is_open}x5"}
 
-    waiting = [
-        mails("waiting", 7000),
-        mails("waiting", 0) | {"series": 'streamq_mails{priority="high", state="waiting"}'},
-    ]
+    waiting = [mails("waiting", 7000), mails("waiting", 0, "high")]
+    other = [mails("waiting", 9000, queue="other"), way("a", 1, queue="other")]
     aside = [mails(state, 10**6) for state in ("parked", "scheduled", "held")]
     cases = [
-        ([*waiting, *aside, way("a", 1), way("b", 0)], 7000),
-        ([*waiting, *aside, way("a", 0), way("b", 0)], 0),
-        ([mails("waiting", 0), *aside, way("a", 1)], 0),
+        ([*waiting, *aside, *other, way("a", 1), way("b", 0)], 7000),
+        ([*waiting, *aside, *other, way("a", 0), way("b", 0)], 0),
+        ([mails("waiting", 0), *aside, *other, way("a", 1)], 0),
     ]
     tests = [
         {

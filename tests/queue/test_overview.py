@@ -12,6 +12,7 @@ from mailroom import START, Mailroom, ident
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from streamq.queue import overview
+from streamq.queue.gauge import Meter
 from streamq.queue.letters import requeue_dead
 from streamq.queue.limits import set_limits
 from streamq.queue.look import status
@@ -176,23 +177,57 @@ async def test_nothing_is_read_where_the_queue_or_each_route_has_no_slot(room: M
     clock = _Clock()
     overviews = Overviews(room.spool, clock=clock)
 
-    async def barred() -> bool:
+    async def barred() -> set[str]:
         clock.now += 10
-        return (await overviews.get()).barred
+        now = await overviews.get()
+        assert now.barred == bool(now.bars)
+        return set(now.bars)
 
-    assert not await barred()
+    assert await barred() == set()
     await set_limits(room.spool, "operator", {"*": "1:3600000000"})
-    assert not await barred()
+    assert await barred() == set()
     await room.lease()
-    assert await barred()  # until the next hour
+    assert await barred() == {"limit"}  # until the next hour
     await set_limits(room.spool, "operator", {"*": "", "main": "1:3600000000"})
-    assert not await barred()
+    assert await barred() == set()
     await room.lease()
-    assert await barred()  # that workers have `main`, and not `relay`, is known by its limit
+    assert await barred() == {"limit"}  # that workers have `main`, and not `relay`, is known by its limit
     await set_limits(room.spool, "operator", {"main": ""})
-    assert not await barred()
+    assert await barred() == set()
     await room.scripts.pause("pause", ["relay"])
-    assert await barred()
+    assert await barred() == {"pause"}
+    await overviews.close()
+
+
+def test_a_fast_limit_binds_though_a_slot_is_free_for_moments() -> None:
+    """500 a second: a step of 2 ms, a tolerance of 28."""
+    used_up, hardly = (Meter(1_000_000, START * 1000 + ahead, 2_000, 28_000) for ahead in (20_000, 4_000))
+    assert used_up.at_us(1, START * 1000) == START * 1000
+    assert used_up.binds(START * 1000)
+    assert not hardly.binds(START * 1000)
+
+
+async def test_what_bars_a_route_is_said_by_who_set_it(room: Mailroom) -> None:
+    """As many at once as somebody allowed: theirs. What a relay's refusals closed or slowed: nobody's."""
+    clock = _Clock()
+    overviews = Overviews(room.spool, clock=clock)
+
+    async def bars() -> set[str]:
+        clock.now += 10
+        return set((await overviews.get()).bars)
+
+    await set_limits(room.spool, "operator", {"relay": ";c2"})
+    assert await bars() == set()
+    seconds, _ = await room.do("TIME")
+    await room.do("HSET", room.keys.grants("relay"), "w1", f"2 0 {int(seconds) + 60}000000 2")
+    assert await bars() == {"limit"}
+    assert not (await overviews.get()).barred  # it moves, and what stands still would be told
+    await set_limits(room.spool, "operator", {"relay": ""})
+    assert await bars() == set()
+    await room.spool.publish_adapt()
+    lease = await room.lease(lane="relay|example.net")
+    assert await room.settled("throttled", lease, lane="relay|example.net", scope="route", took_way=40.0) == "ok"
+    assert await bars() == {"throttle"}
     await overviews.close()
 
 

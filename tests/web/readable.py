@@ -23,7 +23,12 @@ CONTRAST = """(() => {
   return [...document.querySelectorAll("body *")].filter(hasText).filter((e) => ratio(e) < 4.5)
     .map((e) => [e.innerText.slice(0, 40), ratio(e)]);
 })()"""
-WIDE = """[...document.querySelectorAll("body *")].filter((e) => !e.closest(".wide"))
-  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
-SMALL = """[...document.querySelectorAll("button")].filter((e) => e.offsetParent && !e.closest("table"))
-  .filter((e) => e.offsetHeight < 40).map((e) => e.innerText)"""
+# Beside the screen, or in a box that a finger pushes sideways. (innerWidth grows with what is too wide on a phone.)
+WIDE = """[...document.querySelectorAll("body *")].filter((e) => {
+  const edge = document.documentElement.clientWidth;
+  const [r, pushed] = [e.getBoundingClientRect(), ["auto", "scroll"].includes(getComputedStyle(e).overflowX)];
+  const pressed = e.offsetParent && e.matches("button, a:not(.skip), input");
+  return r.right > edge + 1 || (pressed && r.left < 0) || (pushed && e.scrollWidth > e.clientWidth + 1);
+}).map((e) => e.outerHTML.slice(0, 80))"""
+SMALL = """[...document.querySelectorAll("button, summary")].filter((e) => e.offsetParent && e.offsetHeight < 40)
+  .map((e) => e.innerText)"""

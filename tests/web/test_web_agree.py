@@ -152,7 +152,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
         *("streamq_build", "streamq_redis_memory_bytes", "streamq_redis_memory_max_bytes"),
         "streamq_redis_latency_seconds",
     }
-    assert len(names) == 35
+    assert len(names) == 36
 
 
 async def _read(stack: AsyncExitStack, app: Any, seen: Truth, known: Known) -> None:

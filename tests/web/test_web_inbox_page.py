@@ -403,17 +403,25 @@ async def test_text_can_be_read_on_its_ground(shown: Open, dark: bool) -> None:
 
 async def test_on_a_phone_it_is_the_list_or_the_mail(shown: Open) -> None:
     shown.box.put(
-        b"Subject: " + b"x" * 400 + b"\r\nFrom: " + b"y" * 300 + b"@example.com\r\n\r\n" + b"z" * 500, at_ns=AT
+        b"Subject: " + b"x" * 2000 + b"\r\nFrom: " + b"y" * 300 + b"@example.com\r\n\r\n" + b"z" * 500, at_ns=AT
     )
-    page = await shown.page(width=375, height=800)
+    page = await shown.page(width=390, height=800)
     await subjects(page, 1)
     assert await page.run(WIDE) == []
     await page.click("#list a")
     await page.until("return document.querySelector('#panel pre')")
     assert await page.run("document.querySelector('#box').offsetParent") is None
-    assert await page.run(WIDE) == []
-    assert await page.run("document.documentElement.scrollWidth") == 375
-    assert await page.run(SMALL) == []
+    for width in (390, 360):
+        await page.size(width, 800)
+        await page.drawn()
+        assert await page.run(WIDE) == []
+        assert await page.run("document.documentElement.scrollWidth") == width
+        assert await page.run(SMALL) == []
+    assert await page.run("document.querySelector('#delete').getBoundingClientRect().bottom") < 600  # whatever is long
+    assert "x" * 500 not in await page.text("#mail")
+    await page.click("#mail-body .pairs summary")
+    await page.until("return document.querySelector('#mail-body .pairs details').open")
+    assert "x" * 500 in await page.text("#mail")
     await page.click("#back")
     await page.until("return document.querySelector('#box').offsetParent")
     assert await page.run("document.querySelector('#mail').offsetParent") is None

@@ -7,7 +7,7 @@ import json
 import paged
 import pytest
 from chromium import BROWSER, WHY_NOT
-from paged import Open, cells, filled
+from paged import Open, filled
 from readable import CONTRAST, SMALL, WIDE
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
@@ -59,27 +59,42 @@ async def test_text_can_be_read_on_its_ground(shown: Open, dark: bool) -> None:
     assert wrong == []
 
 
-async def test_on_a_phone_nothing_is_wider_than_it(shown: Open) -> None:
-    await filled(shown.room)
-    page = await shown.unlocked(width=375, height=800)
-    await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 2")
-    assert await page.run(WIDE) == []
-    assert await page.run("document.documentElement.scrollWidth") == 375
-    assert await page.run(SMALL) == []
+async def test_on_a_phone_all_is_in_sight(shown: Open) -> None:
+    """Each row is a card, its buttons too, whatever is long; a screen reader is told of tables all the same."""
+    room = shown.room
+    await filled(room)
+    word = "x" * 2000  # without a space
+    lane = f"relay|{'y' * 60}.{'z' * 60}.example"
+    long = await room.lease(lane=lane, to=f"bob@{lane.partition('|')[2]}", id="long-1", subject=word)
+    assert await room.settled("dead", long, lane=lane, **{"class": "policy", "reason": word[:500]}) == "ok"
+    await room.parked(lane=lane, to="bob@example.net", id="long-2", subject=word)
+    for dark in (False, True):
+        page = await shown.unlocked(width=390, height=800, dark=dark)
+        await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 3")
+        await page.run("document.querySelector('#dead [data-key*=xxx] [aria-label^=Look]').click()")
+        await page.until("return document.querySelector('#letter .buttons')")
+        for width in (390, 360):
+            await page.size(width, 800)
+            await page.drawn()
+            assert await page.run(WIDE) == []
+            assert await page.run("document.documentElement.scrollWidth") == width
+            assert await page.run(SMALL) == []
+            assert await page.run(CONTRAST) == []
+    tree = await page.tree()
+    for known in (("table", "Sites"), ("columnheader", "all gone in"), ("rowheader", "yahoo.com"), ("cell", "40")):
+        assert known in tree, known
+    told = await page.run("getComputedStyle(document.querySelector('#depth td'), '::before').content")
+    assert told.startswith('"waiting"')
 
 
 async def test_on_a_phone_the_age_of_unread_mail_is_in_sight(shown: Open) -> None:
-    """Without a finger on the table."""
+    """Without a finger on the table, with its name."""
     await shown.room.add()
     page = await shown.page(width=390, height=800)
     await page.until("return document.querySelector('#tile-live').innerText === '1'")
-    names = await page.run("[...document.querySelectorAll('#depth thead th')].map((cell) => cell.innerText)")
-    at = names.index("longest unread")
-    place = await page.run(
-        f"document.querySelector('#depth [data-key=normal]').children[{at}].getBoundingClientRect().right"
-    )
-    assert 0 < place <= 390
-    assert (await cells(page, "depth"))[1][at] not in {"", "–"}
+    cell = "document.querySelector('#depth [data-key=normal] [data-label=\"longest unread\"]')"
+    assert 0 < await page.run(f"{cell}.getBoundingClientRect().right") <= 390
+    assert await page.run(f"{cell}.innerText") not in {"", "–"}
 
 
 async def test_numbers_that_change_are_not_read_aloud_again(shown: Open) -> None:

@@ -84,3 +84,40 @@ async def test_a_mail_is_steered(shown: Open) -> None:
     await page.key("Enter")
     await page.until("return document.querySelector('#story').innerText.startsWith('It is held')")
     assert await room.state(entry) == "held"
+
+
+async def test_what_is_long_hides_no_button_and_is_whole_when_somebody_asks(shown: Open) -> None:
+    """A subject of 2,000 characters without a space: in a mail's card, an address' and a dead letter's, by keyboard."""
+    room = shown.room
+    word = "x" * 1999 + "\N{PILE OF POO}"
+    await room.scheduled(id="long", to="anna@example.net", subject=word, after=DAY)
+    lease = await room.lease(lane="relay|a.example", to="bob@a.example", id="dead", subject=word)
+    known = {"class": "policy", "reason": "550 5.7.1 no"}
+    assert await room.settled("dead", lease, lane="relay|a.example", **known) == "ok"
+    page = await shown.unlocked(width=390, height=800)
+    await page.until("return document.querySelector('#dead [aria-label^=Look]')")
+    await page.run("document.querySelector('#dead [aria-label^=Look]').click()")
+    await page.until("return document.querySelector('#letter .buttons')")
+    await _found(page, "long")
+    await _buttons_first(page, "#story-mail", word)
+    await _buttons_first(page, "#letter-card", word)
+    await page.run("document.querySelector('#search-id').value = 'anna@example.net'")
+    await page.click("#search button")
+    await page.until("return document.querySelector('#found .card')")
+    await _buttons_first(page, "#found .card", word)
+    assert page.complaints == []
+
+
+async def _buttons_first(page: Page, card: str, word: str) -> None:
+    place = f"document.querySelector({json.dumps(card)})"
+    assert await page.run(
+        f"Math.max(...[...{place}.querySelectorAll('button')].map((e) => e.getBoundingClientRect().bottom))"
+        f" < {place}.querySelector('dl').getBoundingClientRect().top"
+    )
+    assert await page.run(f"{place}.querySelector('details').offsetHeight") < 300
+    assert word not in await page.text(card)
+    await page.run(f"{place}.querySelector('summary').focus()")
+    await page.key("Enter")
+    await page.until(f"return {place}.querySelector('details').open")
+    assert word in await page.text(card)
+    assert await page.run("document.documentElement.scrollWidth") == 390

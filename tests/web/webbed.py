@@ -38,10 +38,12 @@ async def serving(
 
 
 def numbers(text: str) -> Samples:
-    """(name, labels) → value, read by the library's own parser."""
+    """(name, labels) → value, read by the library's own parser; but `queue`, which all that is streamq's has."""
     found: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            ours = sample.name.startswith("streamq_")
+            assert sample.labels.pop("queue", None) == ("streamq" if ours else None), sample.name
             key = (sample.name, frozenset(sample.labels.items()))
             assert key not in found, key
             found[key] = sample.value

@@ -8,8 +8,8 @@ export const leave = () => { latest += 1; };
 
 function card(mail, acts, renew) {
   const made = el("div", { class: "card found", "data-entry": mail.entry }, el("p", { class: "big" }, `${mail.fields.id || mail.entry} is ${mail.state}: ${mail.words}`));
-  made.append(pairs({ entry: mail.entry, tenant: mail.fields.tenant, subject: mail.fields.subject, age: lasts(mail.age_ms), since: mail.since, next: within(mail.next_ms), expected: mail.expected_ms === mail.next_ms ? null : within(mail.expected_ms), "last reply": said(mail.notes.code, mail.notes.reply) }));
   made.append(el("p", { class: "buttons" }, ...acts(mail, async () => made.replaceWith(card(await renew(mail), acts, renew)))));
+  made.append(pairs({ entry: mail.entry, tenant: mail.fields.tenant, subject: mail.fields.subject, age: lasts(mail.age_ms), since: mail.since, next: within(mail.next_ms), expected: mail.expected_ms === mail.next_ms ? null : within(mail.expected_ms), "last reply": said(mail.notes.code, mail.notes.reply) }));
   return made;
 }
 

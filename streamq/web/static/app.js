@@ -5,39 +5,11 @@ import * as talk from "./talk.js";
 import { ask, tell } from "./dialog.js";
 import { showLetter, showStory } from "./story.js";
 import { leave, showAddressed } from "./address.js";
+import { limitWords, shutting, siteState, state } from "./ways.js";
 
 const STATES = ["waiting", "leased", "parked", "scheduled", "held"];
 let mayChange = false;
 const canAct = () => mayChange && talk.hasToken();
-
-// -- what closes, in words ------------------------------------------------------------------------------------------
-
-function closedWords(each) {
-  const till = each.left_ms === null ? "until somebody resumes it" : each.why === "operator" ? `for ${lasts(each.left_ms)}` : `probes in ${lasts(each.left_ms)}`;
-  const what = each.why === "operator" ? "paused" : `${each.why}${each.of ? ` of ${each.of}` : ""}`;
-  return `${what} ${till}${each.text ? `: ${each.text}` : ""}`;
-}
-
-function state(row) {
-  const own = row.closed.map(closedWords);
-  if (own.length) return el("span", { class: "mark bad" }, own.join("; "));
-  if (row.pace) return el("span", { class: "mark warn" }, `slowed to ${rate(row.pace.rate)} for ${lasts(row.pace.since_ms)}: ${row.pace.reply || row.pace.class}`);
-  return el("span", { class: "mark good" }, "open");
-}
-
-// A site that is open, and fails, or puts mails off.
-function troubleWords(each) {
-  const next = each.next_ms === null ? "" : each.next_ms ? `, next try in ${lasts(each.next_ms)}` : ", next try now";
-  return `${each.words}${next}: ${each.reply || each.klass}`;
-}
-
-function siteState(row) {
-  if (!row.trouble) return state(row);
-  const told = el("span", { class: "mark warn" }, troubleWords(row.trouble));
-  return row.closed.length || row.pace ? el("span", {}, state(row), "; ", told) : told;
-}
-
-const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by || "?"})` : "none");
 
 // -- tables ---------------------------------------------------------------------------------------------------------
 
@@ -49,9 +21,6 @@ const depth = new Table($("depth"), "Live mails by priority and state", [
   { name: "all", class: "num", of: (row) => count(STATES.reduce((sum, name) => sum + (row.states[name] || 0), 0)) },
   { name: "oldest", class: "num", of: (row) => (row.oldest ? lasts(row.oldest) : "–") },
 ], "no priorities");
-
-// What closes this row itself, rather than a route that it takes.
-const shutting = (kind, row) => row.closed.filter((each) => (kind === "site") === Boolean(each.site));
 
 const closable = (kind, row) => {
   if (!canAct()) return [];

@@ -24,6 +24,20 @@ export function say(element, text) {
   if (element.textContent !== words) element.textContent = words;
 }
 
+const LONG = 200; // characters
+const LINES = 5;
+export function brief(text) {
+  const start = text.slice(0, LONG).split("\n").slice(0, LINES).join("\n").replace(/[\ud800-\udbff]$/, "");
+  return start.length < text.length ? `${start}…` : text;
+}
+
+// What is long has a beginning, and is whole when somebody asks: else all that comes after it is off the screen.
+export function foldable(text) {
+  const start = brief(text);
+  if (start === text) return text;
+  return el("details", {}, el("summary", {}, el("span", { class: "start" }, start), " ", el("span", { class: "whole" }, `all ${count(text.length)} characters`)), text);
+}
+
 const NUMBER = new Intl.NumberFormat("en");
 export const count = (many) => NUMBER.format(many);
 export const plural = (many, one, more = one + "s") => `${count(many)} ${many === 1 ? one : more}`;
@@ -54,15 +68,21 @@ export function rate(perSecond) {
 export const second = (ms) => new Date(ms).toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 export const clock = (ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ");
 
+const cell = (column, at) => (at
+  ? el("td", { role: "cell", class: column.class || "", "data-label": column.name || false })
+  : el("th", { scope: "row", role: "rowheader", class: column.class || "" }));
+
 // A table whose rows are kept by their key. columns: [{name, class?, of(row) → text or element}]; the first is its header.
+// On a phone its rows are cards (style.css): each cell knows its column's name, and roles are said, as CSS takes them away.
 export class Table {
   constructor(table, caption, columns, empty) {
     this.columns = columns;
     this.empty = empty;
-    this.body = el("tbody");
+    this.body = el("tbody", { role: "rowgroup" });
     this.rows = new Map();
-    const head = columns.map((column) => el("th", { scope: "col", class: column.class === "num" ? "num" : "" }, column.name || el("span", { class: "unseen" }, "Actions")));
-    table.append(el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, ...head)), this.body);
+    const head = columns.map((column) => el("th", { scope: "col", role: "columnheader", class: column.class === "num" ? "num" : "" }, column.name || el("span", { class: "unseen" }, "Actions")));
+    table.setAttribute("role", "table");
+    table.append(el("caption", { class: "unseen" }, caption), el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...head)), this.body);
   }
 
   show(rows, key) {
@@ -72,8 +92,8 @@ export class Table {
       const name = key(row);
       let kept = this.rows.get(name);
       if (!kept) {
-        const tr = el("tr", { "data-key": name });
-        kept = { tr, data: row, cells: this.columns.map((column, at) => tr.appendChild(el(at ? "td" : "th", { scope: at ? false : "row", class: column.class || "" }))) };
+        const tr = el("tr", { role: "row", "data-key": name });
+        kept = { tr, data: row, cells: this.columns.map((column, at) => tr.appendChild(cell(column, at))) };
         this.rows.set(name, kept);
       }
       kept.data = row;
@@ -92,7 +112,7 @@ export class Table {
     }
     for (const [name, kept] of left) { kept.tr.remove(); this.rows.delete(name); }
     this.body.querySelector("tr.empty")?.remove();
-    if (!rows.length) this.body.append(el("tr", { class: "empty" }, el("td", { colspan: this.columns.length }, this.empty)));
+    if (!rows.length) this.body.append(el("tr", { role: "row", class: "empty" }, el("td", { role: "cell", colspan: this.columns.length }, this.empty)));
   }
 
   // Buttons are made once and made anew only where there are others: whoever has the focus on one keeps it.

@@ -1,5 +1,5 @@
 // The inbox: a page of the list, kept up to date by the stream, and one mail beside it. The address says which: #<id>.
-import { $, el, say, count, plural, bytes, clock } from "./dom.js";
+import { $, el, say, brief, count, plural, bytes, clock } from "./dom.js";
 import * as talk from "./talk.js";
 import { ask, tell } from "./dialog.js";
 import { showMail, plain, people } from "./mail.js";
@@ -178,7 +178,7 @@ async function open() {
   try {
     const mail = await talk.look(`/api/mails/${id}`);
     if (id !== chosen()) return;
-    say($("mail-title"), plain(mail.subject) || "(no subject)");
+    say($("mail-title"), brief(plain(mail.subject)) || "(no subject)");
     showMail($("mail-body"), mail, {
       remove: () => remove(id),
       unread: async () => { showBox(await talk.change("POST", `/api/mails/${id}`, { unread: true })); await list(); },

@@ -1,5 +1,5 @@
 // One mail: who, its files, and five ways to look at it. Its html is a document of its own in a frame without rights.
-import { el, say, count, plural, bytes, clock } from "./dom.js";
+import { el, say, brief, count, plural, bytes, clock } from "./dom.js";
 import { pairs } from "./story.js";
 
 const TEXT_MOST = 200000; // characters that a browser lays out without a thought
@@ -100,14 +100,15 @@ export function showMail(place, mail, acts) {
     ...(mail.text || !mail.html_url ? { text: () => (mail.text ? words(mail.text) : el("p", { class: "note" }, "It has no text.")) } : {}),
     headers: () => headers(mail), source: () => source(acts.source), envelope: () => envelope(mail),
   };
+  const subject = plain(mail.subject);
   place.replaceChildren(
-    pairs({ from: whole(mail.from), to: whole(mail.to), cc: whole(mail.cc), "sent to": sentTo(mail), came: clock(Date.parse(mail.at)), size: bytes(mail.size) }),
-    ...(mail.note ? [el("p", { class: "warned", id: "mail-note" }, mail.note)] : []),
-    ...[files(mail)].filter(Boolean),
     el("p", { class: "tools" },
       el("a", { class: "button", href: mail.raw_url, download: true, id: "raw" }, "Download .eml"),
       el("button", { type: "button", onclick: acts.unread }, "Mark unread"),
       el("button", { type: "button", id: "delete", onclick: acts.remove }, "Delete")),
+    pairs({ subject: brief(subject) === subject ? "" : subject, from: whole(mail.from), to: whole(mail.to), cc: whole(mail.cc), "sent to": sentTo(mail), came: clock(Date.parse(mail.at)), size: bytes(mail.size) }),
+    ...(mail.note ? [el("p", { class: "warned", id: "mail-note" }, mail.note)] : []),
+    ...[files(mail)].filter(Boolean),
     ...tabs(views),
   );
 }

@@ -1,11 +1,11 @@
 // One mail: where it is, why it waits, and all that was said of it; one dead letter.
-import { el, clock, lasts, count, bytes, plural } from "./dom.js";
+import { el, clock, lasts, count, bytes, foldable, plural } from "./dom.js";
 
 export function pairs(known) {
   const list = el("dl", { class: "pairs" });
   for (const [name, value] of Object.entries(known)) {
     if (value === null || value === undefined || value === "") continue;
-    list.append(el("dt", {}, name), el("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value)));
+    list.append(el("dt", {}, name), el("dd", {}, foldable(typeof value === "object" ? JSON.stringify(value) : String(value))));
   }
   return list;
 }
@@ -18,6 +18,7 @@ export const within = (ms) => (ms === null ? null : ms <= 0 ? "now" : `in ${last
 function mailCard(mail, acts) {
   const ahead = (mail.better || 0) + (mail.older || 0);
   const card = el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is ${mail.state}: ${mail.words}`));
+  if (acts.length) card.append(el("p", { class: "buttons" }, ...acts));
   card.append(pairs({
     entry: mail.entry, priority: mail.priority, site: mail.site, route: mail.route, age: lasts(mail.age_ms),
     since: mail.since, ahead: mail.better === null && mail.older === null ? null : plural(ahead, "mail") + (mail.more ? ", or more" : ""),
@@ -25,7 +26,6 @@ function mailCard(mail, acts) {
     attempts: mail.notes.attempts, "last reply": said(mail.notes.code, mail.notes.reply), ...mail.fields,
     bodies: Object.entries(mail.bodies).map(([name, many]) => `${name} ${bytes(many)}`).join(", "),
   }));
-  if (acts.length) card.append(el("p", { class: "buttons" }, ...acts));
   return card;
 }
 
@@ -52,6 +52,6 @@ export function showStory(place, found, acts) {
 }
 
 export function showLetter(place, letter, acts) {
-  place.replaceChildren(el("div", { class: "card", id: "letter-card" }, el("p", { class: "big" }, `Dead letter ${letter.letter}`), pairs({ ...letter.fields, bodies: Object.entries(letter.bodies).map(([name, many]) => `${name} ${bytes(many)}`).join(", ") }),
-    el("p", { class: "buttons" }, ...acts)));
+  place.replaceChildren(el("div", { class: "card", id: "letter-card" }, el("p", { class: "big" }, `Dead letter ${letter.letter}`),
+    el("p", { class: "buttons" }, ...acts), pairs({ ...letter.fields, bodies: Object.entries(letter.bodies).map(([name, many]) => `${name} ${bytes(many)}`).join(", ") })));
 }

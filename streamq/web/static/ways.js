@@ -1,0 +1,32 @@
+// Routes and sites in words: what closes or slows them, what limits them.
+import { el, lasts, rate } from "./dom.js";
+
+function closedWords(each) {
+  const till = each.left_ms === null ? "until somebody resumes it" : each.why === "operator" ? `for ${lasts(each.left_ms)}` : `probes in ${lasts(each.left_ms)}`;
+  const what = each.why === "operator" ? "paused" : `${each.why}${each.of ? ` of ${each.of}` : ""}`;
+  return `${what} ${till}${each.text ? `: ${each.text}` : ""}`;
+}
+
+export function state(row) {
+  const own = row.closed.map(closedWords);
+  if (own.length) return el("span", { class: "mark bad" }, own.join("; "));
+  if (row.pace) return el("span", { class: "mark warn" }, `slowed to ${rate(row.pace.rate)} for ${lasts(row.pace.since_ms)}: ${row.pace.reply || row.pace.class}`);
+  return el("span", { class: "mark good" }, "open");
+}
+
+// A site that is open, and fails, or puts mails off.
+function troubleWords(each) {
+  const next = each.next_ms === null ? "" : each.next_ms ? `, next try in ${lasts(each.next_ms)}` : ", next try now";
+  return `${each.words}${next}: ${each.reply || each.klass}`;
+}
+
+export function siteState(row) {
+  if (!row.trouble) return state(row);
+  const told = el("span", { class: "mark warn" }, troubleWords(row.trouble));
+  return row.closed.length || row.pace ? el("span", {}, state(row), "; ", told) : told;
+}
+
+export const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by || "?"})` : "none");
+
+// What closes this row itself, rather than a route that it takes.
+export const shutting = (kind, row) => row.closed.filter((each) => (kind === "site") === Boolean(each.site));
