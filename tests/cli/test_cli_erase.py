@@ -146,7 +146,7 @@ async def test_hashed_events_are_found(queue: Mailroom) -> None:
 
 @pytest.mark.parametrize("pii", ["full", "hash"])
 async def test_ends_that_no_worker_saw_are_found(queue: Mailroom, pii: str) -> None:
-    await queue.do("HSET", queue.keys.meta, "pii", pii)
+    await queue.say_pii(pii)
     for name in ("ann", "bob"):
         entry = await queue.held("low", **GOOD, to=f"{name}@Example.net")
         assert await queue.moved("cancel", entry) == ["cancelled"]

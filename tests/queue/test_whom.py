@@ -28,12 +28,6 @@ OWN = ["parent", "rcpt", "site", "tenant", "traceparent"]
 KEY = "0123456789abcdef0123"
 
 
-async def say(room: Mailroom, pii: str) -> None:
-    """As workers do."""
-    room.spool.settings = room.spool.settings.model_copy(update={"pii": pii})
-    await room.spool.publish_ends()
-
-
 async def by(room: Mailroom, end: str, **fields: str) -> str:
     """A mail that ended so, or was held; its entry."""
     if end in {"hold", "cancel", "bounce", "expire"}:
@@ -71,7 +65,7 @@ ENDS = ["hold", "cancel", "bounce", "expire", "too old", "superseded", "poison",
 async def test_every_end_says_to_whom_it_was_and_is_found_by_that(
     any_server_url: str, room: Mailroom, end: str
 ) -> None:
-    await say(room, "full")
+    await room.say_pii("full")
     event = await said_of(room, await by(room, end, **BOB))
     assert [name for name in event.data if name in OWN] == ["rcpt", "site", "tenant"]
     assert (event.data["rcpt"], event.data["site"]) == (SPEC, SITE)
@@ -85,10 +79,17 @@ async def test_no_address_stands_there_in_the_clear_unless_workers_say_it_may(
     any_server_url: str, room: Mailroom, end: str, said: bool
 ) -> None:
     if said:
-        await say(room, "hash")
+        await room.say_pii("hash")
     event = await said_of(room, await by(room, end, **BOB))
     assert (event.data["rcpt"], event.data["site"]) == (hashed_address(SPEC), SITE)
     assert EventFilter(rcpt="bob@example.net").fits(event)
+
+
+async def test_workers_say_what_pii_is(server_url: str, room: Mailroom) -> None:
+    for pii in ("hash", "full"):
+        room.spool.settings = room.spool.settings.model_copy(update={"pii": pii})
+        await room.spool.publish_ends()
+        assert await room.do("HGET", room.keys.meta, "pii") == pii.encode()
 
 
 @pytest.mark.parametrize(
@@ -107,13 +108,13 @@ async def test_no_address_stands_there_in_the_clear_unless_workers_say_it_may(
 async def test_of_several_or_of_who_knows_whom_it_says_nothing(
     server_url: str, room: Mailroom, fields: dict[str, str]
 ) -> None:
-    await say(room, "full")
+    await room.say_pii("full")
     event = await said_of(room, await by(room, "cancel", **fields))
     assert not {"rcpt", "site"} & event.data.keys()
 
 
 async def test_a_child_has_its_own_recipient_behind_its_parent(server_url: str, room: Mailroom) -> None:
-    await say(room, "full")
+    await room.say_pii("full")
     lease = await parent(room)
     child = (await expanded(room, lease))[0]
     assert await room.moved("cancel", child) == ["cancelled"]
@@ -124,7 +125,7 @@ async def test_a_child_has_its_own_recipient_behind_its_parent(server_url: str, 
 
 async def test_a_script_hashes_only_so_many(server_url: str, room: Mailroom) -> None:
     """Twenty take 4 ms."""
-    await say(room, "hash")
+    await room.say_pii("hash")
     entries = [await room.in_state("held", "low", **BOB) for _ in range(50)]
     assert await room.moved("cancel", *entries) == ["cancelled"] * 20
     assert await room.moved("unhold", *entries[20:]) == ["scheduled"] * 30  # which writes no event
