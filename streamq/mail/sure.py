@@ -20,7 +20,7 @@ from streamq.mail.several import OF
 __all__ = ["Sure", "addressee", "read_sure"]
 
 TO = frozenset({b"envelope_to", b"to", b"raw", b"recipients", b"cc", b"bcc"})  # what says who gets it
-MANY = frozenset({b"recipients", b"cc", b"bcc"})
+MANY = frozenset({b"raw", b"cc", b"bcc"})  # beside `to` alone: `envelope_to` outranks them
 
 Found = TypeVar("Found")
 
@@ -61,7 +61,7 @@ def read_sure(
 def addressee(given: Given) -> Address | None:
     """Whom a mail to one address is for; None where it takes more than these fields to know. Raises MalformedMail."""
     field = b"envelope_to" if b"envelope_to" in given else b"to"
-    if (field == b"to" and b"raw" in given) or not given.keys().isdisjoint(MANY):
+    if b"recipients" in given or (field == b"to" and not given.keys().isdisjoint(MANY)):
         return None
     if len(given.get(field, b"")) > rules.MAX_MAILBOX:
         return None

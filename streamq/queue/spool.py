@@ -333,8 +333,13 @@ class Spool:
 
     async def publish_ends(self) -> None:
         """What scripts ask that end a mail: whether senders are told of what bounces, where no worker has it in hand;
-        how many bytes all dead letters may have. A server that is full takes no word; it is told again."""
-        wanted = {"reports": b"1" if self.settings.reports else b"0", "dead_bytes": b"%d" % self.settings.dead_bytes}
+        how many bytes all dead letters may have; whether events show addresses. A server that is full takes no word; it
+        is told again."""
+        wanted = {
+            "reports": b"1" if self.settings.reports else b"0",
+            "dead_bytes": b"%d" % self.settings.dead_bytes,
+            "pii": self.settings.pii.encode(),
+        }
         if await command(self.redis, "HMGET", self.keys.meta, *wanted) == [*wanted.values()]:
             return
         pairs = [part for pair in wanted.items() for part in pair]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from mailroom import DAY, Lease, Mailroom, ident
 
@@ -70,6 +71,19 @@ async def test_what_became_of_the_last_ones(queue: Mailroom) -> None:
     assert told[0] == told[1]
     assert (told[1].code, told[1].err) == (1, "")
     assert told[1].out.splitlines()[0] == "s1 is not in the queue any more; its last event: relayed"
+
+
+async def test_what_an_operator_ended_is_found_by_its_address(queue: Mailroom) -> None:
+    """Whose event is hashed: no worker has said that it may not be."""
+    for name, to in (("c1", ANNA), ("c2", "bob@example.net")):
+        await queue.scheduled(after=DAY, id=name, to=to, **GOOD)
+        assert (await streamq("cancel", name, "--yes")).code == 0
+    [end] = (await streamq("why", "Anna@Example.ORG", "--json")).json["ended"]
+    assert (end["event"], end["id"]) == ("email.cancelled", "c1")
+    for words in ([ANNA], ["--to", ANNA], ["--domain", "example.org"]):
+        said = await streamq("log", *words, "--format", "json")
+        assert [orjson.loads(line)["id"] for line in said.out.splitlines()] == ["c1"], words
+    assert "@" not in (await queue.events())[-1].data["rcpt"]
 
 
 async def test_make_it_go_now(queue: Mailroom) -> None:

@@ -67,7 +67,7 @@ async def test_a_person_is_forgotten_and_nobody_else(queue: Mailroom) -> None:
     assert b"ann@example.net" in await everything(queue)
     said = await streamq("erase", "ANN@example.net", "--yes")
     assert (said.code, said.err) == (0, "")
-    assert said.out == "erased 4 mails, 1 dead letters, 2 events\n"
+    assert said.out == "erased 4 mails, 1 dead letters, 6 events\n"  # two stood there, four are of its own ends
     left = await everything(queue)
     assert b"ann@" not in left
     assert left.count(b"bob@example.net") > 0
@@ -119,8 +119,10 @@ async def test_what_is_left_is_said(queue: Mailroom) -> None:
 )
 async def test_however_a_mail_names_its_recipient(queue: Mailroom, fields: dict[str, str]) -> None:
     await queue.add("low", **(fields if "raw" in fields else GOOD | fields))
-    assert (await streamq("erase", "ann@example.net", "--yes")).out == "erased 1 mails, 0 dead letters, 0 events\n"
+    said = await streamq("erase", "ann@example.net", "--yes")
+    assert said.out.startswith("erased 1 mails, 0 dead letters, ")  # and its own end's event, where that names it
     assert await queue.states() == {}
+    assert b"ann@" not in await everything(queue)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +142,17 @@ async def test_hashed_events_are_found(queue: Mailroom) -> None:
     assert load_settings().pii == "full"
     assert (await streamq("erase", "Ann@EXAMPLE.net", "--yes")).code == 0
     assert [event.data["rcpt"] for event in await queue.events()] == [hashed_address("bob@example.net")]
+
+
+@pytest.mark.parametrize("pii", ["full", "hash"])
+async def test_ends_that_no_worker_saw_are_found(queue: Mailroom, pii: str) -> None:
+    await queue.say_pii(pii)
+    for name in ("ann", "bob"):
+        entry = await queue.held("low", **GOOD, to=f"{name}@Example.net")
+        assert await queue.moved("cancel", entry) == ["cancelled"]
+    assert (await streamq("erase", "ann@example.net", "--yes")).out == "erased 0 mails, 0 dead letters, 1 events\n"
+    [cancelled] = [event.data["rcpt"] for event in await queue.events() if event.kind == "email.cancelled"]
+    assert cancelled == ("bob@Example.net" if pii == "full" else hashed_address("bob@example.net"))
 
 
 async def test_an_idn_domain_in_either_form(queue: Mailroom) -> None:

@@ -13,6 +13,7 @@ from operating import Operating
 from working import IDLE_MS, Working
 
 from streamq.keys import GROUP
+from streamq.mail.event import hashed_address
 from streamq.queue.check import CheckReport, Wrong, check
 
 __all__ = ["IDS", "Rig"]
@@ -50,8 +51,22 @@ class Rig(Working, Operating):
         self.raw("EVAL", LAST, 0, self.keys.prefix + "limit:*", IDLE_MS)
         got: Look = self.run(look(self.spool, self.last_event))
         self.last_event = got.last_event
-        wrong = differences(self.book, got)
+        wrong = [*differences(self.book, got), *self._nameless(got)]
         assert not wrong, "; ".join(wrong)
+
+    def _nameless(self, got: Look) -> list[str]:
+        """Events that do not say to whom their mail was, whoever wrote them: a worker, or a script alone. Beside a
+        field that nobody knows a script says nothing."""
+        wrong = []
+        for kind, _, data in got.events:
+            mail = self.known.get(data.get("entry", ""))
+            if mail is None or kind == "email.requeued":
+                continue
+            silent = "field" in mail.fields and "site" not in data
+            rcpt = data.get("rcpt") in (None, hashed_address(f"bob@{mail.site}"))  # no worker said what pii is
+            if not rcpt or (data.get("site") != mail.site and not silent):
+                wrong.append(f"{kind} of {mail.entry}, to {mail.site}: {data.get('rcpt')}, {data.get('site')}")
+        return wrong
 
     def find(self) -> None:
         """Who owns the producers' ids."""

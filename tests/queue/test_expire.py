@@ -92,6 +92,7 @@ async def test_an_own_deadline_outranks_max_age(room: Mailroom) -> None:
 
 
 async def test_every_lane_is_visited(room: Mailroom) -> None:
+    await room.say_pii("full")
     for n in range(60):
         await room.parked(lane=f"main|d{n}.example")
     room.tick(5 * DAY)

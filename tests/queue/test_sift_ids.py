@@ -235,6 +235,7 @@ ODD = (
 
 async def test_ids_that_somebody_gave_keep_every_digit(room: Mailroom) -> None:
     """Beyond what a Lua number holds, or six bytes; in seen, in the lane, and back."""
+    await room.say_pii("full")
     await slow(room)
     for id_ in ODD:
         await room.do("XADD", room.keys.stream("normal"), id_, "to", "bob@slow.example", "id", id_)

@@ -151,6 +151,7 @@ async def _sent(room: Mailroom) -> int:
 
 
 async def test_apply_goes_in_batches_and_counts(room: Mailroom) -> None:
+    await room.say_pii("full")
     entries = [await room.add(**GOOD, to="bob@example.net") for _ in range(205)]
     told: list[int] = []
     before = room.spool.caller.calls.get("move", 0)

@@ -122,6 +122,14 @@ async def test_filters(room: Mailroom, there: Receiver, started: Any, known: dic
     assert await pending(room) == 0  # the others are done with
 
 
+async def test_a_domain_s_cancelled_mails_are_its_own(room: Mailroom, there: Receiver, started: Any) -> None:
+    listener = await started(at_once=1, domain="Example.NET", types=["email.cancelled"])
+    for name, to in (("a", "bob@Example.NET"), ("b", "bob@other.example")):
+        assert await room.moved("cancel", await room.held(id=name, to=to)) == ["cancelled"]
+    await listener.step()
+    assert there.ids() == ["a"]
+
+
 async def test_what_is_not_taken_is_sent_again_under_its_id(room: Mailroom, there: Receiver, started: Any) -> None:
     listener = await started(at_once=1, retry="10s,40s")
     there.answer(500, 204, 302)  # a: 500; b: taken; c: a redirect, which nobody follows

@@ -1,5 +1,5 @@
 -- admit: what a consumer has read becomes a lease, or goes where it belongs. Idempotent.
--- needs: base lease index child notes seen event letter dead report route slots shares pace limit
+-- needs: base lease index child notes seen event letter dead sha256 whom report route slots shares pace limit
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead due events expiry held holds lane lease
 --   limit limits meta notes parked pauses schedule seen shared slots stream throttled turns
 -- ARGV: now consumer window routes
@@ -94,11 +94,12 @@ local function bound(lane, notes)
   return lane
 end
 
-local function superseded(waits, stream, id, by)
+-- A key is of one recipient: tail, that of the mail that takes its place, says who that is.
+local function superseded(waits, stream, id, by, tail)
   local fields = fields_of(stream, id)
   unschedule(waits)
   if not fields then return vanish(waits, stream, id) end
-  local said, producer = tail_from(fields, waits)
+  local said, producer = tail_from(fields, waits, whom_in(tail))
   remove(waits, stream, id, known_of(fields, waits).parent)
   count('total:superseded', 1)
   event('email.superseded', producer ~= '' and producer or waits, waits, event_id(waits), now,
@@ -125,7 +126,7 @@ local function collapsed(key, till, entry, id, tail, notes, unread)
     elseif is_older then
       return nil, waits
     else
-      superseded(waits, stream, other, entry)
+      superseded(waits, stream, other, entry, tail)
       till = math.max(tonumber(since), now_ms)
     end
   end

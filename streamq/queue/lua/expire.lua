@@ -1,6 +1,6 @@
 -- expire: ends mails whose time is over, wherever they stand, without scanning: the index of own deadlines, the
 -- oldest held, the head of what was never read, the first of every lane. (The schedule is clipped at deadlines.)
--- needs: base lease index child notes seen event letter dead report
+-- needs: base lease index child notes seen event letter dead sha256 whom report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
 --   parked reports schedule seen shared stream turns
 -- ARGV: now window ages lane_from
@@ -35,7 +35,8 @@ local function finish(entry, from, reason)
   if from then displace(entry, from) end
   if fields then
     if token == 0 then token = new_token() end
-    local tail, producer = tail_from(fields, entry)
+    local tail, producer, cost = tail_from(fields, entry)
+    bytes = bytes + cost
     if producer == '' then producer = entry end
     if not sent_late(entry, stream, id, producer, entry .. '.' .. token, now) then
       bytes = bytes + (bury(entry, stream, id, {reason = reason, class = 'expired'}, now, window) or 0)

@@ -1,5 +1,5 @@
 -- move: an operator's verbs on live mail.
--- needs: base lease index child notes seen event letter dead report
+-- needs: base lease index child notes seen event letter dead sha256 whom report
 -- KEYS: {streamq}: absent bodies body clock collapse counts dead due events expiry held holds lane lease meta notes
 --   parked reports schedule seen shared stream turns
 -- ARGV: now verb window at
@@ -116,7 +116,8 @@ for entry, report in each() do
     out[#out + 1] = 'missing'
   else
     bytes = bytes + letter_bytes(fields)
-    local tail, producer = tail_from(fields, entry)
+    local tail, producer, cost = tail_from(fields, entry, (verb == 'unhold' or verb == 'retry') and '' or nil) -- no event
+    bytes = bytes + cost
     tail = with(tail, '"class":"operator"')
     out[#out + 1] = verb_of[verb]({entry = entry, p = p, id = id, stream = stream, fields = fields,
       state = state_of(entry, stream, id), tail = tail, producer = producer ~= '' and producer or entry,

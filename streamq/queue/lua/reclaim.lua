@@ -1,5 +1,5 @@
 -- reclaim: leases whose heartbeat stopped become this consumer's; a mail that killed too many is dead.
--- needs: base lease index child notes seen event letter dead
+-- needs: base lease index child notes seen event letter dead sha256 whom
 -- KEYS: {streamq}: absent bell bodies body clock collapse counts dead dots events expiry held holds lane lease meta
 --   notes parked schedule seen stream
 -- ARGV: now consumer window idle room most cursor suspects
@@ -16,6 +16,7 @@ local given, consumer, window = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local idle, room, most, cursor = ARGV[4], math.min(tonumber(ARGV[5]), 100), tonumber(ARGV[6]), ARGV[7]
 local suspects = tonumber(ARGV[8])
 local SUSPECT = 2
+local COSTS, costs = 4000000, 0 -- of lib/whom: after so many the sweep goes on in another call
 local now = clock(given)
 local token = 0
 local out = {}
@@ -51,7 +52,9 @@ local function reclaim(p, stream, id, who)
   if ambiguous or (notes.reclaims or 0) >= most then -- only here: a body of 25 MB is not read for nothing
     local fields = fields_of(stream, id)
     if not fields then return vanish(entry, stream, id) end
-    tail, producer = tail_from(fields, entry)
+    local cost
+    tail, producer, cost = tail_from(fields, entry)
+    costs = costs + cost
   end
   notes.reclaims = (notes.reclaims or 0) + 1
   count('reclaimed', 1)
@@ -99,8 +102,9 @@ for p = start_p, #NAMES - 1 do
     examined = examined + 1
     reclaim(p, stream, row[1], row[2])
     reached = p .. row[1]
+    if costs >= COSTS then break end
   end
-  if #stalled == many then break end
+  if #stalled == many or costs >= COSTS then break end
   reached = ''
 end
 return {text(now), token, reached, unpack(out)}

@@ -188,14 +188,3 @@ local function sent_late(entry, stream, id, producer, event_id, now)
   event('email.relayed', producer, entry, event_id, now, sent)
   return true
 end
-
--- The event's tail and the producer's id from the entry alone, for ends that no worker sees. Nobody has checked
--- these fields: what is too long is left out.
-local function tail_from(fields, entry)
-  local map = known_of(fields, entry)
-  local known = {map.parent and '"parent":"' .. map.parent .. '"'}
-  for _, name in ipairs({'tenant', 'traceparent'}) do
-    if (map[name] or '') ~= '' and #map[name] <= 256 and not map[name]:find('[^ -~]') then known[#known + 1] = json(name) .. ':' .. json(map[name]) end
-  end
-  return table.concat(known, ','), (map['id'] or ''):sub(1, 256)
-end
