@@ -67,7 +67,7 @@ local function may_show()
   return is_clear
 end
 
-local HASH_COST = 200000 -- bytes that a script could read in the time that a block takes
+local HASH_COST = 400000 -- bytes that a script could read in the time that a block takes
 local function members_of(rcpt, site)
   if not rcpt then return '', 0 end
   local cost = 0
