@@ -30,6 +30,7 @@ CHAIN = 400  # mails of one read, in half pages: what is urgent waits so long to
 AHEAD = 3  # pages, or halves: the server sends a look's megabyte bit by bit, between scripts that were asked for later
 PAGE_BYTES = 1_000_000
 REST_MS = 5  # where another worker sifts
+PATIENCE = 3  # rests in a row in which nothing was parked: the other one may have been held up for a moment
 BULK = 50  # mails that others have parked meanwhile: who has a full hand passes a few at a time, and hinders nobody
 TRIES = 3
 OLD_SECONDS = 1.0  # a look that is older: somebody may have deleted what it saw
@@ -100,6 +101,7 @@ class Sifter:
         self._pages: dict[str, list[_Page]] = {}  # priority → the next ones, a few
         self._rests_until: dict[str, float] = {}  # priority → loop time
         self._parked: dict[str, int] = {}  # priority → mails, when the rest began
+        self._idle: dict[str, int] = {}  # priority → rests in a row in which nobody sifted
         self._pure: set[str] = set()  # priorities of whose last page all was parked
         self._many = PAGE
 
@@ -114,6 +116,7 @@ class Sifter:
         else:
             self.sifts.discard(name)
             self._pages.pop(name, None)
+            self._rests_until.pop(name, None)
 
     def takes(self, name: str, mean: float) -> bool:
         """Whether the priority's next mails, of `mean` bytes each, come through here."""
@@ -122,12 +125,11 @@ class Sifter:
 
     def rests(self) -> set[str]:
         """Priorities that another worker sifts now: two of them would look at the same mails, and one in vain."""
-        now = asyncio.get_running_loop().time()
-        return {name for name, until in self._rests_until.items() if name in self.sifts and until > now}
+        return self._rests_until.keys() & self.sifts
 
     async def read(self, name: str, room: int) -> tuple[list[Entry], int]:
         """On in the stream of a priority: what is ours now, and how many were parked."""
-        if name in self.rests() or not await self._is_ours(name):
+        if not await self._is_ours(name):
             return [], 0
         for _ in range(TRIES):
             passed = await self._pass(name, room)
@@ -135,6 +137,7 @@ class Sifter:
                 return self._gathered(name, passed)
             page, said = passed[0]
             if not self._trimmed(name, page, said.behind):
+                self._idle[name] = 0
                 await self._rest(name)
                 break
         return [], 0
@@ -166,13 +169,16 @@ class Sifter:
     async def _is_ours(self, name: str) -> bool:
         """Whether there is a page to pass, and nobody else who passes many."""
         now = asyncio.get_running_loop().time()
+        if self._rests_until.get(name, 0.0) > now:
+            return False
         pages = [page for page in self._pages.get(name, []) if page.seen_at > now - OLD_SECONDS]
         if pages and pages[0].behind == self._behind.get(name):
             self._pages[name] = pages
             return True
-        if self._rests_until.pop(name, None) is not None:
+        if name in self._rests_until:
             before = self._parked[name]
-            if await self._rest(name) - before >= BULK:
+            self._idle[name] = 0 if await self._rest(name) - before >= BULK else self._idle[name] + 1
+            if self._idle[name] < PATIENCE:
                 return False
             del self._rests_until[name]
         behind = await self.link.call(self.spool.passed, name)
