@@ -67,9 +67,12 @@ def _block(text: str, others: Iterable[str]) -> str:
 
 
 def inlined(text: str) -> str:
-    """Numbers and texts that have a name in capitals, one line at the top level, stand where the name did."""
+    """Numbers and texts that have a name in capitals, one line at the top level, stand where the name did. Raises
+    ValueError where two parts call different ones the same: one would stand for both."""
     constants: dict[str, str] = {}
     for names, values in CONSTANTS.findall(text):
         literals = [f"({value})" if value[0] == "'" else value for value in re.findall(LITERAL, values)]
-        constants |= dict(zip(names.split(", "), literals, strict=True))
+        for name, literal in zip(names.split(", "), literals, strict=True):
+            if constants.setdefault(name, literal) != literal:
+                raise ValueError(f"constant {name} is {constants[name]} and {literal}")
     return TOKEN.sub(lambda found: constants.get(found[0], found[0]), CONSTANTS.sub("", text))

@@ -101,13 +101,16 @@ class Reader:
     async def run(self) -> None:
         shares = Shares(self.spool.priorities)
         await self.link.call(self.spool.touch, self.consumer)
-        while not self.stopping:
-            if not self.hand.room and not self.turns:
-                await self.hand.changed()
-            elif not self.serves():
-                await self._of_use()
-            elif not await self._closed() and await self._open():
-                await self._once(shares)
+        try:
+            while not self.stopping:
+                if not self.hand.room and not self.turns:
+                    await self.hand.changed()
+                elif not self.serves():
+                    await self._of_use()
+                elif not await self._closed() and await self._open():
+                    await self._once(shares)
+        finally:
+            self.sifter.close()
 
     def is_unseen(self) -> bool:
         """It has read nothing for long: its only route is closed, or lets two mails go an hour. True once, then later

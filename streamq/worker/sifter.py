@@ -77,6 +77,12 @@ def row(name: str, flat: list[bytes], max_bytes: int) -> SiftRow:
     return SiftRow(name, site, digest("", producer.decode()) if producer else b"", producer)
 
 
+def _heard(looking: asyncio.Task[_Page]) -> None:
+    """Who drops a look need not ask how it ended."""
+    if not looking.cancelled():
+        looking.exception()
+
+
 def _is_overtaken(passed: Sequence[tuple[_Page, Sifted]]) -> bool:
     """Whether nothing was passed, because another one has read on."""
     return (
@@ -99,6 +105,7 @@ class Sifter:
         self._few: dict[str, tuple[int, int]] = {}  # priority → read, parked
         self._behind: dict[str, str] = {}  # priority → id of the last mail that was passed
         self._pages: dict[str, list[_Page]] = {}  # priority → the next ones, a few
+        self._looking: dict[str, asyncio.Task[_Page]] = {}  # priority → what comes behind them
         self._rests_until: dict[str, float] = {}  # priority → loop time
         self._parked: dict[str, int] = {}  # priority → mails, when the rest began
         self._idle: dict[str, int] = {}  # priority → rests in a row in which nobody sifted
@@ -115,8 +122,12 @@ class Sifter:
             self.sifts.add(name)
         else:
             self.sifts.discard(name)
-            self._pages.pop(name, None)
-            self._rests_until.pop(name, None)
+            for kept in (self._pages, self._looking, self._rests_until):
+                kept.pop(name, None)
+
+    def close(self) -> None:
+        for looking in self._looking.values():
+            looking.cancel()
 
     def takes(self, name: str, mean: float) -> bool:
         """Whether the priority's next mails, of `mean` bytes each, come through here."""
@@ -204,11 +215,10 @@ class Sifter:
             ahead += await self._look_on(name, ahead[-1].last)
         sent: list[_Page] = []
         asked: list[asyncio.Task[Sifted]] = []
-        looking: asyncio.Task[list[_Page]] | None = None
         try:
             while ahead:
-                if looking is None and len(ahead) <= AHEAD:
-                    looking = asyncio.create_task(self._look_on(name, ahead[-1].last))
+                if len(ahead) <= AHEAD:
+                    self._begin_look(name, ahead[-1].last)
                     await asyncio.sleep(0)  # it is on its way, like all that is asked for
                 ahead[0].glance(self.settings.max_mail_bytes)  # the server works on what was sent
                 if sent and (name not in self._pure or sum(len(page.found) for page in sent) >= CHAIN):
@@ -219,14 +229,11 @@ class Sifter:
                 share = (room + 1 - len(asked) % 2) // 2 if name in self._pure else room
                 asked.append(asyncio.create_task(self._ask(name, sent[-1], share)))
                 await asyncio.sleep(0)
-                if looking is not None and (looking.done() or not ahead):
-                    ahead += await looking
-                    looking = None
+                if not ahead or (name in self._looking and self._looking[name].done()):
+                    ahead += await self._look_on(name, (ahead or sent)[-1].last)
             passed = list(zip(sent, [await answer for answer in asked], strict=True))
-            if looking is not None:
-                ahead += await looking
         finally:
-            await asyncio.gather(*asked, *([looking] if looking else []), return_exceptions=True)
+            await asyncio.gather(*asked, return_exceptions=True)
         self._keep(name, passed, ahead)
         return passed
 
@@ -241,10 +248,17 @@ class Sifter:
         elif passed:
             self._behind[name] = passed[0][1].behind
 
+    def _begin_look(self, name: str, last: str) -> None:
+        """At what is behind that id. It may come after the read that asked for it."""
+        if name not in self._looking:
+            self._looking[name] = asyncio.create_task(self.link.call(self._look, name, last))
+            self._looking[name].add_done_callback(_heard)
+
     async def _look_on(self, name: str, last: str) -> list[_Page]:
-        """What is behind that id; nothing at the end."""
-        page = await self.link.call(self._look, name, last)
-        if not page.found:
+        """What is behind that id; nothing at the end, or where the look that was under way began elsewhere."""
+        self._begin_look(name, last)
+        page = await self._looking.pop(name)
+        if not page.found or page.behind != last:
             return []
         return page.halves() if name in self._pure else [page]
 

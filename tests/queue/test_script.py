@@ -14,7 +14,7 @@ from mailroom import Mailroom
 from streamq.keys import TABLE
 from streamq.queue import connection, script
 from streamq.queue.connection import command
-from streamq.queue.link import CLOSES, OPENS, link
+from streamq.queue.link import CLOSES, OPENS, inlined, link
 from streamq.queue.rows import (
     AdmitRow,
     ChildRow,
@@ -428,3 +428,11 @@ def test_a_script_brings_no_function_that_it_does_not_use(verb: str) -> None:
         assert len(re.findall(rf"\b{name}\b", source)) > 1 + (name in shared), name
     for name in re.findall(r"^(?:function )?K\.(\w+)", source, re.M):
         assert len(re.findall(rf"\bK\.{name}\b", source)) > 1, name
+
+
+def test_two_constants_of_one_name_are_refused() -> None:
+    """One of them stood for both, in silence."""
+    assert inlined("local FEW = 4\nreturn FEW\n").strip() == "return 4"
+    assert inlined("local FEW = 4\nlocal FEW = 4\nreturn FEW\n").strip() == "return 4"
+    with pytest.raises(ValueError, match="constant FEW is 4 and 100"):
+        inlined("local FEW = 4\nlocal FEW = 100\nreturn FEW\n")

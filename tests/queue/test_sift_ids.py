@@ -6,6 +6,7 @@ import pytest
 from mailroom import DAY, START, Lease, Mailroom, ident
 from sifting import SLOW, sift, slow
 
+from streamq.mail.identity import digest
 from streamq.queue.rows import ResettleRow
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -128,6 +129,30 @@ async def test_ids_are_forgotten_by_themselves(room: Mailroom) -> None:
     await sift(room)
     [key] = await room.do("KEYS", f"{room.keys.prefix}seen:*")
     assert 2 * DAY - 60_000 < await room.do("PTTL", key) <= 2 * DAY
+
+
+def bucket(name: str) -> int:
+    """As lib/seen.lua has it."""
+    return int.from_bytes(digest("", name)[:2], "big") % 8192
+
+
+async def test_a_bucket_that_is_new_among_many_old_ones_expires_like_them(room: Mailroom) -> None:
+    """Which of a batch's buckets are there is asked by halves, where most are: 300 ids of 40 buckets, and five more."""
+    await slow(room)
+    ids = [f"a{n}" for n in range(60_000)]
+    known = [name for name in ids if bucket(name) < 40][:290]
+    new = [next(name for name in ids if bucket(name) == 100 + n) for n in range(5)]
+    first, batch = known[:195], known[195:]
+    for at, name in zip((3, 4, 40, 90, 95), new, strict=True):
+        batch.insert(at, name)
+    for names in (first, batch):
+        for name in names:
+            await room.add(to="bob@slow.example", id=name)
+        assert (await sift(room, most=200)).parked == len(names)
+    keys = await room.do("KEYS", f"{room.keys.prefix}seen:*")
+    assert {int(key.rpartition(b":")[2]) for key in keys} == {bucket(name) for name in known + new}
+    assert all([await room.do("PTTL", key) > 0 for key in keys])
+    assert sum([await room.do("HLEN", key) for key in keys]) == len(known + new)
 
 
 async def test_an_id_that_has_another_owner_by_now_stays_the_others(room: Mailroom) -> None:

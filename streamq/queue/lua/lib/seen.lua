@@ -110,18 +110,34 @@ local function see(digest, owner, now, window)
   return unpack_entry(found:sub(5)), found:sub(1, 4)
 end
 
--- Takes ids of a batch, one after the other: (place in it, owner) → whether it is new, and has this owner now. What two
--- commands tell of all their buckets need not be asked of each: that the last generation has none of them, or that this
--- one has all.
+-- Which of these keys there are, as far as that is told by few commands: nth → true. Where most of a part are there, its
+-- halves are asked.
+local ASKED_LEAST = 4
+local function ask_made(keys, from, to, made)
+  local many = to - from + 1
+  local found = redis.call('EXISTS', unpack(keys, from, to))
+  if found == many then
+    for at = from, to do made[at] = true end
+  elseif found * 4 >= many * 3 and many > ASKED_LEAST then
+    local middle = math.floor((from + to) / 2)
+    ask_made(keys, from, middle, made)
+    ask_made(keys, middle + 1, to, made)
+  end
+end
+
+-- Takes ids of a batch, one after the other: (place in it, owner) → whether it is new, and has this owner now. What few
+-- commands tell of all their buckets need not be asked of each: that the last generation has none of them, and which ones
+-- this one has. (Of a first generation a few ids are mostly of new ones.)
+local MANY_IDS = 50
 local function register_of(digests, now, window)
   if #digests == 0 then return nil end
-  local these, lasts = {}, {}
+  local these, lasts, made = {}, {}, {}
   for at, digest in ipairs(digests) do these[at], lasts[at] = seen_keys(digest, now, window) end
   local is_first = redis.call('EXISTS', unpack(lasts)) == 0
-  local made = not is_first and redis.call('EXISTS', unpack(these)) == #these
+  if not is_first or #these >= MANY_IDS then ask_made(these, 1, #these, made) end
   return function(at, owner)
     if not is_first and redis.call('HGET', lasts[at], digests[at]) then return false end
-    return own(these[at], digests[at], owner, made)
+    return own(these[at], digests[at], owner, made[at])
   end
 end
 
