@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import MailView
 from streamq.queue.why import Ended, ended_somewhere
 
-__all__ = ["Addressed", "Gone", "IdOrAddress", "Limit", "named_by", "say_ended"]
+__all__ = ["DEAD", "Addressed", "Gone", "IdOrAddress", "Limit", "how_it_died", "named_by", "say_ended", "word"]
 
 IdOrAddress = Annotated[
     str,
@@ -71,6 +72,9 @@ class Addressed:
         rows = [[_clock(end.at_ms), _how(end), clip(end.id, 60), clip(_words(end), 300)] for end in self.ends]
         console.print()
         console.print(table(("ended", "how", "id", "reply, reason"), rows, firm=2), soft_wrap=True)
+        if letters := sum("letter" in end.data for end in self.ends):
+            which = "the dead letter" if letters == 1 else f"the {letters:,} dead letters"
+            note(f"`streamq dead requeue {self.who.spec}` sends {which} again; `dead requeue ID` one")
 
 
 def _clock(at_ms: int) -> str:
@@ -135,13 +139,28 @@ async def _by_address(
     return Addressed(who, views, found.looked, live, found.more, ends)
 
 
+def how_it_died(end: Ended) -> str:
+    """Nothing where its letter alone tells."""
+    return "" if end.kind == "dead" else f" ({end.kind.removeprefix('email.')})"
+
+
+def word(name: str) -> str:
+    """As a shell takes it, and a terminal shows it."""
+    return quote(clip(name, 300))
+
+
 def say_ended(id_: str, end: Ended, json: bool) -> None:
     if json:
         emit({"id": id_, "state": "dead" if end.kind in DEAD else "ended", "event": end.kind, "data": end.data})
         return
     what = end.kind.removeprefix("email.")
     if end.kind in DEAD:
-        console.print(f"{clip(id_, 300)} is dead ({what}): `streamq dead show` has it", style="bold", soft_wrap=True)
+        console.print(f"{clip(id_, 300)} is dead{how_it_died(end)}", style="bold", soft_wrap=True)
+        name = word(id_)
+        console.print(
+            f"its letter, while it is kept: `streamq dead show {name}`; `streamq dead requeue {name}` sends it again",
+            soft_wrap=True,
+        )
     else:
         console.print(
             f"{clip(id_, 300)} is not in the queue any more; its last event: {what}", style="bold", soft_wrap=True

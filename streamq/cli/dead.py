@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, To, Yes, chosen, known_choice
+from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, To, Yes, address_in, chosen, known_choice
 from streamq.cli.look import BODY, print_fields
 from streamq.cli.terminal import ask, clip, console, emit, note, progress, table
 from streamq.errors import NotFound, SettingsError
@@ -25,9 +25,9 @@ from streamq.queue.walk import MailView, is_entry
 dead = typer.Typer(name="dead", help="Dead letters: mails that cannot be delivered.", no_args_is_help=True)
 app.add_typer(dead)
 
-ID_HELP = "a dead letter's id, its mail's entry or a producer's id"
+ID_HELP = "a dead letter's id, its mail's entry, a producer's id, or a recipient's address"
 Tenant = Annotated[str | None, typer.Option(help="all of this tenant", metavar="TENANT")]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help=ID_HELP)]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID|ADDRESS", help=ID_HELP)]
 NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
     *("envelope_to", "to", "subject", "tenant", "tags"),
@@ -98,11 +98,11 @@ def _print_list(letters: list[dict[str, str]]) -> None:
 
 @dead.command("show")
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)],
+    id_: Annotated[str, typer.Argument(metavar="ID|ADDRESS", help=ID_HELP)],
     raw: Annotated[bool, typer.Option("--raw", help="bodies, too")] = False,
     json: Json = False,
 ) -> None:
-    """One dead letter; of several with that id the last."""
+    """One dead letter; of several with that id, or to that address, the last."""
 
     async def run() -> None:
         async with open_queue() as spool:
@@ -125,11 +125,12 @@ def _died(letter: DeadLetter) -> str:
 async def _last(spool: Spool, id_: str) -> DeadLetter:
     found = await dead_letter(spool, id_)
     if found is None:
+        named = Named((id_,))
         async for letter in dead_letters(spool):
-            if id_ in _ids_of(letter):
+            if named.of(spool, letter):
                 found = letter
     if found is None:
-        raise NotFound(f"no dead letter has the id {id_[:300]!r}")
+        raise NotFound(_none_of([id_]))
     return found
 
 
@@ -319,19 +320,36 @@ async def _named(spool: Spool, ids: Sequence[str]) -> dict[str, int]:
         if found is not None:
             letters[found.letter] = found.size
             missing.discard(id_)
-    if missing:  # entries and producers' ids have no index here: read them all
-        named = frozenset(missing)
+    if missing:  # entries, producers' ids and addresses have no index here: read them all
+        named = Named(missing)
         async for letter in dead_letters(spool):
-            if hit := named & _ids_of(letter):
+            if hit := named.of(spool, letter):
                 letters[letter.letter] = letter.size
                 missing -= hit
     if missing:
-        raise NotFound(f"no dead letter has the id {', '.join(repr(id_[:300]) for id_ in sorted(missing))}")
+        raise NotFound(_none_of(sorted(missing)))
     return letters
 
 
-def _ids_of(letter: DeadLetter) -> set[str]:
-    return {letter.letter, letter.text("dead_entry"), letter.text("id")}
+class Named:
+    """Words that name dead letters: ids of any kind, and addresses."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = frozenset(words)
+        known = ((word, address_in(word)) for word in self.words)
+        self.people = [(word, Selector(to=who)) for word, who in known if who is not None]
+
+    def of(self, spool: Spool, letter: DeadLetter) -> set[str]:
+        """Those that name it."""
+        ids = {letter.letter, letter.text("dead_entry"), letter.text("id")}
+        return {*(self.words & ids), *(word for word, choice in self.people if _fits(spool, letter, choice))}
+
+
+def _none_of(words: Sequence[str]) -> str:
+    """What to say where no dead letter has any of these names."""
+    said = ", ".join(repr(word[:300]) for word in words)
+    known = "id, or recipient," if any(address_in(word) for word in words) else "id"
+    return f"no dead letter has the {known} {said}"
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:

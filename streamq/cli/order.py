@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import typer
 
+from streamq.cli.addressed import DEAD, how_it_died, word
 from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
-from streamq.queue.search import sought
+from streamq.queue.search import letters_to, sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
@@ -33,6 +34,7 @@ SWEPT = {
 ENTRY_DIGITS = 14  # a priority's and a time's of this century
 SOUGHT_MOST = 3  # words of one command for each of which all live mails are looked at
 KEPT_SHOWN = 20
+LETTERS_TOLD = 100
 
 
 @dataclass(slots=True)
@@ -126,7 +128,7 @@ class Order:
         """The mails that have this id, though nobody has read them yet, or are to this address; [] for an id that may
         come. What has the form of an entry was seen, and is gone. Raises `NotFound`."""
         if is_entry(text) and len(text.partition("-")[0]) >= ENTRY_DIGITS:
-            raise gone
+            raise await self._dead(spool, text) or gone
         who = address_in(text)
         self.searches += 1
         if who is None and self.searches > SOUGHT_MOST and self.verb in DONE:
@@ -139,7 +141,7 @@ class Order:
             raise of_tenants(text, {tenant: entry for entry, tenant in found.named.items()})
         if who is None:
             if self.verb not in DONE:
-                raise gone
+                raise await self._dead(spool, text) or gone
             end = await ended_somewhere(spool, [text], self.choice.tenant)
             if end is not None:
                 how = end.kind.removeprefix("email.")
@@ -150,9 +152,28 @@ class Order:
         fit = [view.entry for view in found.views if self._is_meant(view)]
         if fit:
             return fit
+        if self.verb == "retry":
+            letters = [end async for end in letters_to(spool, who, LETTERS_TOLD, self.choice.tenant)]
+            if letters:
+                many = f"{len(letters)}{' or more' if len(letters) == LETTERS_TOLD else ''}"
+                raise NotFound(
+                    f"no live mail is to {who.spec}, but {many} dead letter{'s are' if len(letters) > 1 else ' is'}: "
+                    f"`streamq dead requeue {who.spec}` sends {'them' if len(letters) > 1 else 'it'} again"
+                )
         held = " that is held" if self.verb == "unhold" else ""
         rule = f"; --unseen: a rule for that id, {DONE[self.verb]} when it comes" if self.verb in DONE else ""
         raise NotFound(f"no live mail{held} is to {who.spec}, and none has {text[:300]!r} as its id{rule}")
+
+    async def _dead(self, spool: Spool, text: str) -> NotFound | None:
+        """What to say of a name whose mail is a dead letter."""
+        end = await ended_somewhere(spool, [text], self.choice.tenant) if self.verb == "retry" else None
+        if end is None or end.kind not in DEAD:
+            return None
+        name = word(text)
+        return NotFound(
+            f"the mail {text[:300]!r} is dead{how_it_died(end)}: `streamq dead requeue {name}` sends it again, "
+            "while its letter is kept"
+        )
 
     def _is_meant(self, view: MailView) -> bool:
         if not self.choice.fits(view):
@@ -168,7 +189,10 @@ class Order:
             if not self.dry_run:
                 await unset_rule(spool, name)
         else:
-            said = f"not seen yet, or ended unsent; {DONE[self.verb]} when it comes, unless `streamq unhold` says no"
+            said = (
+                f"nothing in the queue has this id now: a rule stands, {DONE[self.verb]} when it comes; mistyped? "
+                f"`streamq unhold {word(text)}` drops it"
+            )
             if not self.dry_run:
                 await set_rule(spool, name, self.verb)
                 with contextlib.suppress(NotFound):
@@ -266,7 +290,8 @@ class Order:
         if done["intended"]:
             note("intended: in delivery, or not read yet; carried out unless the attempt sends it")
         if done["missing"]:
-            note("missing: has ended already; its events, or `streamq dead show`, may know how")
+            again = "; `streamq dead requeue` with its id sends a dead one again" if self.verb == "retry" else ""
+            note(f"missing: has ended already; its events, or `streamq dead show`, may know how{again}")
         if self.verb == "retry" and done["held"]:
             note("held: `streamq unhold` with the same words lets it go; `--in 0s`: now")
         if self.verb == "retry" and done["parked"]:

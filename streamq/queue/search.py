@@ -22,7 +22,7 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
 
-__all__ = ["BEGINNING", "End", "Found", "Page", "ends_of", "is_place", "look_on", "mails_to", "sought"]
+__all__ = ["BEGINNING", "End", "Found", "Page", "ends_of", "is_place", "letters_to", "look_on", "mails_to", "sought"]
 
 BEGINNING = "0:"
 PLACE = re.compile(r"([0-9]):(?:[0-9]{1,20}-[0-9]{1,20})?")
@@ -44,7 +44,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a mail to somebody ended: its last event, or its dead letter (`kind` is `dead` then)."""
+    """How a mail to somebody ended: its last event, or its dead letter (`kind` is `dead` then). `letter` of the data is
+    that one's id, where it is kept."""
 
     kind: str
     at_ms: int
@@ -142,8 +143,8 @@ async def ends_of(spool: Spool, who: Person, most: int, tenant: str | None = Non
         if len(rows) < EVENTS_PAGE or len(found) >= most:
             break
         last = f"({rows[-1][0].decode()}"
-    async for end in _letters_of(spool, who, most, tenant):
-        found.setdefault(end.entry, end)
+    async for end in letters_to(spool, who, most, tenant):
+        found.setdefault(end.entry, end).data["letter"] = end.data["letter"]
     return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
 
 
@@ -154,7 +155,8 @@ def _events_of(rows: list[Any], who: Person) -> list[Event]:
     return [event for event in map(event_from, said) if event.kind.startswith("email.") and who.gets(event)]
 
 
-async def _letters_of(spool: Spool, who: Person, most: int, tenant: str | None) -> AsyncIterator[End]:
+async def letters_to(spool: Spool, who: Person, most: int, tenant: str | None = None) -> AsyncIterator[End]:
+    """The dead letters of mails to somebody, the newest first, so many at most; `letter` of an end's data is its id."""
     below, looked, found = "", 0, 0
     while looked < LETTERS_LOOKED and found < most:
         below, many, rows = await spool.scripts.search(None, below, BATCH, local=who.local, domain=who.domain)

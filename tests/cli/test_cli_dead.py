@@ -90,6 +90,39 @@ async def test_show_takes_the_last_of_several(queue: Mailroom) -> None:
     assert (await streamq("dead", "show", "a1", "--json")).json["fields"]["subject"] == "second"
 
 
+async def test_by_address(queue: Mailroom) -> None:
+    first, _ = await bury(queue, "a1", to="Anna <Anna@Example.NET>")
+    last, _ = await bury(queue, "a2", to="bob@example.org, anna@example.net")
+    await bury(queue, "b1")
+    assert (await streamq("dead", "show", "anna@example.net", "--json")).json["letter"] == last
+    said = await streamq("dead", "requeue", "ANNA@example.net", "--dry-run")
+    assert said.out == "requeue: 2 dead letters (dry run: nothing was changed)\n"
+    assert (await streamq("dead", "rm", "bob@example.org")).out == "discarded 1 dead letters\n"
+    assert (await streamq("dead", "requeue", "anna@example.net")).out == "requeued 1 mails\n"
+    assert await names(queue) == ["b1"]
+    said = await streamq("dead", "requeue", "anna@example.net")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "streamq: no dead letter has the id, or recipient, 'anna@example.net'\n"
+    assert first != last
+
+
+async def test_who_asks_for_a_dead_mail_to_go_now_is_told_how(queue: Mailroom) -> None:
+    _, entry = await bury(queue, "a1", to="anna@example.net")
+    for name in ("a1", entry):
+        said = await streamq("retry", name)
+        assert (said.code, said.out) == (1, "")
+        assert f": `streamq dead requeue {name}` sends it again, while its letter is kept" in said.err
+    said = await streamq("retry", "anna@example.net")
+    assert (said.code, said.out) == (1, "")
+    assert "but 1 dead letter is: `streamq dead requeue anna@example.net` sends it again" in said.err
+    said = await streamq("why", "anna@example.net")
+    assert "`streamq dead requeue anna@example.net` sends the dead letter again" in said.err + said.out
+    await streamq("dead", "rm", "a1")
+    assert "dead requeue" not in (await streamq("retry", "anna@example.net")).err
+    said = await streamq("why", "anna@example.net")
+    assert "dead requeue" not in said.err + said.out
+
+
 @pytest.mark.parametrize("words", [["show", "none"], ["requeue", "none"], ["rm", "none"], ["rm", "a1", "none", "-y"]])
 async def test_what_is_not_there_exits_1(queue: Mailroom, words: list[str]) -> None:
     await bury(queue, "a1")

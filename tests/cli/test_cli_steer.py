@@ -113,7 +113,10 @@ async def test_an_id_not_seen_yet_becomes_a_rule(queue: Mailroom, verb: str, don
     assert await rules(queue.spool) == {}
     said = await streamq(verb, "a1")
     assert said.code == 0
-    assert said.out.startswith(f"a1: not seen yet, or ended unsent; {done} when it comes")
+    assert said.out.startswith(
+        f"a1: nothing in the queue has this id now: a rule stands, {done} when it comes; mistyped? "
+    )
+    assert "`streamq unhold a1` drops it" in said.out
     assert await rules(queue.spool) == {"id:a1": verb}
     entry = await queue.add(id="a1")
     await queue.read()

@@ -109,7 +109,8 @@ async def test_one_that_is_gone_or_was_never_there(queue: Mailroom) -> None:
     assert said.out.splitlines()[0] == f"{sent.entry} is not in the queue any more; its last event: relayed"
     said = await streamq("why", dead.entry)
     assert said.code == 1
-    assert said.out.splitlines()[0] == f"{dead.entry} is dead (bounced): `streamq dead show` has it"
+    assert said.out.splitlines()[0] == f"{dead.entry} is dead (bounced)"
+    assert f"`streamq dead requeue {dead.entry}` sends it again" in said.out
     assert lines_of(said.out)["reply"] == "550 5.1.1 who"
     known = await streamq("why", dead.entry, "--json")
     assert (known.code, known.json["state"], known.json["event"]) == (1, "dead", "email.bounced")
