@@ -19,9 +19,9 @@ from streamq.queue.person import Person
 from streamq.queue.search import End, ends_of, sought
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import MailView
-from streamq.queue.why import Ended, ended_somewhere
+from streamq.queue.why import DEAD, Ended, ended_somewhere
 
-__all__ = ["DEAD", "Addressed", "Gone", "IdOrAddress", "Limit", "how_it_died", "named_by", "say_ended", "word"]
+__all__ = ["Addressed", "Gone", "IdOrAddress", "Limit", "how_it_died", "named_by", "say_ended", "word"]
 
 IdOrAddress = Annotated[
     str,
@@ -29,7 +29,6 @@ IdOrAddress = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=1, help="of an address: so many live mails at most", metavar="N")]
 ENDS_SHOWN = 10
-DEAD = {"dead", "email.bounced", "email.expired", "email.rejected", "email.failed"}
 
 
 @dataclass(frozen=True, slots=True)

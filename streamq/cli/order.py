@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import typer
 
-from streamq.cli.addressed import DEAD, how_it_died, word
+from streamq.cli.addressed import how_it_died, word
 from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
@@ -18,7 +18,7 @@ from streamq.queue.search import letters_to, sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
-from streamq.queue.why import ended_somewhere
+from streamq.queue.why import DEAD, ended_somewhere
 
 __all__ = ["Order"]
 

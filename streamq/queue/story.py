@@ -12,7 +12,7 @@ from streamq.queue.look import located, owner
 from streamq.queue.person import Person
 from streamq.queue.search import BEGINNING, End, ends_of, look_on
 from streamq.queue.spool import Spool
-from streamq.queue.why import Ended, Why, ended_somewhere, ends, why
+from streamq.queue.why import DEAD, Ended, Why, ended_somewhere, ends, letter_end, why
 
 __all__ = ["Mailbox", "Story", "mailbox", "story"]
 
@@ -24,12 +24,14 @@ EVENTS_MOST = 200  # of one mail: one that is deferred for five days has thirty
 @dataclass(slots=True)
 class Story:
     """`why`: of a live mail; `last`: of one that is gone, where no event of it is kept. `events`: oldest first, among
-    the newest 20,000 of the queue; `more`: there are more of this mail than are here."""
+    the newest 20,000 of the queue; `more`: there are more of this mail than are here. `letter`: of one that is dead,
+    its dead letter's id, "" where none is kept."""
 
     why: Why | None = None
     last: Ended | None = None
     events: list[Ended] = field(default_factory=list)
     more: bool = False
+    letter: str = ""
 
 
 async def story(spool: Spool, name: str, tenant: str | None = None) -> Story:
@@ -48,6 +50,14 @@ async def story(spool: Spool, name: str, tenant: str | None = None) -> Story:
         found.last = await ended_somewhere(spool, names, tenant)
         if found.last is None:
             raise missing
+        whose = found.last.data.get("tenant")
+        if tenant is None and isinstance(whose, str):
+            tenant = whose
+            await _events(spool, found, names, tenant)
+    end = found.events[-1] if found.events else found.last
+    if missing is not None and end is not None and end.kind in DEAD:
+        letter = await letter_end(spool, names, tenant)
+        found.letter = letter.data["letter"] if letter is not None else ""
     return found
 
 

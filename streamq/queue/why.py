@@ -20,9 +20,10 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["Ended", "Why", "ended", "ended_somewhere", "ends", "why"]
+__all__ = ["DEAD", "Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
 
 UNREAD_MOST = 1000
+DEAD = frozenset({"dead", "email.bounced", "email.expired", "email.rejected", "email.failed"})  # they leave a letter
 ANY = "*\n"  # whatever tenant: no name has a line's end
 EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
 
@@ -228,7 +229,7 @@ async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -
     nothing."""
     async for found in ends(spool, names, tenant):
         return found
-    return await _letter(spool, names, tenant)
+    return await letter_end(spool, names, tenant)
 
 
 async def ended_somewhere(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
@@ -249,13 +250,14 @@ def end_in(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None
     return Ended(kind, known)
 
 
-async def _letter(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
-    """The last one."""
+async def letter_end(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
+    """What the last dead letter of these names says; its own id is `letter` of the data."""
     found = None
     async for letter in dead_letters(spool):
         same = letter.text("id") in names and tenant in {letter.text("tenant") or None, ANY}
         if same or letter.text("dead_entry") in names:
-            found = Ended("dead", {"class": letter.text("dead_class"), "reason": letter.text("dead_reason")})
+            known = {"class": letter.text("dead_class"), "reason": letter.text("dead_reason"), "letter": letter.letter}
+            found = Ended("dead", known)
             if letter.text("tenant"):
                 found.data["tenant"] = letter.text("tenant")
             at = letter.text("dead_at")

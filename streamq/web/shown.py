@@ -169,6 +169,7 @@ def story_shown(found: Story) -> dict[str, Any]:
         "last": None if found.last is None else _event(found.last),
         "events": [_event(each) for each in found.events],
         "more": found.more,
+        "letter": found.letter,
     }
 
 

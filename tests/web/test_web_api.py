@@ -204,6 +204,19 @@ async def test_a_story_has_all_events_in_their_order(room: Mailroom) -> None:
     assert found["mail"]["holder"] == "w1"
 
 
+async def test_a_tenants_mail_that_has_ended_is_found_by_its_bare_id(room: Mailroom) -> None:
+    lease = await room.lease(id="a1", tenant="acme", to="bob@example.net")
+    await room.settled("sent", lease)
+    await room.do("DEL", room.keys.events)
+    for kind in ("email.deferred", "email.bounced"):
+        data = {"at": 1, "entry": lease.entry, "tenant": "acme", "reply": "550 no"}
+        await room.do("XADD", room.keys.events, "*", "type", kind, "id", "a1", "data", json.dumps(data))
+    status, found = await looked(room, "/api/mail?id=a1")
+    assert (status, found["mail"]) == (200, None)
+    assert [each["kind"] for each in found["events"]] == ["email.deferred", "email.bounced"]
+    assert found["letter"] == ""
+
+
 async def test_a_mail_that_nobody_knows(room: Mailroom) -> None:
     status, said = await looked(room, "/api/mail?id=nobody&tenant=acme")
     assert status == 404

@@ -43,6 +43,34 @@ async def test_two_clicks_from_an_address_to_go_now(shown: Open) -> None:
     assert page.complaints == []
 
 
+async def test_two_clicks_from_an_address_to_send_a_dead_one_again(shown: Open) -> None:
+    room = shown.room
+    lease = await room.lease(id="gone", to=ANNA, text="Hello")
+    tail = b'"rcpt":"anna@example.net","site":"example.net","reply":"550 5.1.1 who"'
+    assert await room.settled("dead", lease, lane=LANE, tail=tail, **{"class": "rejected"}) == "ok"
+    page = await shown.page()
+    await _typed(page, ANNA)
+    await page.click("#search button")
+    await page.until("return document.querySelector('#found-ended .buttons')")
+    assert await page.run("[...document.querySelectorAll('#found-ended button')].map((e) => e.innerText)") == ["Look"]
+    await page.click("#found-ended button")
+    await page.until("return document.querySelector('#found-ended #letter-card')")
+    assert "rejected" in await page.text("#letter-card")
+    page = await shown.unlocked()
+    for word, place in ((ANNA, "#found-ended"), ("gone", "#story-mail")):
+        await _typed(page, word)
+        await page.click("#search button")
+        await page.until(f"return document.querySelector('{place} button[aria-label^=Requeue]')")
+    await page.click("#story-mail button[aria-label='Requeue gone']")
+    await page.until("return document.querySelector('#dialog').open")
+    await page.click("#dialog-yes")
+    await page.until("return document.querySelector('#said').innerText === '1 letter requeued'")
+    await page.until("return !document.querySelector('#story-mail button')")
+    assert await room.letters() == []
+    assert (await room.states()).popitem()[1] == "waiting"
+    assert page.complaints == []
+
+
 async def test_several_are_shown_as_they_come_and_go_together(shown: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     room = shown.room
     monkeypatch.setattr("streamq.web.api.ADDRESS_SECONDS", 0.0)  # a priority each look

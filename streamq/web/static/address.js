@@ -14,8 +14,9 @@ function card(mail, acts, renew) {
 }
 
 // `ask(from)` brings a part; `live()` says how many there are; `renew(mail)` looks at one again; `acts(mail, done)` makes a
-// card's buttons, `all(mails, done)` those of all. Gives the entry where the word was an id after all.
-export async function showAddressed(place, { ask, live, renew, acts, all }) {
+// card's buttons, `all(mails, done)` those of all, `dead(letter, name)` those of a dead letter, and its place. Gives the
+// entry where the word was an id after all.
+export async function showAddressed(place, { ask, live, renew, acts, all, dead }) {
   const mine = ++latest;
   const note = el("p", { class: "note", id: "found-note", role: "status" }, "looking …");
   const buttons = el("p", { class: "buttons", id: "found-acts" });
@@ -36,7 +37,7 @@ export async function showAddressed(place, { ask, live, renew, acts, all }) {
       });
       if (mine !== latest) return null; // something else is looked for by now
       if (part.named.length) return part.named[0];
-      if (!from) showEnded(ended, part.ended);
+      if (!from) showEnded(ended, part.ended, dead);
       from = part.next;
       looked += part.looked;
       found.push(...part.mails);
@@ -52,7 +53,11 @@ export async function showAddressed(place, { ask, live, renew, acts, all }) {
   return look();
 }
 
-function showEnded(place, ended) {
+function showEnded(place, ended, dead) {
   place.replaceChildren(el("h3", {}, ended.length ? "Ended" : "Nothing is kept of one that has ended"));
-  if (ended.length) place.append(el("ol", { class: "events", id: "found-ended" }, ...ended.map((each) => eventLine(each, each.data.id))));
+  if (ended.length) place.append(el("ol", { class: "events", id: "found-ended" }, ...ended.map((each) => {
+    const line = eventLine(each, each.data.id);
+    if (each.data.letter) line.append(...dead(each.data.letter, each.data.id));
+    return line;
+  })));
 }

@@ -239,23 +239,40 @@ function group(verb, row) {
     () => done({ verb, class: row.class, gist: (row.of || row).gist, ...(row.of ? { domain: row.domain } : {}) }, (said) => deadWords(verb, said)));
 }
 
-async function lookAt(name) {
+const button = (label, onclick, name = label) => el("button", { type: "button", "aria-label": name === label ? null : name, onclick }, label);
+
+function actOnDead(verb, name, then) {
+  const [label, words] = verb === "requeue" ? ["Requeue", "It becomes a waiting mail again."] : ["Discard", "It is gone for good."];
+  return ask(`${label} dead letter ${name}`, words, [], label, async () => {
+    await done({ verb, letters: [name] }, (said) => deadWords(verb, said));
+    then();
+  });
+}
+
+async function lookAt(name, place = $("letter"), gone = () => {}) {
   try {
     const letter = await talk.look(`/api/dead/${encodeURIComponent(name)}`);
-    const act = (verb, label) => el("button", { type: "button", onclick: () => ask(`${label} dead letter ${name}`, "", [], label, async () => {
-      await done({ verb, letters: [name] }, (said) => deadWords(verb, said));
-      $("letter").replaceChildren();
-    }) }, label);
-    const close = el("button", { type: "button", onclick: () => $("letter").replaceChildren() }, "Close");
-    showLetter($("letter"), letter, canAct() ? [act("requeue", "Requeue"), act("discard", "Discard"), close] : [close]);
+    const clear = () => place.replaceChildren();
+    const then = () => { clear(); gone(); };
+    const acts = canAct() ? [button("Requeue", () => actOnDead("requeue", name, then)), button("Discard", () => actOnDead("discard", name, then))] : [];
+    showLetter(place, letter, [...acts, button("Close", clear)]);
   } catch (wrong) {
     tell(wrong.message);
   }
 }
 
+// Of a dead mail that was found: its buttons, and where it is shown.
+function deadFound(letter, name) {
+  const place = el("div", {});
+  const buttons = el("p", { class: "buttons" });
+  const gone = () => buttons.replaceChildren();
+  buttons.append(button("Look", () => lookAt(letter, place, gone), `Look at the dead letter of ${name}`),
+    ...(canAct() ? [button("Requeue", () => actOnDead("requeue", letter, () => { gone(); place.replaceChildren(); }), `Requeue ${name}`)] : []));
+  return [buttons, place];
+}
+
 const VERBS = { retry: "Retry now", hold: "Hold", unhold: "Release", cancel: "Cancel", bounce: "Bounce" };
 const WAITS = (mail) => mail.state === "parked" || mail.state === "scheduled";
-const button = (label, onclick, name = label) => el("button", { type: "button", "aria-label": name === label ? null : name, onclick }, label);
 
 function verbs(mail) {
   if (!canAct() || mail.state === "gone") return [];
@@ -287,7 +304,7 @@ async function findAddress(word, tenant) {
     ask: (from) => talk.look(`/api/address?${new URLSearchParams({ address: word, tenant, from })}`),
     live: () => seen.live || 0,
     renew: async (mail) => (await look(mail.entry, "").catch(() => ({}))).mail || { ...mail, state: "gone" },
-    all: retry,
+    all: retry, dead: deadFound,
     acts: (mail, then) => {
       const name = mail.fields.id || mail.entry;
       return [button("Story", () => find(mail.entry, ""), `Story of ${name}`), ...verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, name, then), `${label}: ${name}`))];
@@ -309,7 +326,7 @@ async function find(id, tenant) {
     if (!name) return;
     say($("story-title"), `Mail ${id}`);
     const found = await look(name, name === id ? tenant : "");
-    showStory($("story"), found, (mail) => verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, id, () => find(id, tenant)))));
+    showStory($("story"), found, (mail) => verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, id, () => find(id, tenant)))), (letter) => deadFound(letter, id));
   } catch (wrong) {
     $("story").replaceChildren(el("p", { class: "error", id: "story-error" }, wrong.message));
   }

@@ -38,12 +38,14 @@ export function eventLine(each, whose = "") {
     how ? ` ${how}` : "", reply ? el("div", {}, reply) : "");
 }
 
-export function showStory(place, found, acts) {
+// `dead(letter)`: a dead letter's buttons, and the place where it is shown.
+export function showStory(place, found, acts, dead) {
   place.replaceChildren();
   if (found.mail) place.append(mailCard(found.mail, acts(found.mail)));
   else {
     const end = found.events[found.events.length - 1] || found.last;
     place.append(el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is not in the queue any more: ${end.kind.replace("email.", "")}`),
+      ...(found.letter ? dead(found.letter) : []),
       pairs({ class: end.data.class, reason: end.data.reason, reply: said(end.data.code, end.data.reply), to: end.data.rcpt })));
   }
   if (found.events.length) {
