@@ -35,7 +35,7 @@ class Lately:
     """Of the last `span_ms`. `outcomes`, `classes`: how many, by name; `replies`: class → the newest reply.
     `stalled_ms`: for so long nothing has been delivered although mail could go (stall.py); `leaves`: mails a second
     that do while more are added to the unread ones, None: they do not pile up; `site`: that all failures are of, as
-    far as the newest events tell; "": of several, of none."""
+    far as the newest events tell; "": of several, of none; `sampled`: not all events were seen."""
 
     span_ms: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -44,6 +44,7 @@ class Lately:
     stalled_ms: int = 0
     leaves: float | None = None
     site: str = ""
+    sampled: bool = False
 
     @property
     def sent(self) -> int:
@@ -98,6 +99,8 @@ class Recent:
         self._replies_at = 0
         self._failed = -1  # how many had, when replies were read
         self._sites: dict[str, int] = {}  # of the newest failures, two at most → when
+        self._heard = ""  # the newest event that was read
+        self._missed_ms = 0  # when some came in between that were not
 
     async def of(self, now: Status, *, barred: bool = False) -> Lately:
         """`barred`: a limit keeps all from being read, or no route is open. Raises redis-py's errors."""
@@ -125,7 +128,8 @@ class Recent:
         since = now.now_ms - WINDOW_MS - STEP_MS
         sites = [site for site, at_ms in self._sites.items() if at_ms >= since]
         site = sites[0] if len(sites) == 1 else ""
-        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies, stalled_ms, leaves, site)
+        sampled = self._missed_ms >= since
+        return Lately(now.now_ms - first.at_ms, outcomes, classes, replies, stalled_ms, leaves, site, sampled)
 
     async def _seed(self, now: Status) -> list[_Moment]:
         """What was counted in the last five minutes, step by step, or as far back as so many events go."""
@@ -140,7 +144,7 @@ class Recent:
                 classes[events[nth].text("class")] += kind in FAILING
                 nth += 1
             found.append(_Moment(at_ms, _less_by(now.totals, since), _less_by(now.classes, classes)))
-        self._hear(events)
+        self._hear(events, SEEDED)
         return found[::-1]
 
     async def _listen(self, now: Status, classes: dict[str, int]) -> None:
@@ -149,14 +153,18 @@ class Recent:
             return
         self._replies_at, self._failed = now.now_ms, failed
         self._replies = {name: said for name, said in self._replies.items() if name in classes}
-        self._hear(await self._newest(now, REPLIES))
+        self._hear(await self._newest(now, REPLIES), REPLIES)
 
     async def _newest(self, now: Status, many: int) -> list[Event]:
         start = now.now_ms - WINDOW_MS
         rows = await command(self._spool.redis, "XREVRANGE", self._spool.keys.events, "+", start, "COUNT", many)
         return [event_from(row) for row in rows]
 
-    def _hear(self, events: list[Event]) -> None:
+    def _hear(self, events: list[Event], most: int) -> None:
+        if len(events) == most and _order(events[-1].at) > _order(self._heard):
+            self._missed_ms = _ms(events[-1])
+        if events:
+            self._heard = events[0].at
         for event in reversed(events):  # the newest has the last word
             if event.text("class") and event.text("reply"):
                 self._replies[event.text("class")] = event.text("reply")[:REPLY_MOST]
@@ -167,6 +175,11 @@ class Recent:
 
 def _ms(event: Event) -> int:
     return int(event.at.partition("-")[0])
+
+
+def _order(at: str) -> tuple[int, int]:
+    ms, _, seq = at.partition("-")
+    return int(ms or 0), int(seq or 0)
 
 
 def _less(now: dict[str, int], before: dict[str, int]) -> bool:

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     adapt: AdaptSettings = AdaptSettings()
     metrics: Listen | None = None
     otel: bool = False
-    web_token: SecretStr | None = Field(None, min_length=16, max_length=1024)
+    web_token: SecretStr | None = None
     webhooks: dict[str, WebhookSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -130,8 +130,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _token_fits_a_header(self) -> Settings:
-        if self.web_token is not None and not TOKEN.fullmatch(self.web_token.get_secret_value()):
-            raise ValueError("web_token: printable ASCII without blanks")
+        if self.web_token is None:
+            return self
+        token = self.web_token.get_secret_value()
+        if not 16 <= len(token) <= 1024 or not TOKEN.fullmatch(token):
+            form = "16 to 1,024 characters of printable ASCII without blanks"
+            raise ValueError(f"web_token (STREAMQ_WEB_TOKEN): {form} (got {len(token)} characters)")
         return self
 
     @model_validator(mode="after")

@@ -90,9 +90,10 @@ def _headline(seen: Overview, troubles: tuple[Trouble, ...]) -> tuple[str, str]:
 
 def _lonely(seen: Overview) -> str:
     """The site that all failures are of, and are its own affair: a dead one's retries, time and again, say nothing of
-    other mail. "": of several, of us or the relay, or other mail is unread and nothing of it gets through."""
+    other mail. "": of several, of us or the relay, or other mail is unread and nothing of it gets through; or not all
+    failures were seen."""
     lately = seen.lately
-    stuck = not lately.sent and seen.status.sum("waiting") >= FEW
+    stuck = lately.sampled or (not lately.sent and seen.status.sum("waiting") >= FEW)
     return "" if stuck or not lately.classes.keys() <= THEIRS else lately.site
 
 
@@ -136,7 +137,8 @@ def _outcomes(seen: Overview) -> list[Trouble]:
             if (tries >= SOME or many >= FEW) and many > most * tries:
                 found.append(Trouble(f"{many:,} of {tries:,} attempts {name} ({_share(many, tries)})"))
     if found and site and lately.failed > 1:
-        found.append(Trouble(f"All {lately.failed:,} failures are of {site:.60}"))
+        which = "The newest failures are all" if lately.sampled else f"All {lately.failed:,} failures are"
+        found.append(Trouble(f"{which} of {site:.60}"))
     klass, often, reply = lately.commonest
     if found and klass:
         said = f"; the last reply: {reply}" if reply else ""

@@ -109,6 +109,19 @@ async def test_the_only_site_that_fails_is_named(room: Mailroom) -> None:
         await room.do("DEL", room.keys.events)
 
 
+async def test_what_was_seen_in_part_is_said_to_be(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More events than are read came between two looks: others may have failed, too."""
+    monkeypatch.setattr(lately, "REPLIES", 3)
+    recent = Recent(room.spool)
+    found = []
+    for after, many in ((0, 1), (6, 2), (12, 4), (18, 1), (24, 1), (400, 1)):
+        for _ in range(many):
+            tail = b'"class":"mailbox_full","site":"a.example"'
+            assert await room.settled("defer", await room.lease(), tail=tail) == "ok"
+        found.append((await recent.of(await _now(room, after))).sampled)
+    assert found == [False, False, True, True, True, False]
+
+
 async def test_after_thousands_nothing_is_delivered_any_more(room: Mailroom) -> None:
     """Unread mail that nobody reads, while outcomes look well for minutes."""
     await _ended(room, sent=4)

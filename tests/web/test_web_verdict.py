@@ -114,6 +114,10 @@ def test_one_site_is_not_all_mail(
     said = told(found)
     assert (said[0], said[1][: len(words)]) == (level, words)
     assert said[2][1] == f"All {found.lately.failed} failures are of slow.example"
+    found.lately = replace(found.lately, sampled=True)
+    said = told(found)
+    assert said[2][1] == "The newest failures are all of slow.example"
+    assert "all failures" not in said[1]
 
 
 def test_what_it_mostly_dies_of() -> None:
