@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import uvloop
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streamq import __version__
 from streamq.errors import SettingsError
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+ANSWER_SECONDS = 5.0
 
 app = typer.Typer(
     name="streamq",
@@ -92,8 +94,13 @@ async def open_queue(known: Settings | None = None, *, join: bool = False) -> As
 
 @asynccontextmanager
 async def open_at(known: Settings, url: str, *, join: bool = False) -> AsyncIterator[Spool]:
-    """The queue at that URL, open."""
-    spool = await Spool.connect(known, url, join=join)
+    """The queue at that URL, open. Raises redis-py's error, also where the server takes no notice for `ANSWER_SECONDS`:
+    who sits before a terminal need not wait as long as a worker does."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            spool = await Spool.connect(known, url, join=join)
+    except TimeoutError:
+        raise RedisTimeoutError(f"no answer within {ANSWER_SECONDS:g} s: does the server hang?") from None
     try:
         yield spool
     finally:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+from pathlib import Path
+
 import pytest
 from mailroom import Mailroom
 
@@ -316,3 +320,15 @@ async def test_check_says_which_stream_takes_nothing_and_how_to_mend_it(queue: M
     assert (said.code, f"made     normal: made anew, its last id was {GREATEST}" in said.out) == (0, True)
     assert await queue.do("XADD", stream, "*", "to", "bob@example.net")
     await queue.do("XTRIM", stream, "MAXLEN", 0)
+
+
+async def test_a_server_that_hangs_is_said_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Frozen, it takes connections, and answers nothing; a worker waits half a minute for it."""
+    monkeypatch.setattr(sys.modules["streamq.cli.app"], "ANSWER_SECONDS", 0.05)  # `app` is the application, too
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        monkeypatch.setenv("STREAMQ_REDIS_URL", f"unix://{tmp_path}/s")
+        said = await streamq("status")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "streamq: redis: no answer within 0.05 s: does the server hang?\n"

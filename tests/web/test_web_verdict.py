@@ -277,3 +277,6 @@ def test_what_mails_are_held_for_is_named() -> None:
         "2 mails held: unknown_template, template 'welcome'. They go when it is stored: streamq template put",
         "1 mail held: unsupported, field 'template'. What it takes is not installed: streamq ls --state held",
     ]
+    found = seen({"held": 3}, {"relayed": 1})
+    found.needs = {"subjet": 3, "bdy": 2}  # two of them have both
+    assert told(found)[2][0].startswith("3 mails held: unknown_field, field 'subjet' (3), and 1 more name. ")
