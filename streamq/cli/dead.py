@@ -21,6 +21,7 @@ from streamq.queue.letters import DeadLetter, dead_letter, dead_letters, remove_
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector
 from streamq.queue.walk import MailView, is_entry
+from streamq.queue.wording import plural
 
 dead = typer.Typer(name="dead", help="Dead letters: mails that cannot be delivered.", no_args_is_help=True)
 app.add_typer(dead)
@@ -170,7 +171,7 @@ def requeue(
             if json:
                 emit({"requeued": made, **{name: kept[name] for name in NOT_REQUEUED}, "not_requeued": said})
             else:
-                console.print(f"requeued {len(made):,} mails")
+                console.print(f"requeued {plural(len(made), 'mail')}")
                 for name, many in kept.items():
                     note(f"not requeued: {many:,} {NOT_REQUEUED[name]}")
                 for letter, words in said.items():
@@ -241,7 +242,7 @@ def rm(
             removed = await remove_dead(spool, letters)
             if json:
                 return emit({"removed": removed})
-            return console.print(f"discarded {removed:,} dead letters")
+            return console.print(f"discarded {plural(removed, 'dead letter')}")
 
     run_async(run)
 
@@ -249,7 +250,7 @@ def rm(
 def _say_dry(verb: str, many: int, json: bool) -> None:
     if json:
         return emit({"verb": verb, "letters": many, "dry_run": True})
-    return console.print(f"{verb}: {many:,} dead letters (dry run: nothing was changed)")
+    return console.print(f"{verb}: {plural(many, 'dead letter')} (dry run: nothing was changed)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +308,7 @@ def _fits(spool: Spool, letter: DeadLetter, choice: Selector) -> bool:
 async def _asked(spool: Spool, meant: Meant, dry_run: bool, yes: bool) -> dict[str, int]:
     letters = await meant.sizes(spool)
     if not dry_run and len(letters) > 1 and not yes:
-        ask(f"{meant.verb} {len(letters):,} dead letters?")
+        ask(f"{meant.verb} {plural(len(letters), 'dead letter')}?")
     return letters
 
 

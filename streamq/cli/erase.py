@@ -13,6 +13,7 @@ from streamq.errors import SettingsError
 from streamq.queue.erase import Erased, Person, Traces, person, traces
 from streamq.queue.erase import erase as carry_out
 from streamq.queue.look import status
+from streamq.queue.wording import plural
 
 SHARED_SHOWN = 10
 
@@ -60,7 +61,7 @@ def _person(address: str) -> Person:
 
 
 def _words(mails: int, letters: int, events: int) -> str:
-    return f"{mails:,} mails, {letters:,} dead letters, {events:,} events"
+    return f"{plural(mails, 'mail')}, {plural(letters, 'dead letter')}, {plural(events, 'event')}"
 
 
 def _say(who: Person, found: Traces, done: Erased | None, words: str, json: bool) -> None:

@@ -24,7 +24,7 @@ from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, select, standing
 from streamq.queue.walk import STATES, MailView
-from streamq.queue.wording import shown_ms, why_words
+from streamq.queue.wording import plural, shown_ms, why_words
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
@@ -78,7 +78,7 @@ def _print_status(queue: str, now: Status, rules: dict[str, str], needs: dict[st
         most = sorted(now.classes.items(), key=lambda pair: -pair[1])[:8]
         lines.append(("reasons", ", ".join(f"{count:,} {name}" for name, count in most)))
     due = f"; next due in {shown_ms(max(0, now.next_due_ms - now.now_ms))}" if now.next_due_ms else ""
-    lines.append(("dead", f"{now.dead:,} dead letters; {now.events:,} events kept{due}"))
+    lines.append(("dead", f"{plural(now.dead, 'dead letter')}; {plural(now.events, 'event')} kept{due}"))
     ceiling = f" of {now.memory_max / 1e6:,.0f} MB" if now.memory_max else ""
     lines.append(("workers", f"{now.workers}; redis uses {now.memory / 1e6:,.1f} MB{ceiling}"))
     if parked:
@@ -353,7 +353,7 @@ def _ahead(one: Ahead) -> str:
 def _print_report(report: CheckReport, repair: bool) -> None:
     visited = sum(report.total(state) for state in STATES)
     seen = ", ".join(f"{report.total(state):,} {state}" for state in STATES)
-    console.print(f"{visited:,} mails visited: {seen}", soft_wrap=True)
+    console.print(f"{plural(visited, 'mail')} visited: {seen}", soft_wrap=True)
     for one in report.wrong[:WRONG_SHOWN]:
         console.print(f"{one.what:<8} {clip(one.entry, 200)}", style="red", soft_wrap=True)
     if len(report.wrong) > WRONG_SHOWN:

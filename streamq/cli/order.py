@@ -19,6 +19,7 @@ from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
 from streamq.queue.why import DEAD, ended_somewhere
+from streamq.queue.wording import plural
 
 __all__ = ["Order"]
 
@@ -103,7 +104,7 @@ class Order:
         entries = list(dict.fromkeys(entries))
         many = len(entries) + len(unseen)
         if not self.dry_run and many > 1 and not self.yes:
-            ask(f"{self.verb} {many:,} mails?")
+            ask(f"{self.verb} {plural(many, 'mail')}?")
         for text in unseen:
             entries += await self._rule(spool, text)
         done = await self._apply(spool, entries)
@@ -219,7 +220,7 @@ class Order:
                 return True
             comes = ", and what comes" if self.standing and self.verb != "hold" else ""
             if len(found) > 1 or comes:
-                ask(f"{self.verb} {len(found):,} mails{comes}?")
+                ask(f"{self.verb} {plural(len(found), 'mail')}{comes}?")
         if rule is not None and sets:
             await set_rule(spool, rule, self.verb)  # first, so that none slips between rule and sweep
             self.rules[rule] = "a standing rule from now on, until `streamq unhold` with the same words"
@@ -278,7 +279,7 @@ class Order:
         for name, said in self.rules.items():
             console.print(f"{clip(name, 300)}: {said}", soft_wrap=True)
         if self.dry_run:
-            console.print(f"{self.verb}: {many:,} mails (dry run: nothing was changed)")
+            console.print(f"{self.verb}: {plural(many, 'mail')} (dry run: nothing was changed)")
         else:
             words = ", ".join(f"{count:,} {status}" for status, count in done.most_common())
             if words or not self.rules:

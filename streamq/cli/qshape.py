@@ -13,6 +13,7 @@ from streamq.cli.terminal import clip, console, emit, progress, table
 from streamq.errors import SettingsError
 from streamq.queue.look import status
 from streamq.queue.shape import BY, Shape, ages, shape
+from streamq.queue.wording import plural
 from streamq.settings import duration_ms
 
 NAME_MOST = 60
@@ -88,7 +89,9 @@ def _print(found: Shape, by: str, limit: int) -> None:
     console.print(table(names, cells, right=names[1:]), soft_wrap=True)
     if len(rows) > limit:
         rest = sum(sum(row) for _, row in rows[limit:])
-        console.print(f"… and {len(rows) - limit:,} more with {rest:,} mails: --limit {limit * 10}", style="dim")
+        console.print(
+            f"… and {len(rows) - limit:,} more with {plural(rest, 'mail')}: --limit {limit * 10}", style="dim"
+        )
 
 
 def _plain(found: Shape, by: str, limit: int) -> dict[str, object]:

@@ -20,7 +20,7 @@ from streamq.queue.overview import known_routes
 from streamq.queue.routes import Learnt, RouteView, route_views
 from streamq.queue.sites import Lane, fullest
 from streamq.queue.spool import Spool
-from streamq.queue.wording import rule_words, shown_ms, why_words
+from streamq.queue.wording import plural, rule_words, shown_ms, why_words
 from streamq.settings import duration_ms
 
 route = typer.Typer(name="route", help="Routes: look, pause, resume.", no_args_is_help=True)
@@ -65,7 +65,11 @@ def learnt_words(learnt: Learnt, *, brief: bool = False) -> str:
         tries = f"tries one more in {shown_ms(learnt.tries_ms)}" if learnt.tries_ms else "tries one more when all stand"
         words.append(f"takes {learnt.connections} at once (refused {shown_ms(learnt.refused_ms)} ago, {tries})")
     if learnt.mails is not None:
-        words.append(f"takes {learnt.mails} mails over a connection" if not brief else f"{learnt.mails} mails each")
+        words.append(
+            f"takes {plural(learnt.mails, 'mail')} over a connection"
+            if not brief
+            else f"{plural(learnt.mails, 'mail')} each"
+        )
     return ", ".join(words)
 
 
@@ -130,7 +134,7 @@ def show_route(name: Name, json: Json = False) -> None:
             now = await now_ms(spool)
             way = spool.settings.ways.get(name)
             lines = [("relay", way.shown)] if way is not None else []
-            lines.append(("parked", f"{view.parked:,} mails whose first way it is"))
+            lines.append(("parked", f"{plural(view.parked, 'mail')} whose first way it is"))
             if rule:
                 lines.insert(-1, ("limit", rule_words(rule)))
             if full:
@@ -233,4 +237,4 @@ def _say(verb: str, status: str, view: RouteView, dry_run: bool, json: bool) -> 
         emit({"verb": verb, "route": view.name, "status": status, "parked": view.parked, "dry_run": dry_run})
         return
     dry = " (dry run: nothing was changed)" if dry_run else ""
-    console.print(f"{view.name}: {status}; {view.parked:,} mails are parked for it{dry}", soft_wrap=True)
+    console.print(f"{view.name}: {status}; {plural(view.parked, 'mail')} parked for it{dry}", soft_wrap=True)

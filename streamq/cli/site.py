@@ -20,7 +20,7 @@ from streamq.queue.look import now_ms
 from streamq.queue.sites import SiteView, lanes_of, site_views
 from streamq.queue.spool import Spool
 from streamq.queue.troubles import Trouble
-from streamq.queue.wording import rate_words, rule_words, shown_ms, throttle_words, why_words
+from streamq.queue.wording import plural, rate_words, rule_words, shown_ms, throttle_words, why_words
 
 site = typer.Typer(name="site", help="Sites: look, limit, pause, resume.", no_args_is_help=True)
 app.add_typer(site)
@@ -160,7 +160,7 @@ def _print_site(view: SiteView, now: int) -> None:
     lines = [("limit", rule_words(view.rule) + (f", as {view.rule.field}" if _wider(view) else ""))]
     if view.many:
         counts = ", ".join(f"{many:,} {priority}" for priority, many in view.parked.items() if many)
-        lines.append(("parked", f"{view.many:,} mails: {counts}"))
+        lines.append(("parked", f"{plural(view.many, 'mail')}: {counts}"))
         lines.append(("next", until_words(view.next_ms, none="not before it is opened", some="in ")))
         drained = until_words(view.drained_ms, none="nobody can tell: " + _untold(view), some="in ")
         rate = view.gauge.rate if view.gauge else None
@@ -271,5 +271,5 @@ async def _say(spool: Spool, verb: str, status: str, target: str, dry_run: bool,
         return emit(known)
     dry = " (dry run: nothing was changed)" if dry_run else ""
     on = "" if route == "*" else f" on {route}"
-    console.print(f"{clip(f'{name}{on}', 340)}: {status}; {parked:,} mails are parked for it{dry}", soft_wrap=True)
+    console.print(f"{clip(f'{name}{on}', 340)}: {status}; {plural(parked, 'mail')} parked for it{dry}", soft_wrap=True)
     return None

@@ -26,7 +26,7 @@ from streamq.queue.look import Status
 from streamq.queue.pulse import Look, Pulse
 from streamq.queue.routes import RouteView
 from streamq.queue.walk import STATES
-from streamq.queue.wording import shown_ms, why_words
+from streamq.queue.wording import plural, shown_ms, why_words
 from streamq.settings import duration_ms
 
 LEAST_MS = 250  # a look costs the server half a millisecond or two
@@ -171,7 +171,7 @@ def _head(queue: str, now: Status) -> Text:
     ceiling = f" of {now.memory_max / 1e6:,.0f}" if now.memory_max else ""
     at = datetime.fromtimestamp(now.now_ms / 1000, UTC)
     workers = f"{now.workers} worker{'s' * (now.workers != 1)}"
-    words = f"{workers}, redis {now.memory / 1e6:,.1f}{ceiling} MB, {now.dead:,} dead letters"
+    words = f"{workers}, redis {now.memory / 1e6:,.1f}{ceiling} MB, {plural(now.dead, 'dead letter')}"
     return Text.assemble((f"queue {queue}", "bold"), f"  {words}  {at:%H:%M:%S} UTC")
 
 
@@ -208,7 +208,7 @@ def _depth(now: Status) -> Text:
 
 
 def _route(view: RouteView) -> str:
-    words = [f"{view.name}: {view.connections} connections, {view.parked:,} mails parked"]
+    words = [f"{view.name}: {plural(view.connections, 'connection')}, {plural(view.parked, 'mail')} parked"]
     if view.learnt is not None and (known := learnt_words(view.learnt, brief=True)):
         words.append(known)
     words += [why_words(each) for each in view.closed]

@@ -22,7 +22,7 @@ from streamq.queue.events import Event, events_since, follow_events, last_events
 from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool
 from streamq.queue.webhooks import Feed, Place
-from streamq.queue.wording import shown_ms
+from streamq.queue.wording import plural, shown_ms
 from streamq.settings import Settings, WebhookSettings
 
 webhook = typer.Typer(name="webhook", help="Webhooks: look, pause, resume, replay, try.", no_args_is_help=True)
@@ -201,9 +201,9 @@ def replay(
             first, many = await _from(spool, since)
             if not dry_run:
                 if many > 1 and not yes:
-                    ask(f"send {many:,} events to {name} again?")
+                    ask(f"send {plural(many, 'event')} to {name} again?")
                 await feed.go_to(_before(first.at) if first is not None else "0")
-            _say("replay", name, f"{many:,} events from there on", dry_run, json, events=many)
+            _say("replay", name, f"{plural(many, 'event')} from there on", dry_run, json, events=many)
 
     run_async(run)
 
@@ -261,5 +261,5 @@ def _say(verb: str, name: str, status: str, dry_run: bool, json: bool, **more: i
     dry = " (dry run: nothing was changed)" if dry_run else ""
     console.print(f"{name}: {status}{dry}", soft_wrap=True)
     if more.get("skipped"):
-        note(f"skipped: {more['skipped']:,} events")
+        note(f"skipped: {plural(more['skipped'], 'event')}")
     return None

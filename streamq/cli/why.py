@@ -19,7 +19,7 @@ from streamq.queue.look import age_ms
 from streamq.queue.spool import Spool
 from streamq.queue.why import Why
 from streamq.queue.why import why as find_why
-from streamq.queue.wording import rate_words, shown_ms, since_words, waits_words
+from streamq.queue.wording import plural, rate_words, shown_ms, since_words, waits_words
 
 
 @app.command()
@@ -114,6 +114,10 @@ def _times(found: Why) -> list[tuple[str, str]]:
         rate = found.gauge.rate if found.gauge else None
         at = f", at {rate_words(rate)}" if rate is not None and found.expected_ms else ""
         lines.append(("expected", until_words(found.expected_ms, none="nobody can tell", some="in ") + at))
+    elif view.state == "waiting" and found.expected_ms is not None:
+        lines.append(("next", f"{until_words(found.next_ms, none='', some='in ')}, the first of them"))
+        more = ", or later" if found.more else ""
+        lines.append(("expected", until_words(found.expected_ms, none="", some="in ") + more))
     elif found.next_ms is not None:
         late = "now, or as soon as a worker has room" if view.state == "scheduled" else "now"
         lines.append(("next", f"in {shown_ms(found.next_ms)}" if found.next_ms else late))
@@ -122,8 +126,9 @@ def _times(found: Why) -> list[tuple[str, str]]:
 
 def _ahead(found: Why) -> str:
     older = f"{found.older:,}{' or more' if found.more else ''}"
-    if found.better is None:
-        return f"{older} of its priority that nobody has read"
+    if found.view.state == "waiting":
+        better = f", {found.better:,} of better ones" if found.better else ""
+        return f"{older} of its priority that nobody has read{better}"
     if not found.better and not found.older:
         return "none: it is the first of its lane"
     return f"{found.better:,} of better priority, {older} older ones of its own"
@@ -133,9 +138,9 @@ def _past(found: Why) -> list[tuple[str, str]]:
     """What was tried."""
     notes = found.view.notes
     lines = []
-    tried = [f"{notes['attempts']} attempts"] if notes.get("attempts") else []
+    tried = [plural(notes["attempts"], "attempt")] if isinstance(notes.get("attempts"), int) else []
     tried += [f"{notes['throttled']} put off without one"] if notes.get("throttled") else []
-    tried += [f"{notes['reclaims']} times its worker died"] if notes.get("reclaims") else []
+    tried += [f"{plural(notes['reclaims'], 'time')} its worker died"] if isinstance(notes.get("reclaims"), int) else []
     last = notes.get("last")
     if isinstance(last, int | float):
         tried.append(f"the last {shown_ms(max(0, found.now_ms - last))} ago")

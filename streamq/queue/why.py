@@ -15,7 +15,7 @@ import orjson
 from streamq.queue.connection import command, pipelined
 from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
-from streamq.queue.look import age_ms, now_ms, show
+from streamq.queue.look import age_ms, now_ms, show, status
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
@@ -152,7 +152,11 @@ async def _unread(spool: Spool, found: Why) -> None:
     elif found.by is not None:
         found.waits_for = _scope(found.by)
         found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
+        depth = (await status(spool)).depth
+        better = spool.priorities[: spool.priorities.index(view.priority)]
+        found.better = sum(depth[name]["waiting"] for name in better)
         found.next_ms = _left(found.by.at_us(1, gauge.now_us), gauge)
+        found.expected_ms = _left(found.by.at_us(found.better + found.older + 1, gauge.now_us), gauge)
     found.since_ms = age_ms(view, found.now_ms)
 
 

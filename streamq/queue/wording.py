@@ -9,7 +9,16 @@ from streamq.queue.gauge import Gauge, Rule
 from streamq.queue.routes import Closure
 from streamq.queue.why import Why
 
-__all__ = ["rate_words", "rule_words", "shown_ms", "since_words", "throttle_words", "waits_words", "why_words"]
+__all__ = [
+    "plural",
+    "rate_words",
+    "rule_words",
+    "shown_ms",
+    "since_words",
+    "throttle_words",
+    "waits_words",
+    "why_words",
+]
 
 _LAYERS = {
     "providers": "provider rules",
@@ -29,6 +38,11 @@ def shown_ms(ms: float) -> str:
         if ms >= size:
             return f"{ms / size:.1f} {unit}"
     return f"{ms / 1000:.1f} s"
+
+
+def plural(many: int, noun: str) -> str:
+    """`1 mail`, `2,000 mails`."""
+    return f"{many:,} {noun}{'' if many == 1 else 's'}"
 
 
 def rate_words(rate: float) -> str:
@@ -90,6 +104,8 @@ def waits_words(found: Why) -> str:
             return f"for its next attempt, after {notes.get('class') or 'a deferral'}"
         case "collapse":
             return "for newer mails of its collapse_key: the newest is sent"
+        case "held" if notes.get("fields"):
+            return f"held: {reason}; goes by itself when a worker can send it, else mend and send anew"
         case "held":
             return f"held until `streamq unhold`: {reason}" if reason else "held until `streamq unhold`"
         case "closed":

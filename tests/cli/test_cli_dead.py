@@ -9,6 +9,7 @@ from mailroom import Mailroom
 from cli.conftest import EVIL
 from cli.shell import steers, streamq
 from streamq.queue.scripts import why
+from streamq.queue.wording import plural
 
 pytestmark = pytest.mark.leaves_mail
 
@@ -97,8 +98,8 @@ async def test_by_address(queue: Mailroom) -> None:
     assert (await streamq("dead", "show", "anna@example.net", "--json")).json["letter"] == last
     said = await streamq("dead", "requeue", "ANNA@example.net", "--dry-run")
     assert said.out == "requeue: 2 dead letters (dry run: nothing was changed)\n"
-    assert (await streamq("dead", "rm", "bob@example.org")).out == "discarded 1 dead letters\n"
-    assert (await streamq("dead", "requeue", "anna@example.net")).out == "requeued 1 mails\n"
+    assert (await streamq("dead", "rm", "bob@example.org")).out == "discarded 1 dead letter\n"
+    assert (await streamq("dead", "requeue", "anna@example.net")).out == "requeued 1 mail\n"
     assert await names(queue) == ["b1"]
     said = await streamq("dead", "requeue", "anna@example.net")
     assert (said.code, said.out) == (1, "")
@@ -136,7 +137,7 @@ async def test_requeue(queue: Mailroom) -> None:
     letter, entry = await bury(queue, "a1")
     for name in ("b2", "c3", "d4"):
         await bury(queue, name)
-    assert (await streamq("dead", "requeue", letter)).out == "requeued 1 mails\n"
+    assert (await streamq("dead", "requeue", letter)).out == "requeued 1 mail\n"
     assert await names(queue) == ["b2", "c3", "d4"]
     said = await streamq("dead", "requeue", "b2", "c3", "--yes", "--json")
     assert said.code == 0
@@ -154,7 +155,7 @@ async def test_requeue_of_what_cannot_come_back_exits_1(queue: Mailroom) -> None
     await bury(queue, "s1", sensitive="1")
     await bury(queue, "a1")
     said = await streamq("dead", "requeue", "--all", "--yes")
-    assert (said.code, said.out) == (1, "requeued 1 mails\n")
+    assert (said.code, said.out) == (1, "requeued 1 mail\n")
     assert said.err.startswith("not requeued: 1 whose bodies were not kept (`sensitive`): --set text=")
     assert (await streamq("dead", "requeue", "s1", "--json")).json["sensitive"] == 1
 
@@ -176,7 +177,7 @@ async def test_requeue_with_changed_fields(queue: Mailroom) -> None:
     await bury(queue, "a1", "bad_address", ttl="60")
     words = ("--set", "to=bob=b@example.org", "--set", "text=once more", "--set", "ttl=", "--set", "x_why=asked for")
     said = await streamq("dead", "requeue", "a1", *words)
-    assert (said.code, said.out) == (0, "requeued 1 mails\n")
+    assert (said.code, said.out) == (0, "requeued 1 mail\n")
     (entry,) = await queue.states()
     (found,) = await queue.spool.fetch([entry])
     assert found is not None
@@ -212,7 +213,7 @@ async def test_rm(queue: Mailroom) -> None:
     await bury(queue, "a1")
     await bury(queue, "b2", "policy")
     await bury(queue, "c3", "policy")
-    assert (await streamq("dead", "rm", "a1")).out == "discarded 1 dead letters\n"
+    assert (await streamq("dead", "rm", "a1")).out == "discarded 1 dead letter\n"
     assert (await streamq("dead", "rm", "--class", "policy", "--yes", "--json")).json == {"removed": 2}
     assert (await streamq("dead", "rm", "--all")).out == "discarded 0 dead letters\n"
 
@@ -264,7 +265,7 @@ async def test_letters_are_chosen_as_mails_are(queue: Mailroom, words: list[str]
     assert (said["letters"], await names(queue)) == (len(meant), ["a1", "b2", "c3"])
     lines = (await streamq("dead", "export", *words)).out.splitlines()
     assert [orjson.loads(line)["fields"]["id"] for line in lines] == meant
-    assert (await streamq("dead", "rm", *words, "--yes")).out == f"discarded {len(meant)} dead letters\n"
+    assert (await streamq("dead", "rm", *words, "--yes")).out == f"discarded {plural(len(meant), 'dead letter')}\n"
     assert await names(queue) == [name for name in ("a1", "b2", "c3") if name not in meant]
 
 

@@ -67,7 +67,7 @@ async def test_a_person_is_forgotten_and_nobody_else(queue: Mailroom) -> None:
     assert b"ann@example.net" in await everything(queue)
     said = await streamq("erase", "ANN@example.net", "--yes")
     assert (said.code, said.err) == (0, "")
-    assert said.out == "erased 4 mails, 1 dead letters, 6 events\n"  # two stood there, four are of its own ends
+    assert said.out == "erased 4 mails, 1 dead letter, 6 events\n"  # two stood there, four are of its own ends
     left = await everything(queue)
     assert b"ann@" not in left
     assert left.count(b"bob@example.net") > 0
@@ -80,12 +80,12 @@ async def test_dry_run_and_no_answer_change_nothing(queue: Mailroom) -> None:
     await history(queue)
     before = await everything(queue)
     said = await streamq("erase", "ann@example.net", "--dry-run")
-    assert said.out == "erase: 4 mails, 1 dead letters, 2 events (dry run: nothing was changed)\n"
+    assert said.out == "erase: 4 mails, 1 dead letter, 2 events (dry run: nothing was changed)\n"
     known = (await streamq("erase", "ann@example.net", "--dry-run", "--json")).json
     assert (known["mails"], known["letters"], known["events"], known["dry_run"]) == (4, 1, 2, True)
     said = await streamq("erase", "ann@example.net")
     assert (said.code, said.out) == (1, "")
-    assert said.err.startswith("erase 4 mails, 1 dead letters, 2 events? No terminal to ask")
+    assert said.err.startswith("erase 4 mails, 1 dead letter, 2 events? No terminal to ask")
     assert await everything(queue) == before
 
 
@@ -120,7 +120,7 @@ async def test_what_is_left_is_said(queue: Mailroom) -> None:
 async def test_however_a_mail_names_its_recipient(queue: Mailroom, fields: dict[str, str]) -> None:
     await queue.add("low", **(fields if "raw" in fields else GOOD | fields))
     said = await streamq("erase", "ann@example.net", "--yes")
-    assert said.out.startswith("erased 1 mails, 0 dead letters, ")  # and its own end's event, where that names it
+    assert said.out.startswith("erased 1 mail, 0 dead letters, ")  # and its own end's event, where that names it
     assert await queue.states() == {}
     assert b"ann@" not in await everything(queue)
 
@@ -150,7 +150,7 @@ async def test_ends_that_no_worker_saw_are_found(queue: Mailroom, pii: str) -> N
     for name in ("ann", "bob"):
         entry = await queue.held("low", **GOOD, to=f"{name}@Example.net")
         assert await queue.moved("cancel", entry) == ["cancelled"]
-    assert (await streamq("erase", "ann@example.net", "--yes")).out == "erased 0 mails, 0 dead letters, 1 events\n"
+    assert (await streamq("erase", "ann@example.net", "--yes")).out == "erased 0 mails, 0 dead letters, 1 event\n"
     [cancelled] = [event.data["rcpt"] for event in await queue.events() if event.kind == "email.cancelled"]
     assert cancelled == ("bob@Example.net" if pii == "full" else hashed_address("bob@example.net"))
 

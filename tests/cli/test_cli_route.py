@@ -71,7 +71,7 @@ async def test_what_its_server_takes(queue: Mailroom, config: str) -> None:
 async def test_pause_show_resume(queue: Mailroom, config: str) -> None:
     await queue.parked(lane="main|example.net")
     said = await streamq("--config", config, "route", "pause", "main", "--reason", "moving house", "--for", "2h")
-    assert (said.code, said.out) == (0, "main: paused; 1 mails are parked for it\n")
+    assert (said.code, said.out) == (0, "main: paused; 1 mail parked for it\n")
     shown = await streamq("--config", config, "route", "show", "main")
     assert "smtp://relay.example:587" in shown.out
     assert "secret" not in shown.out
@@ -82,7 +82,7 @@ async def test_pause_show_resume(queue: Mailroom, config: str) -> None:
     said = await streamq("route", "resume", "main", "--json")
     assert said.json == {"verb": "resume", "route": "main", "status": "resumed", "parked": 1, "dry_run": False}
     again = await streamq("--config", config, "route", "resume", "main")
-    assert (again.code, again.out) == (1, "main: open; 1 mails are parked for it\n")
+    assert (again.code, again.out) == (1, "main: open; 1 mail parked for it\n")
     assert (await streamq("status", "--json")).json["closed"] == []
 
 
@@ -96,7 +96,7 @@ async def test_hold_and_no_end(queue: Mailroom, config: str) -> None:
 async def test_a_dry_run_changes_nothing(queue: Mailroom, config: str) -> None:
     for verb, status in (("pause", "paused"), ("resume", "open")):
         said = await streamq("--config", config, "route", verb, "main", "--dry-run")
-        assert said.out == f"main: {status}; 0 mails are parked for it (dry run: nothing was changed)\n"
+        assert said.out == f"main: {status}; 0 mails parked for it (dry run: nothing was changed)\n"
         assert await queue.do("EXISTS", queue.keys.pauses) == 0
     assert await queue.kinds() == []
 

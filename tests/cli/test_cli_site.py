@@ -224,7 +224,7 @@ async def learnt(room: Mailroom) -> int:
 async def test_pause_and_resume(queue: Mailroom) -> None:
     await queue.parked()
     said = await streamq("site", "pause", "Example.net", "--for", "2h", "--reason", "they asked")
-    assert (said.code, said.out) == (0, "example.net: paused; 1 mails are parked for it\n")
+    assert (said.code, said.out) == (0, "example.net: paused; 1 mail parked for it\n")
     assert await queue.admitted(await added(queue)) == ["parked"]
     said = await streamq("site", "resume", "example.net", "--json")
     assert said.json == {
@@ -236,13 +236,13 @@ async def test_pause_and_resume(queue: Mailroom) -> None:
         "dry_run": False,
     }
     again = await streamq("site", "resume", "example.net")
-    assert (again.code, again.out) == (1, "example.net: open; 2 mails are parked for it\n")
+    assert (again.code, again.out) == (1, "example.net: open; 2 mails parked for it\n")
     assert [event.kind for event in await queue.events()] == ["site.paused", "site.resumed"]
 
 
 async def test_on_one_route(queue: Mailroom, config: str) -> None:
     said = await streamq("--config", config, "site", "pause", "example.net", "--route", "main")
-    assert said.out == "example.net on main: paused; 0 mails are parked for it\n"
+    assert said.out == "example.net on main: paused; 0 mails parked for it\n"
     said = await streamq("site", "resume", "example.net")
     assert (said.code, said.err) == (1, "it is closed still on route main: --route main\n")
     assert (await streamq("site", "resume", "example.net", "--route", "main")).code == 0
@@ -250,10 +250,10 @@ async def test_on_one_route(queue: Mailroom, config: str) -> None:
 
 async def test_a_dry_run_changes_nothing(queue: Mailroom) -> None:
     said = await streamq("site", "pause", "example.net", "--dry-run")
-    assert said.out == "example.net: paused; 0 mails are parked for it (dry run: nothing was changed)\n"
+    assert said.out == "example.net: paused; 0 mails parked for it (dry run: nothing was changed)\n"
     await queue.scripts.pause("pause", ["*|example.net"])
     said = await streamq("site", "resume", "example.net", "--dry-run")
-    assert said.out == "example.net: resumed; 0 mails are parked for it (dry run: nothing was changed)\n"
+    assert said.out == "example.net: resumed; 0 mails parked for it (dry run: nothing was changed)\n"
     assert await queue.do("HLEN", queue.keys.pauses) == 1
 
 

@@ -79,7 +79,7 @@ async def test_a_standing_verb_takes_what_comes_until_unhold(queue: Mailroom, ve
     other = await queue.scheduled("low", to="bob@a.example")
     asked = await streamq(verb, "--tag", "spring", "--standing")
     assert (asked.code, asked.out) == (1, "")
-    assert asked.err.startswith(f"{verb} 1 mails, and what comes? No terminal to ask")
+    assert asked.err.startswith(f"{verb} 1 mail, and what comes? No terminal to ask")
     assert await rules(queue.spool) == {}
     said = await streamq(verb, "--tag", "spring", "--standing", "--yes")
     assert said.code == 0

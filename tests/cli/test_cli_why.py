@@ -55,8 +55,21 @@ async def test_every_state_by_a_producers_id(queue: Mailroom, fill: Fill) -> Non
         "waiting": "to be read: no worker has come to it yet",
         "parked": "for its turn: nothing limits it, the next worker with room takes it",
         "scheduled": "for its time (send_at, delay, or an operator's)",
-        "held": "held until `streamq unhold`: unknown fields: colour",
+        "held": "held: unknown fields: colour; goes by itself when a worker can send it, else mend and send anew",
     }
+
+
+async def test_one_that_nobody_reads_knows_its_own_slot(queue: Mailroom) -> None:
+    """Not the first one's."""
+    await queue.do("HSET", queue.keys.limits, "*", "1:60000000")
+    await queue.add()
+    await queue.admitted(*await queue.read(), lane="main|example.net")
+    for _ in range(3):
+        await queue.add("high")
+    entries = [await queue.add() for _ in range(3)]
+    lines = lines_of((await streamq("why", entries[-1])).out)
+    assert lines["ahead"] == "2 of its priority that nobody has read, 3 of better ones"
+    assert (lines["next"], lines["expected"]) == ("now, the first of them", "in 5.2 m")
 
 
 async def test_a_pause_and_a_rule(queue: Mailroom) -> None:
@@ -95,7 +108,7 @@ async def test_a_retry_and_its_reply(queue: Mailroom) -> None:
     await queue.settled("defer", lease, wait=3_600_000, reply="450 4.2.1 later", **{"class": "recipient_rate"})
     lines = lines_of((await streamq("why", lease.entry)).out)
     assert lines["waits"] == "for its next attempt, after recipient_rate"
-    assert lines["tried"].startswith("1 attempts, the last ")
+    assert lines["tried"].startswith("1 attempt, the last ")
     assert lines["reply"] == "450 4.2.1 later (recipient_rate)"
     assert lines["next"] in {"in 1.0 h", "in 60.0 m"}
 

@@ -166,10 +166,13 @@ async def test_unread_while_nothing_is_read(room: Mailroom) -> None:
     entry = await room.add()
     await limit(room, "*", "1/m")
     await room.admitted(*await room.read(), lane=LANE)
-    unread = await room.add()
+    unread = [await room.add(name) for name in ("normal", "high", "normal")][-1]
     found = await asked(room, unread)
     assert (found.waits_for, found.rule.field) == ("queue", "*")
     assert found.next_ms is not None
+    assert found.expected_ms is not None
+    assert (found.better, found.older) == (1, 1)
+    assert 120_000 <= found.expected_ms - found.next_ms < 130_000
     await room.scripts.pause("pause", ["relay"])
     assert (await asked(room, unread)).waits_for == "closed"
     assert await room.state(entry) == "leased"
