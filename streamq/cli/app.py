@@ -85,19 +85,22 @@ async def url_of(known: Settings) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_queue(known: Settings | None = None, *, join: bool = False) -> AsyncIterator[Spool]:
-    """The queue that the settings name, open; `join`: without changing anything, where somebody has opened it."""
+async def open_queue(
+    known: Settings | None = None, *, join: bool = False, patient: bool = False
+) -> AsyncIterator[Spool]:
+    """The queue that the settings name, open; `join`: without changing anything, where somebody has opened it;
+    `patient`: as of `open_at`."""
     known = known or settings()
-    async with url_of(known) as url, open_at(known, url, join=join) as spool:
+    async with url_of(known) as url, open_at(known, url, join=join, patient=patient) as spool:
         yield spool
 
 
 @asynccontextmanager
-async def open_at(known: Settings, url: str, *, join: bool = False) -> AsyncIterator[Spool]:
+async def open_at(known: Settings, url: str, *, join: bool = False, patient: bool = False) -> AsyncIterator[Spool]:
     """The queue at that URL, open. Raises redis-py's error, also where the server takes no notice for `ANSWER_SECONDS`:
-    who sits before a terminal need not wait as long as a worker does."""
+    who sits before a terminal need not wait as long as a worker does, and as who runs for long (`patient`)."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(None if patient else ANSWER_SECONDS):
             spool = await Spool.connect(known, url, join=join)
     except TimeoutError:
         raise RedisTimeoutError(f"no answer within {ANSWER_SECONDS:g} s: does the server hang?") from None

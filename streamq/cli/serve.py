@@ -56,7 +56,7 @@ async def _serve(known: Settings, place: Place, hosts: tuple[str, ...], *, remot
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = None if known.web_token is None else known.web_token.get_secret_value()
-    async with open_queue(known) as spool:
+    async with open_queue(known, patient=True) as spool:
         overviews = Overviews(spool)
         web = queue_app(overviews, token=token, hosts=None if remote else hosts, stopping=stop)
         async with listening(web, place, "--port", stop) as bound:

@@ -113,7 +113,7 @@ async def _up(known: Settings, wish: _Wish) -> bool:
     async with AsyncExitStack() as stack:
         sink = await stack.enter_async_context(_sink(known, wish, inbox))
         url = await stack.enter_async_context(url_of(known))
-        spool = await stack.enter_async_context(open_at(known, url))
+        spool = await stack.enter_async_context(open_at(known, url, patient=True))
         place = await stack.enter_async_context(_web(spool, inbox, wish, stop))
         hold = await stack.enter_async_context(_held(spool, force=wish.take))
         worker = await stack.enter_async_context(_worker(known, url, sink.url, wish.processes, hold.owner))

@@ -64,7 +64,7 @@ async def _listen(known: Settings, names: list[str]) -> None:
     from streamq.webhooks.listener import Listener
     from streamq.worker.worker import consumer_name
 
-    async with open_queue(known, join=True) as spool:
+    async with open_queue(known, join=True, patient=True) as spool:
         listeners = [Listener(spool, name, known.webhooks[name], consumer_name()) for name in names]
         for listener in listeners:
             await listener.feed.begin()

@@ -212,7 +212,8 @@ def _named(host: str) -> str:
 
 def _said(notice: Notice) -> str:
     """A server's words with its code, or ours."""
-    return _line(f"{notice.code} {notice.reply}" if notice.code else notice.reply)
+    coded = not notice.code or notice.reply.startswith(str(notice.code))
+    return _line(notice.reply if coded else f"{notice.code} {notice.reply}")
 
 
 # -- words -----------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ class Recent:
             self._heard = events[0].at
         for event in reversed(events):  # the newest has the last word
             if event.text("class") and event.text("reply"):
-                self._replies[event.text("class")] = event.text("reply")[:REPLY_MOST]
+                self._replies[event.text("class")] = event.said[:REPLY_MOST]
             if event.kind.removeprefix("email.") in FAILING:
                 self._sites[event.text("site")] = _ms(event)
         self._sites = dict(sorted(self._sites.items(), key=lambda each: -each[1])[:2])

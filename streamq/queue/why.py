@@ -144,20 +144,30 @@ async def _unread(spool: Spool, found: Why) -> None:
     ways = list(spool.settings.ways) or ["relay"]
     [gauge] = await gauges(spool, [f"{'>'.join(ways)}|{found.site}"])
     found.gauge = gauge
-    found.by = gauge.binding()
-    if found.by is not None and ("|" in found.by.target or (found.by.target != "*" and len(ways) > 1)):
-        found.by = None  # it would be read, and park
+    gates = gauge.gauges[: 2 if len(ways) == 1 else 1]  # for others it would be read, and park
     if not gauge.open and not any(each.site for each in gauge.closed):
         found.waits_for = "closed"
-    elif found.by is not None:
-        found.waits_for = _scope(found.by)
-        found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
-        depth = (await status(spool)).depth
-        better = spool.priorities[: spool.priorities.index(view.priority)]
-        found.better = sum(depth[name]["waiting"] for name in better)
-        found.next_ms = _left(found.by.at_us(1, gauge.now_us), gauge)
-        found.expected_ms = _left(found.by.at_us(found.better + found.older + 1, gauge.now_us), gauge)
+    elif any(_is_used_up(each, gauge.now_us) for each in gates):
+        await _gated(spool, found, gates, gauge)
     found.since_ms = age_ms(view, found.now_ms)
+
+
+def _is_used_up(gate: Gauge, now_us: int) -> bool:
+    """Also where a slot is free for a moment: whoever reads takes it."""
+    return gate.at_us(1, now_us) > now_us or any(meter.binds(now_us) for meter in gate.meters)
+
+
+async def _gated(spool: Spool, found: Why, gates: Sequence[Gauge], gauge: LaneGauge) -> None:
+    """Nobody reads on before there is a slot; its own comes when those before it have had theirs."""
+    depth = (await status(spool)).depth
+    better = spool.priorities[: spool.priorities.index(found.view.priority)]
+    found.better = sum(depth[name]["waiting"] for name in better)
+    nth, now_us = found.better + (found.older or 0) + 1, gauge.now_us
+    found.by = max(gates, key=lambda gate: gate.at_us(nth, now_us))
+    found.waits_for = "throttle" if found.by.is_throttled(nth, now_us) else _scope(found.by)
+    found.rule = (await rules_of(spool, [found.by.target]))[found.by.target]
+    found.next_ms = _left(max(gate.at_us(1, now_us) for gate in gates), gauge)
+    found.expected_ms = _left(max(gate.at_us(nth, now_us) for gate in gates), gauge)
 
 
 async def _standing(spool: Spool, view: MailView, site: str) -> str:

@@ -8,6 +8,7 @@ import orjson
 
 from streamq.mail import Mail
 from streamq.mail.event import hide_addresses
+from streamq.queue.events import with_code
 from streamq.queue.reports import delay_is_told, failure_is_told
 from streamq.queue.rows import SettleRow
 from streamq.queue.scripts import why
@@ -85,8 +86,8 @@ class Outcomes:
             return self._made(delivery, "sent", "email.relayed", tail, why(**known) if known else b"")
         if report.action is Action.FAIL:
             said = why(
-                reason=f"{report.stage}: {report.reply or report.klass}",
-                reply=report.reply,
+                reason=f"{report.stage}: {_said(report) or report.klass}",
+                reply=_said(report),
                 judged=True,
                 **({"text": same_words(report)} if report.code and not report.about_recipient else {}),
                 **({"report": True} if self._is_told(delivery, report) else {}),
@@ -113,7 +114,7 @@ class Outcomes:
         said = why(
             wait=0 if at_once else self.wait_ms(delivery.attempts + 1, report.hint_ms),
             deadline=delivery.deadline_ms,
-            reply=report.reply,
+            reply=_said(report),
             **({"code": report.code} if report.code else {}),
             **({"report": True} if self._is_late(delivery, report, now_ms) else {}),
             **marked,
@@ -134,7 +135,7 @@ class Outcomes:
             least_way=self.rates.least_of(delivery.way, now_ms),
             wait=self.wait_ms(max(1, times - THROTTLED_MOST), report.hint_ms),
             deadline=delivery.deadline_ms,
-            reply=report.reply,
+            reply=_said(report),
             **({"park": True} if times <= THROTTLED_MOST else {}),
             **({"code": report.code} if report.code else {}),
             **({"report": True} if self._is_late(delivery, report, now_ms) else {}),
@@ -219,7 +220,7 @@ class Outcomes:
         said = why(
             wait=self.wait_ms(delivery.attempts + 1, report.hint_ms),
             deadline=delivery.deadline_ms,
-            reply=report.reply,
+            reply=_said(report),
             **({"down": True, "hint": min(report.hint_ms, HINT_MOST_MS)} if down else {}),
             **{"class": report.klass},
         )
@@ -228,7 +229,7 @@ class Outcomes:
     def _parked(self, delivery: Delivery, report: Report) -> SettleRow:
         hint = min(report.hint_ms, HINT_MOST_MS)
         if report.scope is Scope.ROUTE:
-            known: dict[str, object] = {"down": True, "class": report.klass, "reply": report.reply, "hint": hint}
+            known: dict[str, object] = {"down": True, "class": report.klass, "reply": _said(report), "hint": hint}
             if report.tried and report.stage in IN_TRANSACTION:
                 known["own"] = True
             if not report.code:  # nobody spoke: it may be our own network
@@ -245,6 +246,11 @@ class Outcomes:
         if _breaks_sessions(report):
             own["broke"] = True
         return self._made(delivery, "park", "", b"", why(wait=max(wait, hint), **own))
+
+
+def _said(report: Report) -> str:
+    """Its reply for what has no code beside it: letters, paces, closures."""
+    return with_code(report.code, report.reply) if report.reply else ""
 
 
 def target_kind(report: Report) -> str:

@@ -332,3 +332,19 @@ async def test_a_server_that_hangs_is_said_to(monkeypatch: pytest.MonkeyPatch, t
         said = await streamq("status")
     assert (said.code, said.out) == (1, "")
     assert said.err == "streamq: redis: no answer within 0.05 s: does the server hang?\n"
+
+
+async def test_who_runs_for_long_is_as_patient_as_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server that loads its data, or forks, may be silent for longer than somebody waits."""
+    monkeypatch.setattr(sys.modules["streamq.cli.app"], "ANSWER_SECONDS", 0)
+    monkeypatch.setattr("streamq.queue.connection.WRITE_SECONDS", 0.05)
+    (tmp_path / "toml").write_text('[webhooks.a]\nurl = "https://a.example/"\nsecret = "whsec_' + "A" * 32 + '"')
+    monkeypatch.setenv("STREAMQ_CONFIG", str(tmp_path / "toml"))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        monkeypatch.setenv("STREAMQ_REDIS_URL", f"unix://{tmp_path}/s")
+        said = await streamq("listen")
+    assert (said.code, said.out) == (1, "")
+    assert "streamq: redis: " in said.err
+    assert "no answer within" not in said.err

@@ -94,6 +94,13 @@ async def test_replies_are_read_while_something_fails(room: Mailroom) -> None:
     assert await _reads(room) == calls
 
 
+async def test_a_reply_is_told_with_its_code(room: Mailroom) -> None:
+    tail = b'"class":"mailbox_full","code":452,"reply":"4.2.2 full"'
+    known: dict[str, Any] = {"class": "mailbox_full", "reason": "full"}
+    assert await room.settled("dead", await room.lease(), tail=tail, **known) == "ok"
+    assert (await Recent(room.spool).of(await _now(room))).commonest == ("mailbox_full", 1, "452 4.2.2 full")
+
+
 async def test_the_only_site_that_fails_is_named(room: Mailroom) -> None:
     """Until another one does, or something without a site."""
     for second in (b"b.example", b""):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 from mailroom import LANE, Mailroom
 
@@ -176,6 +177,37 @@ async def test_unread_while_nothing_is_read(room: Mailroom) -> None:
     await room.scripts.pause("pause", ["relay"])
     assert (await asked(room, unread)).waits_for == "closed"
     assert await room.state(entry) == "leased"
+
+
+async def test_unread_for_a_site_that_is_slower_still_it_waits_for_the_queue(room: Mailroom) -> None:
+    """To be read; then it parks."""
+    await limit(room, "*", "1/m")
+    await limit(room, "relay|example.org", "1/h")
+    await room.add()
+    await room.admitted(*await room.read(), lane="relay|example.org")
+    found = await asked(room, await room.add(to="bob@example.org"))
+    assert (found.waits_for, found.better, found.older) == ("queue", 0, 0)
+    assert 0 < (found.expected_ms or 0) <= 66_000
+
+
+async def test_unread_the_limit_that_binds_at_its_place_tells_its_time(room: Mailroom) -> None:
+    """A minute's has no slot now; of an hour's there is one more, and none for the second of them."""
+    await limit(room, "*", "1/m")
+    await limit(room, "relay", "1/h")
+    await room.add()
+    await room.admitted(*await room.read(), lane="other|example.org")  # the queue's alone
+    await room.add()
+    found = await asked(room, await room.add())
+    assert (found.waits_for, found.older) == ("route", 1)
+    assert (found.expected_ms or 0) > 3_500_000
+
+
+async def test_unread_behind_what_replies_taught(room: Mailroom) -> None:
+    entry = await room.add()
+    pace = {"rate": 0.5, "till": f"{room.now + 90_000}000", "began": "1", "class": "route_rate", "reply": "421 slower"}
+    await room.do("HSET", room.keys.limit("relay"), "pace", orjson.dumps(pace))
+    found = await asked(room, entry)
+    assert (found.waits_for, found.by and found.by.target) == ("throttle", "relay")
 
 
 # -- the other states --------------------------------------------------------------------------------------------

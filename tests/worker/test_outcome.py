@@ -109,6 +109,16 @@ def test_what_is_not_about_a_recipient_is_counted_by_its_words() -> None:
     assert "text" not in arg(row(delivery(), report(Action.FAIL, code=0, reply="", klass="too_large")))
 
 
+def test_what_is_kept_of_a_reply_has_its_code() -> None:
+    """A letter, a pace, what closed a way: none of these has the code beside it."""
+    said = {"code": 450, "reply": "4.2.1 slow down"}
+    failed = arg(row(delivery(), report(Action.FAIL, **said)))
+    assert (failed["reply"], failed["reason"]) == ("450 4.2.1 slow down", "rcpt: 450 4.2.1 slow down")
+    for known in ({"klass": "site_rate"}, {"klass": "greylisted"}):
+        assert arg(row(delivery(), report(Action.RETRY, **said, **known)))["reply"] == "450 4.2.1 slow down"
+    assert arg(row(delivery(), report(Action.PARK, **said)))["reply"] == "450 4.2.1 slow down"
+
+
 def test_a_hint_for_a_parked_mail_is_honoured_and_capped() -> None:
     session = {"scope": Scope.SESSION, "stage": Stage.MAIL, "klass": "connection_limit"}
     assert arg(row(delivery(), report(Action.PARK, hint_ms=90_000, **session)))["wait"] == 90_000

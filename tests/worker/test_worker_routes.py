@@ -197,7 +197,7 @@ async def test_an_account_in_trouble_kills_nothing(
         await c.sink.wait_for(many // 4)
         c.sink.follow(every(tmp_path, stage, reply))
         event = (await c.until("route.paused", "relay"))[0]
-        assert (event["class"], event["reason"].startswith(reply[4:9])) == (klass, True)
+        assert (event["class"], event["reason"]) == (klass, reply)
         c.sink.follow(Rules())
         await c.sink.wait_for(many)
         await c.until("route.resumed", "relay")
