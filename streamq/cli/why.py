@@ -121,6 +121,8 @@ def _times(found: Why) -> list[tuple[str, str]]:
     elif found.next_ms is not None:
         late = "now, or as soon as a worker has room" if view.state == "scheduled" else "now"
         lines.append(("next", f"in {shown_ms(found.next_ms)}" if found.next_ms else late))
+        if view.state == "scheduled" and found.gauge is not None:
+            lines.append(("expected", until_words(found.expected_ms, none="not before it is opened", some="in ")))
     return lines
 
 

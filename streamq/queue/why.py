@@ -37,7 +37,8 @@ class Why:
 
     `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
     counted. `since_ms`: for how long it waits itself, since it came or was tried last (since when
-    its ways are closed, or slowed, they say), None where nobody knows. `next_ms`: until the first of
+    its ways are closed, or slowed, they say), None where nobody knows. `gauge`: of what is scheduled only where all its
+    ways are closed beyond its time. `next_ms`: until the first of
     its lane may go, or it is due. `expected_ms`: until it may go itself at the rate in force. `rule`: the limit `by`
     which it waits; `standing`: the verb of a `rule`."""
 
@@ -74,7 +75,7 @@ async def why(spool: Spool, entry: str) -> Why:
     elif view.state == "waiting":
         await _unread(spool, found)
     elif view.state == "scheduled":
-        _scheduled(found)
+        await _scheduled(spool, found)
     elif view.state == "leased":
         view.past_dot = await _is_past_dot(spool, view)
     return found
@@ -192,12 +193,25 @@ async def _unread_before(spool: Spool, view: MailView) -> tuple[int, bool]:
 # -- elsewhere ---------------------------------------------------------------------------------------------------
 
 
-def _scheduled(found: Why) -> None:
+async def _scheduled(spool: Spool, found: Why) -> None:
+    """With its `gauge` where all its ways are closed for longer than it waits: it parks then."""
     view, notes = found.view, found.view.notes
     found.waits_for = "collapse" if "collapse" in notes else "retry" if "last" in notes else "send_at"
     found.next_ms = found.expected_ms = max(0, view.due_ms - found.now_ms)
     since = int(notes.get("last") or time_ms(view.entry))
     found.since_ms = max(0, found.now_ms - since)
+    [gauge] = await gauges(spool, [f"{'>'.join(_ways(spool, view))}|{found.site}"])
+    opens = gauge.opens_us
+    if opens is None or (opens - gauge.now_us) // 1000 > found.next_ms:
+        found.gauge, found.expected_ms = gauge, _left(gauge.at_us(1), gauge)
+
+
+def _ways(spool: Spool, view: MailView) -> list[str]:
+    """Which it may take: the one that it must, those that it names, or any, as far as these settings know."""
+    if stays := view.notes.get("stays"):
+        return [str(stays)]
+    ways, named = list(spool.settings.ways) or ["relay"], view.text("route")
+    return list(spool.settings.groups.get(named, ())) or ([named] if named in ways else ways)
 
 
 async def _is_past_dot(spool: Spool, view: MailView) -> bool:

@@ -99,11 +99,11 @@ def waits_words(found: Why) -> str:
             past = "; its final dot is out, the reply is awaited" if view.past_dot else ""
             return f"in delivery by {view.holder}, heard of {shown_ms(view.idle_ms)} ago{past}"
         case "send_at":
-            return "for its time (send_at, delay, or an operator's)"
+            return f"for its time (send_at, delay, or an operator's){_parks(found)}"
         case "retry":
-            return f"for its next attempt, after {notes.get('class') or 'a deferral'}"
+            return f"for its next attempt, after {notes.get('class') or 'a deferral'}{_parks(found)}"
         case "collapse":
-            return "for newer mails of its collapse_key: the newest is sent"
+            return f"for newer mails of its collapse_key: the newest is sent{_parks(found)}"
         case "held" if notes.get("fields"):
             return f"held: {reason}; goes by itself when a worker can send it, else mend and send anew"
         case "held":
@@ -120,6 +120,11 @@ def waits_words(found: Why) -> str:
     return f"for the limit of {whose}: {rule_words(found.rule)}"
 
 
+def _parks(found: Why) -> str:
+    """What becomes of a scheduled mail whose ways are closed."""
+    return f"; then it parks: {_closed(found)}" if found.gauge is not None else ""
+
+
 def _closed(found: Why) -> str:
     closed = found.gauge.closed if found.gauge is not None else []
     return "; ".join(
@@ -132,7 +137,7 @@ def since_words(found: Why) -> str:
     if found.since_ms is None or found.waits_for in {"read", "rule"}:
         return ""
     words = [f"{'its last attempt' if found.view.notes.get('last') else 'it came'}, {shown_ms(found.since_ms)} ago"]
-    if found.waits_for == "closed" and found.gauge is not None:
+    if found.gauge is not None and (found.waits_for == "closed" or found.view.state == "scheduled"):
         for each in found.gauge.closed:
             what = "its site" if each.site else f"route {each.route}"
             words.append(f"{what} was closed {shown_ms(max(0, found.now_ms - each.since_ms))} ago")

@@ -13,7 +13,7 @@ from streamq.queue.rows import MarkRow
 from streamq.queue.spool import time_ms
 from streamq.queue.steer import id_rule, set_rule
 from streamq.queue.why import Why, ended, why
-from streamq.queue.wording import since_words
+from streamq.queue.wording import since_words, waits_words
 from streamq.settings import window
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -203,6 +203,25 @@ async def test_scheduled_for_its_time_a_retry_or_newer_ones(room: Mailroom) -> N
     told = {entry: await asked(room, entry) for entry in (timed, lease.entry, newest)}
     assert [each.waits_for for each in told.values()] == ["send_at", "retry", "collapse"]
     assert told[lease.entry].view.notes["reply"] == "450 4.2.1 later"
+
+
+async def test_what_waits_for_its_time_parks_where_its_way_is_paused_longer(room: Mailroom) -> None:
+    lease = await room.lease(to="bob@example.net")
+    await room.settled("defer", lease, wait=30_000, reply="450 4.2.1 later", **{"class": "temporary"})
+    for target, name in (("*|example.net", "site"), ("relay", "route")):
+        await room.scripts.pause("pause", [target])
+        found = await asked(room, lease.entry)
+        assert (found.waits_for, found.expected_ms) == ("retry", None)
+        assert found.next_ms is not None
+        assert found.gauge is not None
+        assert [each.name for each in found.gauge.closed] == [target]
+        assert waits_words(found).startswith("for its next attempt, after temporary; then it parks: ")
+        assert f"until `streamq {name} resume`" in waits_words(found)
+        assert "was closed" in since_words(found)
+        await room.scripts.pause("resume", [target])
+    await room.scripts.pause("pause", ["relay"], till_us=(room.now + 1000) * 1000)  # over by then
+    found = await asked(room, lease.entry)
+    assert (found.gauge, found.expected_ms) == (None, found.next_ms)
 
 
 async def test_held(room: Mailroom) -> None:
