@@ -80,7 +80,8 @@ def _plain(found: Why) -> dict[str, Any]:
     known |= {"expected_ms": found.expected_ms, "ahead": {"better": found.better, "older": found.older}}
     known |= {"limit": rule_json(found.rule) if found.rule else None, "target": found.by.target if found.by else ""}
     known["throttled"] = [told for each in (gauge.gauges if gauge else ()) if (told := throttle_json(each))]
-    known |= {"closed": [asdict(each) for each in gauge.closed] if gauge else [], "standing": found.standing}
+    known |= {"closed": [asdict(each) for each in gauge.closed] if gauge else []}
+    known |= {"standing": found.standing, "standing_rule": found.standing_rule}
     known |= {"intent": view.intent, "holder": view.holder, "past_dot": view.past_dot, "notes": view.notes}
     return known
 
@@ -148,5 +149,7 @@ def _past(found: Why) -> list[tuple[str, str]]:
         tried.append(f"the last {shown_ms(max(0, found.now_ms - last))} ago")
     lines.append(("tried", ", ".join(tried) or "not yet"))
     if notes.get("reply"):
-        lines.append(("reply", f"{with_code(notes.get('code'), str(notes['reply']))} ({notes.get('class', '')})"))
+        klass = notes.get("said" if "reason" in notes else "class")
+        of = f" ({klass})" if klass else ""
+        lines.append(("reply", f"{with_code(notes.get('code'), str(notes['reply']))}{of}"))
     return lines

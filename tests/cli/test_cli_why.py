@@ -85,7 +85,7 @@ async def test_a_pause_and_a_rule(queue: Mailroom) -> None:
     waiting = await queue.add()
     await streamq("hold", "--domain", "example.net", "--yes")
     assert lines_of((await streamq("why", waiting)).out)["waits"] == (
-        "to be read; then it will be held, as an operator said"
+        "to be read; then it will be held, as an operator said (`streamq unhold --domain example.net` ends that rule)"
     )
 
 
