@@ -69,6 +69,9 @@ async def test_standing_rules_are_listed_with_what_ends_them(shown: Open) -> Non
         "hold domain gmail.com, until streamq unhold --domain gmail.com",
         "cancel tag a b, until streamq unhold --tag 'a b'",
     ]
+    await shown.room.do("HSET", "{streamq}:holds", f"rule:tenant:{'x' * 250}", "hold")
+    await page.until("return document.querySelectorAll('#rules li').length === 3")
+    assert await page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     await shown.room.do("DEL", "{streamq}:holds")
     await page.until("return document.querySelector('#rules-section').hidden")
 
