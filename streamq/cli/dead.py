@@ -160,10 +160,10 @@ def requeue(
     async def run() -> bool:
         async with open_queue() as spool:
             letters = await _asked(spool, meant, dry_run, yes)
+            done = await requeue_dead(spool, letters.items(), new, dry=dry_run)
             if dry_run:
-                _say_dry("requeue", len(letters), json)
+                _say_dry("requeue", len(letters), json, Counter(why for why in done if why))
                 return True
-            done = await requeue_dead(spool, letters.items(), new)
             made = [entry for entry in done if entry not in NOT_REQUEUED]
             refused = {letter: why for letter, why in zip(letters, done, strict=True) if why in NOT_REQUEUED}
             kept = Counter(refused.values())
@@ -247,10 +247,14 @@ def rm(
     run_async(run)
 
 
-def _say_dry(verb: str, many: int, json: bool) -> None:
+def _say_dry(verb: str, many: int, json: bool, kept: Mapping[str, int] | None = None) -> None:
+    """`kept`: why not → how many."""
     if json:
-        return emit({"verb": verb, "letters": many, "dry_run": True})
-    return console.print(f"{verb}: {plural(many, 'dead letter')} (dry run: nothing was changed)")
+        return emit({"verb": verb, "letters": many, "dry_run": True, **({"kept": kept} if kept else {})})
+    console.print(f"{verb}: {plural(many, 'dead letter')} (dry run: nothing was changed)")
+    for name, left in (kept or {}).items():
+        note(f"would not be requeued: {left:,} {NOT_REQUEUED[name]}")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from streamq.queue.search import letters_to, sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
-from streamq.queue.why import DEAD, ended_somewhere
-from streamq.queue.wording import plural
+from streamq.queue.why import DEAD, ended_somewhere, why
+from streamq.queue.wording import plural, waits_words
 
 __all__ = ["Order"]
 
@@ -36,6 +36,7 @@ ENTRY_DIGITS = 14  # a priority's and a time's of this century
 SOUGHT_MOST = 3  # words of one command for each of which all live mails are looked at
 KEPT_SHOWN = 20
 LETTERS_TOLD = 100
+CLOSED_LOOKED = 10  # named mails of which it is said that their way is closed
 
 
 @dataclass(slots=True)
@@ -109,7 +110,17 @@ class Order:
             entries += await self._rule(spool, text)
         done = await self._apply(spool, entries)
         self._say(done, len(entries))
+        if self.verb == "retry" and done["scheduled"] and not self.json:
+            await self._note_closed(spool, entries)
         return not done["missing"] and not self.kept
+
+    async def _note_closed(self, spool: Spool, entries: list[str]) -> None:
+        """That it goes now is not so where its way is closed."""
+        for entry in entries[:CLOSED_LOOKED]:
+            with contextlib.suppress(NotFound):
+                found = await why(spool, entry)
+                if found.gauge is not None and not found.gauge.open:
+                    note(f"{clip(found.view.text('id') or entry, 100)}: waits {clip(waits_words(found), 400)}")
 
     async def _known(self, spool: Spool, text: str) -> str:
         """The entry of a word that was looked up by workers. Raises `NotFound`."""
@@ -299,8 +310,8 @@ class Order:
             note("parked: goes when its limit has a slot, or its way is open; `streamq why` says which it waits for")
         if not self.kept:
             return
-        for entry, why in list(self.kept.items())[:KEPT_SHOWN]:
-            note(f"kept: {entry}: {clip(why, 300)}")
+        for entry, reason in list(self.kept.items())[:KEPT_SHOWN]:
+            note(f"kept: {entry}: {clip(reason, 300)}")
         note(
             "kept: a worker of this version and these settings would hold it again at once; one that knows what it "
             "says takes it up by itself. To send it without: `streamq bounce ID`, then `streamq dead requeue ID --set "

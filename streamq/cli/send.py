@@ -30,7 +30,7 @@ TEXT = Annotated[str | None, typer.Option(metavar="TEXT")]
 @app.command()
 def send(
     from_: Annotated[str | None, typer.Option("--from", help="From", metavar="ADDRESS")] = None,
-    to: Annotated[str | None, typer.Option(help="To", metavar="ADDRESS")] = None,
+    to: Annotated[list[str] | None, typer.Option(help="To (may be repeated)", metavar="ADDRESS")] = None,
     subject: TEXT = None,
     text: Annotated[str | None, typer.Option(help="the text; - reads standard input", metavar="TEXT")] = None,
     html: TEXT = None,
@@ -51,7 +51,8 @@ def send(
     known = settings()
     most = known.max_mail_bytes
     fields: dict[str, bytes] = {"id": (id_ or f"send-{secrets.token_hex(8)}").encode()}
-    for name, value in (("from", from_), ("to", to), ("subject", subject), ("text", text), ("html", html)):
+    given = {"from": from_, "to": ", ".join(to or ()), "subject": subject, "text": text, "html": html}
+    for name, value in given.items():
         if value:
             fields[name] = value.encode()
     if text == "-":

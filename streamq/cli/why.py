@@ -80,7 +80,8 @@ def _plain(found: Why) -> dict[str, Any]:
     known |= {"expected_ms": found.expected_ms, "ahead": {"better": found.better, "older": found.older}}
     known |= {"limit": rule_json(found.rule) if found.rule else None, "target": found.by.target if found.by else ""}
     known["throttled"] = [told for each in (gauge.gauges if gauge else ()) if (told := throttle_json(each))]
-    known |= {"closed": [asdict(each) for each in gauge.closed] if gauge else [], "standing": found.standing}
+    known |= {"closed": [asdict(each) for each in gauge.closed] if gauge else []}
+    known |= {"standing": found.standing, "standing_rule": found.standing_rule}
     known |= {"intent": view.intent, "holder": view.holder, "past_dot": view.past_dot, "notes": view.notes}
     return known
 
@@ -121,6 +122,8 @@ def _times(found: Why) -> list[tuple[str, str]]:
     elif found.next_ms is not None:
         late = "now, or as soon as a worker has room" if view.state == "scheduled" else "now"
         lines.append(("next", f"in {shown_ms(found.next_ms)}" if found.next_ms else late))
+        if view.state == "scheduled" and found.gauge is not None:
+            lines.append(("expected", until_words(found.expected_ms, none="not before it is opened", some="in ")))
     return lines
 
 
@@ -146,5 +149,7 @@ def _past(found: Why) -> list[tuple[str, str]]:
         tried.append(f"the last {shown_ms(max(0, found.now_ms - last))} ago")
     lines.append(("tried", ", ".join(tried) or "not yet"))
     if notes.get("reply"):
-        lines.append(("reply", f"{with_code(notes.get('code'), str(notes['reply']))} ({notes.get('class', '')})"))
+        klass = notes.get("said" if "reason" in notes else "class")
+        of = f" ({klass})" if klass else ""
+        lines.append(("reply", f"{with_code(notes.get('code'), str(notes['reply']))}{of}"))
     return lines

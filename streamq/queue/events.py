@@ -18,6 +18,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 
 __all__ = [
+    "OPERATOR",
     "Event",
     "EventFilter",
     "event_from",
@@ -34,6 +35,7 @@ BLOCK_MS = 5000
 TEXT_MOST = 10_000  # of a text in which addresses are looked for
 AWAY_SECONDS = 1.0
 HASHED = "sha256:"
+OPERATOR = "operator"  # the class of what an operator held, or bounced
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ class Event:
         """What its data says of that; "" for nothing."""
         value = self.data.get(name)
         return "" if value is None else str(value)
+
+    @property
+    def is_asked(self) -> bool:
+        """An operator ended it so: no receiver's failure."""
+        return self.text("class") == OPERATOR or bool(self.text("asked"))
 
     @property
     def said(self) -> str:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from streamq.queue.connection import command
-from streamq.queue.events import Event, event_from
+from streamq.queue.events import OPERATOR, Event, event_from
 from streamq.queue.look import ENDED, SENT, Status
 from streamq.queue.spool import Spool
 from streamq.queue.stall import Pile, Stall, piled
@@ -32,7 +32,8 @@ FAILING = frozenset({*DEFERRED, *BOUNCED})
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """Of the last `span_ms`. `outcomes`, `classes`: how many, by name; `replies`: class → the newest reply.
+    """Of the last `span_ms`. `outcomes`, `classes`: how many, by name, without what an operator bounced; `replies`:
+    class → the newest reply.
     `stalled_ms`: for so long nothing has been delivered although mail could go (stall.py); `leaves`: mails a second
     that do while more are added to the unread ones, None: they do not pile up; `site`: that all failures are of, as
     far as the newest events tell; "": of several, of none; `sampled`: not all events were seen."""
@@ -123,6 +124,8 @@ class Recent:
             self._piles.append(pile)
         stalled_ms = self._stall.look(now, sum(now.totals.get(name, 0) for name in FAILING), barred=barred)
         outcomes, classes = _grown(now.totals, first.totals), _grown(now.classes, first.classes)
+        if own := classes.pop(OPERATOR, 0):  # nobody's failure
+            outcomes["bounced"] = max(0, outcomes.get("bounced", 0) - own)
         await self._listen(now, classes)
         replies = {name: self._replies[name] for name in classes if name in self._replies}
         since = now.now_ms - WINDOW_MS - STEP_MS
@@ -141,7 +144,7 @@ class Recent:
             while nth < len(events) and _ms(events[nth]) >= at_ms:
                 kind = events[nth].kind.removeprefix("email.")
                 since[kind] += 1
-                classes[events[nth].text("class")] += kind in FAILING
+                classes[OPERATOR if events[nth].is_asked else events[nth].text("class")] += kind in FAILING
                 nth += 1
             found.append(_Moment(at_ms, _less_by(now.totals, since), _less_by(now.classes, classes)))
         self._hear(events, SEEDED)
@@ -168,7 +171,7 @@ class Recent:
         for event in reversed(events):  # the newest has the last word
             if event.text("class") and event.text("reply"):
                 self._replies[event.text("class")] = event.said[:REPLY_MOST]
-            if event.kind.removeprefix("email.") in FAILING:
+            if event.kind.removeprefix("email.") in FAILING and not event.is_asked:
                 self._sites[event.text("site")] = _ms(event)
         self._sites = dict(sorted(self._sites.items(), key=lambda each: -each[1])[:2])
 

@@ -225,21 +225,21 @@ def _letter(row: tuple[bytes, list[bytes]]) -> DeadLetter:
 
 
 async def requeue_dead(
-    spool: Spool, letters: Iterable[tuple[str, int]], changes: Mapping[str, str] | None = None
+    spool: Spool, letters: Iterable[tuple[str, int]], changes: Mapping[str, str] | None = None, *, dry: bool = False
 ) -> list[str]:
     """They become waiting mails again; (letter, bytes) each. `changes`: fields that shall be otherwise, "" for none.
-    Returns, in their order, the new entry or why not (requeue.lua)."""
+    Returns, in their order, the new entry or why not (requeue.lua). `dry`: nothing is done, and "" for an entry."""
     said = orjson.dumps([part for pair in changes.items() for part in pair]) if changes else b""
     done: list[str] = []
     part: list[str] = []
     size = 0
     for letter, bytes_ in letters:
         if part and (len(part) == BATCH or size + bytes_ > REQUEUED_BYTES):
-            done += await spool.scripts.requeue(part, said)
+            done += await spool.scripts.requeue(part, said, dry=dry)
             part, size = [], 0
         part.append(letter)
         size += bytes_
-    return done + (await spool.scripts.requeue(part, said) if part else [])
+    return done + (await spool.scripts.requeue(part, said, dry=dry) if part else [])
 
 
 async def remove_dead(spool: Spool, letters: Iterable[str]) -> int:

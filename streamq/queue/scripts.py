@@ -255,10 +255,10 @@ class Scripts:
         now, coming, *flat = await self.caller.call("move", head, rows)
         return Moved(int(now), int(coming), [status.decode() for status in flat])
 
-    async def requeue(self, letters: Sequence[str], changes: bytes = b"") -> list[str]:
-        """`changes`: JSON, see requeue.lua; the same for all of them."""
+    async def requeue(self, letters: Sequence[str], changes: bytes = b"", *, dry: bool = False) -> list[str]:
+        """`changes`: JSON, see requeue.lua; the same for all of them. `dry`: nothing is done."""
         rows = [(letter, changes) for letter in letters]
-        return [status.decode() for status in await self.caller.call("requeue", (self.now,), rows)]
+        return [status.decode() for status in await self.caller.call("requeue", (self.now, int(dry)), rows)]
 
     async def discard(self, letters: Sequence[str], max_bytes: int) -> tuple[int, int]:
         """How many of them were done, and how many dead letters went."""

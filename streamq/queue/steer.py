@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Any
 
 import orjson
@@ -25,10 +26,12 @@ from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, wal
 __all__ = [
     "Selector",
     "apply",
+    "ends_rule",
     "has_rule",
     "id_rule",
     "intended",
     "rules",
+    "rules_among",
     "select",
     "set_rule",
     "site_of",
@@ -246,6 +249,23 @@ async def unset_rule(spool: Spool, name: str) -> bool:
 
 def _field(name: str) -> str:
     return name if name.startswith("id:") else f"rule:{name}"
+
+
+async def rules_among(spool: Spool, names: Sequence[str]) -> dict[str, str]:
+    """Those of these names that stand: name → verb, in their order. One look, whatever else stands."""
+    verbs = await command(spool.redis, "HMGET", spool.keys.holds, *map(_field, names))
+    return {name: verb.decode("utf-8", "replace") for name, verb in zip(names, verbs, strict=True) if verb is not None}
+
+
+def ends_rule(name: str) -> str:
+    """The command that ends a standing rule, as a shell takes it."""
+    if name == "all":
+        return "streamq unhold --all"
+    kind, _, value = name.partition(":")
+    if kind != "id":
+        return f"streamq unhold --{kind} {quote(value)}"
+    id_, _, tenant = value.partition("\n")
+    return f"streamq unhold {quote(id_)}" + (f" --tenant {quote(tenant)}" if tenant else "")
 
 
 async def rules(spool: Spool) -> dict[str, str]:

@@ -65,6 +65,7 @@ class _Try:
     klass: str
     reply: str
     due_ms: int
+    asked: bool = False
 
 
 def _try_of(event: Event) -> _Try | None:
@@ -75,7 +76,8 @@ def _try_of(event: Event) -> _Try | None:
     entry, site, route, klass = (event.text(name)[:REPLY_MOST] for name in ("entry", "site", "route", "class"))
     reply = event.said[:REPLY_MOST]
     at_ms, kind = int(event.at.partition("-")[0]), event.kind.removeprefix("email.")
-    return _Try(at_ms, entry, site, route, kind, klass, reply, due if isinstance(due, int) else 0)
+    due_ms = due if isinstance(due, int) else 0
+    return _Try(at_ms, entry, site, route, kind, klass, reply, due_ms, event.is_asked)
 
 
 def troubles_in(tries: Iterable[_Try], now_ms: int) -> list[Trouble]:
@@ -89,7 +91,7 @@ def troubles_in(tries: Iterable[_Try], now_ms: int) -> list[Trouble]:
         ended.add(each.entry)
         if not each.site:
             continue
-        failed = each.kind in FAILED
+        failed = each.kind in FAILED and not each.asked
         if failed:
             last.setdefault(each.site, each)
         if now_ms - each.at_ms <= LATELY_MS and (failed or each.kind in SENT):

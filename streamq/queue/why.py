@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 
 from streamq.queue.connection import command, pipelined
+from streamq.queue.events import OPERATOR
 from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
 from streamq.queue.look import age_ms, now_ms, show, status
 from streamq.queue.spool import Spool, time_ms
-from streamq.queue.steer import id_rule, rules, site_of, tags_of
+from streamq.queue.steer import id_rule, rules_among, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
 __all__ = ["DEAD", "Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
@@ -37,9 +38,11 @@ class Why:
 
     `better`, `older`: mails ahead of it in its lane, or unread before it; `more`: there are more of those than were
     counted. `since_ms`: for how long it waits itself, since it came or was tried last (since when
-    its ways are closed, or slowed, they say), None where nobody knows. `next_ms`: until the first of
+    its ways are closed, or slowed, they say), None where nobody knows. `gauge`: of what is scheduled only where all its
+    ways are closed beyond its time. `next_ms`: until the first of
     its lane may go, or it is due. `expected_ms`: until it may go itself at the rate in force. `rule`: the limit `by`
-    which it waits; `standing`: the verb of a `rule`."""
+    which it waits; `standing`: the verb of a `rule`, or of one that holds it, and
+    `standing_rule` its name, "" for an intent's."""
 
     view: MailView
     now_ms: int
@@ -55,6 +58,7 @@ class Why:
     next_ms: int | None = None
     expected_ms: int | None = None
     standing: str = ""
+    standing_rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,9 @@ async def why(spool: Spool, entry: str) -> Why:
     elif view.state == "waiting":
         await _unread(spool, found)
     elif view.state == "scheduled":
-        _scheduled(found)
+        await _scheduled(spool, found)
+    elif view.state == "held" and view.klass == OPERATOR:
+        found.standing, found.standing_rule = await _standing(spool, view, found.site, "hold")
     elif view.state == "leased":
         view.past_dot = await _is_past_dot(spool, view)
     return found
@@ -137,7 +143,7 @@ async def _ahead(spool: Spool, view: MailView) -> tuple[int, int]:
 
 async def _unread(spool: Spool, found: Why) -> None:
     view = found.view
-    found.standing = await _standing(spool, view, found.site)
+    found.standing, found.standing_rule = await _standing(spool, view, found.site)
     if found.standing:
         found.waits_for = "rule"
     found.older, found.more = await _unread_before(spool, view)
@@ -170,16 +176,16 @@ async def _gated(spool: Spool, found: Why, gates: Sequence[Gauge], gauge: LaneGa
     found.expected_ms = _left(max(gate.at_us(nth, now_us) for gate in gates), gauge)
 
 
-async def _standing(spool: Spool, view: MailView, site: str) -> str:
-    """The verb that a standing rule, or an intent, has for it; "" for none."""
+async def _standing(spool: Spool, view: MailView, site: str, only: str = "") -> tuple[str, str]:
+    """The verb that an intent, or a standing rule, has for it, and the rule's name; "" for none. `only`: that verb."""
     if view.intent:
-        return view.intent
-    standing = await rules(spool)
+        return view.intent, ""
     names = ["all", f"priority:{view.priority}", f"domain:{site}", f"tenant:{view.text('tenant')}"]
     names += [f"tag:{tag}" for tag in tags_of(view)]
     if id_ := view.text("id"):
         names.insert(0, id_rule(id_, view.text("tenant") or None))
-    return next((standing[name] for name in names if name in standing), "")
+    standing = await rules_among(spool, names)
+    return next(((verb, name) for name, verb in standing.items() if only in {"", verb}), ("", ""))
 
 
 async def _unread_before(spool: Spool, view: MailView) -> tuple[int, bool]:
@@ -202,12 +208,25 @@ async def _unread_before(spool: Spool, view: MailView) -> tuple[int, bool]:
 # -- elsewhere ---------------------------------------------------------------------------------------------------
 
 
-def _scheduled(found: Why) -> None:
+async def _scheduled(spool: Spool, found: Why) -> None:
+    """With its `gauge` where all its ways are closed for longer than it waits: it parks then."""
     view, notes = found.view, found.view.notes
     found.waits_for = "collapse" if "collapse" in notes else "retry" if "last" in notes else "send_at"
     found.next_ms = found.expected_ms = max(0, view.due_ms - found.now_ms)
     since = int(notes.get("last") or time_ms(view.entry))
     found.since_ms = max(0, found.now_ms - since)
+    [gauge] = await gauges(spool, [f"{'>'.join(_ways(spool, view))}|{found.site}"])
+    opens = gauge.opens_us
+    if opens is None or opens > max(view.due_ms * 1000, gauge.now_us):
+        found.gauge, found.expected_ms = gauge, _left(gauge.at_us(1), gauge)
+
+
+def _ways(spool: Spool, view: MailView) -> list[str]:
+    """Which it may take: the one that it must, those that it names, or any, as far as these settings know."""
+    if stays := view.notes.get("stays"):
+        return [str(stays)]
+    ways, named = list(spool.settings.ways) or ["relay"], view.text("route")
+    return list(spool.settings.groups.get(named, ())) or ([named] if named in ways else ways)
 
 
 async def _is_past_dot(spool: Spool, view: MailView) -> bool:

@@ -5,8 +5,11 @@ No more than text: what of it came from others (replies, reasons, names) whoever
 
 from __future__ import annotations
 
+import re
+
 from streamq.queue.gauge import Gauge, Rule
 from streamq.queue.routes import Closure
+from streamq.queue.steer import ends_rule
 from streamq.queue.why import Why
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "why_words",
 ]
 
+PLAIN_ID = re.compile(r"[A-Za-z0-9][\w.:+-]{0,63}", re.ASCII)  # in a shell it stands for itself
 _LAYERS = {
     "providers": "provider rules",
     "own": "your provider file",
@@ -94,20 +98,21 @@ def waits_words(found: Why) -> str:
         case "read":
             return "to be read: no worker has come to it yet"
         case "rule":
-            return f"to be read; then it {_RULES.get(found.standing, found.standing)}, as an operator said"
+            ends = f" (`{ends_rule(found.standing_rule)}` ends that rule)" if found.standing_rule else ""
+            return f"to be read; then it {_RULES.get(found.standing, found.standing)}, as an operator said{ends}"
         case "delivery":
             past = "; its final dot is out, the reply is awaited" if view.past_dot else ""
             return f"in delivery by {view.holder}, heard of {shown_ms(view.idle_ms)} ago{past}"
         case "send_at":
-            return "for its time (send_at, delay, or an operator's)"
+            return f"for its time (send_at, delay, or an operator's){_parks(found)}"
         case "retry":
-            return f"for its next attempt, after {notes.get('class') or 'a deferral'}"
+            return f"for its next attempt, after {notes.get('class') or 'a deferral'}{_parks(found)}"
         case "collapse":
-            return "for newer mails of its collapse_key: the newest is sent"
+            return f"for newer mails of its collapse_key: the newest is sent{_parks(found)}"
         case "held" if notes.get("fields"):
             return f"held: {reason}; goes by itself when a worker can send it, else mend and send anew"
         case "held":
-            return f"held until `streamq unhold`: {reason}" if reason else "held until `streamq unhold`"
+            return _held(found) + (f": {reason}" if reason else "")
         case "closed":
             return _closed(found)
         case "throttle":
@@ -118,6 +123,20 @@ def waits_words(found: Why) -> str:
             return "for its turn: nothing limits it, the next worker with room takes it"
     whose = {"queue": "the whole queue", "route": "the route", "site": "its site there"}[found.waits_for]
     return f"for the limit of {whose}: {rule_words(found.rule)}"
+
+
+def _held(found: Why) -> str:
+    """And how it ends: of a rule for all that it holds, since alone the next mail would be held again."""
+    view = found.view
+    if found.standing_rule:
+        return f"held until `{ends_rule(found.standing_rule)}`, which ends the rule that holds what comes, too"
+    id_ = view.text("id")
+    return f"held until `streamq unhold {id_ if PLAIN_ID.fullmatch(id_) and not view.text('tenant') else view.entry}`"
+
+
+def _parks(found: Why) -> str:
+    """What becomes of a scheduled mail whose ways are closed."""
+    return f"; then it parks: {_closed(found)}" if found.gauge is not None else ""
 
 
 def _closed(found: Why) -> str:
@@ -132,7 +151,7 @@ def since_words(found: Why) -> str:
     if found.since_ms is None or found.waits_for in {"read", "rule"}:
         return ""
     words = [f"{'its last attempt' if found.view.notes.get('last') else 'it came'}, {shown_ms(found.since_ms)} ago"]
-    if found.waits_for == "closed" and found.gauge is not None:
+    if found.gauge is not None and (found.waits_for == "closed" or found.view.state == "scheduled"):
         for each in found.gauge.closed:
             what = "its site" if each.site else f"route {each.route}"
             words.append(f"{what} was closed {shown_ms(max(0, found.now_ms - each.since_ms))} ago")

@@ -11,6 +11,7 @@ from streamq.queue.look import age_ms
 from streamq.queue.overview import Overview, Overviews
 from streamq.queue.routes import Closure, RouteView
 from streamq.queue.sites import SiteView
+from streamq.queue.steer import ends_rule
 from streamq.queue.story import Mailbox, Story
 from streamq.queue.why import Ended, Why
 from streamq.queue.wording import since_words, waits_words
@@ -21,6 +22,7 @@ __all__ = ["letter_shown", "mailbox_shown", "overview_shown", "reason_shown", "s
 SITES_SHOWN = 100
 WORKERS_SHOWN = 200
 DOMAINS_SHOWN = 20  # of a reason
+RULES_SHOWN = 20
 TEXT_MOST = 2000  # characters of any one value: a field may hold megabytes
 BODIES = frozenset({b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"})
 
@@ -59,6 +61,7 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "sites_left": seen.sites_left + len(seen.sites) - len(sites),
         "troubled_left": seen.troubled_left,
         "rules": {cut(name, 300): verb for name, verb in seen.rules.items()},
+        "standing": [_standing(name, verb) for name, verb in sorted(seen.rules.items())[:RULES_SHOWN]],
         "held_for": {cut(name, 300): many for name, many in seen.needs.items()},
         "visit_ms": now.visit_ms,
         "sample": sample_shown(overviews, -1) if overviews.samples else None,
@@ -69,6 +72,12 @@ def sample_shown(overviews: Overviews, at: int) -> dict[str, Any]:
     since = overviews.flow(at)
     flow = since and {"in": since.came, "out": since.went, "outcomes": since.outcomes}
     return {**asdict(overviews.samples[at]), "flow": flow}
+
+
+def _standing(name: str, verb: str) -> dict[str, str]:
+    kind, _, value = name.partition(":")
+    words = f"{verb} {'all mail' if kind == 'all' else f'{kind} {value}'}"
+    return {"words": cut(words, 300), "ends": cut(ends_rule(name), 400)}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -201,6 +210,7 @@ def _mail(found: Why) -> dict[str, Any]:
         "words": cut(waits_words(found)),
         "since": since_words(found),
         "standing": found.standing,
+        "standing_rule": cut(found.standing_rule, 300),
         "since_ms": found.since_ms,
         "next_ms": found.next_ms,
         "expected_ms": found.expected_ms,

@@ -171,6 +171,13 @@ async def test_one_whose_body_was_not_kept_says_so(queue: Mailroom) -> None:
     assert (await streamq("dead", "requeue", letter, "--json")).json["not_requeued"][letter].startswith(why)
     assert said.err.startswith("not requeued: 1 whose bodies were not kept (for their class or size): --set text=")
     assert (await streamq("dead", "requeue", "b1", "--json")).json["bodiless"] == 1
+    await bury(queue, "c1")
+    said = await streamq("dead", "requeue", "--all", "--dry-run")
+    assert (said.code, said.out) == (0, "requeue: 2 dead letters (dry run: nothing was changed)\n")
+    assert said.err.startswith("would not be requeued: 1 whose bodies were not kept (for their class or size)")
+    assert (await streamq("dead", "requeue", "--all", "--dry-run", "--json")).json["kept"] == {"bodiless": 1}
+    said = await streamq("dead", "requeue", "--all", "--set", "text=hi", "--dry-run")
+    assert (said.err, await names(queue)) == ("", ["b1", "c1"])
 
 
 async def test_requeue_with_changed_fields(queue: Mailroom) -> None:

@@ -44,6 +44,12 @@ async def test_a_mail_is_added(queue: Mailroom) -> None:
     }
 
 
+async def test_to_several(queue: Mailroom) -> None:
+    """The last one alone got it, in silence."""
+    assert (await streamq("send", *GOOD, "--to", "Ann <ann@example.org>", "--text", "Hello")).code == 0
+    assert (await added(queue))["to"] == "bob@example.net, Ann <ann@example.org>"
+
+
 async def test_as_json_with_an_id_of_its_own(queue: Mailroom) -> None:
     said = await streamq("send", *GOOD, "--priority", "high", "--json")
     (entry,) = await queue.states()

@@ -85,7 +85,7 @@ async def test_a_pause_and_a_rule(queue: Mailroom) -> None:
     waiting = await queue.add()
     await streamq("hold", "--domain", "example.net", "--yes")
     assert lines_of((await streamq("why", waiting)).out)["waits"] == (
-        "to be read; then it will be held, as an operator said"
+        "to be read; then it will be held, as an operator said (`streamq unhold --domain example.net` ends that rule)"
     )
 
 
@@ -112,6 +112,23 @@ async def test_a_retry_and_its_reply(queue: Mailroom) -> None:
     assert lines["tried"].startswith("1 attempt, the last ")
     assert lines["reply"] == "450 4.2.1 later (recipient_rate)"
     assert lines["next"] in {"in 1.0 h", "in 60.0 m"}
+
+
+async def test_a_retry_whose_way_is_paused(queue: Mailroom) -> None:
+    lease = await queue.lease(id="a1", to="bob@slow.example")
+    await queue.settled("defer", lease, wait=3_600_000, reply="450 4.2.1 later", **{"class": "temporary"})
+    await streamq("site", "pause", "slow.example")
+    lines = lines_of((await streamq("why", lease.entry)).out)
+    paused = "its site is paused by an operator until `streamq site resume`"
+    assert lines["waits"] == f"for its next attempt, after temporary; then it parks: {paused}"
+    assert (lines["expected"], "in " in lines["next"]) == ("not before it is opened", True)
+    known = (await streamq("why", lease.entry, "--json")).json
+    assert ([each["name"] for each in known["closed"]], known["expected_ms"]) == (["*|slow.example"], None)
+    said = await streamq("retry", lease.entry)
+    assert (said.code, said.out) == (0, "retry: 1 scheduled\n")
+    assert f"waits for its next attempt, after temporary; then it parks: {paused}" in said.err
+    await streamq("site", "resume", "slow.example")
+    assert (await streamq("retry", lease.entry)).err == ""
 
 
 async def test_one_that_is_gone_or_was_never_there(queue: Mailroom) -> None:

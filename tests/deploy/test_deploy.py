@@ -251,6 +251,9 @@ def test_scaling_finds_its_workers_and_never_ends_the_last() -> None:
     scaled = _of("ScaledObject")["streamq-worker"]["spec"]
     assert scaled["scaleTargetRef"]["name"] in _of("Deployment")
     assert scaled["minReplicaCount"] >= 1  # who else would release what is scheduled?
+    assert "fallback" in scaled
+    [trigger] = scaled["triggers"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"  # else no series is an empty queue, and no error
 
 
 @promtool

@@ -116,6 +116,24 @@ async def test_the_only_site_that_fails_is_named(room: Mailroom) -> None:
         await room.do("DEL", room.keys.events)
 
 
+async def test_what_an_operator_bounced_is_nobody_s_failure(room: Mailroom) -> None:
+    recent = Recent(room.spool)
+    await recent.of(await _now(room))
+    for _ in range(3):
+        await room.moved("bounce", await room.scheduled(to="bob@good.example"))
+    lease = await room.lease()
+    await room.moved("bounce", lease.entry)
+    assert await room.settled("defer", lease, tail=b'"class":"temporary","site":"good.example"') == "bounced"
+    for looks in (recent, Recent(room.spool)):
+        found = await looks.of(await _now(room, 6))
+        assert (found.tries, found.classes, found.site) == (0, {}, "")
+    await _ended(room, bounced=1)
+    for looks in (recent, Recent(room.spool)):
+        found = await looks.of(await _now(room, 12))
+        assert (found.bounced, found.classes) == (1, {"bad_address": 1})
+    assert await room.count("total:bounced") == 5
+
+
 async def test_what_was_seen_in_part_is_said_to_be(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
     """More events than are read came between two looks: others may have failed, too."""
     monkeypatch.setattr(lately, "REPLIES", 3)

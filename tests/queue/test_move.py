@@ -112,13 +112,14 @@ async def test_unhold_of_one_that_was_held_before_its_first_time(room: Mailroom)
 
 async def test_notes_outlive_hold_and_unhold(room: Mailroom) -> None:
     lease = await room.lease()
-    await room.settled("defer", lease)
-    await room.moved("hold", lease.entry)
-    assert (await room.notes(lease.entry))["class"] == "operator"
-    await room.moved("unhold", lease.entry)
-    notes = await room.notes(lease.entry)
-    assert notes["attempts"] == 1
-    assert "due" not in notes
+    await room.settled("defer", lease, reply="450 later", **{"class": "temporary"})
+    for _ in range(2):
+        assert await room.moved("hold", lease.entry) == ["held"]
+        assert (await room.notes(lease.entry))["class"] == "operator"
+        await room.moved("unhold", lease.entry)
+        notes = await room.notes(lease.entry)
+        assert (notes["attempts"], notes["class"]) == (1, "temporary")
+        assert not {"due", "said", "reason"} & notes.keys()
 
 
 async def test_unhold_takes_its_fields_off_the_count(room: Mailroom) -> None:

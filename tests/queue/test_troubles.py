@@ -75,6 +75,17 @@ async def test_a_site_that_bounces_much_is_in_trouble_though_nothing_waits(room:
     assert await Troubles(room.spool).of(said.now_ms + LATELY_MS + 1) == []
 
 
+async def test_what_an_operator_bounced_is_no_trouble_of_its_site(room: Mailroom) -> None:
+    said = _Said(room, 10_000_000)
+    for nth in range(8):
+        await said("deferred", f"1{nth}-0", "a.example", next_attempt_at=said.now_ms + 60_000)
+        await said("bounced", f"1{nth}-0", "a.example", **({"asked": "bounce"} if nth % 2 else {"class": "operator"}))
+        await said("bounced", f"2{nth}-0", "good.example", **{"class": "operator"})
+    for nth in range(9):
+        await said("relayed", f"3{nth}-0", "a.example")
+    assert await Troubles(room.spool).of(said.now_ms) == []
+
+
 async def test_what_is_read_is_bounded_and_nothing_twice(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamq.queue.troubles.FIRST", 4)
     monkeypatch.setattr("streamq.queue.troubles.MOST", 2)

@@ -12,9 +12,9 @@ from streamq.errors import NotFound
 from streamq.queue.limits import limit_text, set_limits
 from streamq.queue.rows import MarkRow
 from streamq.queue.spool import time_ms
-from streamq.queue.steer import id_rule, set_rule
+from streamq.queue.steer import ends_rule, id_rule, set_rule
 from streamq.queue.why import Why, ended, why
-from streamq.queue.wording import since_words
+from streamq.queue.wording import since_words, waits_words
 from streamq.settings import window
 
 pytestmark = [pytest.mark.usefixtures("any_server_url"), pytest.mark.leaves_mail]
@@ -237,9 +237,57 @@ async def test_scheduled_for_its_time_a_retry_or_newer_ones(room: Mailroom) -> N
     assert told[lease.entry].view.notes["reply"] == "450 4.2.1 later"
 
 
+async def test_what_waits_for_its_time_parks_where_its_way_is_paused_longer(room: Mailroom) -> None:
+    lease = await room.lease(to="bob@example.net")
+    await room.settled("defer", lease, wait=30_000, reply="450 4.2.1 later", **{"class": "temporary"})
+    for target, name in (("*|example.net", "site"), ("relay", "route")):
+        await room.scripts.pause("pause", [target])
+        found = await asked(room, lease.entry)
+        assert (found.waits_for, found.expected_ms) == ("retry", None)
+        assert found.next_ms is not None
+        assert found.gauge is not None
+        assert [each.name for each in found.gauge.closed] == [target]
+        assert waits_words(found).startswith("for its next attempt, after temporary; then it parks: ")
+        assert f"until `streamq {name} resume`" in waits_words(found)
+        assert "was closed" in since_words(found)
+        await room.scripts.pause("resume", [target])
+    await room.scripts.pause("pause", ["relay"], till_us=(room.now + 1000) * 1000)  # over by then
+    found = await asked(room, lease.entry)
+    assert (found.gauge, found.expected_ms) == (None, found.next_ms)
+
+
 async def test_held(room: Mailroom) -> None:
     found = await asked(room, await room.held())
     assert (found.waits_for, found.view.notes["fields"]) == ("held", ["colour"])
+
+
+async def test_what_holds_it_and_the_command_that_ends_that(room: Mailroom) -> None:
+    """To let go of the mail alone does not do for the next one."""
+    entries = [await room.scheduled(id="g1", to="g1@gmail.com"), await room.scheduled(id="-x y", to="g1@gmail.com")]
+    await set_rule(room.spool, "all", "bounce")
+    await room.moved("hold", *entries)
+    found = await asked(room, entries[0])
+    assert (waits_words(found), found.standing) == ("held until `streamq unhold g1`: asked for", "")
+    assert waits_words(await asked(room, entries[1])) == f"held until `streamq unhold {entries[1]}`: asked for"
+    await set_rule(room.spool, "domain:gmail.com", "hold")
+    found = await asked(room, entries[0])
+    assert (found.waits_for, found.standing, found.standing_rule) == ("held", "hold", "domain:gmail.com")
+    assert waits_words(found).startswith("held until `streamq unhold --domain gmail.com`, which ends the rule")
+    unread = await asked(room, await room.add(to="g2@gmail.com"))
+    assert (unread.waits_for, unread.standing_rule) == ("rule", "all")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("all", "streamq unhold --all"),
+        ("tenant:a c", "streamq unhold --tenant 'a c'"),
+        ("id:a1", "streamq unhold a1"),
+        ("id:a1\nacme", "streamq unhold a1 --tenant acme"),
+    ],
+)
+def test_each_rule_has_its_command(name: str, command: str) -> None:
+    assert ends_rule(name) == command
 
 
 # -- gone --------------------------------------------------------------------------------------------------------

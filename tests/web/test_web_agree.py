@@ -145,7 +145,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
     assert overview.keys() - said.keys() == {
         *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample"),
         "dead_version",
-        "troubled_left",
+        *("troubled_left", "standing"),
     }
     names = {name.partition("{")[0] for name in samples(text)}
     assert {name for name in names if re.search("memory|latency|build", name)} == {

@@ -60,6 +60,22 @@ async def test_a_route_is_paused_limited_and_resumed(shown: Open) -> None:
     assert await room.do("HGET", "{streamq}:limits:operator", "relay") == b"50:1000000,60000:3600000000"
 
 
+async def test_standing_rules_are_listed_with_what_ends_them(shown: Open) -> None:
+    await shown.room.do("HSET", "{streamq}:holds", "rule:domain:gmail.com", "hold", "rule:tag:a b", "cancel")
+    page = await shown.page()
+    await page.until("return document.querySelectorAll('#rules li').length === 2")
+    lines = (await page.run("document.querySelector('#rules').innerText")).splitlines()
+    assert lines == [
+        "hold domain gmail.com, until streamq unhold --domain gmail.com",
+        "cancel tag a b, until streamq unhold --tag 'a b'",
+    ]
+    await shown.room.do("HSET", "{streamq}:holds", f"rule:tenant:{'x' * 250}", "hold")
+    await page.until("return document.querySelectorAll('#rules li').length === 3")
+    assert await page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    await shown.room.do("DEL", "{streamq}:holds")
+    await page.until("return document.querySelector('#rules-section').hidden")
+
+
 async def test_a_site_is_paused_and_a_wrong_limit_is_said(shown: Open) -> None:
     room = shown.room
     page = await shown.unlocked()

@@ -179,7 +179,8 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
     drop_intent(entry)
     leave(stream, id)
     hold(entry)
-    notes.reason, notes.class, notes.due = 'asked for', 'operator', due > 0 and due or nil
+    held_for(notes, 'asked for', 'operator')
+    notes.due = due > 0 and due or nil
     note(entry, notes)
     event('email.held', producer, entry, event_id(entry), now, with(tail, '"class":"operator"'))
     return 'held'
@@ -202,7 +203,8 @@ local function decide(kind, entry, p, id, stream, lane, due, deadline, expires, 
   if kind == 'hold' then
     leave(stream, id)
     hold(entry)
-    notes.reason, notes.class, notes.fields = reason.reason, reason.class, reason.fields
+    held_for(notes, reason.reason, reason.class)
+    notes.fields = reason.fields
     note(entry, notes)
     need(notes, 1)
     event('email.held', producer, entry, event_id(entry), now, said)

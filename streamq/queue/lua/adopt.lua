@@ -17,7 +17,8 @@ for entry in each() do
     if take(stream, id, consumer, token) then
       local notes = notes_of(entry)
       need(notes, -1)
-      notes.reason, notes.class, notes.fields = nil, nil, nil
+      held_no_more(notes)
+      notes.fields = nil
       note(entry, notes)
       out[#out + 1] = entry
       out[#out + 1] = cjson.encode(notes)

@@ -40,7 +40,7 @@ end
 
 local function held(reason, class)
   local notes = notes_of(entry)
-  notes.reason, notes.class = reason, class
+  held_for(notes, reason, class)
   hold(entry)
   note(entry, notes)
   event('email.held', producer, entry, event_id, now, with(tail, '"class":' .. json(class)))

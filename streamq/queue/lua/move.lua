@@ -43,7 +43,7 @@ function verb_of.hold(mail)
     return 'intended'
   end
   local notes = notes_of(mail.entry)
-  notes.reason, notes.class = 'asked for', 'operator'
+  held_for(notes, 'asked for', 'operator')
   notes.due = mail.state == 'scheduled' and tonumber(redis.call('ZSCORE', K.schedule, mail.entry)) or now_ms
   displace(mail.entry, mail.state)
   hold(mail.entry)
@@ -60,7 +60,8 @@ function verb_of.unhold(mail)
   local notes = notes_of(mail.entry)
   local due = at ~= '' and tonumber(at) or notes.due or now_ms
   need(notes, -1)
-  notes.reason, notes.class, notes.due, notes.fields = nil, nil, nil, nil
+  held_no_more(notes)
+  notes.due, notes.fields = nil, nil
   note(mail.entry, notes)
   schedule(mail.entry, due)
   sooner(math.max(due * 1000, now))

@@ -1,7 +1,8 @@
--- requeue: dead letters become waiting mails again.
+-- requeue: dead letters become waiting mails again; or what would become of them.
 -- needs: base lease child notes event letter
 -- KEYS: {streamq}: absent clock counts dead events lease meta notes stream
--- ARGV: now
+-- ARGV: now dry
+--   dry  1: nothing is done; '' in the place of an entry
 -- EACH: letter changes
 --   letter   id in the dead letters' stream
 --   changes  '' or JSON [field, value, …]: what its mail shall say instead; '' takes a field away. Who gets it stands
@@ -12,7 +13,7 @@
 --   not kept, and the changes bring none)
 -- EVENTS: email.requeued
 
-local now = clock(ARGV[1])
+local now, dry = clock(ARGV[1]), ARGV[2] == '1'
 local token = new_token()
 local OWN = {dead_reason = true, dead_class = true, dead_at = true, dead_entry = true, dead_body = true,
   dead_head = true, dead_made = true, dead_stamp = true, attempts = true,
@@ -99,8 +100,8 @@ for letter, changes in each() do
   -- Anybody may have written that number.
   local made = found and tonumber((fields['dead_made'] or ''):sub(1, 8):match('^%d+$')) or 0
   local refused = not found and 'missing' or refusal(fields, new, made)
-  if refused then
-    out[#out + 1] = refused
+  if refused or dry then
+    out[#out + 1] = refused or ''
   else
     if is_set(fields, 'envelope_to') and is_set(new, 'to') and not new['envelope_to'] then
       new['envelope_to'] = new['to']

@@ -103,7 +103,7 @@ function op_of.hold(mail)
     say_ambiguous(mail)
     notes.ambiguous, notes.stays = (notes.ambiguous or 0) + 1, mail.way -- released, it may go that way alone
   end
-  notes.reason, notes.class = why.reason, why.class
+  held_for(notes, why.reason, why.class)
   leave(mail.stream, mail.id)
   hold(mail.entry)
   note(mail.entry, notes)

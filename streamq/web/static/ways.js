@@ -1,5 +1,5 @@
 // Routes and sites in words: what closes or slows them, what limits them.
-import { el, lasts, rate } from "./dom.js";
+import { $, el, lasts, rate, count } from "./dom.js";
 
 function closedWords(each) {
   const till = each.left_ms === null ? "until somebody resumes it" : each.why === "operator" ? `for ${lasts(each.left_ms)}` : `probes in ${lasts(each.left_ms)}`;
@@ -30,3 +30,14 @@ export const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by 
 
 // What closes this row itself, rather than a route that it takes.
 export const shutting = (kind, row) => row.closed.filter((each) => (kind === "site") === Boolean(each.site));
+
+// What becomes of mail that comes, and which command ends that: there may be thousands of held mails behind one.
+export function showRules(rules, many) {
+  $("rules-section").hidden = !many;
+  const said = JSON.stringify([rules, many]);
+  if ($("rules").dataset.said === said) return;
+  $("rules").dataset.said = said;
+  const lines = rules.map((each) => el("li", {}, `${each.words}, until `, el("code", {}, each.ends)));
+  if (many > rules.length) lines.push(el("li", {}, `and ${count(many - rules.length)} more: streamq status`));
+  $("rules").replaceChildren(...lines);
+}

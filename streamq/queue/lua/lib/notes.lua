@@ -12,6 +12,14 @@ local function note(entry, notes)
   redis.call('HSET', K.notes, entry, cjson.encode(notes))
 end
 
+-- Held from here on, and why. `said`: what its last reply was taken for, until it goes on.
+local function held_for(notes, reason, class)
+  if not notes.reason then notes.said = notes.class end
+  notes.reason, notes.class = reason, class
+end
+
+local function held_no_more(notes) notes.reason, notes.class, notes.said = nil, notes.said, nil end
+
 local function expire_at(entry, ms)
   has_now(K.expiry)
   redis.call('ZADD', K.expiry, text(ms), entry)
