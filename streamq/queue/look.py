@@ -61,7 +61,8 @@ class Status:
     `aged_ms`: how old the oldest of a state is, by priority, where that costs no search: waiting, leased, held; no key
     where there is none. `tallies`: what scripts count beside outcomes and classes (reclaimed, vanished, resettled,
     late, dead, dead_bytes). `swept`: some worker leads the sweeps. `visit_ms`: when the first lane of parked mail may
-    have a slot, 0: nothing is parked. `added`: entries that the server counted itself, 0 before Redis 7; `salt`: of the
+    have a slot, 0: nothing is parked. `evicts`: the policy by which a full server throws keys away, "": it does not.
+    `added`: entries that the server counted itself, 0 before Redis 7; `salt`: of the
     queue, another one where it was flushed."""
 
     now_ms: int
@@ -82,6 +83,7 @@ class Status:
     consumers: list[Consumer] = field(default_factory=list)
     bounds: list[BoundSeen] = field(default_factory=list)
     visit_ms: int = 0
+    evicts: str = ""
     added: int = 0
     salt: bytes = b""
 
@@ -219,9 +221,16 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         consumers=workers,
         bounds=_bounds(bounds),
         visit_ms=min((int(float(visit[1])) // 1000 for visit in visits if visit), default=0),
+        evicts=_evicts(memory),
         added=added,
         salt=salt or b"",
     )
+
+
+def _evicts(memory: dict[str, str]) -> str:
+    """Mails, or the ids by which a second one is refused, would go in silence."""
+    policy = memory.get("maxmemory_policy", "noeviction").strip()
+    return policy if policy != "noeviction" and int(memory.get("maxmemory", 0)) else ""
 
 
 def _bounds(text: bytes | None) -> list[BoundSeen]:

@@ -13,6 +13,7 @@ from streamq.queue.steer import ends_rule
 from streamq.queue.why import Why
 
 __all__ = [
+    "EVICTS",
     "plural",
     "rate_words",
     "rule_words",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9][\w.:+-]{0,63}", re.ASCII)  # in a shell it stands for itself
+EVICTS = "redis throws mails away when it is full: `CONFIG SET maxmemory-policy noeviction` (it is {})"
 _LAYERS = {
     "providers": "provider rules",
     "own": "your provider file",

@@ -71,7 +71,13 @@ async def test_status_warns(queue: Mailroom) -> None:
     await queue.spool.touch("w9")
     assert "no worker runs" not in (await streamq("status")).out
     await queue.do("CONFIG", "SET", "maxmemory", int(1.1 * (await streamq("status", "--json")).json["memory"]))
-    assert "nearly full" in (await streamq("status")).out
+    said = await streamq("status")
+    assert "nearly full" in said.out
+    assert "throws mails away" not in said.out
+    await queue.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    said = await streamq("status")
+    await queue.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert "maxmemory-policy noeviction` (it is volatile-lru)" in said.out
 
 
 # -- ls ----------------------------------------------------------------------------------------------------------

@@ -141,6 +141,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
     assert said.keys() - {"lanes", "closed", "swept", "rules", "consumers"} == {
         *("queue", "now_ms", "depth", "oldest_ms", "next_due_ms", "totals", "classes", "dead", "events", "workers"),
         *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds", "held_for", "visit_ms"),
+        "evicts",
     }
     assert overview.keys() - said.keys() == {
         *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample"),
@@ -152,7 +153,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
         *("streamq_build", "streamq_redis_memory_bytes", "streamq_redis_memory_max_bytes"),
         "streamq_redis_latency_seconds",
     }
-    assert len(names) == 36
+    assert len(names) == 37
 
 
 async def _read(stack: AsyncExitStack, app: Any, seen: Truth, known: Known) -> None:

@@ -174,6 +174,13 @@ def _closed(*names: str) -> list[RouteView]:
         ({}, {"routes": _closed("a", "b")}, "warn", "Nothing waits, with trouble", "Route a is closed: an operator"),
         ({"held": 1}, {"rules": {"all": "hold"}}, "bad", "Mail does not flow", "Every mail is held: a standing rule"),
         ({}, {"swept": False}, "warn", "Nothing waits, with trouble", "No worker leads the sweeps"),
+        (
+            {},
+            {"evicts": "allkeys-lru"},
+            "warn",
+            "Nothing waits, with trouble",
+            "Redis throws mails away when it is full",
+        ),
         ({}, {"memory": 90, "memory_max": 100}, "warn", "Nothing waits, with trouble", "Redis is 90 % full: XADD will"),
         (
             *({"waiting": 1}, {"aged_ms": {"high": {"waiting": 61_000}}}, "warn", "Mail waits, with trouble"),
