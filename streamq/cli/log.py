@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,6 +83,9 @@ def log(
         raise SettingsError("--state: it says where to go on: no --from beside it")
     if json and format_ not in {None, "json"}:
         raise SettingsError(f"--json: not beside --format {format_}")
+    for pattern in types or ():
+        if not any(fnmatchcase(kind, pattern) for kind in TYPES):
+            note(f"--type {pattern}: of no type that this version writes ({', '.join(TYPES[:3])}, …; route.*)")
     who = known_person(to)
     rcpt = who.spec if who is not None else ""
     names = (*(ids or ()), *(found.spec for word in ids or () if (found := address_in(word))))

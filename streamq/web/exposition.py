@@ -28,7 +28,7 @@ __all__ = ["QueueNumbers", "rendered", "worker_families"]
 
 # Told as 0 before the first: to increase() and rate() a series that is born at 50 has not grown.
 OUTCOMES = (
-    *("relayed", "delivered", "deferred", "throttled", "bounced", "expired", "rejected", "held", "cancelled"),
+    *("relayed", "delivered", "deferred", "throttled", "bounced", "expired", "rejected", "cancelled"),
     *("duplicate", "ambiguous", "failed", "expanded", "superseded", "requeued"),
     *("reported", "report_capped", "report_failed"),
 )

@@ -91,6 +91,14 @@ async def test_filters(queue: Mailroom, words: list[str], ids: list[str]) -> Non
     assert (said.code, [orjson.loads(line)["id"] for line in said.out.splitlines()]) == (0, ids)
 
 
+async def test_a_type_that_is_none_is_said_to_be(queue: Mailroom) -> None:
+    await outcome(queue, "a1")
+    said = await streamq("log", "--type", "email.bounce", "--type", "route.*")
+    assert (said.code, said.out) == (0, "")
+    assert "--type email.bounce: of no type that this version writes" in said.err
+    assert "--type route" not in said.err
+
+
 async def test_from_an_event_on(queue: Mailroom) -> None:
     for name in ("a1", "b2", "c3"):
         await outcome(queue, name)

@@ -93,6 +93,7 @@ async def test_what_never_happened_is_told_as_none(room: Mailroom) -> None:
         found = numbers((await client.get("/metrics")).text)
     for name in ("relayed", "bounced", "ambiguous"):
         assert found[of("outcomes_total", outcome=name)] == 0
+    assert of("outcomes_total", outcome="held") not in found  # a state, which nobody counts
     for name in ("blocked", "temporary", "poison"):
         assert found[of("classes_total", class_=name)] == 0
 
