@@ -71,6 +71,15 @@ class _Page:
         return [_Page(self.behind, self.seen_at, self.found[:many], self.rows[:many]), *([rest] if rest else [])]
 
 
+@dataclass(slots=True)
+class _Rest:
+    """`until`: loop time; `parked`: mails when it began; `idle`: rests in a row in which nobody sifted."""
+
+    until: float
+    parked: int
+    idle: int = 0
+
+
 def row(name: str, flat: list[bytes], max_bytes: int) -> SiftRow:
     """Of what stands in a stream under an id."""
     site, producer = site_and_id(flat, max_bytes)
@@ -106,9 +115,7 @@ class Sifter:
         self._behind: dict[str, str] = {}  # priority → id of the last mail that was passed
         self._pages: dict[str, list[_Page]] = {}  # priority → the next ones, a few
         self._looking: dict[str, asyncio.Task[_Page]] = {}  # priority → what comes behind them
-        self._rests_until: dict[str, float] = {}  # priority → loop time
-        self._parked: dict[str, int] = {}  # priority → mails, when the rest began
-        self._idle: dict[str, int] = {}  # priority → rests in a row in which nobody sifted
+        self._resting: dict[str, _Rest] = {}  # priorities that another worker sifts
         self._pure: set[str] = set()  # priorities of whose last page all was parked
         self._many = PAGE
 
@@ -122,7 +129,7 @@ class Sifter:
             self.sifts.add(name)
         else:
             self.sifts.discard(name)
-            for kept in (self._pages, self._looking, self._rests_until):
+            for kept in (self._pages, self._looking, self._resting):
                 kept.pop(name, None)
 
     def close(self) -> None:
@@ -136,7 +143,7 @@ class Sifter:
 
     def rests(self) -> set[str]:
         """Priorities that another worker sifts now: two of them would look at the same mails, and one in vain."""
-        return self._rests_until.keys() & self.sifts
+        return self._resting.keys() & self.sifts
 
     async def read(self, name: str, room: int) -> tuple[list[Entry], int]:
         """On in the stream of a priority: what is ours now, and how many were parked."""
@@ -148,7 +155,6 @@ class Sifter:
                 return self._gathered(name, passed)
             page, said = passed[0]
             if not self._trimmed(name, page, said.behind):
-                self._idle[name] = 0
                 await self._rest(name)
                 break
         return [], 0
@@ -180,31 +186,31 @@ class Sifter:
     async def _is_ours(self, name: str) -> bool:
         """Whether there is a page to pass, and nobody else who passes many."""
         now = asyncio.get_running_loop().time()
-        if self._rests_until.get(name, 0.0) > now:
+        rest = self._resting.get(name)
+        if rest is not None and rest.until > now:
             return False
         pages = [page for page in self._pages.get(name, []) if page.seen_at > now - OLD_SECONDS]
         if pages and pages[0].behind == self._behind.get(name):
             self._pages[name] = pages
             return True
-        if name in self._rests_until:
-            before = self._parked[name]
-            self._idle[name] = 0 if await self._rest(name) - before >= BULK else self._idle[name] + 1
-            if self._idle[name] < PATIENCE:
+        if rest is not None:
+            again = await self._rest(name)
+            again.idle = 0 if again.parked - rest.parked >= BULK else rest.idle + 1
+            if again.idle < PATIENCE:
                 return False
-            del self._rests_until[name]
+            del self._resting[name]
         behind = await self.link.call(self.spool.passed, name)
         self._behind[name] = behind
         self._pages[name] = [await self.link.call(self._look, name, behind)]
         return True
 
-    async def _rest(self, name: str) -> int:
-        """How many are parked by now."""
+    async def _rest(self, name: str) -> _Rest:
         self._pages.pop(name, None)
-        self._rests_until[name] = asyncio.get_running_loop().time() + REST_MS / 1000
+        until = asyncio.get_running_loop().time() + REST_MS / 1000
         field = f"parked:{self.spool.digit(name)}"
         many = int(await self.link.call(command, self.spool.redis, "HGET", self.spool.keys.counts, field) or 0)
-        self._parked[name] = many
-        return many
+        rest = self._resting[name] = _Rest(until, many)
+        return rest
 
     async def _pass(self, name: str, room: int) -> list[tuple[_Page, Sifted]]:
         """The next pages, through the script, until one holds something else than what parks. Each is sent before the

@@ -133,13 +133,13 @@ async def test_who_was_overtaken_by_many_rests_and_goes_on_behind_the_other(room
     assert await one.read("normal", 10) == ([], 0)
     assert room.spool.caller.calls["sift"] == asked  # it does not ask while it rests
     assert await two.read("normal", 10) == ([], CHAIN)
-    one._rests_until["normal"] = 0.0
+    one._resting["normal"].until = 0.0
     assert await one.read("normal", 10) == ([], 0)  # the other one is still at it
     for _ in range(PATIENCE - 1):
-        one._rests_until["normal"] = 0.0
+        one._resting["normal"].until = 0.0
         assert await one.read("normal", 10) == ([], 0)  # held up, perhaps
         assert one.rests() == {"normal"}  # who waits meanwhile leaves it alone, however long a look at it took
-    one._rests_until["normal"] = 0.0
+    one._resting["normal"].until = 0.0
     assert await one.read("normal", 10) == ([], CHAIN)
     assert one.rests() == set()
     assert await room.count("parked:1") == 2 * PAGE + 3 * CHAIN
