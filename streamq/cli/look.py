@@ -22,7 +22,7 @@ from streamq.queue.look import show as show_mail
 from streamq.queue.look import status as read_status
 from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
-from streamq.queue.steer import Selector, select, standing
+from streamq.queue.steer import Selector, rule_flags, select, standing
 from streamq.queue.walk import STATES, MailView
 from streamq.queue.wording import EVICTS, plural, shown_ms, why_words
 
@@ -88,7 +88,7 @@ def _print_status(queue: str, now: Status, rules: dict[str, str], needs: dict[st
     yellow = [("closed", f"{name}: {why_words(each)}") for name, each in zip(names, now.closed, strict=True)]
     if len(yellow) > CLOSED_SHOWN:
         yellow[CLOSED_SHOWN:] = [("closed", f"… and {len(yellow) - CLOSED_SHOWN:,} more: `streamq site ls`")]
-    yellow += [("rule", f"{verb} {_rule_words(name)}") for name, verb in rules.items()]
+    yellow += [("rule", f"{verb} {rule_flags(name)}") for name, verb in rules.items()]
     yellow += [("held", text) for text in _held_words(needs)]
     _print_lines(yellow, "yellow")
     _print_lines([("warning", _bound_words(one)) for one in now.bounds], "red")
@@ -119,15 +119,6 @@ def _bound_words(one: BoundSeen) -> str:
 def _print_lines(lines: list[tuple[str, str]], style: str | None = None) -> None:
     for name, text in lines:
         console.print(f"{name:<9} {clip(text, 400)}", style=style, soft_wrap=True)
-
-
-def _rule_words(name: str) -> str:
-    """A rule as the flags that made it: what `unhold` wants to hear."""
-    kind, _, value = name.partition(":")
-    if kind == "id":
-        id_, _, tenant = value.partition("\n")
-        return f"{id_} --tenant {tenant}" if tenant else id_
-    return f"--{kind} {value}".rstrip()
 
 
 @app.command()

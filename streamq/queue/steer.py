@@ -30,6 +30,7 @@ __all__ = [
     "has_rule",
     "id_rule",
     "intended",
+    "rule_flags",
     "rules",
     "rules_among",
     "select",
@@ -257,15 +258,20 @@ async def rules_among(spool: Spool, names: Sequence[str]) -> dict[str, str]:
     return {name: verb.decode("utf-8", "replace") for name, verb in zip(names, verbs, strict=True) if verb is not None}
 
 
-def ends_rule(name: str) -> str:
-    """The command that ends a standing rule, as a shell takes it."""
+def rule_flags(name: str) -> str:
+    """A standing rule as the flags, or the id, that made it, as a shell takes them: what `unhold` wants to hear."""
     if name == "all":
-        return "streamq unhold --all"
+        return "--all"
     kind, _, value = name.partition(":")
     if kind != "id":
-        return f"streamq unhold --{kind} {quote(value)}"
+        return f"--{kind} {quote(value)}"
     id_, _, tenant = value.partition("\n")
-    return f"streamq unhold {quote(id_)}" + (f" --tenant {quote(tenant)}" if tenant else "")
+    return quote(id_) + (f" --tenant {quote(tenant)}" if tenant else "")
+
+
+def ends_rule(name: str) -> str:
+    """The command that ends it."""
+    return f"streamq unhold {rule_flags(name)}"
 
 
 async def rules(spool: Spool) -> dict[str, str]:
