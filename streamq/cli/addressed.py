@@ -20,8 +20,9 @@ from streamq.queue.search import End, ends_of, sought
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import MailView
 from streamq.queue.why import DEAD, Ended, ended_somewhere
+from streamq.queue.wording import plural
 
-__all__ = ["Addressed", "Gone", "IdOrAddress", "Limit", "how_it_died", "named_by", "say_ended", "word"]
+__all__ = ["Addressed", "Gone", "IdOrAddress", "Limit", "how_it_died", "named_by", "say_ended", "shell_word"]
 
 IdOrAddress = Annotated[
     str,
@@ -51,7 +52,7 @@ class Addressed:
     ends: list[End]
 
     def head(self, many: int) -> str:
-        mails = "no live mail" if not many else f"{many:,} live mail{'' if many == 1 else 's'}"
+        mails = plural(many, "live mail") if many else "no live mail"
         more = f", the first found: {self.looked:,} of {self.live:,} were looked at" if self.more else ""
         return f"{mails} to {clip(self.who.spec, 300)}{more}"
 
@@ -143,7 +144,7 @@ def how_it_died(end: Ended) -> str:
     return "" if end.kind == "dead" else f" ({end.kind.removeprefix('email.')})"
 
 
-def word(name: str) -> str:
+def shell_word(name: str) -> str:
     """As a shell takes it, and a terminal shows it."""
     return quote(clip(name, 300))
 
@@ -155,7 +156,7 @@ def say_ended(id_: str, end: Ended, json: bool) -> None:
     what = end.kind.removeprefix("email.")
     if end.kind in DEAD:
         console.print(f"{clip(id_, 300)} is dead{how_it_died(end)}", style="bold", soft_wrap=True)
-        name = word(id_)
+        name = shell_word(id_)
         console.print(
             f"its letter, while it is kept: `streamq dead show {name}`; `streamq dead requeue {name}` sends it again",
             soft_wrap=True,

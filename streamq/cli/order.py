@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import typer
 
-from streamq.cli.addressed import how_it_died, word
+from streamq.cli.addressed import how_it_died, shell_word
 from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
@@ -181,7 +181,7 @@ class Order:
         end = await ended_somewhere(spool, [text], self.choice.tenant) if self.verb == "retry" else None
         if end is None or end.kind not in DEAD:
             return None
-        name = word(text)
+        name = shell_word(text)
         return NotFound(
             f"the mail {text[:300]!r} is dead{how_it_died(end)}: `streamq dead requeue {name}` sends it again, "
             "while its letter is kept"
@@ -203,7 +203,7 @@ class Order:
         else:
             said = (
                 f"nothing in the queue has this id now: a rule stands, {DONE[self.verb]} when it comes; mistyped? "
-                f"`streamq unhold {word(text)}` drops it"
+                f"`streamq unhold {shell_word(text)}` drops it"
             )
             if not self.dry_run:
                 await set_rule(spool, name, self.verb)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from streamq.mail.fields import lacking
 from streamq.queue.lately import Lately
 from streamq.queue.overview import Overview
+from streamq.queue.wording import plural
 
 __all__ = ["Trouble", "Verdict", "verdict"]
 
@@ -126,7 +127,7 @@ def _outcomes(seen: Overview) -> list[Trouble]:
     lately, site = seen.lately, seen.lately.site
     tries, found = lately.tries, []
     if tries and not lately.sent:
-        found.append(Trouble(f"None of {_many(tries, 'attempt')} delivered"))
+        found.append(Trouble(f"None of {plural(tries, 'attempt')} delivered"))
     elif tries >= FEW and lately.sent < SENT_LEAST * tries:
         found.append(Trouble(f"{lately.sent:,} of {tries:,} attempts delivered ({_share(lately.sent, tries)})"))
     else:
@@ -142,7 +143,7 @@ def _outcomes(seen: Overview) -> list[Trouble]:
     klass, often, reply = lately.commonest
     if found and klass:
         said = f"; the last reply: {reply}" if reply else ""
-        found.append(Trouble(f"Most often {klass.replace('_', ' ')}, {_many(often, 'time')}{said}"))
+        found.append(Trouble(f"Most often {klass.replace('_', ' ')}, {plural(often, 'time')}{said}"))
     return found
 
 
@@ -183,7 +184,7 @@ def _ways(seen: Overview) -> list[Trouble]:
     sites = {view.site for view in seen.sites if any(each.site for each in view.closed)}
     if sites:
         names = ", ".join(sorted(sites)[:3]) + (" …" if len(sites) > 3 else "")
-        found.append(Trouble(f"{_many(len(sites), 'site')} closed: {names}"))
+        found.append(Trouble(f"{plural(len(sites), 'site')} closed: {names}"))
     return found
 
 
@@ -222,12 +223,8 @@ def _held(seen: Overview) -> list[Trouble]:
     found = []
     for klass, rows in sorted(by_class.items()):
         [(less, need), *others] = sorted(rows)
-        more = f" ({-less:,}), and {_many(len(others), 'more name')}" if others else ""
+        more = f" ({-less:,}), and {plural(len(others), 'more name')}" if others else ""
         many = min(-sum(each for each, _ in rows), seen.status.sum("held"))  # one of two such names is of two rows
         name = f"{NAMED[klass]} {need.partition('=')[2]!r:.60}" if klass in NAMED else f"field {need!r:.60}"
-        found.append(Trouble(f"{_many(many, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
+        found.append(Trouble(f"{plural(many, 'mail')} held: {klass}, {name}{more}. {TO_DO[klass]}"))
     return found
-
-
-def _many(many: int, noun: str) -> str:
-    return f"{many:,} {noun}{'' if many == 1 else 's'}"
