@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -328,13 +330,20 @@ async def test_check_says_which_stream_takes_nothing_and_how_to_mend_it(queue: M
     await queue.do("XTRIM", stream, "MAXLEN", 0)
 
 
+@contextmanager
+def silent(path: Path) -> Iterator[str]:
+    """A server that takes connections, and answers nothing: its URL."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        yield f"unix://{path}"
+
+
 async def test_a_server_that_hangs_is_said_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Frozen, it takes connections, and answers nothing; a worker waits half a minute for it."""
     monkeypatch.setattr(sys.modules["streamq.cli.app"], "ANSWER_SECONDS", 0.05)  # `app` is the application, too
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "s"))
-        silent.listen()
-        monkeypatch.setenv("STREAMQ_REDIS_URL", f"unix://{tmp_path}/s")
+    with silent(tmp_path / "s") as url:
+        monkeypatch.setenv("STREAMQ_REDIS_URL", url)
         said = await streamq("status")
     assert (said.code, said.out) == (1, "")
     assert said.err == "streamq: redis: no answer within 0.05 s: does the server hang?\n"
@@ -346,10 +355,8 @@ async def test_who_runs_for_long_is_as_patient_as_a_worker(monkeypatch: pytest.M
     monkeypatch.setattr("streamq.queue.connection.WRITE_SECONDS", 0.05)
     (tmp_path / "toml").write_text('[webhooks.a]\nurl = "https://a.example/"\nsecret = "whsec_' + "A" * 32 + '"')
     monkeypatch.setenv("STREAMQ_CONFIG", str(tmp_path / "toml"))
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "s"))
-        silent.listen()
-        monkeypatch.setenv("STREAMQ_REDIS_URL", f"unix://{tmp_path}/s")
+    with silent(tmp_path / "s") as url:
+        monkeypatch.setenv("STREAMQ_REDIS_URL", url)
         said = await streamq("listen")
     assert (said.code, said.out) == (1, "")
     assert "streamq: redis: " in said.err

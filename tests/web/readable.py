@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["CONTRAST", "SMALL", "WIDE"]
+from chromium import Page
+
+__all__ = ["CONTRAST", "SMALL", "WIDE", "fits_phones"]
 
 CONTRAST = """(() => {
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -32,3 +34,15 @@ WIDE = """[...document.querySelectorAll("body *")].filter((e) => {
 }).map((e) => e.outerHTML.slice(0, 80))"""
 SMALL = """[...document.querySelectorAll("button, summary")].filter((e) => e.offsetParent && e.offsetHeight < 40)
   .map((e) => e.innerText)"""
+
+
+async def fits_phones(page: Page, *scripts: str) -> None:
+    """On two narrow screens nothing lies beside it, or is too low for a finger; and what these scripts find."""
+    for width in (390, 360):
+        await page.size(width, 800)
+        await page.drawn()
+        assert await page.run(WIDE) == []
+        assert await page.run("document.documentElement.scrollWidth") == width
+        assert await page.run(SMALL) == []
+        for script in scripts:
+            assert await page.run(script) == []

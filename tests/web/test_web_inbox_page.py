@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from chromium import BROWSER, WHY_NOT, Page, browsing
 from inboxed import Inboxed, inboxing
-from readable import CONTRAST, SMALL, WIDE
+from readable import CONTRAST, WIDE, fits_phones
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)
 
@@ -411,12 +411,7 @@ async def test_on_a_phone_it_is_the_list_or_the_mail(shown: Open) -> None:
     await page.click("#list a")
     await page.until("return document.querySelector('#panel pre')")
     assert await page.run("document.querySelector('#box').offsetParent") is None
-    for width in (390, 360):
-        await page.size(width, 800)
-        await page.drawn()
-        assert await page.run(WIDE) == []
-        assert await page.run("document.documentElement.scrollWidth") == width
-        assert await page.run(SMALL) == []
+    await fits_phones(page)
     assert await page.run("document.querySelector('#delete').getBoundingClientRect().bottom") < 600  # whatever is long
     assert "x" * 500 not in await page.text("#mail")
     await page.click("#mail-body .pairs summary")

@@ -8,7 +8,7 @@ import paged
 import pytest
 from chromium import BROWSER, WHY_NOT
 from paged import Open, filled
-from readable import CONTRAST, SMALL, WIDE
+from readable import CONTRAST, fits_phones
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
 shown = paged.shown
@@ -73,13 +73,7 @@ async def test_on_a_phone_all_is_in_sight(shown: Open) -> None:
         await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 3")
         await page.run("document.querySelector('#dead [data-key*=xxx] [aria-label^=Look]').click()")
         await page.until("return document.querySelector('#letter .buttons')")
-        for width in (390, 360):
-            await page.size(width, 800)
-            await page.drawn()
-            assert await page.run(WIDE) == []
-            assert await page.run("document.documentElement.scrollWidth") == width
-            assert await page.run(SMALL) == []
-            assert await page.run(CONTRAST) == []
+        await fits_phones(page, CONTRAST)
     tree = await page.tree()
     for known in (("table", "Sites"), ("columnheader", "all gone in"), ("rowheader", "yahoo.com"), ("cell", "40")):
         assert known in tree, known
