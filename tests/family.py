@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mailroom import Lease, Mailroom, ident
 
@@ -24,7 +25,14 @@ async def parent(room: Mailroom, consumer: str = "w1", **known: str) -> Lease:
 
 
 async def expand(
-    room: Mailroom, lease: Lease, to: Sequence[str] = TO, start: int = 0, many: int = 5, *, verb: str = "more"
+    room: Mailroom,
+    lease: Lease,
+    to: Sequence[str] = TO,
+    start: int = 0,
+    many: int = 5,
+    *,
+    verb: str = "more",
+    tail: bytes = b'"tag":1',
 ) -> Expanded:
     rows = [ChildRow("envelope_to", address.encode()) for address in to[start : start + many]]
     return await room.scripts.expand(
@@ -32,7 +40,7 @@ async def expand(
         lease.entry,
         lease.token,
         "a1",
-        b'"tag":1',
+        tail,
         rows,
         verb=verb,
         upload="up",
@@ -41,10 +49,10 @@ async def expand(
     )
 
 
-async def expanded(room: Mailroom, lease: Lease, many: int = 5) -> list[str]:
+async def expanded(room: Mailroom, lease: Lease, many: int = 5, **known: Any) -> list[str]:
     """With `many` of its children made."""
     await room.spool.bodies.upload("up", FIELDS, False)
-    return (await expand(room, lease, many=many)).children
+    return (await expand(room, lease, many=many, **known)).children
 
 
 async def tail_of(room: Mailroom, child: str) -> bytes:

@@ -1,5 +1,5 @@
 """What a word names where one mail is looked at: an entry, a producer's id, or an address, to which there may be
-several; and what became of those that have ended.
+several, as there are of a mail to several recipients; and what became of those that have ended.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import typer
 from streamq.cli.choice import address_in
 from streamq.cli.terminal import clip, console, emit, note, progress, table
 from streamq.errors import NotFound, OfTenants
+from streamq.queue.children import Family, family_named, first_children
+from streamq.queue.events import with_code
 from streamq.queue.look import located, of_tenants, owner, status
 from streamq.queue.person import Person
-from streamq.queue.search import End, ends_of, sought
+from streamq.queue.search import End, ends_of, ends_of_children, sought
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import MailView
 from streamq.queue.why import DEAD, Ended, ended_somewhere
 from streamq.queue.wording import plural
 
-__all__ = ["Addressed", "Gone", "IdOrAddress", "Limit", "how_it_died", "named_by", "say_ended", "shell_word"]
+__all__ = ["Gone", "IdOrAddress", "Limit", "Several", "how_it_died", "named_by", "say_ended", "shell_word"]
 
 IdOrAddress = Annotated[
     str,
@@ -40,41 +42,109 @@ class Gone:
 
 
 @dataclass(slots=True)
-class Addressed:
-    """The live mails to an address, the newest first, and how the last ones ended. `looked` of so many that are `live`;
-    `more`: not all were looked at, since there are so many to it already. `tenant`: whose alone were wanted."""
+class Several:
+    """The live mails that a word names, and how the last ones ended. `more`: there are more than were looked at."""
 
-    who: Person
     views: list[MailView]
-    looked: int
-    live: int
     more: bool
     ends: list[End]
 
-    def head(self, many: int) -> str:
-        mails = plural(many, "live mail") if many else "no live mail"
-        more = f", the first found: {self.looked:,} of {self.live:,} were looked at" if self.more else ""
-        return f"{mails} to {clip(self.who.spec, 300)}{more}"
+    @property
+    def live(self) -> str:
+        many = len(self.views)
+        return plural(many, "live mail") if many else "no live mail"
 
     def plain(self, mails: list[dict[str, Any]]) -> dict[str, Any]:
         """For JSON."""
-        known = {"address": self.who.spec, "mails": mails, "looked": self.looked, "live": self.live, "more": self.more}
         ends = [{"event": end.kind, "at": end.at_ms, "id": end.id, "entry": end.entry} for end in self.ends]
-        return known | {"ended": [{**said, "data": end.data} for said, end in zip(ends, self.ends, strict=True)]}
+        ended = [{**said, "data": end.data} for said, end in zip(ends, self.ends, strict=True)]
+        return {**self._named(), "mails": mails, "more": self.more, "ended": ended}
 
     def print_rest(self) -> None:
         """What has ended, and what else can be done."""
         if self.more:
-            note(f"… and maybe more: --limit {10 * len(self.views)}, or `streamq ls --to {self.who.spec}`")
+            note(self._further())
         if not self.ends:
             console.print("\nno event and no dead letter of one that has ended is kept", soft_wrap=True)
             return
-        rows = [[_clock(end.at_ms), _how(end), clip(end.id, 60), clip(_words(end), 300)] for end in self.ends]
+        rows = [[_clock(end.at_ms), _how(end), self._who(end), clip(_words(end), 300)] for end in self.ends]
         console.print()
-        console.print(table(("ended", "how", "id", "reply, reason"), rows, firm=2), soft_wrap=True)
+        console.print(table(("ended", "how", self._column, "reply, reason"), rows, firm=2), soft_wrap=True)
+        self._note_dead()
+
+    _column = "id"
+
+    def _who(self, end: End) -> str:
+        return clip(end.id, 60)
+
+    def head(self) -> str:
+        raise NotImplementedError
+
+    def _named(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _further(self) -> str:
+        raise NotImplementedError
+
+    def _note_dead(self) -> None:
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class Addressed(Several):
+    """Those to an address, the newest first. `looked` of so many that are in the queue (`of`)."""
+
+    who: Person
+    looked: int
+    of: int
+
+    def head(self) -> str:
+        more = f", the first found: {self.looked:,} of {self.of:,} were looked at" if self.more else ""
+        return f"{self.live} to {clip(self.who.spec, 300)}{more}"
+
+    def _named(self) -> dict[str, Any]:
+        return {"address": self.who.spec, "looked": self.looked, "live": self.of}
+
+    def _further(self) -> str:
+        return f"… and maybe more: --limit {10 * len(self.views)}, or `streamq ls --to {self.who.spec}`"
+
+    def _note_dead(self) -> None:
         if letters := sum("letter" in end.data for end in self.ends):
             which = "the dead letter" if letters == 1 else f"the {letters:,} dead letters"
             note(f"`streamq dead requeue {self.who.spec}` sends {which} again; `dead requeue ID` one")
+
+
+@dataclass(slots=True)
+class Copies(Several):
+    """What a mail to several recipients became: one for each, in their order."""
+
+    family: Family
+    word: str
+
+    def head(self) -> str:
+        many = self.family.all or self.family.made
+        became = (
+            f"became one mail for each of its {many:,} recipients" if many else "became one mail for each recipient"
+        )
+        first = ", the first ones here" if self.more else ""
+        return f"{clip(self.word, 300)} {became}: {self.live}{first}"
+
+    def _named(self) -> dict[str, Any]:
+        return {"id": self.family.id, "entry": self.family.parent, "recipients": self.family.all}
+
+    def _further(self) -> str:
+        return (
+            f"… and more: --limit {10 * len(self.views)}; the verbs (`streamq retry {shell_word(self.word)}`) mean all"
+        )
+
+    _column = "recipient"
+
+    def _who(self, end: End) -> str:
+        return clip(str(end.data.get("rcpt") or end.id), 60)
+
+    def _note_dead(self) -> None:
+        for end in [end for end in self.ends if end.kind in DEAD][:1]:
+            note(f"`streamq dead requeue {shell_word(end.id)}` sends one that is dead again, while its letter is kept")
 
 
 def _clock(at_ms: int) -> str:
@@ -90,14 +160,14 @@ def _how(end: End) -> str:
 
 
 def _words(end: End) -> str:
-    said = str(end.data.get("reply") or end.data.get("reason") or "")
+    said = with_code(end.data.get("code"), str(end.data.get("reply") or "")) or str(end.data.get("reason") or "")
     by = ", ".join(str(end.data[name]) for name in ("route", "peer") if end.data.get(name))
     return f"{said} ({by})" if by else said
 
 
-async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, quiet: bool) -> str | Gone | Addressed:
-    """A live mail's entry, by its entry or its id, which comes first; how it ended; or what there is to an address.
-    Raises `NotFound`."""
+async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, quiet: bool) -> str | Gone | Several:
+    """A live mail's entry, by its entry or its id, which comes first; how it ended, or what it became; or what there is
+    to an address. Raises `NotFound`."""
     who = address_in(word)
     if who is not None:
         entry = await owner(spool, word, tenant)
@@ -113,15 +183,25 @@ async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, q
         raise
     except NotFound as gone:
         missing = gone
+    if copies := await _copies(spool, names, word, tenant, limit):
+        return copies
     end = await ended_somewhere(spool, names, tenant)
     if end is None:
         raise missing
     return Gone(end)
 
 
+async def _copies(spool: Spool, names: list[str], word: str, tenant: str | None, limit: int) -> Copies | None:
+    family = await family_named(spool, names, tenant)
+    if family is None:
+        return None
+    views, more = await first_children(spool, family, limit)
+    return Copies(views, more, await ends_of_children(spool, family.parent, ENDS_SHOWN), family, word)
+
+
 async def _by_address(
     spool: Spool, who: Person, word: str, tenant: str | None, limit: int, *, quiet: bool
-) -> str | Gone | Addressed:
+) -> str | Gone | Several:
     """Or by an id that nobody has read yet, which may be like an address: one look at all of them is for both."""
     live = (await status(spool)).live
     with progress("looking", live, quiet=quiet) as looked:
@@ -134,9 +214,12 @@ async def _by_address(
         return next(iter(found.named))
     views = sorted(found.views, key=lambda view: -time_ms(view.entry))
     ends = await ends_of(spool, who, ENDS_SHOWN, tenant)
-    if not views and not ends and (end := await ended_somewhere(spool, [word], tenant)):
-        return Gone(end)
-    return Addressed(who, views, found.looked, live, found.more, ends)
+    if not views and not ends:
+        if copies := await _copies(spool, [word], word, tenant, limit):
+            return copies
+        if end := await ended_somewhere(spool, [word], tenant):
+            return Gone(end)
+    return Addressed(views, found.more, ends, who, found.looked, live)
 
 
 def how_it_died(end: Ended) -> str:

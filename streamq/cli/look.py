@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by, say_ended
+from streamq.cli.addressed import Gone, IdOrAddress, Limit, Several, named_by, say_ended
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.choice import Class, Domain, Priority, State, Tag, Tenant, To, chosen, known_choice, known_states
 from streamq.cli.route import lanes_words
@@ -242,8 +242,8 @@ def show(
             if isinstance(named, Gone):
                 say_ended(id_, named.end, json)
                 return False
-            if isinstance(named, Addressed):
-                _say_addressed(named, now, raw, json)
+            if isinstance(named, Several):
+                _say_several(named, now, raw, json)
                 return bool(named.views)
             view = await show_mail(spool, named)
             if json:
@@ -258,13 +258,13 @@ def show(
         raise typer.Exit(1)
 
 
-def _say_addressed(named: Addressed, now: int, raw: bool, json: bool) -> None:
+def _say_several(named: Several, now: int, raw: bool, json: bool) -> None:
     """One as if it was named by its entry; several in a list."""
     if json:
         for view in named.views:
             view.fields = view.fields if raw else _without_bodies(view.fields)
         return emit(named.plain([_plain(view, now) for view in named.views]))
-    console.print(named.head(len(named.views)), style="bold", soft_wrap=True)
+    console.print(named.head(), style="bold", soft_wrap=True)
     if len(named.views) == 1:
         _print_mail(named.views[0], now)
         print_fields(named.views[0].fields.items(), raw=raw)

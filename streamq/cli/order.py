@@ -13,6 +13,7 @@ from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
+from streamq.queue.children import all_children, family_named, standing_for
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
 from streamq.queue.search import letters_to, sought
 from streamq.queue.spool import Spool
@@ -57,6 +58,7 @@ class Order:
     rules: dict[str, str] = field(default_factory=dict)  # what was asked for ids that were not seen yet → what became
     searches: int = 0  # of all live mails
     kept: dict[str, str] = field(default_factory=dict)  # entries that stay held → why
+    parents: dict[str, str] = field(default_factory=dict)  # live mails that become one for each recipient → their names
 
     def __post_init__(self) -> None:
         flags = [part.partition(":")[0] for part in self.choice.parts]
@@ -94,7 +96,7 @@ class Order:
         unseen: list[str] = []
         for text in dict.fromkeys(self.ids):
             try:
-                entries.append(await self._known(spool, text))
+                entries += await self._known(spool, text)
             except NotFound as gone:
                 if await self._is_rule(spool, text):
                     unseen.append(text)
@@ -109,6 +111,9 @@ class Order:
         for text in unseen:
             entries += await self._rule(spool, text)
         done = await self._apply(spool, entries)
+        if late := await self._late(spool, set(entries)):
+            done += await self._apply(spool, late)
+            entries += late
         self._say(done, len(entries))
         if self.verb == "retry" and done["scheduled"] and not self.json:
             await self._note_closed(spool, entries)
@@ -122,13 +127,25 @@ class Order:
                 if found.gauge is not None and not found.gauge.open:
                     note(f"{clip(found.view.text('id') or entry, 100)}: waits {clip(waits_words(found), 400)}")
 
-    async def _known(self, spool: Spool, text: str) -> str:
-        """The entry of a word that was looked up by workers. Raises `NotFound`."""
-        if address_in(text) is None:
-            return await locate(spool, text, self.choice.tenant)
-        if entry := await owner(spool, text, self.choice.tenant):
-            return entry
-        raise NotFound(f"no live mail has the id {text[:300]!r}")
+    async def _known(self, spool: Spool, text: str) -> list[str]:
+        """The entry of a word that was looked up by workers; of a mail to several recipients those that it became.
+        Raises `NotFound`."""
+        tenant = self.choice.tenant
+        entry = await (locate(spool, text, tenant) if address_in(text) is None else owner(spool, text, tenant))
+        if not entry:
+            raise NotFound(f"no live mail has the id {text[:300]!r}")
+        found = await standing_for(spool, entry, text, tenant)
+        if len(found) > 1 and found[0] == entry:
+            self.parents[entry] = text
+        return found
+
+    async def _late(self, spool: Spool, known: set[str]) -> list[str]:
+        """What such a mail became between the look and its own order, which stopped it."""
+        late: list[str] = []
+        if not self.dry_run:
+            for entry, text in self.parents.items():
+                late += [each for each in await standing_for(spool, entry, text) if each not in known and each != entry]
+        return late
 
     async def _is_rule(self, spool: Spool, text: str) -> bool:
         """Whether it was asked for plainly, or is to be forgotten."""
@@ -140,6 +157,8 @@ class Order:
         """The mails that have this id, though nobody has read them yet, or are to this address; [] for an id that may
         come. What has the form of an entry was seen, and is gone. Raises `NotFound`."""
         if is_entry(text) and len(text.partition("-")[0]) >= ENTRY_DIGITS:
+            if children := await self._children(spool, text):
+                return children
             raise await self._dead(spool, text) or gone
         who = address_in(text)
         self.searches += 1
@@ -152,6 +171,8 @@ class Order:
         if found.named and self.choice.tenant is None:
             raise of_tenants(text, {tenant: entry for entry, tenant in found.named.items()})
         if who is None:
+            if children := await self._children(spool, text):
+                return children
             if self.verb not in DONE:
                 raise await self._dead(spool, text) or gone
             end = await ended_somewhere(spool, [text], self.choice.tenant)
@@ -162,7 +183,7 @@ class Order:
                 )
             return []
         fit = [view.entry for view in found.views if self._is_meant(view)]
-        if fit:
+        if fit or (fit := await self._children(spool, text)):
             return fit
         if self.verb == "retry":
             letters = [end async for end in letters_to(spool, who, LETTERS_TOLD, self.choice.tenant)]
@@ -175,6 +196,10 @@ class Order:
         held = " that is held" if self.verb == "unhold" else ""
         rule = f"; --unseen: a rule for that id, {DONE[self.verb]} when it comes" if self.verb in DONE else ""
         raise NotFound(f"no live mail{held} is to {who.spec}, and none has {text[:300]!r} as its id{rule}")
+
+    async def _children(self, spool: Spool, text: str) -> list[str]:
+        """Of a mail that is gone, and whose id workers have forgotten."""
+        return await all_children(spool, await family_named(spool, [text], self.choice.tenant))
 
     async def _dead(self, spool: Spool, text: str) -> NotFound | None:
         """What to say of a name whose mail is a dead letter."""
@@ -271,16 +296,16 @@ class Order:
 
     async def _apply(self, spool: Spool, entries: list[str]) -> Counter[str]:
         """Nothing in a dry run, but for what would be kept."""
-        if self.verb == "unhold":
-            self.kept = await unable(spool, entries)
-            entries = [entry for entry in entries if entry not in self.kept]
+        kept = await unable(spool, entries) if self.verb == "unhold" else {}
+        entries = [entry for entry in entries if entry not in kept]
+        self.kept |= kept
         done = Counter[str]()
         if not self.dry_run:
             at_ms = None if self.after_ms is None else await now_ms(spool) + self.after_ms
             with progress(self.verb, len(entries), quiet=self.json) as moved:
                 done = await apply(spool, self.verb, entries, at_ms=at_ms, progress=moved)
-        if self.kept:
-            done["kept"] = len(self.kept)
+        if kept:
+            done["kept"] = len(kept)
         return done
 
     def _say(self, done: Counter[str], many: int) -> None:

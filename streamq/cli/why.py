@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamq.cli.addressed import Addressed, Gone, IdOrAddress, Limit, named_by, say_ended
+from streamq.cli.addressed import Gone, IdOrAddress, Limit, Several, named_by, say_ended
 from streamq.cli.app import Json, app, open_queue, run_async
 from streamq.cli.limit import rule_json
 from streamq.cli.site import throttle_json, until_words
@@ -41,8 +41,8 @@ def why(
             if isinstance(named, Gone):
                 say_ended(id_, named.end, json)
                 return False
-            if isinstance(named, Addressed):
-                return await _say_addressed(spool, named, json)
+            if isinstance(named, Several):
+                return await _say_several(spool, named, json)
             found = await find_why(spool, named)
             if json:
                 emit(_plain(found))
@@ -54,16 +54,17 @@ def why(
         raise typer.Exit(1)
 
 
-async def _say_addressed(spool: Spool, named: Addressed, json: bool) -> bool:
+async def _say_several(spool: Spool, named: Several, json: bool) -> bool:
     waits: list[Why] = []
     for view in named.views:
         with contextlib.suppress(NotFound):  # it has ended meanwhile
             waits.append(await find_why(spool, view.entry))
+    named.views = [found.view for found in waits]
     if json:
         mails = [_plain(found) | {"id": found.view.text("id"), "tenant": found.view.text("tenant")} for found in waits]
         emit(named.plain(mails))
         return bool(waits)
-    console.print(named.head(len(waits)), style="bold", soft_wrap=True)
+    console.print(named.head(), style="bold", soft_wrap=True)
     for found in waits:
         console.print()
         _print(found)

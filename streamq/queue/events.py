@@ -79,7 +79,8 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which events: all that fit every given part. `types` are globs (`email.*`); `names`: a mail's id, entry or
-    parent, a route's or site's name, or a recipient; `rcpt` an address. Addresses are found hashed, too."""
+    parent (or the parent's id), a route's or site's name, or a recipient; `rcpt` an address. Addresses are found
+    hashed, too."""
 
     types: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -101,6 +102,8 @@ class EventFilter:
         if self.types and not any(fnmatchcase(event.kind, each) for each in self.types):
             return False
         named = {event.id, event.text("entry"), event.text("parent"), event.event_id}
+        if event.text("parent"):
+            named.add(event.id.rpartition("#")[0])  # the id of the mail for several that it came of
         rcpt = event.text("rcpt").lower()
         if self.names and not named.intersection(self.names) and rcpt not in self._named:
             return False

@@ -16,8 +16,8 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, walk
 
 __all__ = [
-    *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "consumers", "locate", "located", "now_ms"),
-    *("of_tenants", "owner", "placed", "show", "status"),
+    *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "before", "consumers", "locate", "located"),
+    *("now_ms", "of_tenants", "owner", "placed", "show", "status"),
 ]
 
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
@@ -257,7 +257,7 @@ async def locate(spool: Spool, text: str, tenant: str | None = None, *, deep: bo
     `NotFound`. The entry of an id that was sent of late may be gone. `deep`: also a mail that nobody has
     read yet; then all entries may be visited, 100 a call. Raises `OfTenants` where that finds some with the id."""
     if tenant is None and is_entry(text) and int(text[0]) < len(spool.priorities):
-        found = await spool.scripts.check("stream", int(text[0]), _before(text), 1)
+        found = await spool.scripts.check("stream", int(text[0]), before(text), 1)
         if found[1:2] == [text.encode()]:
             return text
     entry = (await spool.scripts.find([(tenant, text)]))[0] or await _held_as(spool, text, tenant)
@@ -325,7 +325,7 @@ async def show(spool: Spool, entry: str) -> MailView:
     found = (await spool.fetch([entry]))[0]
     if found is None:
         raise NotFound(f"{entry} is not in the queue any more: `streamq dead show`, or its events, may know it")
-    _, *rows = await spool.scripts.check("stream", int(entry[0]), _before(entry), 1)
+    _, *rows = await spool.scripts.check("stream", int(entry[0]), before(entry), 1)
     state = rows[1].decode() if rows and rows[0].decode() == entry else "gone"
     view = (await placed(spool, [entry]))[0]
     view.state, view.fields = state, found.fields
@@ -368,7 +368,8 @@ def _bucket(entry: str) -> int:
     return (int(ms[-9:]) * 31 + int(seq[-9:]) // NEIGHBOURS) % BUCKETS
 
 
-def _before(entry: str) -> str:
+def before(entry: str) -> str:
+    """The id that stands in front of it: where a look begins that is to find it."""
     ms, seq = (int(part) for part in entry[1:].split("-"))
     if seq:
         return f"{ms}-{seq - 1}"

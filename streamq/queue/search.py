@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from streamq.mail.event import hashed_address
@@ -22,7 +23,10 @@ from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
 
-__all__ = ["BEGINNING", "End", "Found", "Page", "ends_of", "is_place", "letters_to", "look_on", "mails_to", "sought"]
+__all__ = [
+    *("BEGINNING", "End", "Found", "Page", "ends_of", "ends_of_children", "is_place", "letters_to", "look_on"),
+    *("mails_to", "sought"),
+]
 
 BEGINNING = "0:"
 PLACE = re.compile(r"([0-9]):(?:[0-9]{1,20}-[0-9]{1,20})?")
@@ -131,11 +135,27 @@ async def mails_to(
 async def ends_of(spool: Spool, who: Person, most: int, tenant: str | None = None) -> list[End]:
     """How the last mails to somebody ended, the newest first, as far as it is known: by the newest 20,000 events of the
     queue, and its dead letters. `tenant`: of that one alone."""
+    found = await _last_ends(spool, partial(_events_of, who=who), most, tenant)
+    async for end in letters_to(spool, who, most, tenant):
+        found.setdefault(end.entry, end).data["letter"] = end.data["letter"]
+    return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
+
+
+async def ends_of_children(spool: Spool, parent: str, most: int) -> list[End]:
+    """How the last ones that a mail to several recipients became ended, by the newest 20,000 events."""
+    found = await _last_ends(spool, partial(_events_below, parent=parent), most, None)
+    return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
+
+
+async def _last_ends(
+    spool: Spool, events: Callable[[list[Any]], list[Event]], most: int, tenant: str | None
+) -> dict[str, End]:
+    """By entry; `events`: those that are meant, of rows of the events' stream."""
     found: dict[str, End] = {}
     last = "+"
     for _ in range(EVENTS_PAGES):
         rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
-        for event in _events_of(rows, who):
+        for event in events(rows):
             entry = event.text("entry")
             theirs = tenant is None or event.text("tenant") == tenant
             if theirs and event.kind.removeprefix("email.") not in NOT_ENDS:
@@ -143,9 +163,12 @@ async def ends_of(spool: Spool, who: Person, most: int, tenant: str | None = Non
         if len(rows) < EVENTS_PAGE or len(found) >= most:
             break
         last = f"({rows[-1][0].decode()}"
-    async for end in letters_to(spool, who, most, tenant):
-        found.setdefault(end.entry, end).data["letter"] = end.data["letter"]
-    return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
+    return found
+
+
+def _events_below(rows: list[Any], parent: str) -> list[Event]:
+    mentioned = (row for row in rows if any(parent.encode() in part for part in row[1][1::2]))
+    return [event for event in map(event_from, mentioned) if event.text("parent") == parent]
 
 
 def _events_of(rows: list[Any], who: Person) -> list[Event]:

@@ -8,9 +8,10 @@ import contextlib
 from dataclasses import dataclass, field
 
 from streamq.errors import NotFound
+from streamq.queue.children import Family, family_after, family_at, first_children
 from streamq.queue.look import located, owner
 from streamq.queue.person import Person
-from streamq.queue.search import BEGINNING, End, ends_of, look_on
+from streamq.queue.search import BEGINNING, End, ends_of, ends_of_children, look_on
 from streamq.queue.spool import Spool
 from streamq.queue.why import DEAD, Ended, Why, ended_somewhere, ends, letter_end, why
 
@@ -18,6 +19,7 @@ __all__ = ["Mailbox", "Story", "mailbox", "story"]
 
 FOUND_MOST = 50  # live mails to an address in one look, about: a page has a hundred at most
 ENDS_MOST = 10
+CHILDREN_MOST = 20
 EVENTS_MOST = 200  # of one mail: one that is deferred for five days has thirty
 
 
@@ -25,13 +27,18 @@ EVENTS_MOST = 200  # of one mail: one that is deferred for five days has thirty
 class Story:
     """`why`: of a live mail; `last`: of one that is gone, where no event of it is kept. `events`: oldest first, among
     the newest 20,000 of the queue; `more`: there are more of this mail than are here. `letter`: of one that is dead,
-    its dead letter's id, "" where none is kept."""
+    its dead letter's id, "" where none is kept. `family`: of a mail to several recipients, what it became; the first
+    `children` of it that live (`more_children`: there are more), and how the last others `ended`."""
 
     why: Why | None = None
     last: Ended | None = None
     events: list[Ended] = field(default_factory=list)
     more: bool = False
     letter: str = ""
+    family: Family | None = None
+    children: list[Why] = field(default_factory=list)
+    more_children: bool = False
+    ended: list[End] = field(default_factory=list)
 
 
 async def story(spool: Spool, name: str, tenant: str | None = None) -> Story:
@@ -46,19 +53,34 @@ async def story(spool: Spool, name: str, tenant: str | None = None) -> Story:
     except NotFound as gone:
         missing = gone
     await _events(spool, found, names, tenant)
+    if missing is not None:
+        found.family = await family_at(spool, names)
     if missing is not None and not found.events:
         found.last = await ended_somewhere(spool, names, tenant)
-        if found.last is None:
+        if found.last is None and found.family is None:
             raise missing
-        whose = found.last.data.get("tenant")
+        whose = found.last.data.get("tenant") if found.last is not None else None
         if tenant is None and isinstance(whose, str):
             tenant = whose
             await _events(spool, found, names, tenant)
     end = found.events[-1] if found.events else found.last
+    if missing is not None:
+        found.family = found.family or await family_after(spool, end, names, tenant)
+        await _children(spool, found)
     if missing is not None and end is not None and end.kind in DEAD:
         letter = await letter_end(spool, names, tenant)
         found.letter = letter.data["letter"] if letter is not None else ""
     return found
+
+
+async def _children(spool: Spool, found: Story) -> None:
+    if found.family is None:
+        return
+    views, found.more_children = await first_children(spool, found.family, CHILDREN_MOST)
+    for view in views:
+        with contextlib.suppress(NotFound):  # it has ended meanwhile
+            found.children.append(await why(spool, view.entry))
+    found.ended = await ends_of_children(spool, found.family.parent, ENDS_MOST)
 
 
 async def _events(spool: Spool, found: Story, names: list[str], tenant: str | None) -> None:

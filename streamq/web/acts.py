@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from streamq.errors import NotFound
 from streamq.mail.domain import to_wire
+from streamq.queue.children import all_children, family_named, standing_for
 from streamq.queue.letters import dead_letter, dead_reasons, remove_dead, requeue_dead
 from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.look import locate, now_ms
@@ -181,12 +182,23 @@ async def _mail(spool: Spool, order: Mail) -> dict[str, Any]:
         kept = await unable(spool, order.entries) if order.verb == "unhold" else {}
         done = await apply(spool, order.verb, [each for each in order.entries if each not in kept])
         return {"statuses": dict(done) | ({"kept": len(kept)} if kept else {})}
-    try:
-        entry = await locate(spool, order.id or "", order.tenant, deep=True)
-    except NotFound as gone:
-        raise NotDone(str(gone)) from None
-    if order.verb == "unhold" and (kept := await unable(spool, [entry])):
+    entries = await _named(spool, order.id or "", order.tenant)
+    kept = await unable(spool, entries) if order.verb == "unhold" else {}
+    if len(entries) > 1:
+        done = await apply(spool, order.verb, [each for each in entries if each not in kept])
+        return {"statuses": dict(done) | ({"kept": len(kept)} if kept else {})}
+    if kept:
         again = "a worker like this one would hold it again at once; one that knows it takes it up by itself"
-        raise NotDone(f"{kept[entry]}: {again}")
-    done = await apply(spool, order.verb, [entry])
-    return {"entry": entry, "status": next(iter(done), "")}
+        raise NotDone(f"{kept[entries[0]]}: {again}")
+    done = await apply(spool, order.verb, entries)
+    return {"entry": entries[0], "status": next(iter(done), "")}
+
+
+async def _named(spool: Spool, word: str, tenant: str | None) -> list[str]:
+    """One entry; or several, of a mail that became one for each of its recipients."""
+    try:
+        return await standing_for(spool, await locate(spool, word, tenant, deep=True), word, tenant)
+    except NotFound as gone:
+        if found := await all_children(spool, await family_named(spool, [word], tenant)):
+            return found
+        raise NotDone(str(gone)) from None

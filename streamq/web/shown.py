@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from streamq.queue.children import Family
 from streamq.queue.gauge import LaneGauge, Rule
 from streamq.queue.letters import DeadGroup, DeadLetter, DeadReason
 from streamq.queue.look import age_ms
 from streamq.queue.overview import Overview, Overviews
 from streamq.queue.routes import Closure, RouteView
+from streamq.queue.search import End
 from streamq.queue.sites import SiteView
 from streamq.queue.steer import ends_rule
 from streamq.queue.story import Mailbox, Story
@@ -179,13 +181,22 @@ def story_shown(found: Story) -> dict[str, Any]:
         "events": [_event(each) for each in found.events],
         "more": found.more,
         "letter": found.letter,
+        "family": None if found.family is None else _family(found.family, found),
     }
 
 
+def _family(family: Family, found: Story) -> dict[str, Any]:
+    known = {"entry": family.parent, "recipients": family.all, "more": found.more_children}
+    return known | {"mails": [_mail(each) for each in found.children], "ended": _ends(found.ended)}
+
+
+def _ends(ends: list[End]) -> list[dict[str, Any]]:
+    return [_event(Ended(each.kind, each.data | {"at": each.at_ms, "id": each.id})) for each in ends]
+
+
 def mailbox_shown(found: Mailbox, address: str) -> dict[str, Any]:
-    ends = [Ended(each.kind, each.data | {"at": each.at_ms, "id": each.id}) for each in found.ends]
     known = {"address": address, "next": found.at, "looked": found.looked, "named": found.named}
-    return known | {"mails": [_mail(each) for each in found.mails], "ended": [_event(each) for each in ends]}
+    return known | {"mails": [_mail(each) for each in found.mails], "ended": _ends(found.ends)}
 
 
 def _event(each: Ended) -> dict[str, Any]:

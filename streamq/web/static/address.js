@@ -6,10 +6,10 @@ const ENOUGH = 50; // found: more come when somebody asks for them
 let latest = 0;
 export const leave = () => { latest += 1; };
 
-function card(mail, acts, renew) {
+export function mailCard(mail, acts, renew) {
   const made = el("div", { class: "card found", "data-entry": mail.entry }, el("p", { class: "big" }, `${mail.fields.id || mail.entry} is ${mail.state}: ${mail.words}`));
-  made.append(el("p", { class: "buttons" }, ...acts(mail, async () => made.replaceWith(card(await renew(mail), acts, renew)))));
-  made.append(pairs({ entry: mail.entry, tenant: mail.fields.tenant, subject: mail.fields.subject, age: lasts(mail.age_ms), since: mail.since, next: within(mail.next_ms), expected: mail.expected_ms === mail.next_ms ? null : within(mail.expected_ms), "last reply": said(mail.notes.code, mail.notes.reply) }));
+  made.append(el("p", { class: "buttons" }, ...acts(mail, async () => made.replaceWith(mailCard(await renew(mail), acts, renew)))));
+  made.append(pairs({ entry: mail.entry, tenant: mail.fields.tenant, to: mail.fields.envelope_to, subject: mail.fields.subject, age: lasts(mail.age_ms), since: mail.since, next: within(mail.next_ms), expected: mail.expected_ms === mail.next_ms ? null : within(mail.expected_ms), "last reply": said(mail.notes.code, mail.notes.reply) }));
   return made;
 }
 
@@ -27,7 +27,7 @@ export async function showAddressed(place, { ask, live, renew, acts, all, dead }
   let looked = 0;
   let from = "";
   let stopped = false;
-  const anew = async () => cards.replaceChildren(...(await Promise.all(found.map(renew))).map((mail) => card(mail, acts, renew)));
+  const anew = async () => cards.replaceChildren(...(await Promise.all(found.map(renew))).map((mail) => mailCard(mail, acts, renew)));
   const look = async () => {
     const enough = found.length + ENOUGH;
     stopped = false;
@@ -41,7 +41,7 @@ export async function showAddressed(place, { ask, live, renew, acts, all, dead }
       from = part.next;
       looked += part.looked;
       found.push(...part.mails);
-      cards.append(...part.mails.map((mail) => card(mail, acts, renew)));
+      cards.append(...part.mails.map((mail) => mailCard(mail, acts, renew)));
       const far = from ? `looked at ${count(looked)} of ${count(Math.max(looked, live()))}` : `all ${count(looked)} looked at`;
       say(note, `${plural(found.length, "live mail")} to ${part.address}; ${far}`);
       const more = from && (stopped || found.length >= enough);
@@ -53,7 +53,7 @@ export async function showAddressed(place, { ask, live, renew, acts, all, dead }
   return look();
 }
 
-function showEnded(place, ended, dead) {
+export function showEnded(place, ended, dead) {
   place.replaceChildren(el("h3", {}, ended.length ? "Ended" : "Nothing is kept of one that has ended"));
   if (ended.length) place.append(el("ol", { class: "events", id: "found-ended" }, ...ended.map((each) => {
     const line = eventLine(each, each.data.id);

@@ -1,10 +1,10 @@
 // The page: what the stream says, put into its places; what people do, asked and sent.
-import { $, el, say, visible, count, plural, lasts, bytes, rate, second, Table } from "./dom.js";
+import { $, el, button, say, visible, count, plural, lasts, bytes, rate, second, Table } from "./dom.js";
 import * as charts from "./charts.js";
 import * as talk from "./talk.js";
 import { ask, tell } from "./dialog.js";
-import { showLetter, showStory } from "./story.js";
-import { leave, showAddressed } from "./address.js";
+import { showLetter } from "./story.js";
+import { listen } from "./find.js";
 import { limitWords, showRules, shutting, siteState, state } from "./ways.js";
 
 const STATES = ["waiting", "leased", "parked", "scheduled", "held"];
@@ -108,7 +108,13 @@ function toggle(row) {
   dead.rows.get(row.key).tr.querySelector("button").focus();
 }
 
+const AGO_MS = 10000; // what is older by more is no look under way, but of another clock
+let newest = 0; // of all that was shown, by Redis' clock
+
 function show(now) {
+  const ago = newest - now.now_ms;
+  if (ago > 0 && ago < AGO_MS) return; // it was under way when an order's answer, which is newer, came
+  newest = now.now_ms;
   seen = now;
   delete $("main").dataset.old;
   $("old").hidden = true;
@@ -240,8 +246,6 @@ function group(verb, row) {
     () => done({ verb, class: row.class, gist: (row.of || row).gist, ...(row.of ? { domain: row.domain } : {}) }, (said) => deadWords(verb, said)));
 }
 
-const button = (label, onclick, name = label) => el("button", { type: "button", "aria-label": name === label ? null : name, onclick }, label);
-
 function actOnDead(verb, name, then) {
   const [label, words] = verb === "requeue" ? ["Requeue", "It becomes a waiting mail again."] : ["Discard", "It is gone for good."];
   return ask(`${label} dead letter ${name}`, words, [], label, async () => {
@@ -272,71 +276,7 @@ function deadFound(letter, name) {
   return [buttons, place];
 }
 
-const VERBS = { retry: "Retry now", hold: "Hold", unhold: "Release", cancel: "Cancel", bounce: "Bounce" };
-const WAITS = (mail) => mail.state === "parked" || mail.state === "scheduled";
-
-function verbs(mail) {
-  if (!canAct() || mail.state === "gone") return [];
-  return Object.entries(VERBS).filter(([verb]) => (verb === "unhold") === (mail.state === "held") || verb === "cancel" || verb === "bounce")
-    .filter(([verb]) => verb !== "retry" || WAITS(mail));
-}
-
-// A retry breaks nothing, and goes through the limits: of one mail nobody is asked. All else is.
-function steer(verb, mail, name, then) {
-  const act = async () => {
-    await done({ verb, id: mail.entry }, (said) => `${name}: ${said.status}`);
-    await then();
-  };
-  if (verb === "retry") return act().catch((wrong) => tell(wrong.message));
-  return ask(`${VERBS[verb]}: ${name}`, "", [], VERBS[verb], act);
-}
-
-const look = (id, tenant) => talk.look(`/api/mail?${new URLSearchParams({ id, tenant })}`);
-
-async function findAddress(word, tenant) {
-  const retry = (mails, then) => {
-    const ready = mails.filter(WAITS);
-    return canAct() && ready.length > 1 ? [button(`Retry all ${count(ready.length)} now`, () => ask(`Retry ${plural(ready.length, "mail")}`, `To ${word}, through the limits.`, [], "Retry", async () => {
-      await done({ verb: "retry", entries: ready.map((mail) => mail.entry) }, (said) => Object.entries(said.statuses).map(([status, many]) => `${count(many)} ${status}`).join(", "));
-      await then();
-    }))] : [];
-  };
-  return showAddressed($("story"), {
-    ask: (from) => talk.look(`/api/address?${new URLSearchParams({ address: word, tenant, from })}`),
-    live: () => seen.live || 0,
-    renew: async (mail) => (await look(mail.entry, "").catch(() => ({}))).mail || { ...mail, state: "gone" },
-    all: retry, dead: deadFound,
-    acts: (mail, then) => {
-      const name = mail.fields.id || mail.entry;
-      return [button("Story", () => find(mail.entry, ""), `Story of ${name}`), ...verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, name, then), `${label}: ${name}`))];
-    },
-  });
-}
-
-async function find(id, tenant) {
-  leave();
-  $("story-section").hidden = false;
-  say($("story-title"), id.includes("@") ? `Mail to ${id}` : `Mail ${id}`);
-  $("story").replaceChildren(el("p", { class: "note" }, "looking …"));
-  $("story-title").focus();
-  try {
-    const name = id.includes("@") ? await findAddress(id, tenant).catch((wrong) => {
-      if (wrong.status === 422) return id; // no address: it may be an id
-      throw wrong;
-    }) : id;
-    if (!name) return;
-    say($("story-title"), `Mail ${id}`);
-    const found = await look(name, name === id ? tenant : "");
-    showStory($("story"), found, (mail) => verbs(mail).map(([verb, label]) => button(label, () => steer(verb, mail, id, () => find(id, tenant)))), (letter) => deadFound(letter, id));
-  } catch (wrong) {
-    $("story").replaceChildren(el("p", { class: "error", id: "story-error" }, wrong.message));
-  }
-}
-
-$("search").addEventListener("submit", (event) => {
-  event.preventDefault();
-  find($("search-id").value.trim(), $("search-tenant").value.trim());
-});
+listen({ canAct, done, deadFound, live: () => seen.live || 0 });
 
 $("site-form").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -18,6 +18,8 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
+export const button = (label, onclick, name = label) => el("button", { type: "button", "aria-label": name === label ? null : name, onclick }, label);
+
 // Only where it changed: a selection, a focus, a screen reader stay where they are.
 export function say(element, text) {
   const words = visible(text);

@@ -38,14 +38,15 @@ export function eventLine(each, whose = "") {
     how ? ` ${how}` : "", reply ? el("div", {}, reply) : "");
 }
 
-// `dead(letter)`: a dead letter's buttons, and the place where it is shown.
-export function showStory(place, found, acts, dead) {
+// `show`: {mail(mail) and dead(letter): buttons, and the place where it is shown; family(place): what it became}.
+export function showStory(place, found, show) {
   place.replaceChildren();
-  if (found.mail) place.append(mailCard(found.mail, acts(found.mail)));
-  else {
+  if (found.mail) place.append(mailCard(found.mail, show.mail(found.mail)));
+  if (found.family) show.family(place);
+  if (!found.mail && !found.family) {
     const end = found.events[found.events.length - 1] || found.last;
     place.append(el("div", { class: "card", id: "story-mail" }, el("p", { class: "big" }, `It is not in the queue any more: ${end.kind.replace("email.", "")}`),
-      ...(found.letter ? dead(found.letter) : []),
+      ...(found.letter ? show.dead(found.letter) : []),
       pairs({ class: end.data.class, reason: end.data.reason, reply: said(end.data.code, end.data.reply), to: end.data.rcpt })));
   }
   if (found.events.length) {

@@ -1,0 +1,97 @@
+"""A mail to several recipients by its own id, after it has become one mail each."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from family import end, expand, expanded, parent
+from mailroom import Mailroom, ident
+
+from cli.shell import streamq
+
+pytestmark = pytest.mark.leaves_mail
+ACME = ("--tenant", "acme")
+
+
+async def five(queue: Mailroom) -> tuple[str, list[str]]:
+    lease = await parent(queue)
+    return lease.entry, await expanded(queue, lease, tail=b'"tenant":"acme"')
+
+
+@pytest.mark.parametrize("by", ["id", "entry"])
+async def test_what_it_became_is_shown(queue: Mailroom, by: str) -> None:
+    entry, children = await five(queue)
+    assert await end(queue, "sent", children[0]) == "ok"
+    named = (entry,) if by == "entry" else ("a1", *ACME)
+    for verb in ("why", "show"):
+        said = await streamq(verb, *named, columns=160)
+        assert said.code == 0
+        assert said.out.startswith(f"{named[0]} became one mail for each of its 5 recipients: 4 live mails\n")
+        assert all(child in said.out for child in children)
+        [line] = [line for line in said.out.splitlines() if "relayed" in line]
+        assert children[0] in line
+        known = (await streamq(verb, *named, "--json", "--limit", "2")).json
+        assert (known["entry"], known["recipients"], known["more"]) == (entry, 5, True)
+        assert [mail["entry"] for mail in known["mails"]] == children[1:3]
+        assert [(each["event"], each["entry"]) for each in known["ended"]] == [("email.relayed", children[0])]
+
+
+async def test_when_all_have_ended_their_ends_are_told(queue: Mailroom) -> None:
+    _, children = await five(queue)
+    for child in children:
+        assert await end(queue, "sent", child) == "ok"
+    said = await streamq("why", "a1", *ACME, columns=160)
+    assert (said.code, said.err) == (1, "")
+    assert said.out.startswith("a1 became one mail for each of its 5 recipients: no live mail\n")
+    assert said.out.count("relayed") == 5
+    said = await streamq("log", "a1", columns=200)
+    assert [word in said.out for word in ("email.expanded", *children)] == [True] * 6
+    assert (await streamq("cancel", "a1", *ACME, "--yes")).code == 1
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_the_verbs_mean_all_of_them(queue: Mailroom, forgotten: bool) -> None:
+    """Also when its id was forgotten before the last of them had gone: they may wait for days."""
+    _, children = await five(queue)
+    assert await end(queue, "sent", children[0]) == "ok"
+    if forgotten:
+        await queue.do("DEL", *await queue.do("KEYS", f"{queue.keys.prefix}seen:*"))
+    known = (await streamq("hold", "a1", *ACME, "--dry-run", "--json")).json
+    assert known["mails"] == 4
+    await queue.read()
+    said = await streamq("hold", "a1", *ACME, "--yes", "--json")
+    assert (said.code, said.json["mails"], said.json["rules"]) == (0, 4, {})
+    assert sum(said.json["statuses"].values()) == 4
+    said = await streamq("unhold", "a1", *ACME, "--yes", "--json")
+    assert (said.code, said.json["mails"]) == (0, 4)
+    said = await streamq("cancel", "a1", *ACME, "--yes", "--json")
+    assert (said.code, said.json["mails"]) == (0, 4)
+
+
+async def test_of_one_half_made_both_are_meant(queue: Mailroom) -> None:
+    """What it becomes is stopped first; those that came between look and order are meant, too."""
+    lease = await parent(queue)
+    made = await expanded(queue, lease, 2)
+    said = await streamq("cancel", "a1", *ACME, "--yes", "--json")
+    assert (said.code, said.json["statuses"]) == (0, {"intended": 1, "cancelled": 2})
+    assert (await expand(queue, lease, start=2)).status == "cancelled"
+    assert Counter((await queue.states()).values()) == {}
+    assert [event.id for event in await queue.events() if event.kind == "email.cancelled"] == ["a1#1", "a1#2", "a1"]
+    assert len(made) == 2
+
+
+async def test_one_that_was_requeued_is_among_them(queue: Mailroom) -> None:
+    _, children = await five(queue)
+    assert await end(queue, "dead", children[0]) == "ok"
+    [(letter, _)] = await queue.do("XRANGE", queue.keys.dead, "-", "+")
+    assert (await streamq("dead", "requeue", letter.decode(), "--yes")).code == 0
+    for child in children[1:]:
+        assert await end(queue, "sent", child) == "ok"
+    [again] = await queue.states()
+    await queue.read()
+    assert await queue.admitted(again, seen=ident("a1#1", "acme")) == ["go"]
+    known = (await streamq("why", "a1", *ACME, "--json")).json
+    assert [mail["entry"] for mail in known["mails"]] == [again]
+    said = await streamq("cancel", "a1", *ACME, "--yes", "--json")
+    assert (said.code, said.json["statuses"]) == (0, {"intended": 1})
