@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
 import orjson
 import pytest
@@ -236,3 +237,10 @@ def test_the_newcomer_s_tail_tells_whom_its_key_is_of(server: Redis) -> None:
         assert server.eval(text, 0, before + whom + b',"tags":["a"]') == [whom]
     for other in (b"", b'"parent":"11-1"', b'"tags":["rcpt"]'):
         assert server.eval(text, 0, other) == [b""]
+
+
+@pytest.mark.parametrize(("parent", "fits"), [("11732237561234-0", True), ("", False)])
+def test_what_a_mail_became_is_found_by_its_id(parent: str, fits: bool) -> None:
+    """A producer's own id with a `#` is no child's."""
+    data: dict[str, Any] = {"entry": "11732237561299-0"} | ({"parent": parent} if parent else {})
+    assert EventFilter(names=("w3",)).fits(Event("1-1", "email.relayed", "w3#2", b"", data)) is fits
