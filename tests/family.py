@@ -61,9 +61,9 @@ async def tail_of(room: Mailroom, child: str) -> bytes:
     return b'"parent":"%b"' % entry.parent.encode()
 
 
-async def end(room: Mailroom, op: str, child: str) -> str:
+async def end(room: Mailroom, op: str, child: str, rcpt: str = "") -> str:
     await room.read()
-    tail = await tail_of(room, child)
+    tail = await tail_of(room, child) + (b',"rcpt":"%b"' % rcpt.encode() if rcpt else b"")
     found = await room.admit(child, tail=tail)
     assert found.statuses[0][0] == "go"
     kept = {"class": "policy"} if op == "dead" else {}  # a class that keeps bodies

@@ -15,13 +15,13 @@ from streamq.cli.choice import address_in
 from streamq.cli.terminal import clip, console, emit, note, progress, table
 from streamq.errors import NotFound, OfTenants
 from streamq.queue.children import Family, family_named, first_children
-from streamq.queue.events import with_code
+from streamq.queue.events import DEAD, with_code
 from streamq.queue.look import located, of_tenants, owner, status
 from streamq.queue.person import Person
 from streamq.queue.search import End, ends_of, ends_of_children, sought
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import MailView
-from streamq.queue.why import DEAD, Ended, ended_somewhere
+from streamq.queue.why import Ended, ended_somewhere
 from streamq.queue.wording import plural
 
 __all__ = ["Gone", "IdOrAddress", "Limit", "Several", "how_it_died", "named_by", "say_ended", "shell_word"]
@@ -143,8 +143,8 @@ class Copies(Several):
         return clip(str(end.data.get("rcpt") or end.id), 60)
 
     def _note_dead(self) -> None:
-        for end in [end for end in self.ends if end.kind in DEAD][:1]:
-            note(f"`streamq dead requeue {shell_word(end.id)}` sends one that is dead again, while its letter is kept")
+        if any(end.kind in DEAD for end in self.ends):
+            note(f"`streamq dead requeue {shell_word(self.word)}` sends those that are dead again, while it can")
 
 
 def _clock(at_ms: int) -> str:

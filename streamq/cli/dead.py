@@ -337,7 +337,7 @@ async def _named(spool: Spool, ids: Sequence[str]) -> dict[str, int]:
 
 
 class Named:
-    """Words that name dead letters: ids of any kind, and addresses."""
+    """Words that name dead letters: ids of any kind, those of the mail for several that they came of, and addresses."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = frozenset(words)
@@ -347,7 +347,9 @@ class Named:
     def of(self, spool: Spool, letter: DeadLetter) -> set[str]:
         """Those that name it."""
         ids = {letter.letter, letter.text("dead_entry"), letter.text("id")}
-        return {*(self.words & ids), *(word for word, choice in self.people if _fits(spool, letter, choice))}
+        if stamp := letter.text("dead_stamp"):
+            ids |= {stamp.partition("#")[0], letter.text("id").rpartition("#")[0]}
+        return {*(self.words & ids - {""}), *(word for word, choice in self.people if _fits(spool, letter, choice))}
 
 
 def _none_of(words: Sequence[str]) -> str:

@@ -14,12 +14,13 @@ from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.children import all_children, family_named, standing_for
+from streamq.queue.events import DEAD
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
 from streamq.queue.search import letters_to, sought
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
-from streamq.queue.why import DEAD, ended_somewhere, why
+from streamq.queue.why import ended_somewhere, why
 from streamq.queue.wording import plural, waits_words
 
 __all__ = ["Order"]

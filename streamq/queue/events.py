@@ -18,6 +18,7 @@ from streamq.queue.connection import command
 from streamq.queue.spool import Spool
 
 __all__ = [
+    "DEAD",
     "OPERATOR",
     "Event",
     "EventFilter",
@@ -36,6 +37,7 @@ TEXT_MOST = 10_000  # of a text in which addresses are looked for
 AWAY_SECONDS = 1.0
 HASHED = "sha256:"
 OPERATOR = "operator"  # the class of what an operator held, or bounced
+DEAD = frozenset({"dead", "email.bounced", "email.expired", "email.rejected", "email.failed"})  # they leave a letter
 
 
 @dataclass(frozen=True, slots=True)

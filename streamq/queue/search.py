@@ -15,7 +15,7 @@ from typing import Any
 
 from streamq.mail.event import hashed_address
 from streamq.queue.connection import command
-from streamq.queue.events import Event, event_from
+from streamq.queue.events import DEAD, Event, event_from
 from streamq.queue.letters import dead_letter
 from streamq.queue.look import placed
 from streamq.queue.person import Person, recipients_of
@@ -49,13 +49,14 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class End:
     """How a mail to somebody ended: its last event, or its dead letter (`kind` is `dead` then). `letter` of the data is
-    that one's id, where it is kept."""
+    that one's id, where it is kept; `place` the event's own in its stream, "" of a letter."""
 
     kind: str
     at_ms: int
     id: str
     entry: str
     data: dict[str, Any]
+    place: str = ""
 
 
 def is_place(spool: Spool, at: str) -> bool:
@@ -144,7 +145,22 @@ async def ends_of(spool: Spool, who: Person, most: int, tenant: str | None = Non
 async def ends_of_children(spool: Spool, parent: str, most: int) -> list[End]:
     """How the last ones that a mail to several recipients became ended, by the newest 20,000 events."""
     found = await _last_ends(spool, partial(_events_below, parent=parent), most, None)
-    return sorted(found.values(), key=lambda end: -end.at_ms)[:most]
+    last = sorted(found.values(), key=lambda end: -end.at_ms)[:most]
+    for end in last:
+        if end.kind in DEAD:
+            await _find_letter(spool, end)
+    return last
+
+
+async def _find_letter(spool: Spool, end: End) -> None:
+    """Of the script that wrote the event, just before it. (Of a hashed address nobody knows whom to look for.)"""
+    local, _, domain = str(end.data.get("rcpt") or "").lower().rpartition("@")
+    ms = int(end.place.partition("-")[0])
+    _, _, rows = await spool.scripts.search(None, f"{ms + 1}-0", BATCH, local=local, domain=domain)
+    for row in rows if domain else ():
+        letter = await dead_letter(spool, row.name)
+        if letter is not None and letter.text("dead_entry") == end.entry:
+            end.data["letter"] = letter.letter
 
 
 async def _last_ends(
@@ -159,7 +175,7 @@ async def _last_ends(
             entry = event.text("entry")
             theirs = tenant is None or event.text("tenant") == tenant
             if theirs and event.kind.removeprefix("email.") not in NOT_ENDS:
-                found.setdefault(entry, End(event.kind, event.at_ms, event.id, entry, event.data))
+                found.setdefault(entry, End(event.kind, event.at_ms, event.id, entry, event.data, event.at))
         if len(rows) < EVENTS_PAGE or len(found) >= most:
             break
         last = f"({rows[-1][0].decode()}"

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from streamq.errors import NotFound
 from streamq.queue.children import Family, family_after, family_at, first_children
+from streamq.queue.events import DEAD
 from streamq.queue.look import located, owner
 from streamq.queue.person import Person
 from streamq.queue.search import BEGINNING, End, ends_of, ends_of_children, look_on
 from streamq.queue.spool import Spool
-from streamq.queue.why import DEAD, Ended, Why, ended_somewhere, ends, letter_end, why
+from streamq.queue.why import Ended, Why, ended_somewhere, ends, letter_end, why
 
 __all__ = ["Mailbox", "Story", "mailbox", "story"]
 

@@ -21,10 +21,9 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules_among, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["DEAD", "Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
+__all__ = ["Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
 
 UNREAD_MOST = 1000
-DEAD = frozenset({"dead", "email.bounced", "email.expired", "email.rejected", "email.failed"})  # they leave a letter
 ANY = "*\n"  # whatever tenant: no name has a line's end
 EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
 

@@ -80,10 +80,14 @@ async def test_of_one_half_made_both_are_meant(queue: Mailroom) -> None:
 
 
 async def test_one_that_was_requeued_is_among_them(queue: Mailroom) -> None:
-    _, children = await five(queue)
+    entry, children = await five(queue)
     assert await end(queue, "dead", children[0]) == "ok"
     [(letter, _)] = await queue.do("XRANGE", queue.keys.dead, "-", "+")
-    assert (await streamq("dead", "requeue", letter.decode(), "--yes")).code == 0
+    said = await streamq("why", "a1", *ACME, columns=160)
+    assert "`streamq dead requeue a1` sends those that are dead again" in said.err
+    for name in ("a1", entry):
+        assert (await streamq("dead", "show", name)).out.startswith(letter.decode())
+    assert (await streamq("dead", "requeue", "a1")).code == 0
     for child in children[1:]:
         assert await end(queue, "sent", child) == "ok"
     [again] = await queue.states()

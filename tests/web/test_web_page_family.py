@@ -7,7 +7,7 @@ import json
 import paged
 import pytest
 from chromium import BROWSER, WHY_NOT
-from family import end, expanded, parent
+from family import TO, end, expanded, parent
 from paged import Open
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
@@ -18,7 +18,7 @@ async def test_what_it_became_is_there_and_one_button_is_for_all(shown: Open) ->
     room = shown.room
     lease = await parent(room)
     children = await expanded(room, lease, tail=b'"tenant":"acme"')
-    assert await end(room, "sent", children[0]) == "ok"
+    assert await end(room, "dead", children[0], rcpt=TO[0]) == "ok"
     page = await shown.unlocked()
     for field, word in (("id", "a1"), ("tenant", "acme")):
         await page.run(f"(() => {{ document.querySelector('#search-{field}').value = {json.dumps(word)}; }})()")
@@ -29,7 +29,10 @@ async def test_what_it_became_is_there_and_one_button_is_for_all(shown: Open) ->
     cards = await page.run("[...document.querySelectorAll('#found .card')].map((e) => e.dataset.entry)")
     assert cards == children[1:]
     assert "bob2@example.net" in await page.text(f"#found [data-entry='{children[1]}']")
-    assert "relayed" in await page.text("#found-ended")
+    assert "bounced" in await page.text("#found-ended")
+    await page.click("#found-ended button[aria-label^='Look at the dead letter']")
+    await page.until("return document.querySelector('#found-ended #letter-card')")
+    assert TO[0] in await page.text("#letter-card")
     await page.click(f"#found [data-entry='{children[1]}'] button[aria-label='Cancel: a1#2']")
     await page.click("#dialog-yes")
     await page.until("return document.querySelector('#said').innerText.startsWith('a1#2: ')")
