@@ -13,7 +13,7 @@ from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.children import all_children, family_named, standing_for
+from streamq.queue.children import children_named, standing_for
 from streamq.queue.events import DEAD
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
 from streamq.queue.search import letters_to, sought
@@ -158,7 +158,7 @@ class Order:
         """The mails that have this id, though nobody has read them yet, or are to this address; [] for an id that may
         come. What has the form of an entry was seen, and is gone. Raises `NotFound`."""
         if is_entry(text) and len(text.partition("-")[0]) >= ENTRY_DIGITS:
-            if children := await self._children(spool, text):
+            if children := await children_named(spool, text, self.choice.tenant):
                 return children
             raise await self._dead(spool, text) or gone
         who = address_in(text)
@@ -172,7 +172,7 @@ class Order:
         if found.named and self.choice.tenant is None:
             raise of_tenants(text, {tenant: entry for entry, tenant in found.named.items()})
         if who is None:
-            if children := await self._children(spool, text):
+            if children := await children_named(spool, text, self.choice.tenant):
                 return children
             if self.verb not in DONE:
                 raise await self._dead(spool, text) or gone
@@ -184,7 +184,7 @@ class Order:
                 )
             return []
         fit = [view.entry for view in found.views if self._is_meant(view)]
-        if fit or (fit := await self._children(spool, text)):
+        if fit or (fit := await children_named(spool, text, self.choice.tenant)):
             return fit
         if self.verb == "retry":
             letters = [end async for end in letters_to(spool, who, LETTERS_TOLD, self.choice.tenant)]
@@ -197,10 +197,6 @@ class Order:
         held = " that is held" if self.verb == "unhold" else ""
         rule = f"; --unseen: a rule for that id, {DONE[self.verb]} when it comes" if self.verb in DONE else ""
         raise NotFound(f"no live mail{held} is to {who.spec}, and none has {text[:300]!r} as its id{rule}")
-
-    async def _children(self, spool: Spool, text: str) -> list[str]:
-        """Of a mail that is gone, and whose id workers have forgotten."""
-        return await all_children(spool, await family_named(spool, [text], self.choice.tenant))
 
     async def _dead(self, spool: Spool, text: str) -> NotFound | None:
         """What to say of a name whose mail is a dead letter."""

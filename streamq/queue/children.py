@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from streamq.mail.several import KIN
 from streamq.queue.connection import command
-from streamq.queue.look import before, placed
+from streamq.queue.look import before, of_tenants, placed
 from streamq.queue.scripts import BATCH
 from streamq.queue.spool import Entry, Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
@@ -19,7 +19,7 @@ from streamq.queue.why import Ended, ended_somewhere
 
 __all__ = [
     "Family",
-    "all_children",
+    "children_named",
     "family_after",
     "family_at",
     "family_named",
@@ -45,14 +45,14 @@ class Family:
     tenant: str | None = None
 
 
-async def family_of(spool: Spool, parent: str, id_: str = "", tenant: str | None = None) -> Family | None:
+async def family_of(spool: Spool, parent: str) -> Family | None:
     """None where it has no live children, but for requeued ones."""
     known = await command(spool.redis, "HMGET", spool.keys.body(parent), "left", "all", "made", "=id", "=tenant")
     left, many, made = (int(each) if each is not None and each.isdigit() else 0 for each in known[:3])
     if left <= 0:
         return None
     own, whose = (each.decode("utf-8", "replace") if each is not None else "" for each in known[3:])
-    return Family(parent, many, made, own or id_, whose or tenant)
+    return Family(parent, many, made, own, whose or None)
 
 
 async def family_named(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Family | None:
@@ -79,7 +79,7 @@ async def family_after(spool: Spool, end: Ended | None, names: Sequence[str], te
         return None
     tenant = whose if isinstance(whose, str) else tenant
     id_ = next((name for name in names if not is_entry(name)), "")
-    found = await family_of(spool, entry, id_, tenant)
+    found = await family_of(spool, entry)
     return found or Family(entry, many if isinstance(many, int) else 0, 0, id_, tenant)
 
 
@@ -118,7 +118,7 @@ async def standing_for(spool: Spool, entry: str, word: str, tenant: str | None =
     none at all."""
     _, *rows = await spool.scripts.check("stream", int(entry[0]), before(entry), 1)
     live = rows[:1] == [entry.encode()]
-    family = await (family_of(spool, entry, word, tenant) if live else family_named(spool, [entry, word], tenant))
+    family = await (family_of(spool, entry) if live else family_named(spool, [entry, word], tenant))
     found = [entry] if live else []
     return found + await all_children(spool, family) or [entry]
 
@@ -127,6 +127,16 @@ async def all_children(spool: Spool, family: Family | None) -> list[str]:
     if family is None:
         return []
     return [each.entry async for page in live_children(spool, family) for each in page]
+
+
+async def children_named(spool: Spool, word: str, tenant: str | None) -> list[str]:
+    """For who acts: what a mail became whose id workers have forgotten, or that its entry names. Raises `OfTenants`
+    where it is a tenant's, and none was said."""
+    family = await family_named(spool, [word], tenant)
+    found = await all_children(spool, family)
+    if found and family is not None and family.tenant and tenant is None and not is_entry(word):
+        raise of_tenants(word, {family.tenant: family.parent})
+    return found
 
 
 async def first_children(spool: Spool, family: Family, most: int) -> tuple[list[MailView], bool]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from streamq.errors import NotFound
+from streamq.errors import NotFound, OfTenants
 from streamq.mail.domain import to_wire
-from streamq.queue.children import all_children, family_named, standing_for
+from streamq.queue.children import children_named, standing_for
 from streamq.queue.letters import dead_letter, dead_reasons, remove_dead, requeue_dead
 from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.look import locate, now_ms
@@ -199,6 +199,10 @@ async def _named(spool: Spool, word: str, tenant: str | None) -> list[str]:
     try:
         return await standing_for(spool, await locate(spool, word, tenant, deep=True), word, tenant)
     except NotFound as gone:
-        if found := await all_children(spool, await family_named(spool, [word], tenant)):
-            return found
-        raise NotDone(str(gone)) from None
+        try:
+            found = await children_named(spool, word, tenant)
+        except OfTenants as theirs:
+            raise NotDone(str(theirs)) from None
+        if not found:
+            raise NotDone(str(gone)) from None
+        return found

@@ -97,3 +97,16 @@ async def test_one_that_was_requeued_is_among_them(queue: Mailroom) -> None:
     assert [mail["entry"] for mail in known["mails"]] == [again]
     said = await streamq("cancel", "a1", *ACME, "--yes", "--json")
     assert (said.code, said.json["statuses"]) == (0, {"intended": 1})
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_tenants_are_not_meant_by_the_bare_id(queue: Mailroom, forgotten: bool) -> None:
+    """Who only looks finds them."""
+    _, children = await five(queue)
+    if forgotten:
+        await queue.do("DEL", *await queue.do("KEYS", f"{queue.keys.prefix}seen:*"))
+    for verb in ("retry", "cancel", "hold"):
+        said = await streamq(verb, "a1", "--yes")
+        assert (said.code, "--tenant acme" in said.err) == (1, True), said
+    assert await queue.states() == dict.fromkeys(children, "waiting")
+    assert (await streamq("why", "a1")).out.startswith("a1 became one mail for each of its 5 recipients: 5 live mails")
