@@ -76,7 +76,9 @@ def is_too_long(octets: int, made: Callable[[], str]) -> bool:
 
 def address_field(name: str, addresses: Iterable[Address]) -> str:
     """An address list, folded, without its last CRLF."""
-    steps = [step for address in addresses for step in _address(address)]
+    first, *others = addresses
+    steps = _address(first, LINE - len(name) - 1)
+    steps += [step for address in others for step in _address(address, LINE)]
     steps[-1] = steps[-1][:-1]  # the last comma
     return _folded(f"{name}:{steps[0]}", steps[1:], CODED_LINE)
 
@@ -88,8 +90,9 @@ def parameter_field(name: str, value: str, parameters: Iterable[str]) -> str:
     return _folded(f"{name}:{steps[0]}", steps[1:], LINE)
 
 
-def _address(address: Address) -> list[str]:
-    """The words of `Name <local@domain>,`, each with the blank before it."""
+def _address(address: Address, room: int) -> list[str]:
+    """The words of `Name <local@domain>,`, each with the blank before it; of what can only be put on a line as a whole
+    the first is at most `room` long."""
     name, local, domain = address
     if not name:
         return [f" {local}@{domain},"]
@@ -99,8 +102,10 @@ def _address(address: Address) -> list[str]:
             return [*(" " + word for word in name.split(" ")), spec]
         if QUOTABLE.fullmatch(name):
             quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-            return [f' "{quoted}"', spec]
-    return [*(" " + word for word in _encoded_words(name, SHORTEST * 2)), spec]
+            if len(quoted) + len(' ""') <= room:
+                return [f' "{quoted}"', spec]
+    first = max(SHORTEST, min(SHORTEST * 2, room - (LINE - CODED_LINE) - 1))
+    return [*(" " + word for word in _encoded_words(name, first)), spec]
 
 
 def _folded(line: str, steps: Iterable[str], limit: int) -> str:

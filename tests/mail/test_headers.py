@@ -1,5 +1,6 @@
 import re
 from email.header import decode_header, make_header
+from email.utils import getaddresses
 
 import pytest
 from hypothesis import given, settings
@@ -144,3 +145,16 @@ def test_what_cannot_be_encoded_must_be_writable(name: str, value: str, why: str
 )
 def test_parameters_are_folded_between_them(parameters: tuple[str, ...], field: str) -> None:
     assert parameter_field("A", "b", parameters) == field
+
+
+@pytest.mark.parametrize("name", ["To", "Disposition-Notification-To"])
+@pytest.mark.parametrize(
+    "shown", ['[{"filename": "a.txt", "content": "YQ=="}]Bob', '"' * 60, "a, " * 19 + "a", "ü" * 30]
+)
+def test_a_name_that_is_one_word_fits_its_line(name: str, shown: str) -> None:
+    """Quoted where that fits behind the field's name, else in encoded words, which can be folded."""
+    field = address_field(name, [Address(shown, "bob", "example.net"), Address(shown, "eve", "example.net")])
+    lines = field.split("\r\n")
+    assert all(len(line) <= (76 if "=?" in line else 78) for line in lines), lines
+    read = getaddresses([field.removeprefix(f"{name}:").replace("\r\n", "")])
+    assert [(decoded(each), spec) for each, spec in read] == [(shown, "bob@example.net"), (shown, "eve@example.net")]
