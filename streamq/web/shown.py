@@ -64,6 +64,7 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "standing": [_standing(name, verb) for name, verb in sorted(seen.rules.items())[:RULES_SHOWN]],
         "held_for": {cut(name, 300): many for name, many in seen.needs.items()},
         "visit_ms": now.visit_ms,
+        "evicted": now.evicted,
         "sample": sample_shown(overviews, -1) if overviews.samples else None,
     }
 
