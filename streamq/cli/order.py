@@ -13,6 +13,7 @@ from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
+from streamq.queue.connection import command
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
 from streamq.queue.search import letters_to, sought
 from streamq.queue.spool import Spool
@@ -34,6 +35,7 @@ SWEPT = {
 }
 ENTRY_DIGITS = 14  # a priority's and a time's of this century
 SOUGHT_MOST = 3  # words of one command for each of which all live mails are looked at
+TOLD = ("hold", "cancel", "bounce")  # verbs that write an event for each mail
 KEPT_SHOWN = 20
 LETTERS_TOLD = 100
 CLOSED_LOOKED = 10  # named mails of which it is said that their way is closed
@@ -57,6 +59,7 @@ class Order:
     rules: dict[str, str] = field(default_factory=dict)  # what was asked for ids that were not seen yet → what became
     searches: int = 0  # of all live mails
     kept: dict[str, str] = field(default_factory=dict)  # entries that stay held → why
+    forgets: str = ""  # that its events push others out, "" where they are few
 
     def __post_init__(self) -> None:
         flags = [part.partition(":")[0] for part in self.choice.parts]
@@ -231,7 +234,8 @@ class Order:
                 return True
             comes = ", and what comes" if self.standing and self.verb != "hold" else ""
             if len(found) > 1 or comes:
-                ask(f"{self.verb} {plural(len(found), 'mail')}{comes}?")
+                forgets = f" ({self.forgets})" if self.forgets else ""
+                ask(f"{self.verb} {plural(len(found), 'mail')}{comes}{forgets}?")
         if rule is not None and sets:
             await set_rule(spool, rule, self.verb)  # first, so that none slips between rule and sweep
             self.rules[rule] = "a standing rule from now on, until `streamq unhold` with the same words"
@@ -256,7 +260,18 @@ class Order:
                 found[view.entry] = view.state
         if self.verb == "unhold":
             found |= {view.entry: view.state async for view in intended(spool, "hold") if self.choice.fits(view)}
+        await self._look_at_events(spool, len(found))
         return found
+
+    async def _look_at_events(self, spool: Spool, many: int) -> None:
+        """`log` and `why` know what became of mails by a stream that is bounded."""
+        if self.verb in TOLD:
+            kept = int(await command(spool.redis, "HGET", spool.keys.meta, "events_kept") or 0)
+            if 2 * many > kept > 0:
+                self.forgets = (
+                    f"their {plural(many, 'event')} push out the history of older mails: about {kept:,} are kept, "
+                    "STREAMQ_EVENTS_KEPT"
+                )
 
     async def _sweep(self, spool: Spool) -> None:
         states = await self._found(spool)
@@ -271,6 +286,8 @@ class Order:
 
     async def _apply(self, spool: Spool, entries: list[str]) -> Counter[str]:
         """Nothing in a dry run, but for what would be kept."""
+        if self.ids:
+            await self._look_at_events(spool, len(entries))
         if self.verb == "unhold":
             self.kept = await unable(spool, entries)
             entries = [entry for entry in entries if entry not in self.kept]
@@ -299,6 +316,8 @@ class Order:
         return None
 
     def _notes(self, done: Counter[str]) -> None:
+        if self.forgets:
+            note(self.forgets)
         if done["intended"]:
             note("intended: in delivery, or not read yet; carried out unless the attempt sends it")
         if done["missing"]:
