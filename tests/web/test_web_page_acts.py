@@ -62,8 +62,10 @@ async def test_a_route_is_paused_limited_and_resumed(shown: Open) -> None:
 
 async def test_standing_rules_are_listed_with_what_ends_them(shown: Open) -> None:
     await shown.room.do("HSET", "{streamq}:holds", "rule:domain:gmail.com", "hold", "rule:tag:a b", "cancel")
+    await shown.room.lease()
     page = await shown.page()
     await page.until("return document.querySelectorAll('#rules li').length === 2")
+    assert await page.run("document.querySelector('#tile-workers-note').innerText") == "1 mail in hand"
     lines = (await page.run("document.querySelector('#rules').innerText")).splitlines()
     assert lines == [
         "hold domain gmail.com, until streamq unhold --domain gmail.com",

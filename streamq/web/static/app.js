@@ -135,7 +135,7 @@ function show(now) {
   say($("tile-dead"), count(now.dead));
   say($("tile-dead-note"), `${count(now.tallies.dead || 0)} ever`);
   say($("tile-workers"), count(now.workers));
-  say($("tile-workers-note"), `${count(sum("leased"))} mails in hand`);
+  say($("tile-workers-note"), `${plural(sum("leased"), "mail")} in hand`);
   say($("tile-redis"), bytes(now.memory));
   say($("tile-redis-note"), now.memory_max ? `of ${bytes(now.memory_max)}` : "no maxmemory");
   depth.show(Object.entries(now.depth).map(([name, states]) => ({ name, states, oldest: now.oldest_ms[name], unread: (now.aged_ms[name] || {}).waiting })), (row) => row.name);
