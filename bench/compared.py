@@ -54,7 +54,7 @@ def _common(said: Mapping[str, Any], seen: Truth, known: Known, shown: int) -> l
     found = {
         name: said[name]
         for name in ("live", "next_due_ms", "totals", "classes", "tallies", "dead", "events", "workers", "depth")
-    } | {name: said[name] for name in ("held_for", "visit_ms")}
+    } | {name: said[name] for name in ("held_for", "visit_ms", "evicted")}
     found["first"] = {name: now - age for name, age in said["oldest_ms"].items() if age}
     found["aged"] = {(name, state): now - age for name, ages in said["aged_ms"].items() for state, age in ages.items()}
     names = list(seen.lanes)
@@ -62,6 +62,7 @@ def _common(said: Mapping[str, Any], seen: Truth, known: Known, shown: int) -> l
         "live": seen.live,
         "held_for": dict(seen.needed),
         "visit_ms": seen.visit,
+        "evicted": seen.evicted,
         "next_due_ms": seen.next_due,
         "totals": dict(seen.ends),
         "classes": dict(seen.classes + known.requeued),
@@ -208,6 +209,7 @@ def metrics_wrong(text: str, seen: Truth, known: Known, between_ms: tuple[int, i
         "streamq_workers": known.workers,
         "streamq_swept": seen.swept,
         "streamq_redis_up": 1,
+        "streamq_redis_evicted_keys_total": seen.evicted,
         "streamq_scheduler_lag_seconds": 0,
         'streamq_held_for{class="unknown_field"}': seen.needed.total(),
     }

@@ -52,6 +52,7 @@ class Truth:
     holds: dict[str, str] = field(default_factory=dict)
     needed: Counter[str] = field(default_factory=Counter)  # what held mails wait for, by their notes
     visit: int = 0  # ms
+    evicted: int = 0  # keys, by the server
 
     @property
     def live(self) -> int:
@@ -82,6 +83,8 @@ async def _read(hand: _Hand) -> Truth:
         _event(seen, dict(_pairs(fields)))
     await _ways(hand, seen)
     seen.swept = bool(await hand.ask("EXISTS", "leader:keeper"))
+    stats = (await hand.redis.execute_command("INFO", "stats")).decode()  # type: ignore[no-untyped-call]
+    seen.evicted = int(stats.partition("evicted_keys:")[2].partition("\r")[0])
     return seen
 
 

@@ -56,10 +56,11 @@ def ls(
     tag: Tag = None,
     class_: Class = None,
     to: To = None,
+    newest: Annotated[bool, typer.Option("--newest", help="the newest first")] = False,
     limit: Annotated[int, typer.Option(min=1, help="at most so many", metavar="N")] = 50,
     json: Json = False,
 ) -> None:
-    """List them, oldest first."""
+    """List them, oldest first; --newest: those that died last."""
     choice = chosen(priority, domain, tenant, tag, class_, to)
 
     async def run() -> None:
@@ -67,7 +68,7 @@ def ls(
             await known_choice(spool, choice)
             letters: list[dict[str, str]] = []
             more = False
-            async for letter in letters_of(spool, choice):
+            async for letter in letters_of(spool, choice, newest=newest):
                 if len(letters) == limit:
                     more = True
                     break
@@ -290,9 +291,9 @@ class Meant:
         return found
 
 
-async def letters_of(spool: Spool, choice: Selector) -> AsyncIterator[DeadLetter]:
-    """Those that fit, oldest first."""
-    async for letter in dead_letters(spool):
+async def letters_of(spool: Spool, choice: Selector, *, newest: bool = False) -> AsyncIterator[DeadLetter]:
+    """Those that fit, oldest first; or the newest."""
+    async for letter in dead_letters(spool, newest=newest):
         if _fits(spool, letter, choice):
             yield letter
 

@@ -21,6 +21,7 @@ from streamq.mail.several import Shared, fields_of, merged
 from streamq.queue.letters import DeadLetter, dead_letter
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.walk import is_entry
+from streamq.queue.wording import plural
 
 NTH_OF = re.compile(r"[0-9]{1,7}")
 PRIVATE = 0o600
@@ -92,7 +93,7 @@ async def _messages(spool: Spool, letters: AsyncIterator[DeadLetter], folder: Pa
     if json:
         emit({"exported": written, "without_body": heads, "no_message": none})
         return not none
-    console.print(f"exported {written:,} messages")
+    console.print(f"exported {plural(written, 'message')}")
     if heads:
         note(f"without their bodies, which were not kept: {heads:,}")
     if none:

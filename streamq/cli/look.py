@@ -24,7 +24,7 @@ from streamq.queue.sites import fullest
 from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, rule_flags, select, standing
 from streamq.queue.walk import STATES, MailView
-from streamq.queue.wording import EVICTS, plural, shown_ms, why_words
+from streamq.queue.wording import evicts_words, plural, shown_ms, why_words
 
 BODY = {b"text", b"html", b"raw", b"attachments", b"vars", b"recipients"}
 WRONG_SHOWN = 50
@@ -93,7 +93,7 @@ def _print_status(queue: str, now: Status, rules: dict[str, str], needs: dict[st
     _print_lines(yellow, "yellow")
     _print_lines([("warning", _bound_words(one)) for one in now.bounds], "red")
     if now.evicts:
-        _print_lines([("warning", EVICTS.format(now.evicts))], "red")
+        _print_lines([("warning", evicts_words(now.evicts, now.evicted))], "red")
     if now.memory_max and now.memory > 0.85 * now.memory_max:
         _print_lines([("warning", "redis is nearly full: XADD will be refused at maxmemory")], "red")
     if not now.workers and now.live:

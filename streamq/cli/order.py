@@ -14,6 +14,7 @@ from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
 from streamq.queue.children import children_named, standing_for
+from streamq.queue.connection import command
 from streamq.queue.events import DEAD
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
 from streamq.queue.search import letters_to, sought
@@ -36,6 +37,7 @@ SWEPT = {
 }
 ENTRY_DIGITS = 14  # a priority's and a time's of this century
 SOUGHT_MOST = 3  # words of one command for each of which all live mails are looked at
+TOLD = ("hold", "cancel", "bounce")  # verbs that write an event for each mail
 KEPT_SHOWN = 20
 LETTERS_TOLD = 100
 CLOSED_LOOKED = 10  # named mails of which it is said that their way is closed
@@ -60,6 +62,7 @@ class Order:
     searches: int = 0  # of all live mails
     kept: dict[str, str] = field(default_factory=dict)  # entries that stay held → why
     parents: dict[str, str] = field(default_factory=dict)  # live mails that become one for each recipient → their names
+    forgets: str = ""  # that its events push others out, "" where they are few
 
     def __post_init__(self) -> None:
         flags = [part.partition(":")[0] for part in self.choice.parts]
@@ -107,8 +110,9 @@ class Order:
                     unseen.append(text)
         entries = list(dict.fromkeys(entries))
         many = len(entries) + len(unseen)
+        await self._look_at_events(spool, many)
         if not self.dry_run and many > 1 and not self.yes:
-            ask(f"{self.verb} {plural(many, 'mail')}?")
+            ask(f"{self.verb} {plural(many, 'mail')}{f' ({self.forgets})' if self.forgets else ''}?")
         for text in unseen:
             entries += await self._rule(spool, text)
         done = await self._apply(spool, entries)
@@ -253,7 +257,8 @@ class Order:
                 return True
             comes = ", and what comes" if self.standing and self.verb != "hold" else ""
             if len(found) > 1 or comes:
-                ask(f"{self.verb} {plural(len(found), 'mail')}{comes}?")
+                forgets = f" ({self.forgets})" if self.forgets else ""
+                ask(f"{self.verb} {plural(len(found), 'mail')}{comes}{forgets}?")
         if rule is not None and sets:
             await set_rule(spool, rule, self.verb)  # first, so that none slips between rule and sweep
             self.rules[rule] = "a standing rule from now on, until `streamq unhold` with the same words"
@@ -278,7 +283,18 @@ class Order:
                 found[view.entry] = view.state
         if self.verb == "unhold":
             found |= {view.entry: view.state async for view in intended(spool, "hold") if self.choice.fits(view)}
+        await self._look_at_events(spool, len(found))
         return found
+
+    async def _look_at_events(self, spool: Spool, many: int) -> None:
+        """`log` and `why` know what became of mails by a stream that is bounded."""
+        if self.verb in TOLD:
+            kept = int(await command(spool.redis, "HGET", spool.keys.meta, "events_kept") or 0)
+            if 2 * many > kept > 0:
+                self.forgets = (
+                    f"their {plural(many, 'event')} push out the history of older mails: about {kept:,} are kept, "
+                    "STREAMQ_EVENTS_KEPT"
+                )
 
     async def _sweep(self, spool: Spool) -> None:
         states = await self._found(spool)
@@ -321,6 +337,8 @@ class Order:
         return None
 
     def _notes(self, done: Counter[str]) -> None:
+        if self.forgets:
+            note(self.forgets)
         if done["intended"]:
             note("intended: in delivery, or not read yet; carried out unless the attempt sends it")
         if done["missing"]:

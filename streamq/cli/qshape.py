@@ -16,6 +16,7 @@ from streamq.queue.shape import BY, Shape, ages, shape
 from streamq.queue.wording import plural
 from streamq.settings import duration_ms
 
+POSTFIX = {"incoming": ("waiting",), "active": ("leased",), "deferred": ("parked", "scheduled"), "hold": ("held",)}
 NAME_MOST = 60
 DAY_MS = 86_400_000
 UNITS = ((DAY_MS, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
@@ -23,6 +24,14 @@ UNITS = ((DAY_MS, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
 
 @app.command()
 def qshape(
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=f"as in Postfix: {', '.join(POSTFIX)}; without one all",
+            metavar="QUEUE",
+            autocompletion=one_of(POSTFIX),
+        ),
+    ] = None,
     by: Annotated[
         str, typer.Option(help=f"rows: {', '.join(BY)}", metavar="WHAT", autocompletion=one_of(BY))
     ] = "domain",
@@ -47,7 +56,7 @@ def qshape(
     """
     if by not in BY:
         raise SettingsError(f"--by: one of {', '.join(BY)} (got {by!r})")
-    selector = chosen(priority, domain, tenant, tag, class_, to).among(*known_states(state))
+    selector = chosen(priority, domain, tenant, tag, class_, to).among(*_states(queues or [], state))
     bounds = ages(_age(first), columns)
 
     async def run() -> None:
@@ -63,6 +72,20 @@ def qshape(
                 _print(found, by, limit)
 
     run_async(run)
+
+
+def _states(queues: list[str], state: str | None) -> tuple[str, ...]:
+    """Of Postfix's queues, or of the one state."""
+    if not queues:
+        return known_states(state)
+    if state is not None:
+        raise SettingsError(
+            f"--state: either a state or Postfix's queues, not both (got {state!r} and {queues[0]!r:.80})"
+        )
+    for name in queues:
+        if name not in POSTFIX:
+            raise SettingsError(f"qshape: no such queue: one of {', '.join(POSTFIX)}; or --state (got {name[:80]!r})")
+    return tuple(dict.fromkeys(each for name in queues for each in POSTFIX[name]))
 
 
 def _age(text: str) -> int:

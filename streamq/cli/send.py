@@ -13,6 +13,7 @@ import typer
 
 from streamq.cli.app import Json, app, open_at, run_async, settings, url_of
 from streamq.cli.choice import known_priority
+from streamq.cli.once import Once
 from streamq.cli.terminal import clip, console, emit, note
 from streamq.client import AsyncClient, Mail, Sent
 from streamq.errors import MailError, SettingsError
@@ -27,7 +28,7 @@ GOOD = {"email.relayed", "email.delivered", "email.duplicate"}
 TEXT = Annotated[str | None, typer.Option(metavar="TEXT")]
 
 
-@app.command()
+@app.command(cls=Once)
 def send(
     from_: Annotated[str | None, typer.Option("--from", help="From", metavar="ADDRESS")] = None,
     to: Annotated[list[str] | None, typer.Option(help="To (may be repeated)", metavar="ADDRESS")] = None,
@@ -59,12 +60,14 @@ def send(
         fields["text"] = _standard_input("--text", most)
     if raw is not None:
         fields["raw"] = _standard_input("--raw", most) if str(raw) == "-" else _file(raw, most)
+    named = {"id"} if id_ else set()
     for one in field or []:
         name, equals, value = one.partition("=")
         if not equals or not name:
             raise SettingsError(f"--field: write NAME=VALUE (got {one[:80]!r})")
-        if name in fields and name != "id":
+        if name in named or (name in fields and name != "id"):
             raise SettingsError(f"--field: {name} is given twice (got {one[:80]!r})")
+        named.add(name)
         fields[name] = value.encode()
     if not run_async(lambda: _send(fields, priority, wait, json)):
         raise typer.Exit(1)

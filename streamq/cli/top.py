@@ -26,7 +26,7 @@ from streamq.queue.look import Status
 from streamq.queue.pulse import Look, Pulse
 from streamq.queue.routes import RouteView
 from streamq.queue.walk import STATES
-from streamq.queue.wording import EVICTS, plural, shown_ms, why_words
+from streamq.queue.wording import evicts_words, plural, shown_ms, why_words
 from streamq.settings import duration_ms
 
 LEAST_MS = 250  # a look costs the server half a millisecond or two
@@ -218,7 +218,7 @@ def _route(view: RouteView) -> str:
 def _warnings(now: Status) -> list[str]:
     found = []
     if now.evicts:
-        found.append(EVICTS.format(now.evicts))
+        found.append(evicts_words(now.evicts, now.evicted))
     if now.memory_max and now.memory > 0.85 * now.memory_max:
         found.append("redis is nearly full: XADD will be refused at maxmemory")
     if not now.workers and now.live:

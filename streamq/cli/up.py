@@ -71,7 +71,9 @@ def up(
     name: HostNames = None,
 ) -> None:
     """Everything for development in one command: a queue, a worker, a mail server that sends nothing on, its inbox in
-    the browser, the page, an API for tests. On this machine alone, until Ctrl-C; nothing of it stays.
+    the browser, the page, an API for tests. On this machine alone, until Ctrl-C.
+
+    The mails of the inbox end with it, unless --maildir keeps them. The queue stays, with its mails and events.
 
     Where no STREAMQ_REDIS_URL is set, the embedded server is the queue.
     """

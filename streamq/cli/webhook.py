@@ -134,7 +134,7 @@ def _state(place: Place, now: int) -> str:
     if place.paused:
         return f"paused by {place.paused.get('why')}{ago}: {place.paused.get('reason') or 'no reason given'}"
     failures = _number(place.state.get("failures"))
-    return f"failed {failures} times in a row{ago}: {place.state.get('error')}" if failures else "ok"
+    return f"failed {plural(failures, 'time')} in a row{ago}: {place.state.get('error')}" if failures else "ok"
 
 
 def _number(value: object) -> int:

@@ -86,13 +86,13 @@ class DeadLetter:
         return self.fields.get(name.encode(), b"").decode("utf-8", "replace")
 
 
-async def dead_letters(spool: Spool) -> AsyncIterator[DeadLetter]:
-    """Oldest first."""
+async def dead_letters(spool: Spool, *, newest: bool = False) -> AsyncIterator[DeadLetter]:
+    """Oldest first; or the newest."""
     pages = Pages()
-    start = "-"
+    verb, start, end = ("XREVRANGE", "+", "-") if newest else ("XRANGE", "-", "+")
     while True:
         many = pages.many
-        rows = await command(spool.redis, "XRANGE", spool.keys.dead, start, "+", "COUNT", many)
+        rows = await command(spool.redis, verb, spool.keys.dead, start, end, "COUNT", many)
         letters = [_letter(row) for row in rows]
         for letter in letters:
             yield letter

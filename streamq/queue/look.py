@@ -17,7 +17,7 @@ from streamq.queue.walk import PAGE, STATES, MailView, is_entry, notes_from, wal
 
 __all__ = [
     *("ENDED", "SENT", "BoundSeen", "Consumer", "Status", "age_ms", "before", "consumers", "locate", "located"),
-    *("now_ms", "of_tenants", "owner", "placed", "show", "status"),
+    *("now_ms", "of_tenants", "owner", "placed", "server_facts", "show", "status"),
 ]
 
 HELD_LOOKED = 100  # of the oldest held mails: where none of them is of a priority, nobody says how old its oldest is
@@ -61,7 +61,8 @@ class Status:
     `aged_ms`: how old the oldest of a state is, by priority, where that costs no search: waiting, leased, held; no key
     where there is none. `tallies`: what scripts count beside outcomes and classes (reclaimed, vanished, resettled,
     late, dead, dead_bytes). `swept`: some worker leads the sweeps. `visit_ms`: when the first lane of parked mail may
-    have a slot, 0: nothing is parked. `evicts`: the policy by which a full server throws keys away, "": it does not.
+    have a slot, 0: nothing is parked. `evicts`: the policy by which a full server throws keys away, "": it does not;
+    `evicted`: how many it has thrown away since it started, of whomever.
     `added`: entries that the server counted itself, 0 before Redis 7; `salt`: of the
     queue, another one where it was flushed."""
 
@@ -84,6 +85,7 @@ class Status:
     bounds: list[BoundSeen] = field(default_factory=list)
     visit_ms: int = 0
     evicts: str = ""
+    evicted: int = 0
     added: int = 0
     salt: bytes = b""
 
@@ -165,6 +167,7 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
             ("XLEN", keys.events),
             ("ZRANGE", keys.schedule, 0, 0, "WITHSCORES"),
             ("INFO", "memory"),
+            ("INFO", "stats"),
             ("EXISTS", keys.leader("keeper")),
             ("ZRANGE", keys.held, 0, HELD_LOOKED - 1),
             ("HGETALL", keys.pauses),
@@ -177,13 +180,13 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         ],
         atomic=True,
     )
-    (seconds, micros), flat, dead, events, due, info, swept, held, pauses, (bounds, salt) = replies[:10]
+    (seconds, micros), flat, dead, events, due, info, stats, swept, held, pauses, (bounds, salt) = replies[:11]
     many = len(streams)
-    lengths, groups, first, visits = (replies[10 + at * many : 10 + (at + 1) * many] for at in range(4))
-    workers = _consumers(replies[10 + 4 * many :]) if known is None else list(known)
+    lengths, groups, first, visits = (replies[11 + at * many : 11 + (at + 1) * many] for at in range(4))
+    workers = _consumers(replies[11 + 4 * many :]) if known is None else list(known)
     now = int(seconds) * 1000 + int(micros) // 1000
     counts = {_text(name): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
-    memory = dict(line.split(":", 1) for line in _text(info).splitlines() if ":" in line)
+    memory = _info(info)
     heads, unread, added = await spool.scripts.heads()
     depth: dict[str, dict[str, int]] = {}
     oldest: dict[str, int] = {}
@@ -222,9 +225,21 @@ async def status(spool: Spool, known: Sequence[Consumer] | None = None) -> Statu
         bounds=_bounds(bounds),
         visit_ms=min((int(float(visit[1])) // 1000 for visit in visits if visit), default=0),
         evicts=_evicts(memory),
+        evicted=int(_info(stats).get("evicted_keys", 0)),
         added=added,
         salt=salt or b"",
     )
+
+
+async def server_facts(spool: Spool) -> tuple[str, str]:
+    """Its `run_id` (as `Spool.run_id`), and the policy by which it throws keys away when it is full, "": it does not;
+    in one round trip."""
+    who, memory = await pipelined(spool.redis, [("INFO", "server"), ("INFO", "memory")])
+    return _info(who).get("run_id", ""), _evicts(_info(memory))
+
+
+def _info(text: bytes) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in _text(text).splitlines() if ":" in line)
 
 
 def _evicts(memory: dict[str, str]) -> str:

@@ -32,7 +32,8 @@ SENT = frozenset({"relayed", "delivered"})
 class Trouble:
     """Of a site, by the events that were looked at. `tried`, `failed`: attempts among those of the last 15 minutes, or,
     where none was since, those whose mails wait still; `klass`, `reply`: of the last that failed, `ago_ms` ago;
-    `next_ms`: until the first of its mails is tried again, 0 where that is due, None where none of them waits."""
+    `next_ms`: until the first of its mails is tried again, 0 where that is due, None where none of them waits.
+    `sampled`: there may be attempts that were not looked at."""
 
     site: str
     route: str
@@ -42,6 +43,7 @@ class Trouble:
     reply: str
     ago_ms: int
     next_ms: int | None
+    sampled: bool = False
 
     @property
     def target(self) -> str:
@@ -51,8 +53,14 @@ class Trouble:
     def words(self) -> str:
         """By share: of a busy queue the counts are those of a sample."""
         share = 100 * self.failed / max(1, self.tried)
-        some = "all" if share == 100 else f"{min(99, max(1, round(share)))} % of the"
-        return f"{some} attempts failed" if share else "no attempt failed lately"
+        seen = " seen" if self.sampled else ""
+        if not share:
+            return f"no attempt{seen} failed lately"
+        if share < 100:
+            return f"{min(99, max(1, round(share)))} % of the attempts{seen} failed"
+        if not self.sampled:
+            return "all attempts failed"
+        return "the one attempt seen failed" if self.tried == 1 else f"all of the {self.tried:,} attempts seen failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +88,9 @@ def _try_of(event: Event) -> _Try | None:
     return _Try(at_ms, entry, site, route, kind, klass, reply, due_ms, event.is_asked)
 
 
-def troubles_in(tries: Iterable[_Try], now_ms: int) -> list[Trouble]:
-    """Of the newest first; the sites with most mails that wait, then with most failures, first."""
+def troubles_in(tries: Iterable[_Try], now_ms: int, since_ms: int = 0) -> list[Trouble]:
+    """Of the newest first; since `since_ms` none of them is missing. The sites with most mails that wait, then with
+    most failures, first."""
     ended: set[str] = set()
     waits: dict[str, list[_Try]] = {}
     lately: Counter[tuple[str, bool]] = Counter()
@@ -104,11 +113,13 @@ def troubles_in(tries: Iterable[_Try], now_ms: int) -> list[Trouble]:
         tried = failed_ + sent
         if not waiting and not (tried >= SOME and failed_ >= MUCH * tried):
             continue
+        sampled = not tried or since_ms > now_ms - LATELY_MS
         if not tried:
             failed_ = tried = len(waiting)
         ahead = [each.due_ms - now_ms for each in waiting if each.due_ms > now_ms]
         next_ms = min(ahead) if ahead else 0 if waiting else None
-        told = Trouble(site, one.route, tried, failed_, one.klass, one.reply, max(0, now_ms - one.at_ms), next_ms)
+        ago_ms = max(0, now_ms - one.at_ms)
+        told = Trouble(site, one.route, tried, failed_, one.klass, one.reply, ago_ms, next_ms, sampled)
         found.append((len(waiting), failed_, told))
     return [told for _, _, told in sorted(found, key=lambda each: (-each[0], -each[1], each[2].site))]
 
@@ -120,17 +131,23 @@ class Troubles:
         self._spool = spool
         self._tries: deque[_Try] = deque(maxlen=KEPT)  # the oldest first
         self._last = ""
+        self._since_ms = 0  # of what was since then nothing is missing
 
     async def of(self, now_ms: int) -> list[Trouble]:
         """Raises redis-py's errors."""
         start = f"({self._last}" if self._last else "-"
         many = MOST if self._last else FIRST
         rows = await command(self._spool.redis, "XREVRANGE", self._spool.keys.events, "+", start, "COUNT", many)
+        whole = len(rows) < many and (self._last or len(rows) < self._spool.settings.events_kept)
         if rows:
             self._last = rows[0][0].decode()
+            if not whole:
+                self._since_ms = int(rows[-1][0].partition(b"-")[0])
         told = (_try_of(event_from(row)) for row in reversed(rows))
         self._tries.extend(each for each in told if each is not None)
-        return troubles_in(reversed(self._tries), now_ms)
+        if len(self._tries) == KEPT:
+            self._since_ms = max(self._since_ms, self._tries[0].at_ms)
+        return troubles_in(reversed(self._tries), now_ms, self._since_ms)
 
 
 async def site_troubles(spool: Spool, now_ms: int) -> list[Trouble]:

@@ -13,7 +13,7 @@ from streamq.queue.steer import ends_rule
 from streamq.queue.why import Why
 
 __all__ = [
-    "EVICTS",
+    "evicts_words",
     "plural",
     "rate_words",
     "rule_words",
@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9][\w.:+-]{0,63}", re.ASCII)  # in a shell it stands for itself
-EVICTS = "redis throws mails away when it is full: `CONFIG SET maxmemory-policy noeviction` (it is {})"
 _LAYERS = {
     "providers": "provider rules",
     "own": "your provider file",
@@ -49,6 +48,12 @@ def shown_ms(ms: float) -> str:
 def plural(many: int, noun: str) -> str:
     """`1 mail`, `2,000 mails`."""
     return f"{many:,} {noun}{'' if many == 1 else 's'}"
+
+
+def evicts_words(policy: str, evicted: int = 0) -> str:
+    """Of a server that throws keys away; whose keys those were that it has, nobody knows."""
+    gone = f"; since it started it threw {plural(evicted, 'key')} away" if evicted else ""
+    return f"redis throws mails away when it is full: `CONFIG SET maxmemory-policy noeviction` (it is {policy}){gone}"
 
 
 def rate_words(rate: float) -> str:

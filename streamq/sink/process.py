@@ -242,14 +242,19 @@ def _summary(sink: Sink, seconds: float) -> str:
     refused = ", ".join(f"{count:,} {name}" for name, count in counters.refused_by.most_common(5))
     dropped = f"{counters.dropped:,} dropped, " if counters.dropped else ""
     windows = sink.windows.most.items() if sink.windows is not None else ()
-    most = "".join(f"; at most {most:,} mails in {length:g} s" for length, most in windows)
+    most = "".join(f"; at most {_many(most, 'mail')} in {length:g} s" for length, most in windows)
     return (
-        f"{counters.accepted:,} mails to {len(sink.ledger.recipients):,} recipients in {seconds:.1f} s, "
+        f"{_many(counters.accepted, 'mail')} to {_many(len(sink.ledger.recipients), 'recipient')} in {seconds:.1f} s, "
         f"{doubles:,} of them seen before; "
-        f"{counters.refused:,} refusals{f' ({refused})' if refused else ''}; "
-        f"{counters.connections:,} connections, {counters.most_open:,} at once, "
+        f"{_many(counters.refused, 'refusal')}{f' ({refused})' if refused else ''}; "
+        f"{_many(counters.connections, 'connection')}, {counters.most_open:,} at once, "
         f"{dropped}{counters.cut:,} cut in a mail{most}"
     )
+
+
+def _many(number: int, noun: str) -> str:
+    """`1 mail`, `2,000 mails`. The sink works beside other queues, too: it has no words of ours."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Printer:
@@ -285,7 +290,7 @@ class Printer:
             self._timer.cancel()
             self._timer = None
         if self._more:
-            _say(f"… and {self._more:,} more mails")
+            _say(f"… and {_many(self._more, 'more mail')}")
             self._more = 0
 
 

@@ -15,11 +15,13 @@ from streamq.queue.limits import OPERATOR, operator_text, set_limits
 from streamq.queue.look import locate, now_ms
 from streamq.queue.routes import route_views
 from streamq.queue.spool import Spool
-from streamq.queue.steer import apply, unable
+from streamq.queue.steer import apply, unable, unset_rule
 from streamq.queue.walk import is_entry
 from streamq.settings.values import Duration, Windows
 
-__all__ = ["NotDone", "Order", "carry_out", "read_order"]
+__all__ = ["RULE_MOST", "NotDone", "Order", "carry_out", "read_order"]
+
+RULE_MOST = 600  # characters of a rule's name that can be ended here: an id and a tenant have 256 each
 
 
 class NotDone(Exception):
@@ -78,11 +80,19 @@ class Mail(_Order):
     entries: list[Annotated[str, Field(max_length=50)]] | None = Field(None, min_length=1, max_length=1000)
 
 
-Order = Annotated[Pause | Resume | Limit | Dead | Mail, Field(discriminator="verb")]
-_ORDER: TypeAdapter[Pause | Resume | Limit | Dead | Mail] = TypeAdapter(Order)
+class End(_Order):
+    """A standing rule, by its name (`steer.set_rule`). What it has held stays held."""
+
+    verb: Literal["end"]
+    rule: str = Field(min_length=1, max_length=RULE_MOST)
 
 
-def read_order(body: bytes) -> Pause | Resume | Limit | Dead | Mail:
+_Any = Pause | Resume | Limit | Dead | Mail | End
+Order = Annotated[_Any, Field(discriminator="verb")]
+_ORDER: TypeAdapter[_Any] = TypeAdapter(Order)
+
+
+def read_order(body: bytes) -> _Any:
     """Raises `NotDone` that names field and value."""
     try:
         return _ORDER.validate_json(body)
@@ -98,12 +108,16 @@ def read_order(body: bytes) -> Pause | Resume | Limit | Dead | Mail:
         raise NotDone(f"{where}: {error['msg'].removeprefix('Value error, ')}{got}") from None
 
 
-async def carry_out(spool: Spool, order: Pause | Resume | Limit | Dead | Mail) -> dict[str, Any]:
+async def carry_out(spool: Spool, order: _Any) -> dict[str, Any]:
     """What was done. Raises `NotDone`."""
     if isinstance(order, Dead):
         return await _dead(spool, order)
     if isinstance(order, Mail):
         return await _mail(spool, order)
+    if isinstance(order, End):
+        if not await unset_rule(spool, order.rule):
+            raise NotDone(f"rule: no such rule stands (got {order.rule[:80]!r})")
+        return {"rule": order.rule}
     target = await _target(spool, order)
     if isinstance(order, Limit):
         await _limit(spool, order, target)

@@ -201,6 +201,7 @@ class QueueNumbers:
         yield _gauge("redis_memory_max_bytes", "its maxmemory; 0: none", {(): now.memory_max})
         text = "1: it throws keys away where it is full (maxmemory-policy is not noeviction)"
         yield _gauge("redis_evicts", text, {(): bool(now.evicts)})
+        yield _counter("redis_evicted_keys", "keys that it threw away since it started, of whomever", {(): now.evicted})
         shares = {(one.name,): one.used / max(one.most, 1) for one in now.bounds}
         text = "of a bound that is near or reached (queue, memory, dead), how much is used; 1: all of it"
         yield _gauge("bound_share", text, shares, ("bound",))

@@ -17,6 +17,7 @@ from streamq.queue.steer import ends_rule
 from streamq.queue.story import Mailbox, Story
 from streamq.queue.why import Ended, Why
 from streamq.queue.wording import since_words, waits_words
+from streamq.web.acts import RULE_MOST
 from streamq.web.verdict import verdict
 
 __all__ = ["letter_shown", "mailbox_shown", "overview_shown", "reason_shown", "sample_shown", "story_shown"]
@@ -66,6 +67,7 @@ def overview_shown(overviews: Overviews, seen: Overview, *, may_change: bool) ->
         "standing": [_standing(name, verb) for name, verb in sorted(seen.rules.items())[:RULES_SHOWN]],
         "held_for": {cut(name, 300): many for name, many in seen.needs.items()},
         "visit_ms": now.visit_ms,
+        "evicted": now.evicted,
         "sample": sample_shown(overviews, -1) if overviews.samples else None,
     }
 
@@ -76,10 +78,12 @@ def sample_shown(overviews: Overviews, at: int) -> dict[str, Any]:
     return {**asdict(overviews.samples[at]), "flow": flow}
 
 
-def _standing(name: str, verb: str) -> dict[str, str]:
+def _standing(name: str, verb: str) -> dict[str, str | None]:
+    """`name`: by which it is ended here; None: too long for that."""
     kind, _, value = name.partition(":")
     words = f"{verb} {'all mail' if kind == 'all' else f'{kind} {value}'}"
-    return {"words": cut(words, 300), "ends": cut(ends_rule(name), 400)}
+    known = name if len(name) <= RULE_MOST else None
+    return {"name": known, "verb": cut(verb, 20), "words": cut(words, 300), "ends": cut(ends_rule(name), 400)}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

@@ -204,7 +204,8 @@ def _waits(seen: Overview) -> list[Trouble]:
     now = seen.status
     found = []
     if now.evicts:
-        found.append(Trouble(f"Redis throws mails away when it is full: maxmemory-policy is {now.evicts:.40}"))
+        gone = f"; since it started it threw {plural(now.evicted, 'key')} away" if now.evicted else ""
+        found.append(Trouble(f"Redis throws mails away when it is full: maxmemory-policy is {now.evicts:.40}{gone}"))
     if now.memory_max and now.memory > FULL * now.memory_max:
         found.append(Trouble(f"Redis is {100 * now.memory // now.memory_max} % full: XADD will be refused"))
     for nth, (name, ages) in enumerate(now.aged_ms.items()):

@@ -14,9 +14,11 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from streamq.errors import SettingsError
+from streamq.queue.look import server_facts
 from streamq.queue.rows import Leased
 from streamq.queue.spool import Spool
 from streamq.queue.whose import RENEW_SECONDS, join
+from streamq.queue.wording import evicts_words
 from streamq.settings import Settings
 from streamq.smtp.access import check_routes
 from streamq.smtp.courier import Connect, Courier, Mark
@@ -110,7 +112,9 @@ class Worker:
             await join(self.spool, self.consumer, self.up)
             await self.publisher.publish(self.spool)
             await self.spool.publish_ends()
-            self._run_id = await self.spool.run_id()
+            self._run_id, policy = await server_facts(self.spool)
+            if policy:
+                log.warning("%s", evicts_words(policy))
             await self._work()
         finally:
             await self.spool.close()

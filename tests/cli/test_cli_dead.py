@@ -52,6 +52,16 @@ async def test_ls(queue: Mailroom) -> None:
     }
 
 
+async def test_ls_of_the_newest(queue: Mailroom) -> None:
+    for number in range(30):  # of several pages
+        await bury(queue, f"n{number}", "policy" if number % 2 else "mailbox_full")
+    listed = (await streamq("dead", "ls", "--newest", "--json")).json
+    assert [one["id"] for one in listed] == [f"n{number}" for number in reversed(range(30))]
+    said = await streamq("dead", "ls", "--newest", "--class", "policy", "--limit", "1")
+    assert [line.split()[3] for line in said.out.splitlines()[1:2]] == ["n29@example.net"]
+    assert said.out.splitlines()[2:] == ["… and more: --limit 10"]
+
+
 async def test_ls_chooses_and_bounds(queue: Mailroom) -> None:
     assert (await streamq("dead", "ls")).out == "no dead letters\n"
     assert (await streamq("dead", "ls", "--json")).json == []

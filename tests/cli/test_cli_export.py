@@ -43,7 +43,7 @@ async def test_every_letter_is_a_line(queue: Mailroom) -> None:
 async def test_a_message_is_what_was_sent(queue: Mailroom, tmp_path: Path) -> None:
     letter, entry = await bury(queue, "a1", "policy", **{"from": "shop@example.com"})
     said = await streamq("dead", "export", "a1", "--eml", str(tmp_path))
-    assert (said.code, said.out, said.err) == (0, "exported 1 messages\n", "")
+    assert (said.code, said.out, said.err) == (0, "exported 1 message\n", "")
     file = tmp_path / f"{letter}.eml"
     fields = {"id": "a1", "to": "a1@example.net", "subject": "Hi", "text": "Hello", "from": "shop@example.com"}
     sent = parse(
@@ -60,7 +60,7 @@ async def test_without_a_body_there_is_its_head(queue: Mailroom, tmp_path: Path)
         queue, "r1", "bad_address", raw=RAW, envelope_to="r1@example.net", to="", subject="", text=""
     )
     said = await streamq("dead", "export", "--all", "--eml", str(tmp_path))
-    assert (said.code, said.out) == (0, "exported 1 messages\n")
+    assert (said.code, said.out) == (0, "exported 1 message\n")
     assert said.err == "without their bodies, which were not kept: 1\n"
     found = message_from_bytes((tmp_path / f"{letter}.eml").read_bytes())
     assert (found["Subject"], found["Bcc"], found.get_payload()) == ("Hi", None, "")
@@ -161,7 +161,7 @@ async def test_what_is_no_message_is_counted(queue: Mailroom, tmp_path: Path) ->
     await queue.do("XADD", queue.keys.dead, "*", "to", "bob@example.net", "dead_entry", "../../x")
     await bury(queue, "b2", **{"from": "shop@example.com"})
     said = await streamq("dead", "export", "--all", "--eml", str(tmp_path))
-    assert (said.code, said.out) == (1, "exported 1 messages\n")
+    assert (said.code, said.out) == (1, "exported 1 message\n")
     assert said.err == "not exported: 2 that are no messages (JSON lines have them)\n"
     said = await streamq("dead", "export", "--all", "--eml", str(tmp_path), "--json")
     assert (said.code, said.json) == (1, {"exported": 1, "without_body": 0, "no_message": 2})

@@ -79,7 +79,22 @@ async def test_status_warns(queue: Mailroom) -> None:
     await queue.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     said = await streamq("status")
     await queue.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    assert "maxmemory-policy noeviction` (it is volatile-lru)" in said.out
+    assert "maxmemory-policy noeviction` (it is volatile-lru)\n" in said.out
+
+
+async def test_status_says_how_many_keys_are_gone(queue: Mailroom) -> None:
+    await queue.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    await queue.do("SET", "somebodys", "x" * 8_000_000, "EX", 600)
+    used = (await streamq("status", "--json")).json["memory"]
+    await queue.do("CONFIG", "SET", "maxmemory", used - 2_000_000)
+    await queue.do("SET", "another", "x")
+    known, said = (await streamq("status", "--json")).json, await streamq("status")
+    await queue.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    await queue.do("CONFIG", "SET", "maxmemory", 0)
+    await queue.do("DEL", "somebodys", "another")
+    gone = known["evicted"]
+    assert gone >= 1
+    assert f"(it is volatile-lru); since it started it threw {gone:,} key{'' if gone == 1 else 's'} away\n" in said.out
 
 
 # -- ls ----------------------------------------------------------------------------------------------------------

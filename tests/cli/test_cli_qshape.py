@@ -94,6 +94,18 @@ async def test_choices_are_those_of_ls(queue: Mailroom, fill: Fill, words: list[
     assert (await streamq("qshape", *words)).out.splitlines()[1].split()[:2] == ["TOTAL", str(many)]
 
 
+async def test_postfix_queues_are_words(queue: Mailroom, fill: Fill) -> None:
+    await fill()
+
+    async def states(*words: str) -> dict[str, int]:
+        known = (await streamq("qshape", *words, "--by", "state", "--json")).json
+        return {row["state"]: row["total"] for row in known["shown"]}
+
+    assert await states("deferred") == {"parked": 3, "scheduled": 3}
+    assert await states("active", "hold", "active") == {"leased": 3, "held": 3}
+    assert await states("incoming") == {"waiting": 3}
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -101,6 +113,8 @@ async def test_choices_are_those_of_ls(queue: Mailroom, fill: Fill, words: list[
         (["--first", "soon"], "--first: not a duration"),
         (["--first", "0s"], "--first: longer than nothing (got '0s')"),
         (["--state", "gone"], "--state: one of waiting"),
+        (["maildrop"], "qshape: no such queue: one of incoming, active, deferred, hold; or --state (got 'maildrop')"),
+        (["hold", "--state", "held"], "--state: either a state or Postfix's queues, not both (got 'held' and 'hold')"),
         (["--priority", "urgent"], "--priority: one of high, normal, low (got 'urgent')"),
     ],
 )

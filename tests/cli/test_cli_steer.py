@@ -370,3 +370,18 @@ async def test_a_choice_by_class(queue: Mailroom, words: list[str], meant: list[
                 assert entry.encode() in schedule
             case _:
                 assert after[entry] == was
+
+
+async def test_that_its_events_push_out_others_is_said_before(queue: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMQ_EVENTS_KEPT", "100")
+    entries = [await queue.add() for _ in range(51)]
+    words = "their 51 events push out the history of older mails: about 100 are kept, STREAMQ_EVENTS_KEPT"
+    said = await streamq("cancel", "--all", "--dry-run")
+    assert (said.out, said.err) == ("cancel: 51 mails (dry run: nothing was changed)\n", f"{words}\n")
+    said = await streamq("cancel", "--all", stdin=b"n\n")
+    assert f"cancel 51 mails ({words})?" in said.out + said.err
+    assert (await streamq("cancel", *entries, "--yes", "--dry-run")).err == f"{words}\n"
+    assert words not in (await streamq("cancel", *entries[1:], "--dry-run")).err
+    assert words not in (await streamq("retry", *entries, "--yes", "--dry-run")).err
+    said = await streamq("cancel", "--all", "--yes")
+    assert (said.out, said.err) == ("cancel: 51 cancelled\n", f"{words}\n")

@@ -102,6 +102,12 @@ def _send(host: str, port: int) -> None:
         client.sendmail("shop@example.com", ["direct@example.net"], "Subject: Direct\r\n\r\nHello\r\n")
 
 
+async def test_its_help_says_what_stays() -> None:
+    said = " ".join((await streamq("up", "--help")).out.split())
+    assert "nothing of it stays" not in said
+    assert "The mails of the inbox end with it, unless --maildir keeps them. The queue stays" in said
+
+
 @pytest.mark.leaves_mail
 async def test_up_with_a_redis_of_ones_own_answers_as_told(queue: Mailroom) -> None:
     async with running("up", *FREE, "--reply", "gone@*=550 5.1.1 no such user") as process:

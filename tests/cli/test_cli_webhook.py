@@ -82,6 +82,9 @@ async def test_ls_is_the_groups_place(queue: Mailroom, config: Path) -> None:
     assert (known["behind"], known["pending"]) == (2, 1)
     said = (await streamq("webhook", "ls", columns=120)).out.splitlines()
     assert said[1].split()[:5] == ["crm", "2", "1", "0", "ok"]
+    for many, words in ((1, "failed 1 time in a row: no"), (2, "failed 2 times in a row: no")):
+        await feed.tell({"failures": many, "error": "no"})
+        assert words in (await streamq("webhook", "ls", columns=160)).out
     assert SECRET not in (await streamq("webhook", "ls", "--json")).out
 
 

@@ -96,6 +96,22 @@ async def test_what_is_read_is_bounded_and_nothing_twice(room: Mailroom, monkeyp
             await said("deferred", f"1{said.nth}-0", "a.example", next_attempt_at=said.now_ms + 9 + nth)
         [found] = await of.of(said.now_ms)
         assert found.tried == expected
+        assert found.words == f"all of the {expected} attempts seen failed"  # there were more
+    said.now_ms += LATELY_MS + 1
+    await said("deferred", "20-0", "a.example", next_attempt_at=said.now_ms + 9)
+    [found] = await of.of(said.now_ms)
+    assert (found.tried, found.words) == (1, "all attempts failed")  # what was not seen is too old by now
+
+
+async def test_all_is_said_where_all_was_seen(room: Mailroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = _Said(room, 10_000_000)
+    await said("deferred", "10-0", "a.example", next_attempt_at=said.now_ms + 10 * LATELY_MS)
+    of = Troubles(room.spool)
+    assert [each.words for each in await of.of(said.now_ms)] == ["all attempts failed"]
+    for later in (LATELY_MS + 1, 2 * LATELY_MS):  # older attempts than these are not counted, those that wait are
+        assert [each.words for each in await of.of(said.now_ms + later)] == ["the one attempt seen failed"]
+    monkeypatch.setattr("streamq.queue.troubles.FIRST", 1)
+    assert [each.words for each in await Troubles(room.spool).of(said.now_ms)] == ["the one attempt seen failed"]
 
 
 async def test_sites_have_rows_of_their_trouble(room: Mailroom) -> None:

@@ -130,6 +130,7 @@ def _noticed(wrong: Callable[[Truth], list[str]], seen: Truth) -> None:
         replace(seen, dead=seen.dead - 1),
         replace(seen, needed=seen.needed + Counter({"colour": 1})),
         replace(seen, events=seen.events - 1),
+        replace(seen, evicted=seen.evicted + 1),
         replace(seen, first=seen.first | {("low", ""): seen.first["low", ""] - 100_000}),
         replace(seen, parked=seen.parked + Counter({lane: 1})),
     ):
@@ -141,7 +142,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
     assert said.keys() - {"lanes", "closed", "swept", "rules", "consumers"} == {
         *("queue", "now_ms", "depth", "oldest_ms", "next_due_ms", "totals", "classes", "dead", "events", "workers"),
         *("memory", "memory_max", "aged_ms", "tallies", "paused", "live", "bounds", "held_for", "visit_ms"),
-        "evicts",
+        *("evicts", "evicted"),
     }
     assert overview.keys() - said.keys() == {
         *("may_change", "verdict", "late_ms", "accepted", "routes", "sites", "sites_left", "sample"),
@@ -153,7 +154,7 @@ def _uncompared(said: dict[str, Any], overview: dict[str, Any], text: str) -> No
         *("streamq_build", "streamq_redis_memory_bytes", "streamq_redis_memory_max_bytes"),
         "streamq_redis_latency_seconds",
     }
-    assert len(names) == 37
+    assert len(names) == 38
 
 
 async def _read(stack: AsyncExitStack, app: Any, seen: Truth, known: Known) -> None:

@@ -321,6 +321,9 @@ async def test_limits_are_set_part_by_part_and_unset(room: Mailroom) -> None:
         ({"verb": "cancel"}, "order: an id, or entries"),
         ({"verb": "cancel", "id": "a1", "entries": ["11-1"]}, "order: an id, or entries"),
         ({"verb": "cancel", "entries": ["91-1"]}, "entries: not an entry (got '91-1')"),
+        ({"verb": "end"}, "rule: Field required"),
+        ({"verb": "end", "rule": "domain:a.example"}, "rule: no such rule stands (got 'domain:a.example')"),
+        ({"verb": "end", "rule": "x" * 601}, "rule"),
         ({"verb": "cancel", "id": "nobody"}, "no live mail has the entry"),
     ],
 )

@@ -62,8 +62,10 @@ async def test_a_route_is_paused_limited_and_resumed(shown: Open) -> None:
 
 async def test_standing_rules_are_listed_with_what_ends_them(shown: Open) -> None:
     await shown.room.do("HSET", "{streamq}:holds", "rule:domain:gmail.com", "hold", "rule:tag:a b", "cancel")
+    await shown.room.lease()
     page = await shown.page()
     await page.until("return document.querySelectorAll('#rules li').length === 2")
+    assert await page.run("document.querySelector('#tile-workers-note').innerText") == "1 mail in hand"
     lines = (await page.run("document.querySelector('#rules').innerText")).splitlines()
     assert lines == [
         "hold domain gmail.com, until streamq unhold --domain gmail.com",
@@ -74,6 +76,32 @@ async def test_standing_rules_are_listed_with_what_ends_them(shown: Open) -> Non
     assert await page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     await shown.room.do("DEL", "{streamq}:holds")
     await page.until("return document.querySelector('#rules-section').hidden")
+
+
+async def test_a_standing_rule_is_ended(shown: Open) -> None:
+    room = shown.room
+    await room.do(
+        "HSET", "{streamq}:holds", "rule:tag:a b", "cancel", "rule:domain:gmail.com", "hold", "id:x'<i>", "hold"
+    )
+    page = await shown.unlocked()
+    await page.until("return document.querySelectorAll('#rules button').length === 3")
+    await page.click("#rules button[aria-label='End the rule: hold domain gmail.com']")
+    await page.until("return document.querySelector('#dialog').open")
+    words = await page.run("document.querySelector('#dialog-words').innerText")
+    assert words.endswith("What it has held stays held; streamq unhold --domain gmail.com lets that go, too.")
+    assert await room.do("HLEN", "{streamq}:holds") == 3
+    await _confirm(page)
+    await page.until("return document.querySelectorAll('#rules li').length === 2")
+    await page.click("#rules button[aria-label*='<i>']")
+    await _confirm(page)
+    await page.until("return document.querySelectorAll('#rules li').length === 1")
+    assert await room.do("HGETALL", "{streamq}:holds") == [b"rule:tag:a b", b"cancel"]
+    await room.do("DEL", "{streamq}:holds")  # somebody else was quicker
+    await page.click("#rules button")
+    await page.until("return document.querySelector('#dialog').open")
+    await page.click("#dialog-yes")
+    said = await page.until("return document.querySelector('#dialog-error').innerText")
+    assert said == "rule: no such rule stands (got 'tag:a b')"
 
 
 async def test_a_site_is_paused_and_a_wrong_limit_is_said(shown: Open) -> None:

@@ -181,6 +181,10 @@ def _closed(*names: str) -> list[RouteView]:
             "Nothing waits, with trouble",
             "Redis throws mails away when it is full",
         ),
+        (
+            *({}, {"evicts": "allkeys-lru", "evicted": 1}, "warn", "Nothing waits, with trouble"),
+            "Redis throws mails away when it is full: maxmemory-policy is allkeys-lru; since it started it threw 1 key",
+        ),
         ({}, {"memory": 90, "memory_max": 100}, "warn", "Nothing waits, with trouble", "Redis is 90 % full: XADD will"),
         (
             *({"waiting": 1}, {"aged_ms": {"high": {"waiting": 61_000}}}, "warn", "Mail waits, with trouble"),

@@ -6,9 +6,11 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+import pytest
 from crew import crew
 from servers import Server
 
+from streamq.queue.connection import command
 from streamq.queue.look import consumers
 from streamq.settings import load_settings
 from streamq.worker import Worker
@@ -58,3 +60,26 @@ async def test_who_is_stopped_while_it_asks_for_connections_leaves_nothing(serve
         worker.stop()
         await running
         assert await consumers(c.spool) == []
+
+
+async def test_one_that_starts_on_a_server_that_evicts_says_so(
+    server_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with crew(server_url) as c:
+
+        async def said() -> list[str]:
+            caplog.clear()
+            worker = Worker(load_settings(relay=c.sink.url), c.url)
+            worker.stop()
+            await worker.run()
+            return [words for words in caplog.messages if "maxmemory" in words]
+
+        await command(c.spool.redis, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert await said() == []  # it has no maxmemory: it is never full
+        await command(c.spool.redis, "CONFIG", "SET", "maxmemory", 10**10)
+        warned = await said()
+        await command(c.spool.redis, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+        assert warned == [
+            "redis throws mails away when it is full: `CONFIG SET maxmemory-policy noeviction` (it is allkeys-lru)"
+        ]
+        assert await said() == []

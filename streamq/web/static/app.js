@@ -141,11 +141,11 @@ function show(now) {
   say($("tile-dead"), count(now.dead));
   say($("tile-dead-note"), `${count(now.tallies.dead || 0)} ever`);
   say($("tile-workers"), count(now.workers));
-  say($("tile-workers-note"), `${count(sum("leased"))} mails in hand`);
+  say($("tile-workers-note"), `${plural(sum("leased"), "mail")} in hand`);
   say($("tile-redis"), bytes(now.memory));
   say($("tile-redis-note"), now.memory_max ? `of ${bytes(now.memory_max)}` : "no maxmemory");
   depth.show(Object.entries(now.depth).map(([name, states]) => ({ name, states, oldest: now.oldest_ms[name], unread: (now.aged_ms[name] || {}).waiting })), (row) => row.name);
-  showRules(now.standing, Object.keys(now.rules).length);
+  showRules(now.standing, Object.keys(now.rules).length, canAct() ? (rule) => done({ verb: "end", rule: rule.name }, `ended: ${rule.words}`) : null);
   routes.show(now.routes, (row) => row.name);
   sites.show(now.sites, (row) => `${row.route}|${row.name}`);
   const more = [now.sites_left && `${plural(now.sites_left, "lane")} more`, now.troubled_left && `${plural(now.troubled_left, "site")} more that fail`].filter(Boolean);

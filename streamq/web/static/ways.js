@@ -1,5 +1,6 @@
 // Routes and sites in words: what closes or slows them, what limits them.
 import { $, el, lasts, rate, count } from "./dom.js";
+import { ask } from "./dialog.js";
 
 function closedWords(each) {
   const till = each.left_ms === null ? "until somebody resumes it" : each.why === "operator" ? `for ${lasts(each.left_ms)}` : `probes in ${lasts(each.left_ms)}`;
@@ -32,12 +33,19 @@ export const limitWords = (limit) => (limit.words ? `${limit.words} (${limit.by 
 export const shutting = (kind, row) => row.closed.filter((each) => (kind === "site") === Boolean(each.site));
 
 // What becomes of mail that comes, and which command ends that: there may be thousands of held mails behind one.
-export function showRules(rules, many) {
+// end(rule): null where nobody may.
+export function showRules(rules, many, end) {
   $("rules-section").hidden = !many;
-  const said = JSON.stringify([rules, many]);
+  const said = JSON.stringify([rules, many, Boolean(end)]);
   if ($("rules").dataset.said === said) return;
   $("rules").dataset.said = said;
-  const lines = rules.map((each) => el("li", {}, `${each.words}, until `, el("code", {}, each.ends)));
+  const lines = rules.map((each) => el("li", {}, `${each.words}, until `, el("code", {}, each.ends), ...(end && each.name ? [" ", endButton(each, end)] : [])));
   if (many > rules.length) lines.push(el("li", {}, `and ${count(many - rules.length)} more: streamq status`));
   $("rules").replaceChildren(...lines);
+}
+
+function endButton(rule, end) {
+  const held = rule.verb === "hold" ? ` What it has held stays held; ${rule.ends} lets that go, too.` : "";
+  const asked = () => ask(`End the rule: ${rule.words}`, `What comes from now on is taken as any other mail.${held}`, [], "End", () => end(rule));
+  return el("button", { type: "button", "aria-label": `End the rule: ${rule.words}`, onclick: asked }, "End");
 }
