@@ -14,7 +14,7 @@ import typer
 from streamq.cli.choice import address_in
 from streamq.cli.terminal import clip, console, emit, note, progress, table
 from streamq.errors import NotFound, OfTenants
-from streamq.queue.children import Family, family_named, first_children
+from streamq.queue.children import Family, family_named, family_seen, first_children
 from streamq.queue.events import DEAD, with_code
 from streamq.queue.look import located, of_tenants, owner, status
 from streamq.queue.person import Person
@@ -24,7 +24,7 @@ from streamq.queue.walk import MailView
 from streamq.queue.why import Ended, ended_somewhere
 from streamq.queue.wording import plural
 
-__all__ = ["Gone", "IdOrAddress", "Limit", "Several", "how_it_died", "named_by", "say_ended", "shell_word"]
+__all__ = ["Gone", "IdOrAddress", "Limit", "Several", "how_it_died", "named_by", "of_tenant", "say_ended", "shell_word"]
 
 IdOrAddress = Annotated[
     str,
@@ -137,6 +137,10 @@ class Copies(Several):
             f"… and more: --limit {10 * len(self.views)}; the verbs (`streamq retry {shell_word(self.word)}`) mean all"
         )
 
+    @property
+    def _name(self) -> str:
+        return shell_word(self.word) + of_tenant(self.family.tenant)
+
     _column = "recipient"
 
     def _who(self, end: End) -> str:
@@ -144,7 +148,7 @@ class Copies(Several):
 
     def _note_dead(self) -> None:
         if any(end.kind in DEAD for end in self.ends):
-            note(f"`streamq dead requeue {shell_word(self.word)}` sends those that are dead again, while it can")
+            note(f"`streamq dead requeue {self._name}` sends those that are dead again, while it can")
 
 
 def _clock(at_ms: int) -> str:
@@ -171,6 +175,8 @@ async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, q
     who = address_in(word)
     if who is not None:
         entry = await owner(spool, word, tenant)
+        if not entry and (family := await family_seen(spool, [word], tenant)):
+            return await _copies(spool, family, word, limit)
         return entry or await _by_address(spool, who, word, tenant, limit, quiet=quiet)
     names = [word]
     try:
@@ -183,18 +189,15 @@ async def named_by(spool: Spool, word: str, tenant: str | None, limit: int, *, q
         raise
     except NotFound as gone:
         missing = gone
-    if copies := await _copies(spool, names, word, tenant, limit):
-        return copies
+    if family := await family_named(spool, names, tenant):
+        return await _copies(spool, family, word, limit)
     end = await ended_somewhere(spool, names, tenant)
     if end is None:
         raise missing
     return Gone(end)
 
 
-async def _copies(spool: Spool, names: list[str], word: str, tenant: str | None, limit: int) -> Copies | None:
-    family = await family_named(spool, names, tenant)
-    if family is None:
-        return None
+async def _copies(spool: Spool, family: Family, word: str, limit: int) -> Copies:
     views, more = await first_children(spool, family, limit)
     return Copies(views, more, await ends_of_children(spool, family.parent, ENDS_SHOWN), family, word)
 
@@ -215,8 +218,8 @@ async def _by_address(
     views = sorted(found.views, key=lambda view: -time_ms(view.entry))
     ends = await ends_of(spool, who, ENDS_SHOWN, tenant)
     if not views and not ends:
-        if copies := await _copies(spool, [word], word, tenant, limit):
-            return copies
+        if family := await family_named(spool, [word], tenant):
+            return await _copies(spool, family, word, limit)
         if end := await ended_somewhere(spool, [word], tenant):
             return Gone(end)
     return Addressed(views, found.more, ends, who, found.looked, live)
@@ -232,6 +235,11 @@ def shell_word(name: str) -> str:
     return quote(clip(name, 300))
 
 
+def of_tenant(tenant: object) -> str:
+    """The flag behind an id, where it is a tenant's."""
+    return f" --tenant {shell_word(str(tenant))}" if tenant else ""
+
+
 def say_ended(id_: str, end: Ended, json: bool) -> None:
     if json:
         emit({"id": id_, "state": "dead" if end.kind in DEAD else "ended", "event": end.kind, "data": end.data})
@@ -239,7 +247,7 @@ def say_ended(id_: str, end: Ended, json: bool) -> None:
     what = end.kind.removeprefix("email.")
     if end.kind in DEAD:
         console.print(f"{clip(id_, 300)} is dead{how_it_died(end)}", style="bold", soft_wrap=True)
-        name = shell_word(id_)
+        name = shell_word(id_) + of_tenant(end.data.get("tenant"))
         console.print(
             f"its letter, while it is kept: `streamq dead show {name}`; `streamq dead requeue {name}` sends it again",
             soft_wrap=True,

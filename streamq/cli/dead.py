@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from streamq.cli.app import Json, app, open_queue, run_async
-from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, To, Yes, address_in, chosen, known_choice
+from streamq.cli.choice import All, Class, Domain, DryRun, Priority, Tag, To, Yes, chosen, known_choice
+from streamq.cli.dead_named import Meant, last_named, letters_of
 from streamq.cli.look import BODY, print_fields
-from streamq.cli.terminal import ask, clip, console, emit, note, progress, table
-from streamq.errors import NotFound, SettingsError
+from streamq.cli.terminal import ask, clip, console, emit, note, table
+from streamq.errors import SettingsError
 from streamq.mail import BUILT
-from streamq.queue.connection import command
-from streamq.queue.letters import DeadLetter, dead_letter, dead_letters, remove_dead, requeue_dead
+from streamq.queue.letters import DeadLetter, dead_letter, remove_dead, requeue_dead
 from streamq.queue.spool import Spool
-from streamq.queue.steer import Selector
-from streamq.queue.walk import MailView, is_entry
 from streamq.queue.wording import plural
 
 dead = typer.Typer(name="dead", help="Dead letters: mails that cannot be delivered.", no_args_is_help=True)
 app.add_typer(dead)
 
 ID_HELP = "a dead letter's id, its mail's entry, a producer's id, or a recipient's address"
-Tenant = Annotated[str | None, typer.Option(help="all of this tenant", metavar="TENANT")]
+Tenant = Annotated[str | None, typer.Option(help="all of this tenant; with IDs: whose ids they are", metavar="TENANT")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID|ADDRESS", help=ID_HELP)]
 NAMES = (
     *("dead_entry", "id", "dead_class", "dead_reason", "dead_at", "attempts", "last_reply"),
@@ -101,6 +98,7 @@ def _print_list(letters: list[dict[str, str]]) -> None:
 @dead.command("show")
 def show(
     id_: Annotated[str, typer.Argument(metavar="ID|ADDRESS", help=ID_HELP)],
+    tenant: Annotated[str | None, typer.Option(help="whose id it is", metavar="TENANT")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="bodies, too")] = False,
     json: Json = False,
 ) -> None:
@@ -108,7 +106,7 @@ def show(
 
     async def run() -> None:
         async with open_queue() as spool:
-            letter = await _last(spool, id_)
+            letter = await last_named(spool, id_, tenant)
             if json:
                 return emit({"letter": letter.letter, "fields": letter.named(bytes, () if raw else BODY)})
             console.print(f"{letter.letter}{_died(letter)}", style="bold")
@@ -122,18 +120,6 @@ def _died(letter: DeadLetter) -> str:
     if not at.isdecimal() or len(at) > 14:
         return ""
     return f"  died {datetime.fromtimestamp(int(at) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-async def _last(spool: Spool, id_: str) -> DeadLetter:
-    found = await dead_letter(spool, id_)
-    if found is None:
-        named = Named((id_,))
-        async for letter in dead_letters(spool):
-            if named.of(spool, letter):
-                found = letter
-    if found is None:
-        raise NotFound(_none_of([id_]))
-    return found
 
 
 @dead.command("requeue")
@@ -258,106 +244,11 @@ def _say_dry(verb: str, many: int, json: bool, kept: Mapping[str, int] | None = 
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Meant:
-    """Which dead letters a command is about: named by any of their ids, or chosen."""
-
-    verb: str
-    ids: tuple[str, ...]
-    choice: Selector
-
-    @classmethod
-    def of(cls, verb: str, ids: list[str] | None, choice: Selector, everything: bool) -> Meant:
-        """Raises `SettingsError` unless they are named one way."""
-        if bool(ids) + bool(choice.parts) + everything != 1:
-            raise SettingsError(
-                f"dead {verb}: name dead letters by ID, or by --class, --domain, --to, --tenant, --tag, "
-                "--priority, or --all of them"
-            )
-        return cls(verb, tuple(ids or ()), choice)
-
-    async def sizes(self, spool: Spool) -> dict[str, int]:
-        """The letters and their bytes. Bodies are not kept: there may be a gigabyte of them. Raises `NotFound`."""
-        if self.ids:
-            return await _named(spool, self.ids)
-        await known_choice(spool, self.choice)
-        many = await command(spool.redis, "XLEN", spool.keys.dead)
-        found: dict[str, int] = {}
-        with progress("looking", many) as looked:
-            async for letter in dead_letters(spool):
-                looked(1)
-                if _fits(spool, letter, self.choice):
-                    found[letter.letter] = letter.size
-        return found
-
-
-async def letters_of(spool: Spool, choice: Selector, *, newest: bool = False) -> AsyncIterator[DeadLetter]:
-    """Those that fit, oldest first; or the newest."""
-    async for letter in dead_letters(spool, newest=newest):
-        if _fits(spool, letter, choice):
-            yield letter
-
-
-def _fits(spool: Spool, letter: DeadLetter, choice: Selector) -> bool:
-    """As of a live mail: its class is what it died of."""
-    if not choice.parts:
-        return True
-    entry = letter.text("dead_entry")
-    if not is_entry(entry):  # somebody else's hand; what its fields say still counts
-        entry = f"0{letter.letter}"
-    priority = spool.priorities[int(entry[0])] if int(entry[0]) < len(spool.priorities) else ""
-    notes = {"class": letter.text("dead_class")}
-    return choice.fits(MailView(entry, priority, "dead", letter.mail, notes))
-
-
 async def _asked(spool: Spool, meant: Meant, dry_run: bool, yes: bool) -> dict[str, int]:
     letters = await meant.sizes(spool)
     if not dry_run and len(letters) > 1 and not yes:
         ask(f"{meant.verb} {plural(len(letters), 'dead letter')}?")
     return letters
-
-
-async def _named(spool: Spool, ids: Sequence[str]) -> dict[str, int]:
-    """Letters and their bytes, by any of their ids. Raises `NotFound`."""
-    letters: dict[str, int] = {}
-    missing = set(ids)
-    for id_ in ids:
-        found = await dead_letter(spool, id_)
-        if found is not None:
-            letters[found.letter] = found.size
-            missing.discard(id_)
-    if missing:  # entries, producers' ids and addresses have no index here: read them all
-        named = Named(missing)
-        async for letter in dead_letters(spool):
-            if hit := named.of(spool, letter):
-                letters[letter.letter] = letter.size
-                missing -= hit
-    if missing:
-        raise NotFound(_none_of(sorted(missing)))
-    return letters
-
-
-class Named:
-    """Words that name dead letters: ids of any kind, those of the mail for several that they came of, and addresses."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self.words = frozenset(words)
-        known = ((word, address_in(word)) for word in self.words)
-        self.people = [(word, Selector(to=who)) for word, who in known if who is not None]
-
-    def of(self, spool: Spool, letter: DeadLetter) -> set[str]:
-        """Those that name it."""
-        ids = {letter.letter, letter.text("dead_entry"), letter.text("id")}
-        if stamp := letter.text("dead_stamp"):
-            ids |= {stamp.partition("#")[0], letter.text("id").rpartition("#")[0]}
-        return {*(self.words & ids - {""}), *(word for word, choice in self.people if _fits(spool, letter, choice))}
-
-
-def _none_of(words: Sequence[str]) -> str:
-    """What to say where no dead letter has any of these names."""
-    said = ", ".join(repr(word[:300]) for word in words)
-    known = "id, or recipient," if any(address_in(word) for word in words) else "id"
-    return f"no dead letter has the {known} {said}"
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import typer
 
 from streamq.cli.app import Json, open_queue, run_async
 from streamq.cli.choice import All, Class, Domain, Priority, Tag, To, chosen, known_choice
-from streamq.cli.dead import Ids, Meant, Tenant, dead, letters_of
+from streamq.cli.dead import Ids, Tenant, dead
+from streamq.cli.dead_named import Meant, letters_of
 from streamq.cli.terminal import console, emit, emit_line, note
 from streamq.errors import MailError, SettingsError
 from streamq.mail import Mail, parse

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import typer
 
-from streamq.cli.addressed import how_it_died, shell_word
+from streamq.cli.addressed import how_it_died, of_tenant, shell_word
 from streamq.cli.app import open_queue, run_async
 from streamq.cli.choice import address_in, known_choice
 from streamq.cli.terminal import ask, clip, console, emit, note, progress
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.children import children_named, standing_for
+from streamq.queue.children import children_named, family_seen, standing_for
 from streamq.queue.connection import command
 from streamq.queue.events import DEAD
 from streamq.queue.look import locate, now_ms, of_tenants, owner, status
@@ -137,6 +137,8 @@ class Order:
         Raises `NotFound`."""
         tenant = self.choice.tenant
         entry = await (locate(spool, text, tenant) if address_in(text) is None else owner(spool, text, tenant))
+        if not entry and (family := await family_seen(spool, [text], tenant)):
+            entry = family.parent
         if not entry:
             raise NotFound(f"no live mail has the id {text[:300]!r}")
         found = await standing_for(spool, entry, text, tenant)
@@ -207,7 +209,7 @@ class Order:
         end = await ended_somewhere(spool, [text], self.choice.tenant) if self.verb == "retry" else None
         if end is None or end.kind not in DEAD:
             return None
-        name = shell_word(text)
+        name = shell_word(text) + of_tenant(end.data.get("tenant"))
         return NotFound(
             f"the mail {text[:300]!r} is dead{how_it_died(end)}: `streamq dead requeue {name}` sends it again, "
             "while its letter is kept"
@@ -223,14 +225,17 @@ class Order:
         carries rules out, had looked at it by then."""
         name = id_rule(text, self.choice.tenant)
         if self.verb == "unhold":
-            said = "not seen yet; what was asked for it is forgotten"
+            said = f"not seen yet; what was asked for it {'would be' if self.dry_run else 'is'} forgotten"
             if not self.dry_run:
                 await unset_rule(spool, name)
         else:
-            said = (
-                f"nothing in the queue has this id now: a rule stands, {DONE[self.verb]} when it comes; mistyped? "
-                f"`streamq unhold {shell_word(text)}` drops it"
-            )
+            if self.dry_run:
+                said = f"nothing in the queue has this id now: a rule would stand, {DONE[self.verb]} when it comes"
+            else:
+                said = (
+                    f"nothing in the queue has this id now: a rule stands, {DONE[self.verb]} when it comes; mistyped? "
+                    f"`streamq unhold {shell_word(text)}` drops it"
+                )
             if not self.dry_run:
                 await set_rule(spool, name, self.verb)
                 with contextlib.suppress(NotFound):

@@ -1,7 +1,8 @@
 """A mail to several recipients by its own name, when it has become one mail each: those of them that are live.
 
 What they share notes the first and the last id of each chunk that was made (lib/child.lua), and between these stand its
-children alone. One that died and was requeued has another entry, but still its id, `<id>#<n>`: it is asked for by that.
+children alone. One that died and was requeued is an entry of its own, of which the event of that tells, while it is
+kept. (By its id, `<id>#<n>`, a stranger's mail would be taken for it.)
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 
 from streamq.mail.several import KIN
 from streamq.queue.connection import command
+from streamq.queue.events import event_from
 from streamq.queue.look import before, of_tenants, placed
-from streamq.queue.scripts import BATCH
-from streamq.queue.spool import Entry, Spool
+from streamq.queue.spool import Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
-from streamq.queue.why import Ended, ended_somewhere
+from streamq.queue.why import ANY, Ended, ended, ends
 
 __all__ = [
     "Family",
@@ -24,13 +25,15 @@ __all__ = [
     "family_at",
     "family_named",
     "family_of",
+    "family_seen",
     "first_children",
     "live_children",
     "standing_for",
 ]
 
 EXPANDED = "email.expanded"
-AGAIN_MOST = 1000  # children that are asked for by their ids
+REQUEUED = b"email.requeued"
+EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which requeues are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,24 @@ async def family_of(spool: Spool, parent: str) -> Family | None:
 
 async def family_named(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Family | None:
     """Of the mail that has one of these names: an entry, or its producer's id, which workers may have forgotten, so
-    that its event has to tell."""
-    found = await family_at(spool, names)
-    return found or await family_after(spool, await ended_somewhere(spool, names, tenant), names, tenant)
+    that its event has to tell. Raises `OfTenants` where no tenant was said, and several had such a mail."""
+    if (found := await family_at(spool, names)) or (found := await family_seen(spool, names, tenant)):
+        return found
+    end = await ended(spool, names, tenant)
+    if end is not None or tenant is not None:
+        return await family_after(spool, end, names, tenant)
+    theirs: dict[str, Ended] = {}
+    async for each in ends(spool, names, ANY):
+        theirs.setdefault(str(each.data.get("tenant") or ""), each)
+    if len(theirs) > 1 and any(each.kind == EXPANDED for each in theirs.values()):
+        raise of_tenants(names[0], {whose: str(each.data.get("entry")) for whose, each in theirs.items()})
+    return await family_after(spool, next(iter(theirs.values()), None), names, tenant)
+
+
+async def family_seen(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Family | None:
+    """By an id that workers know still, whatever events are kept."""
+    entries = [entry for entry in await spool.scripts.find([(tenant, name) for name in names]) if entry]
+    return await family_at(spool, entries)
 
 
 async def family_at(spool: Spool, names: Sequence[str]) -> Family | None:
@@ -83,8 +101,19 @@ async def family_after(spool: Spool, end: Ended | None, names: Sequence[str], te
     return found or Family(entry, many if isinstance(many, int) else 0, 0, id_, tenant)
 
 
-async def live_children(spool: Spool, family: Family) -> AsyncIterator[list[Entry]]:
+async def live_children(spool: Spool, family: Family) -> AsyncIterator[list[str]]:
     """In pages, in the order of their recipients, without what they share; then requeued ones."""
+    async for page in _made(spool, family):
+        yield page
+    for entry in await _again(spool, family.parent):
+        if await _is_live(spool, entry):
+            yield [entry]
+        elif (own := await family_of(spool, entry)) is not None:  # it was given other recipients
+            async for page in _made(spool, own):
+                yield page
+
+
+async def _made(spool: Spool, family: Family) -> AsyncIterator[list[str]]:
     pages = Pages()
     p = family.parent[0]
     stream, body = spool.stream(family.parent), spool.keys.body(family.parent)
@@ -93,40 +122,49 @@ async def live_children(spool: Spool, family: Family) -> AsyncIterator[list[Entr
         for first, last in zip(ids[::2], ids[1::2], strict=True):
             at = first
             while rows := await command(spool.redis, "XRANGE", stream, at, last, "COUNT", pages.many):
-                yield [Entry.of(f"{p}{id_.decode()}", flat) for id_, flat in rows]
+                yield [f"{p}{id_.decode()}" for id_, _ in rows]
                 if len(rows) < pages.many:
                     break
                 at = f"({rows[-1][0].decode()}"
                 pages.saw([sum(map(len, flat)) for _, flat in rows])
-    if family.id:
-        async for page in _again(spool, family):
-            yield page
 
 
-async def _again(spool: Spool, family: Family) -> AsyncIterator[list[Entry]]:
-    """Those that were requeued: mails of their own, outside of what was made."""
-    for start in range(1, min(family.all, AGAIN_MOST) + 1, BATCH):
-        ids = [f"{family.id}#{n}" for n in range(start, min(start + BATCH, family.all + 1))]
-        entries = [found for found in await spool.scripts.find([(family.tenant, id_) for id_ in ids]) if found]
-        page = [entry for entry in await spool.raw(entries) if entry is not None and b"@of" not in entry.fields]
-        if page:
-            yield page
+async def _again(spool: Spool, parent: str) -> list[str]:
+    """What those became that were requeued, the first first; also of those that died and were requeued once more."""
+    found: list[tuple[str, str, bool]] = []  # the new entry, the old one, whether that was a child
+    last = "+"
+    for _ in range(EVENTS_PAGES):
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
+        events = [event_from(row) for row in rows if REQUEUED in row[1]]
+        found += [(each.text("entry"), each.text("of"), each.text("parent") == parent) for each in events]
+        if len(rows) < EVENTS_PAGE:
+            break
+        last = f"({rows[-1][0].decode()}"
+    again: dict[str, None] = {}
+    for entry, of, is_child in reversed(found):
+        if (is_child or of in again) and is_entry(entry) and int(entry[0]) < len(spool.priorities):
+            again[entry] = None
+    return list(again)
 
 
 async def standing_for(spool: Spool, entry: str, word: str, tenant: str | None = None) -> list[str]:
     """The live entries that one stands for which `word` named: itself, and its children; itself alone where there is
     none at all."""
-    _, *rows = await spool.scripts.check("stream", int(entry[0]), before(entry), 1)
-    live = rows[:1] == [entry.encode()]
+    live = await _is_live(spool, entry)
     family = await (family_of(spool, entry) if live else family_named(spool, [entry, word], tenant))
     found = [entry] if live else []
     return found + await all_children(spool, family) or [entry]
 
 
+async def _is_live(spool: Spool, entry: str) -> bool:
+    _, *rows = await spool.scripts.check("stream", int(entry[0]), before(entry), 1)
+    return rows[:1] == [entry.encode()]
+
+
 async def all_children(spool: Spool, family: Family | None) -> list[str]:
     if family is None:
         return []
-    return [each.entry async for page in live_children(spool, family) for each in page]
+    return [entry async for page in live_children(spool, family) for entry in page]
 
 
 async def children_named(spool: Spool, word: str, tenant: str | None) -> list[str]:
@@ -143,7 +181,7 @@ async def first_children(spool: Spool, family: Family, most: int) -> tuple[list[
     """So many of them, whole and with what is known of each; whether there are more."""
     found: list[str] = []
     async for page in live_children(spool, family):
-        found += [each.entry for each in page]
+        found += page
         if len(found) > most:
             break
     views = await placed(spool, found[:most])

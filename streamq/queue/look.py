@@ -320,10 +320,10 @@ async def _seek(spool: Spool, id_: str, tenant: str | None) -> str:
     return ""
 
 
-def of_tenants(id_: str, theirs: Mapping[str, str]) -> OfTenants:
+def of_tenants(id_: str, theirs: Mapping[str, str], what: str = "live mail") -> OfTenants:
     shown = ", ".join(f"--tenant {name[:80]}" for name in list(theirs)[:TENANTS_SHOWN])
     more = ", …" if len(theirs) > TENANTS_SHOWN else ""
-    none = f"no live mail without a tenant has the id {id_[:300]!r}"
+    none = f"no {what} without a tenant has the id {id_[:300]!r}"
     return OfTenants(f"{none}, but one of a tenant: {shown}{more}", theirs)
 
 

@@ -8,7 +8,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from streamq.errors import NotFound
-from streamq.queue.children import Family, family_after, family_at, first_children
+from streamq.queue.children import Family, family_after, family_at, family_seen, first_children
 from streamq.queue.events import DEAD
 from streamq.queue.look import located, owner
 from streamq.queue.person import Person
@@ -111,6 +111,9 @@ async def mailbox(spool: Spool, who: Person, word: str, tenant: str | None, at: 
     if not at:
         if entry := await owner(spool, word, tenant):
             found.named.append(entry)
+            return found
+        if family := await family_seen(spool, [word], tenant):
+            found.named.append(family.parent)
             return found
         found.ends = await ends_of(spool, who, ENDS_MOST, tenant)
     until = asyncio.get_running_loop().time() + seconds

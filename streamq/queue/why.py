@@ -21,7 +21,7 @@ from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules_among, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
+__all__ = ["ANY", "Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
 
 UNREAD_MOST = 1000
 ANY = "*\n"  # whatever tenant: no name has a line's end

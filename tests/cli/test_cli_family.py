@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from family import end, expand, expanded, parent
-from mailroom import Mailroom, ident
+from family import TO, end, expand, expanded, parent
+from mailroom import Lease, Mailroom, ident
 
 from cli.shell import streamq
 
@@ -14,9 +14,15 @@ pytestmark = pytest.mark.leaves_mail
 ACME = ("--tenant", "acme")
 
 
-async def five(queue: Mailroom) -> tuple[str, list[str]]:
-    lease = await parent(queue)
-    return lease.entry, await expanded(queue, lease, tail=b'"tenant":"acme"')
+async def five(queue: Mailroom, id: str = "a1") -> tuple[str, list[str]]:
+    """Of the tenant acme; of nobody, where another id is given."""
+    if id == "a1":
+        lease = await parent(queue)
+        return lease.entry, await expanded(queue, lease, tail=b'"tenant":"acme"')
+    entry = await queue.add(id=id, to=",".join(TO), text="Hello")
+    await queue.read()
+    found = await queue.admit(entry, kind="expand", lane="", id=id, seen=ident(id))
+    return entry, await expanded(queue, Lease(entry, found.token, "w1"))
 
 
 @pytest.mark.parametrize("by", ["id", "entry"])
@@ -84,19 +90,20 @@ async def test_one_that_was_requeued_is_among_them(queue: Mailroom) -> None:
     assert await end(queue, "dead", children[0]) == "ok"
     [(letter, _)] = await queue.do("XRANGE", queue.keys.dead, "-", "+")
     said = await streamq("why", "a1", *ACME, columns=160)
-    assert "`streamq dead requeue a1` sends those that are dead again" in said.err
+    assert "`streamq dead requeue a1 --tenant acme` sends those that are dead again" in said.err
     for name in ("a1", entry):
         assert (await streamq("dead", "show", name)).out.startswith(letter.decode())
-    assert (await streamq("dead", "requeue", "a1")).code == 0
+    assert (await streamq("dead", "requeue", "a1", *ACME)).code == 0
     for child in children[1:]:
         assert await end(queue, "sent", child) == "ok"
-    [again] = await queue.states()
-    await queue.read()
-    assert await queue.admitted(again, seen=ident("a1#1", "acme")) == ["go"]
+    fields = ("id", "a1#3", "tenant", "acme", "to", "eve@example.net", "text", "Hello")
+    stranger = f"1{(await queue.do('XADD', queue.keys.stream('normal'), '*', *fields)).decode()}"
+    again = next(entry for entry in await queue.states() if entry != stranger)
     known = (await streamq("why", "a1", *ACME, "--json")).json
     assert [mail["entry"] for mail in known["mails"]] == [again]
     said = await streamq("cancel", "a1", *ACME, "--yes", "--json")
     assert (said.code, said.json["statuses"]) == (0, {"intended": 1})
+    assert await queue.do("HKEYS", queue.keys.holds) == [f"intent:{again}".encode()]
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -110,3 +117,28 @@ async def test_a_tenants_are_not_meant_by_the_bare_id(queue: Mailroom, forgotten
         assert (said.code, "--tenant acme" in said.err) == (1, True), said
     assert await queue.states() == dict.fromkeys(children, "waiting")
     assert (await streamq("why", "a1")).out.startswith("a1 became one mail for each of its 5 recipients: 5 live mails")
+
+
+async def test_an_id_that_is_like_an_address(queue: Mailroom) -> None:
+    """Its letters and events may be gone: workers know it still."""
+    _, children = await five(queue, id="order@shop.example")
+    await queue.do("XTRIM", queue.keys.events, "MAXLEN", 0)
+    said = await streamq("why", "order@shop.example")
+    assert said.out.startswith("order@shop.example became one mail for each of its 5 recipients: 5 live mails")
+    said = await streamq("cancel", "order@shop.example", "--yes", "--json")
+    assert (said.code, said.json["mails"]) == (0, len(children))
+
+
+async def test_letters_of_tenants_are_not_meant_by_the_bare_id(queue: Mailroom) -> None:
+    for tenant in ("acme", "other"):
+        lease = await queue.lease(id="o7", tenant=tenant, to="bob@example.net", text="Hello")
+        await queue.settled("dead", lease, **{"class": "policy"})
+    for verb in ("rm", "requeue", "export"):
+        said = await streamq("dead", verb, "o7", *(["--yes"] if verb != "export" else []))
+        assert (said.code, "--tenant acme, --tenant other" in said.err) == (1, True), said
+    assert (await streamq("dead", "show", "o7")).code == 1
+    assert "other" in (await streamq("dead", "show", "o7", "--tenant", "other")).out
+    assert (await streamq("dead", "rm", "o7", *ACME, "--yes", "--json")).json == {"removed": 1}
+    assert "other" in (await streamq("dead", "show", "o7")).out  # who only looks
+    assert (await streamq("dead", "rm", "o7")).code == 1
+    assert (await streamq("dead", "rm", "bob@example.net", "--yes", "--json")).json == {"removed": 1}

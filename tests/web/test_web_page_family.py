@@ -40,6 +40,8 @@ async def test_what_it_became_is_there_and_one_button_is_for_all(shown: Open) ->
     await page.click("#story-family .buttons button:last-child")
     await page.until("return document.querySelector('#dialog').open")
     assert "one mail for each of its 5 recipients" in await page.text("#dialog")
+    names = await page.run("[...document.querySelectorAll('#dialog button')].map((e) => e.innerText)")
+    assert names == ["Back", "Cancel"]
     await page.click("#dialog-yes")
     await page.until("return document.querySelector('#said').innerText.startsWith('a1: 4 ')")
     asked = await room.do("HGETALL", room.keys.holds)

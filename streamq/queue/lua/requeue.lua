@@ -115,6 +115,8 @@ for letter, changes in each() do
     count('total:requeued', 1)
     local id = new['id'] or fields['id'] or ''
     local tail = '"of":"' .. old .. '"' .. (#names > 0 and ',"changed":' .. json(names) or '')
+    local parent = (fields['dead_stamp'] or ''):match('^%d+%-%d+') -- a child, and a mail of its own from now on
+    if parent then tail = tail .. ',"parent":"' .. parent .. '"' end
     event('email.requeued', id ~= '' and id or entry, entry, entry .. '.' .. token, now, tail)
     out[#out + 1] = entry
   end
