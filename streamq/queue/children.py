@@ -16,7 +16,7 @@ from streamq.queue.events import event_from
 from streamq.queue.look import before, of_tenants, placed
 from streamq.queue.spool import Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
-from streamq.queue.why import ANY, Ended, ended, ends
+from streamq.queue.why import Ended, ended_somewhere
 
 __all__ = [
     "Family",
@@ -63,15 +63,7 @@ async def family_named(spool: Spool, names: Sequence[str], tenant: str | None = 
     that its event has to tell. Raises `OfTenants` where no tenant was said, and several had such a mail."""
     if (found := await family_at(spool, names)) or (found := await family_seen(spool, names, tenant)):
         return found
-    end = await ended(spool, names, tenant)
-    if end is not None or tenant is not None:
-        return await family_after(spool, end, names, tenant)
-    theirs: dict[str, Ended] = {}
-    async for each in ends(spool, names, ANY):
-        theirs.setdefault(str(each.data.get("tenant") or ""), each)
-    if len(theirs) > 1 and any(each.kind == EXPANDED for each in theirs.values()):
-        raise of_tenants(names[0], {whose: str(each.data.get("entry")) for whose, each in theirs.items()})
-    return await family_after(spool, next(iter(theirs.values()), None), names, tenant)
+    return await family_after(spool, await ended_somewhere(spool, names, tenant), names, tenant)
 
 
 async def family_seen(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Family | None:

@@ -16,12 +16,12 @@ from streamq.queue.connection import command, pipelined
 from streamq.queue.events import OPERATOR
 from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
-from streamq.queue.look import age_ms, now_ms, show, status
+from streamq.queue.look import age_ms, now_ms, of_tenants, show, status
 from streamq.queue.spool import Spool, time_ms
 from streamq.queue.steer import id_rule, rules_among, site_of, tags_of
 from streamq.queue.walk import PAGE, MailView
 
-__all__ = ["ANY", "Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
+__all__ = ["Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "why"]
 
 UNREAD_MOST = 1000
 ANY = "*\n"  # whatever tenant: no name has a line's end
@@ -265,9 +265,17 @@ async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -
 
 
 async def ended_somewhere(spool: Spool, names: Sequence[str], tenant: str | None) -> Ended | None:
-    """The same; where no tenant is said and nothing is known without one, of any tenant's mail."""
+    """The same; where no tenant is said and nothing is known without one, of any tenant's mail. Raises `OfTenants`
+    where several tenants had one."""
     found = await ended(spool, names, tenant)
-    return await ended(spool, names, ANY) if found is None and tenant is None else found
+    if found is not None or tenant is not None:
+        return found
+    theirs: dict[str, Ended] = {}
+    async for each in ends(spool, names, ANY):
+        theirs.setdefault(str(each.data.get("tenant") or ""), each)
+    if len(theirs) > 1:
+        raise of_tenants(names[0], {whose: str(each.data.get("entry")) for whose, each in theirs.items()}, "mail")
+    return next(iter(theirs.values()), None) or await letter_end(spool, names, ANY)
 
 
 def end_in(said: Mapping[bytes, bytes], names: Sequence[str], tenant: str | None) -> Ended | None:

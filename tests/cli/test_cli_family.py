@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from family import TO, end, expand, expanded, parent
-from mailroom import Lease, Mailroom, ident
+from mailroom import DAY, Lease, Mailroom, ident
 
 from cli.shell import streamq
 
@@ -142,3 +142,13 @@ async def test_letters_of_tenants_are_not_meant_by_the_bare_id(queue: Mailroom) 
     assert "other" in (await streamq("dead", "show", "o7")).out  # who only looks
     assert (await streamq("dead", "rm", "o7")).code == 1
     assert (await streamq("dead", "rm", "bob@example.net", "--yes", "--json")).json == {"removed": 1}
+
+
+async def test_of_two_tenants_both_are_named(queue: Mailroom) -> None:
+    for tenant in ("acme", "other"):
+        entry = await queue.scheduled(id="o8", tenant=tenant, to="bob@example.net", after=DAY)
+        assert (await streamq("cancel", entry, "--yes")).code == 0
+    for verb in ("why", "show", "retry", "hold"):
+        said = await streamq(verb, "o8")
+        assert (said.code, "--tenant acme" in said.err, "--tenant other" in said.err) == (1, True, True), said
+    assert (await streamq("why", "o8", "--tenant", "other")).out.startswith("o8 is not in the queue any more")

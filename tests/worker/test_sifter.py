@@ -62,7 +62,7 @@ async def test_it_stops_where_it_does_not_pay(server_url: str, tmp_path: Path) -
         calls = await worker(c, slow(tmp_path), in_hand=20)
         await burst(c, 300, site="fast.example")
         await c.until("email.relayed", "fast.example299")
-        assert calls["sift"] <= 25  # 80 or more, were it to go on
+        assert 1 <= calls["sift"] <= 25  # 80 or more, were it to go on
 
 
 async def test_its_mails_go_when_their_turn_comes_and_once_by_id(server_url: str, tmp_path: Path) -> None:
