@@ -97,8 +97,9 @@ TABLE = (
         "webhooks",
         "webhooks",
         "hash",
-        "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused; `<name>:sent`, `:failures`, `:gone`, "
-        "`:gone_some` → numbers; `<name>:read` → how far it is: id, how many were ever there up to it",
+        "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused; `<name>:sent`, "
+        "`:failures`, `:gone`, `:gone_some` → numbers; `<name>:read` → how far it is: id, how many were ever "
+        "there up to it",
     ),
     Key("full", "full", "string", "while producers should wait: `<bound> <used> <most>`"),
     Key(
