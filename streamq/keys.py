@@ -93,7 +93,14 @@ TABLE = (
     Key("templates", "templates", "hash", "stored templates by name → newest version"),
     Key("dead", "dead", "stream", "dead letters"),
     Key("events", "events", "stream", "events, bounded"),
-    Key("webhooks", "webhooks", "hash", "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused"),
+    Key(
+        "webhooks",
+        "webhooks",
+        "hash",
+        "`<name>:state`, `<name>:paused` → JSON: how a webhook does, why it is paused; `<name>:sent`, "
+        "`:failures`, `:gone`, `:gone_some` → numbers; `<name>:read` → how far it is: id, how many were ever "
+        "there up to it",
+    ),
     Key("full", "full", "string", "while producers should wait: `<bound> <used> <most>`"),
     Key(
         "bounds", "bounds", "string", "so many live mails are as many as it takes: for producers, while no worker looks"

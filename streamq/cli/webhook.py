@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,15 +19,17 @@ from streamq.cli.route import Reason, pause_given
 from streamq.cli.run import log_to_stderr
 from streamq.cli.terminal import ask, clip, console, emit, note, table
 from streamq.errors import NotFound, SettingsError
-from streamq.queue.events import Event, events_since, follow_events, last_events
+from streamq.queue.events import Event, EventFilter, events_since, follow_events, last_events
 from streamq.queue.look import now_ms
 from streamq.queue.spool import Spool
-from streamq.queue.webhooks import Feed, Place
+from streamq.queue.webhooks import Feed, Place, filter_of, id_parts
 from streamq.queue.wording import plural, shown_ms
 from streamq.settings import Settings, WebhookSettings
 
 webhook = typer.Typer(name="webhook", help="Webhooks: look, pause, resume, replay, try.", no_args_is_help=True)
 app.add_typer(webhook)
+
+LOOKED_MOST = 100_000  # events that are counted before a question: a few seconds
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="a webhook, as `[webhooks.NAME]` has it", autocompletion=webhooks)
@@ -106,8 +109,8 @@ def list_webhooks(json: Json = False) -> None:
                 return emit([_plain(name, known[name], place) for name, place in places.items()])
             now = await now_ms(spool)
             rows = [[name, *_cells(place, now), clip(known[name].shown, 60)] for name, place in places.items()]
-            names = ("webhook", "behind", "pending", "sent", "state", "url")
-            shown = table(names, rows, right=names[1:4], firm=1) if rows else "no webhooks"
+            names = ("webhook", "behind", "pending", "sent", "gone", "state", "url")
+            shown = table(names, rows, right=names[1:5], firm=1) if rows else "no webhooks"
             return console.print(shown, soft_wrap=True)
 
     run_async(run)
@@ -123,9 +126,12 @@ def _plain(name: str, known: WebhookSettings, place: Place | None) -> dict[str, 
 
 def _cells(place: Place | None, now: int) -> list[str]:
     if place is None:
-        return ["–", "–", "–", "never used: `streamq listen`"]
+        return ["–", "–", "–", "–", "never used: `streamq listen`"]
     behind = "many" if place.behind is None else f"{place.behind:,}"
-    return [behind, f"{place.pending:,}", f"{_number(place.state.get('sent')):,}", clip(_state(place, now), 200)]
+    sent, gone = (f"{_number(place.state.get(name)):,}" for name in ("sent", "gone"))
+    if place.state.get("gone_some"):
+        gone = "some" if gone == "0" else f"{gone} and some"
+    return [behind, f"{place.pending:,}", sent, gone, clip(_state(place, now), 200)]
 
 
 def _state(place: Place, now: int) -> str:
@@ -198,31 +204,56 @@ def replay(
         async with open_queue() as spool:
             _known(spool.settings, name)
             feed = Feed(spool, name)
-            first, many = await _from(spool, since)
-            if not dry_run:
-                if many > 1 and not yes:
-                    ask(f"send {plural(many, 'event')} to {name} again?")
-                await feed.go_to(_before(first.at) if first is not None else "0")
-            _say("replay", name, f"{plural(many, 'event')} from there on", dry_run, json, events=many)
+            place = await feed.place()
+            again = await _again(spool, since, filter_of(spool.settings.webhooks[name]), place.last if place else "")
+            if again.first is not None and not dry_run:
+                if again.many > 1 and not yes:
+                    ask(f"send {again.words} to {name} again?")
+                await feed.go_to(_before(again.first.at))
+            more = {"events": again.many, "more": again.more}
+            said = f"{again.words} from there on" if again.first is not None else "it has had no event from there on"
+            _say("replay", name, said, dry_run, json, **more)
 
     run_async(run)
 
 
-async def _from(spool: Spool, since: str) -> tuple[Event | None, int]:
-    """The first one that is meant, and how many there are from it on."""
+@dataclass(slots=True)
+class _Again:
+    """From `first` on, of what it has had: `many` that fit; with `more`: `many` and more, of which those that fit."""
+
+    first: Event | None = None
+    many: int = 0
+    more: bool = False
+    filtered: bool = False
+
+    @property
+    def words(self) -> str:
+        said = plural(self.many, "event")
+        return f"more than {said}{', of which those that fit,' if self.filtered else ''}" if self.more else said
+
+
+async def _again(spool: Spool, since: str, wanted: EventFilter, last: str) -> _Again:
+    """What is meant. What is behind `last` it has not had, and has without that: there is nothing to go back to."""
     try:
         start, event_id = await moment(spool, since), ""
     except SettingsError:
         start, event_id = "-", since
-    first, many = None, 0
+    again, looked, found = _Again(filtered=wanted != EventFilter()), 0, False
     async for event in events_since(spool, start):
-        if first is None and event_id not in ("", event.event_id):
+        found = found or event_id in ("", event.event_id)
+        if not found:
             continue
-        first = first or event
-        many += 1
-    if first is None and event_id:
+        if last and id_parts(event.at) > id_parts(last):
+            break
+        again.first = again.first or event
+        looked += 1
+        again.many += wanted.fits(event)
+        if looked > LOOKED_MOST:
+            again.many, again.more = LOOKED_MOST, True
+            break
+    if not found and event_id:
         raise NotFound(f"no event that is kept has the event_id {clip(since, 200)!r}, and it is no time and no id")
-    return first, many
+    return again
 
 
 def _before(id_: str) -> str:

@@ -234,6 +234,18 @@ class Scripts:
     async def leader(self, role: str, consumer: str, ttl_ms: int) -> bool:
         return bool(await self.caller.call("leader", (role, consumer, ttl_ms)))
 
+    async def hear(
+        self, name: str, many: int, start: str = "$", *, to: str = "", after: str = "0"
+    ) -> tuple[list[Any], int, int]:
+        """Rows, how many of those given to it are gone, how many it never read (-1: some): see hear.lua."""
+        rows, gone, lost = await self.caller.call("hear", (name, many, start, to, after))
+        return rows, gone, lost
+
+    async def heard(self, name: str, ids: Sequence[str], state: bytes, *, failed: bool) -> tuple[int, int]:
+        """How many are done with, and rounds that failed in a row: see heard.lua."""
+        sent, failures = await self.caller.call("heard", (name, int(failed), state), [(id_,) for id_ in ids])
+        return sent, failures
+
     async def whose(
         self, verb: str, owner: str = "", *, ttl_ms: int = 0, force: bool = False, consumer: str = ""
     ) -> Claim:

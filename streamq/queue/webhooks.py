@@ -1,6 +1,7 @@
 """A webhook's place in the events: a consumer group of its own, `webhook:<name>`, and what is known of how it does.
 
-What was read and not acked is sent again, by whoever comes next; no mail waits for any of it.
+What was read and not acked is sent again, by whoever comes next; no mail waits for any of it. What is counted is in
+Redis, counted in the same step as it happens: it outlives whoever listens.
 """
 
 from __future__ import annotations
@@ -11,20 +12,28 @@ from typing import Any
 import orjson
 from redis.exceptions import ResponseError
 
-from streamq.queue.connection import command
-from streamq.queue.events import Event, event_from
+from streamq.mail.domain import to_wire
+from streamq.queue.connection import command, pipelined
+from streamq.queue.events import Event, EventFilter, event_from
 from streamq.queue.spool import Spool
+from streamq.settings import WebhookSettings
 
-__all__ = ["Feed", "Place"]
+__all__ = ["Feed", "Place", "filter_of", "id_parts"]
 
 COUNTED = 1000
-CONSUMER = "listener"  # one process at a time has the role, so what is pending is its own
+STEP = 200  # events that a script reads at once: a millisecond
+CONSUMER = "listener"  # as hear.lua has it
+COUNTS = ("sent", "failures", "gone", "gone_some")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a webhook is. `behind`: events that it has not read; None where the server cannot tell. `pending`: read
-    and not delivered. `state`: as its listener wrote it; `paused`: why, {} where it is not."""
+    and not delivered. `paused`: why, {} where it is not.
+
+    `state`: `error` and `at` (ms) of its last round, and what is counted, whoever listened: `sent` events, `failures`
+    in a row (rounds), events that are `gone` without having been sent, those included that it is still to find out;
+    `gone_some`: how often some went, and the server could not say how many."""
 
     name: str
     behind: int | None
@@ -43,49 +52,41 @@ class Feed:
         self.group = f"webhook:{name}"
         self._begun = False
 
-    async def begin(self, start: str = "$") -> None:
+    async def begin(self) -> None:
         """From now on, the first time; where it is known already its group was lost, and it gets all that are kept."""
-        known = self._begun or await self._get("state")
-        try:
-            await command(
-                self.spool.redis,
-                "XGROUP CREATE",
-                self.spool.keys.events,
-                self.group,
-                "0" if known else start,
-                "MKSTREAM",
-            )
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        await self._hear(0)
+
+    async def read(self, many: int) -> tuple[list[Event], int, int]:
+        """So many at most: those that are pending, else new ones. How many of the pending ones are gone by now; and how
+        many went before it read them, -1 where there were some and the server cannot say how many."""
+        events: list[Event] = []
+        gone, lost, after, full = 0, 0, "0", True
+        while full and many > 0:
+            step = min(many, STEP)
+            rows, now_gone, now_lost = await self._hear(step, after=after)
+            events += (event_from(row) for row in rows if row[1])
+            gone += now_gone
+            lost = -1 if min(lost, now_lost) < 0 else lost + now_lost
+            many -= step
+            full = len(rows) == step
+            after = rows[-1][0].decode() if rows else after
+        return events, gone, lost
+
+    async def _hear(self, many: int, **where: str) -> tuple[list[Any], int, int]:
+        heard = await self.spool.scripts.hear(self.name, many, "0" if self._begun else "$", **where)
         self._begun = True
-
-    async def read(self, many: int) -> tuple[list[Event], int]:
-        """So many at most: those that are pending, else new ones. And how many of the pending ones are gone by now."""
-        for start in ("0", ">"):
-            reply = await self._read(many, start)
-            rows = reply[0][1] if reply else []
-            there = [event_from(row) for row in rows if row[1]]
-            gone = [row[0].decode() for row in rows if not row[1]]  # trimmed since
-            await self.ack(gone)
-            if rows:
-                return there, len(gone)
-        return [], 0
-
-    async def _read(self, many: int, start: str) -> Any:
-        events = self.spool.keys.events
-        asked = ("XREADGROUP", "GROUP", self.group, CONSUMER, "COUNT", many, "STREAMS", events, start)
-        try:
-            return await command(self.spool.redis, *asked)
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            await self.begin()
-            return await command(self.spool.redis, *asked)
+        return heard
 
     async def ack(self, ids: list[str]) -> None:
+        """Of those that are nothing to it."""
         if ids:
             await command(self.spool.redis, "XACK", self.spool.keys.events, self.group, *ids)
+
+    async def took(self, ids: list[str], state: dict[str, Any], *, failed: bool) -> int:
+        """A round's end: what was taken, how it does, whether something was not taken. Returns rounds that failed
+        in a row, this one with them; where nothing failed: those until it."""
+        _, failures = await self.spool.scripts.heard(self.name, ids, orjson.dumps(state), failed=failed)
+        return failures
 
     async def pending(self) -> list[str]:
         rows = await command(
@@ -95,26 +96,34 @@ class Feed:
 
     async def go_to(self, id_: str) -> None:
         """The next one that it reads is the first behind that id in the stream."""
-        await self.begin()
-        await command(self.spool.redis, "XGROUP SETID", self.spool.keys.events, self.group, id_)
+        await self._hear(0, to=id_)
 
     async def place(self) -> Place | None:
         """None where it has never been used."""
-        last, pending, lag = "", 0, None
-        try:
-            groups = await command(self.spool.redis, "XINFO GROUPS", self.spool.keys.events)
-        except ResponseError:  # no event yet
-            groups = []
-        for row in groups:
-            known = dict(zip(row[::2], row[1::2], strict=True))
+        keys = self.spool.keys
+        fields = [f"{self.name}:{what}" for what in ("read", *COUNTS)]
+        asked = (
+            ("HMGET", keys.webhooks, *fields),
+            ("XINFO", "GROUPS", keys.events),
+            ("XINFO", "STREAM", keys.events),
+        )
+        told, groups, stream = await pipelined(self.spool.redis, asked, raising=False)
+        last, pending, lag, lost = "", 0, None, 0
+        for known in () if isinstance(groups, ResponseError) else map(_info, groups):  # that: no event yet
             if known[b"name"] == self.group.encode():
                 last, pending = known[b"last-delivered-id"].decode(), known[b"pending"]
                 lag = known.get(b"lag")
+                lost = _lost(last, told[0], _info(stream))
+                if lost:  # all that is there is behind it; some servers' `lag` counts what went, too
+                    lag = _info(stream)[b"length"]
         state = await self._get("state")
         if not last and not state:
             return None
+        counts = {name: _number(value) for name, value in zip(COUNTS, told[1:], strict=True)}
+        counts["gone"] += max(lost, 0)
+        counts["gone_some"] += lost < 0
         behind = lag if lag is not None else await self._behind(last or "0")
-        return Place(self.name, behind, pending, last, state, await self.paused())
+        return Place(self.name, behind, pending, last, state | counts, await self.paused())
 
     async def _behind(self, last: str) -> int | None:
         """Counted, up to a thousand: `lag` is new in Redis 7, and unknown after an XDEL or XGROUP SETID."""
@@ -126,15 +135,13 @@ class Feed:
         return await self._get("paused")
 
     async def pause(self, why: dict[str, Any]) -> None:
-        await self._set("paused", why)
+        """A resume has all its tries again."""
+        field = f"{self.name}:paused", orjson.dumps(why), f"{self.name}:failures", 0
+        await command(self.spool.redis, "HSET", self.spool.keys.webhooks, *field)
 
     async def resume(self) -> bool:
         """False where it was not paused."""
         return bool(await command(self.spool.redis, "HDEL", self.spool.keys.webhooks, f"{self.name}:paused"))
-
-    async def tell(self, state: dict[str, Any]) -> None:
-        """How it does, for whoever looks."""
-        await self._set("state", state)
 
     async def _get(self, what: str) -> dict[str, Any]:
         found = await command(self.spool.redis, "HGET", self.spool.keys.webhooks, f"{self.name}:{what}")
@@ -144,6 +151,33 @@ class Feed:
             return {"reason": "not readable"}
         return known if isinstance(known, dict) else {}
 
-    async def _set(self, what: str, known: dict[str, Any]) -> None:
-        field = f"{self.name}:{what}"
-        await command(self.spool.redis, "HSET", self.spool.keys.webhooks, field, orjson.dumps(known))
+
+def filter_of(settings: WebhookSettings) -> EventFilter:
+    """The events that it wants."""
+    domain = to_wire(settings.domain).lower() if settings.domain else ""
+    return EventFilter(types=settings.types, domain=domain, tenant=settings.tenant, tag=settings.tag)
+
+
+def _number(value: bytes | None) -> int:
+    return int(value) if value and value.isdigit() else 0
+
+
+def _info(flat: list[Any]) -> dict[bytes, Any]:
+    """XINFO's replies are lists of names and values."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _lost(last: str, read: bytes | None, stream: dict[bytes, Any]) -> int:
+    """What it will not get, as hear.lua will count it when it reads on: how many, -1 for some."""
+    first, added = stream.get(b"first-entry"), stream.get(b"entries-added")
+    at, _, rank = (read or b"").decode().partition(" ")
+    if not first or at != last or not id_parts(last) < id_parts(first[0].decode()):
+        return 0
+    if rank and added is not None:
+        return max(0, int(added) - int(stream[b"length"]) - int(rank))
+    return 0 if last == "0-0" else -1
+
+
+def id_parts(id_: str) -> tuple[int, ...]:
+    """Of an id in a stream: as they are in order."""
+    return tuple(map(int, id_.split("-")))

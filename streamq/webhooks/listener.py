@@ -16,10 +16,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from streamq.mail.domain import to_wire
-from streamq.queue.events import Event, EventFilter, hidden
+from streamq.queue.events import Event, hidden
 from streamq.queue.spool import Spool
-from streamq.queue.webhooks import Feed
+from streamq.queue.webhooks import Feed, filter_of
+from streamq.queue.wording import plural
 from streamq.settings import WebhookSettings
 from streamq.webhooks.message import Message, message
 from streamq.webhooks.sender import Answer, Sender
@@ -52,15 +52,13 @@ class Listener:
         self.consumer = consumer
         self.feed = Feed(spool, name)
         self.sender = Sender(settings, name)
-        domain = to_wire(settings.domain).lower() if settings.domain else ""
-        self.filter = EventFilter(types=settings.types, domain=domain, tenant=settings.tenant, tag=settings.tag)
+        self.filter = filter_of(settings)
         self.hides = spool.settings.pii == "hash"
         self.news = asyncio.Event()  # set when events came
         self.leads = False
         self._room = asyncio.Semaphore(settings.at_once)
         self.sleep = sleep
         self.chance = chance or random.Random()
-        self.state: dict[str, Any] = {"sent": 0, "failures": 0, "gone": 0}
 
     async def run(self) -> None:
         """Until it is cancelled; what is under way then is sent again by the next one."""
@@ -100,10 +98,10 @@ class Listener:
             await self.sleep(IDLE_SECONDS)
             return
         self.news.clear()
-        events, gone = await self.feed.read(max(PAGE, self.settings.batch))
-        if gone:
-            self.state["gone"] += gone
-            log.warning("%s: %d events were trimmed before it had them (STREAMQ_EVENTS_KEPT)", self.name, gone)
+        events, gone, lost = await self.feed.read(max(PAGE, self.settings.batch))
+        if gone or lost:
+            many = plural(gone + lost, "event") if lost >= 0 else "some events (the server cannot say how many)"
+            log.warning("%s: gone, before it had them: %s (STREAMQ_EVENTS_KEPT)", self.name, many)
         if not events and not gone:
             await self.news.wait()
         elif events:
@@ -113,19 +111,21 @@ class Listener:
         wanted = [event for event in events if self.filter.fits(event)]
         await self.feed.ack([event.at for event in events if not self.filter.fits(event)])
         left = self._messages(wanted)
-        while left:
+        while True:
             answers = await self._round(left)
-            taken = [each for each, answer in zip(left, answers, strict=True) if answer.taken]
-            await self.feed.ack([event.at for each in taken for event in each.events])
-            self.state["sent"] += sum(len(each.events) for each in taken)
+            taken = [
+                event.at for each, answer in zip(left, answers, strict=True) if answer.taken for event in each.events
+            ]
             failed = [answer for answer in answers if not answer.taken]
+            state = {"error": failed[0].words if failed else "", "at": self.spool.now_ms()}
+            failures = await self.feed.took(taken, state, failed=bool(failed))
+            if not failed:
+                break
             left = [each for each, answer in zip(left, answers, strict=True) if not answer.taken]
-            if failed and not await self._failed(failed):
+            if not await self._failed(failed, failures):
                 return  # what is left is pending: it comes first when this goes on
-        if self.state["failures"]:
+        if failures:
             log.warning("%s takes events again", self.name)
-        self.state |= {"failures": 0, "error": "", "at": self.spool.now_ms()}
-        await self.feed.tell(self.state)
 
     def _messages(self, events: Sequence[Event]) -> list[Message]:
         shown = [hidden(event) for event in events] if self.hides else events
@@ -141,29 +141,25 @@ class Listener:
             headers = one.headers(self.settings.keys, self.spool.now_ms() // 1000)
             return await self.sender.post(headers, one.body)
 
-    async def _failed(self, answers: Sequence[Answer]) -> bool:
+    async def _failed(self, answers: Sequence[Answer], failures: int) -> bool:
         """Whether to try again, after a wait; else it is paused, or somebody else's."""
-        self.state["failures"] += 1
         worst = answers[0]
-        self.state |= {"error": worst.words, "at": self.spool.now_ms()}
-        await self.feed.tell(self.state)
         if any(answer.gone for answer in answers):
             return await self._pause("gone", "410: the receiver wants no more of them")
-        if self.state["failures"] >= self.settings.pause_after:
-            return await self._pause("failures", f"{self.state['failures']} rounds failed, the last with {worst.words}")
-        wait = self._wait_s(max(answer.after_s for answer in answers))
+        if failures >= self.settings.pause_after:
+            return await self._pause("failures", f"{failures} rounds failed, the last with {worst.words}")
+        wait = self._wait_s(max(answer.after_s for answer in answers), failures)
         log.warning("%s: %s; %d events again in %.0f s", self.name, worst.words, len(answers), wait)
         return await self._patience(wait)
 
     async def _pause(self, why: str, reason: str) -> bool:
-        self.state["failures"] = 0  # so that a resume has all its tries again
         await self.feed.pause({"why": why, "reason": reason, "at": self.spool.now_ms()})
         log.error("%s is paused: %s (`streamq webhook resume %s`)", self.name, reason, self.name)
         return False
 
-    def _wait_s(self, asked_s: float) -> float:
+    def _wait_s(self, asked_s: float, failures: int) -> float:
         steps = self.settings.retry
-        step: float = steps[min(self.state["failures"], len(steps)) - 1] / 1000
+        step: float = steps[min(failures, len(steps)) - 1] / 1000
         return max(asked_s, step * self.chance.uniform(1 - JITTER, 1 + JITTER))
 
     async def _patience(self, wait: float) -> bool:

@@ -34,6 +34,10 @@ def config(tmp_path: Path, there: Receiver, monkeypatch: pytest.MonkeyPatch) -> 
     return path
 
 
+def change(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
 async def sent(queue: Mailroom, *names: str) -> None:
     """Real outcomes, by the script."""
     for name in names:
@@ -81,9 +85,9 @@ async def test_ls_is_the_groups_place(queue: Mailroom, config: Path) -> None:
     assert {name: known[name] for name in ("last", "pending")} == await raw_group(queue)
     assert (known["behind"], known["pending"]) == (2, 1)
     said = (await streamq("webhook", "ls", columns=120)).out.splitlines()
-    assert said[1].split()[:5] == ["crm", "2", "1", "0", "ok"]
-    for many, words in ((1, "failed 1 time in a row: no"), (2, "failed 2 times in a row: no")):
-        await feed.tell({"failures": many, "error": "no"})
+    assert said[1].split()[:6] == ["crm", "2", "1", "0", "0", "ok"]
+    for words in ("failed 1 time in a row: no", "failed 2 times in a row: no"):
+        await feed.took([], {"error": "no"}, failed=True)
         assert words in (await streamq("webhook", "ls", columns=160)).out
     assert SECRET not in (await streamq("webhook", "ls", "--json")).out
 
@@ -121,8 +125,40 @@ async def test_replay_from(queue: Mailroom, config: Path, how: str) -> None:
     assert (await streamq("webhook", "replay", "crm", "--from", since, "--dry-run", "--json")).json["events"] == many
     assert await raw_group(queue) == before
     assert (await streamq("webhook", "replay", "crm", "--from", since, "--yes")).code == 0
-    events, _ = await feed.read(10)
+    events, *_ = await feed.read(10)
     assert [event.id for event in events] == ["a", "b", "c"][-many:]
+
+
+async def test_replay_asks_with_as_many_as_fit(queue: Mailroom, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(config, "email.*", "email.bounced")
+    feed = Feed(queue.spool, "crm")
+    await sent(queue, "a", "b", "c")
+    for name in ("d", "e"):
+        await queue.do("XADD", queue.keys.events, "*", "type", "email.bounced", "id", name, "data", "{}")
+    await feed.begin()
+    asked = ("webhook", "replay", "crm", "--from", "all")
+    assert (await streamq(*asked)).err.startswith("send 2 events to crm again?")
+    monkeypatch.setattr("streamq.cli.webhook.LOOKED_MOST", 4)
+    assert (await streamq(*asked)).err.startswith("send more than 4 events, of which those that fit, to crm again?")
+    known = (await streamq(*asked, "--dry-run", "--json")).json
+    assert (known["events"], known["more"]) == (4, True)
+
+
+@pytest.mark.parametrize("since", ["1ms", "stream id"])
+async def test_replay_goes_back_and_never_forward(queue: Mailroom, config: Path, since: str) -> None:
+    """Nothing since then: all that is kept came again; from what it had not had: what was before that never came."""
+    feed = Feed(queue.spool, "crm")
+    await feed.begin()
+    await queue.do("XADD", queue.keys.events, "1000000000000-1", "type", "email.sent", "id", "a", "data", "{}")
+    if since != "1ms":
+        since = "1000000000000-2"
+        await queue.do("XADD", queue.keys.events, since, "type", "email.sent", "id", "b", "data", "{}")
+    before = await raw_group(queue)
+    said = await streamq("webhook", "replay", "crm", "--from", since, "--yes")
+    assert (said.code, said.out) == (0, "crm: it has had no event from there on\n")
+    assert await raw_group(queue) == before
+    events, *_ = await feed.read(1)
+    assert [event.id for event in events] == ["a"]
 
 
 async def test_test_says_what_it_answers(queue: Mailroom, there: Receiver, config: Path) -> None:

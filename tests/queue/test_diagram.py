@@ -236,6 +236,8 @@ NO_ARROW = {
     "turn": "slots; a lease stays a lease",
     "pause": "closes a route, or opens it; its mails stay where they are",
     "leader": "which process sweeps",
+    "hear": "a webhook's events, not mails: test_webhook_listener",
+    "heard": "a webhook's events, not mails: test_webhook_listener",
     "whose": "who delivers the queue: workers, or a `streamq up`",
     "template": "what mails are built of, no mail",
     "limits": "limits, not mails",

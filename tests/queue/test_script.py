@@ -64,6 +64,8 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "heads": lambda stubs: stubs.heads(),
     "limits": lambda stubs: stubs.limits("change", "operator", {"*|x.de": "5:1000000"}),
     "leader": lambda stubs: stubs.leader("keeper", "w1", 1),
+    "hear": lambda stubs: stubs.hear("crm", 100, after="0"),
+    "heard": lambda stubs: stubs.heard("crm", ["1-1"], b"{}", failed=False),
     "whose": lambda stubs: stubs.whose("take", "up1", ttl_ms=1),
     "reap": lambda stubs: stubs.reap(1),
     "move": lambda stubs: stubs.move("hold", ["11-1"]),

@@ -73,6 +73,25 @@ async def pending(room: Mailroom) -> int:
     return int((await room.do("XPENDING", room.keys.events, "webhook:crm"))[0])
 
 
+async def state(room: Mailroom) -> dict[str, int]:
+    """What is counted of crm, as whoever looks is told."""
+    place = await Feed(room.spool, "crm").place()
+    assert place is not None
+    return {name: place.state[name] for name in ("sent", "failures", "gone", "gone_some")}
+
+
+async def counts_what_was_added(room: Mailroom) -> bool:
+    return b"entries-added" in await room.do("XINFO", "STREAM", room.keys.events)
+
+
+class Died(Exception):
+    pass
+
+
+async def died(seconds: float) -> None:
+    raise Died
+
+
 async def test_events_come_once_each_signed_and_in_order(room: Mailroom, there: Receiver, started: Any) -> None:
     await happened(room, "before")
     listener = await started(at_once=1)
@@ -96,6 +115,21 @@ async def test_batches(room: Mailroom, there: Receiver, started: Any) -> None:
     await happened(room, *names)
     await listener.step()
     assert [len(each["body"]["data"]) for each in there.got] == [40, 40, 10]
+    assert there.ids() == names
+
+
+async def test_a_batch_of_more_than_is_read_at_once(
+    room: Mailroom, there: Receiver, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamq.queue.webhooks.STEP", 50)
+    listener = await started(batch=120, pause_after=1)
+    names = [f"n{number}" for number in range(130)]
+    await happened(room, *names)
+    there.answer(500)
+    for _ in range(3):  # new ones; those that were not taken; the rest
+        await listener.step()
+        await listener.feed.resume()
+    assert [len(each["body"]["data"]) for each in there.got] == [120, 120, 10]
     assert there.ids() == names
 
 
@@ -192,7 +226,7 @@ async def test_an_operators_pause_ends_a_wait(room: Mailroom, there: Receiver, s
 async def test_what_a_dead_listener_had_is_sent_by_the_next(room: Mailroom, there: Receiver, started: Any) -> None:
     await started()
     await happened(room, "a", "b")
-    events, _ = await Feed(room.spool, "crm").read(10)  # and then it died
+    events, *_ = await Feed(room.spool, "crm").read(10)  # and then it died
     assert [event.id for event in events] == ["a", "b"]
     listener = await started("l2", at_once=1)
     await listener.step()
@@ -220,7 +254,87 @@ async def test_what_was_trimmed_is_counted_and_holds_nothing_up(room: Mailroom, 
     await listener.step()
     await listener.step()
     assert there.ids() == ["b", "c"]
-    assert (listener.state["gone"], await pending(room)) == (1, 0)
+    assert (await state(room), await pending(room)) == ({"sent": 2, "failures": 0, "gone": 1, "gone_some": 0}, 0)
+
+
+@pytest.mark.usefixtures("any_server_url")
+async def test_what_was_trimmed_before_it_was_read_is_said_once_and_counted(
+    room: Mailroom, there: Receiver, started: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = await started()
+    await happened(room, "a", "b")
+    await listener.step()
+    assert await state(room) == {"sent": 2, "failures": 0, "gone": 0, "gone_some": 0}
+    told = await counts_what_was_added(room)
+    for times in (1, 2):
+        await happened(room, *(f"n{number}" for number in range(40)))
+        await room.do("XTRIM", room.keys.events, "MAXLEN", 10)
+        gone = {"gone": 30 * times, "gone_some": 0} if told else {"gone": 0, "gone_some": times}
+        place = await listener.feed.place()
+        assert place is not None
+        assert (place.behind, await state(room)) == (10, {"sent": 2 + 10 * (times - 1), "failures": 0} | gone)
+        await listener.step()
+        assert await state(room) == {"sent": 2 + 10 * times, "failures": 0} | gone
+        many = "30 events" if told else "some events (the server cannot say how many)"
+        said = [each.getMessage() for each in caplog.records if each.name == "streamq.webhooks"]
+        assert said == [f"crm: gone, before it had them: {many} (STREAMQ_EVENTS_KEPT)"] * times
+    await happened(room, "c")
+    await room.do("XTRIM", room.keys.events, "MAXLEN", 1)  # what it had: no loss, where the server can tell
+    if told:
+        await listener.step()
+        assert (await state(room))["gone"] == 60
+
+
+@pytest.mark.usefixtures("any_server_url")
+async def test_what_it_never_wanted_is_no_loss(room: Mailroom, started: Any) -> None:
+    """What was before it, or is gone for whoever asks for all that is kept."""
+    await happened(room, "a", "b", "c")
+    await room.do("XTRIM", room.keys.events, "MAXLEN", 2)
+    listener = await started()
+    first = (await room.do("XRANGE", room.keys.events, "-", "+", "COUNT", 1))[0][0].decode()
+    ms, seq = first.split("-")
+    await listener.feed.go_to(f"{int(ms) - 1}-9" if seq == "0" else f"{ms}-{int(seq) - 1}")
+    await listener.step()
+    assert await state(room) == {"sent": 2, "failures": 0, "gone": 0, "gone_some": 0}
+
+
+async def test_what_is_trimmed_on_the_way_back_is_some(room: Mailroom, started: Any) -> None:
+    """Where it was moved into the middle nobody knows how many were before; at the end they are known again."""
+    listener = await started()
+    await happened(room, "a", "b", "c", "d")
+    await listener.step()
+    ids = [row[0].decode() for row in await room.do("XRANGE", room.keys.events, "-", "+")]
+    await listener.feed.go_to(ids[0])
+    await room.do("XTRIM", room.keys.events, "MAXLEN", 1)
+    await listener.step()
+    assert await state(room) == {"sent": 5, "failures": 0, "gone": 0, "gone_some": 1}
+    await happened(room, "e", "f", "g")
+    await room.do("XTRIM", room.keys.events, "MAXLEN", 1)
+    await listener.step()
+    assert await state(room) == {"sent": 6, "failures": 0, "gone": 2, "gone_some": 1}
+
+
+async def test_what_is_counted_outlives_whoever_listens(room: Mailroom, there: Receiver, started: Any) -> None:
+    """Failures, too: who restarts after each would never be paused."""
+    listener = await started()
+    await happened(room, "a", "b")
+    await listener.step()
+    for nth in range(3):
+        await listener.leave()
+        listener = await started(f"l{nth + 2}", pause_after=3, at_once=1)
+        there.answer(500)
+        listener.sleep = died  # while it waits
+        if nth == 0:
+            await happened(room, "c")
+        if nth < 2:
+            with pytest.raises(Died):
+                await listener.step()
+            assert await state(room) == {"sent": 2, "failures": nth + 1, "gone": 0, "gone_some": 0}
+    await listener.step()
+    assert "3 rounds failed" in (await listener.feed.paused())["reason"]
+    await listener.feed.resume()
+    await listener.step()
+    assert await state(room) == {"sent": 3, "failures": 0, "gone": 0, "gone_some": 0}
 
 
 async def test_a_lost_group_is_made_again_and_nothing_is_missed(room: Mailroom, there: Receiver, started: Any) -> None:

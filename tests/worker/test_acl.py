@@ -337,8 +337,8 @@ async def test_from_7_on_a_listener_may_be_kept_from_writing_settings(own_server
         feed = Feed(spool, "crm")
         await feed.begin()
         assert await spool.scripts.leader("webhook-crm", "l1", 1000)
-        await feed.tell({"sent": 0})
-        assert await feed.read(10) == ([], 0)
+        assert await feed.took([], {"error": ""}, failed=False) == 0
+        assert await feed.read(10) == ([], 0, 0)
         await spool.close()
         assert [each[b"object"] for each in await _log(server)] == [c.spool.keys.meta.encode()]
 
