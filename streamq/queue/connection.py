@@ -23,6 +23,7 @@ from streamq.queue.channel import Channel, Part
 __all__ = ["Client", "Part", "command", "connect", "denied", "options", "pipelined"]
 
 WRITE_SECONDS = 30.0  # a server that forks or loads may be silent for seconds
+BLOCK_SECONDS = 5.0  # a blocked read asks for no more: one that is silent for much longer has no server any more
 CONNECT_SECONDS = 10.0
 # As a script's error has it: of 7 and Valkey, of 6.2
 DENIED = re.compile(
@@ -48,9 +49,9 @@ class Client(Redis):
 
 
 def connect(url: str, *, blocking: bool = False, name: str | None = None) -> Client:
-    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for ever, and others wait for them;
-    `name` is what CLIENT LIST shows."""
-    seconds = None if blocking else WRITE_SECONDS
+    """A client for `redis://`, `rediss://` or `unix://`; `blocking` ones may wait for `BLOCK_SECONDS` more; `name` is
+    what CLIENT LIST shows."""
+    seconds = WRITE_SECONDS + (BLOCK_SECONDS if blocking else 0.0)
     try:
         pool = ConnectionPool.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0), **options(url, seconds))
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing; an unknown option is told here

@@ -323,6 +323,12 @@ class Spool:
             if isinstance(client, Client):
                 client.channel.on_lost = hear
 
+    def drop(self) -> None:
+        """Close both connections; calls that wait fail, and the next ones open others."""
+        for client in (self.redis, self.reader):
+            if isinstance(client, Client):
+                client.channel.close()
+
     async def run_id(self) -> str:
         """Changes when the server was started anew, or another one took over."""
         text: str = (await command(self.redis, "INFO", "server")).decode()

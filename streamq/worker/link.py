@@ -40,6 +40,7 @@ PASSING = (
     *("LOADING", "READONLY", "MASTERDOWN", "MISCONF", "NOREPLICAS", "CLUSTERDOWN"),
     *("UNBLOCKED", "BUSY", "TRYAGAIN"),
 )
+DEMOTED = ("READONLY", "MASTERDOWN")
 log = logging.getLogger("streamq.link")
 
 
@@ -56,17 +57,31 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, ResponseError) and any(word in str(error) for word in PASSING)
 
 
+def is_elsewhere(error: Exception) -> bool:
+    """Whether another connection may lead to a server that answers: this one leads nowhere any more, or to one that was
+    demoted and keeps it."""
+    if isinstance(error, BusyLoadingError) or is_full(error):
+        return False
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, ReadOnlyError, MasterDownError, OSError)):
+        return True
+    return isinstance(error, ResponseError) and any(word in str(error) for word in DEMOTED)
+
+
 class Link:
     """Repeats calls until they come through. Every call that goes through here may be repeated: scripts are
-    fenced or idempotent, and what a lost reply delivered is found in the PEL by `recover`."""
+    fenced or idempotent, and what a lost reply delivered is found in the PEL by `recover`. `drop` closes all
+    connections: those that nobody has heard the end of lead to the same dead server."""
 
-    def __init__(self, recover: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, recover: Callable[[], Awaitable[None]], drop: Callable[[], None] = lambda: None) -> None:
         self._recover = recover
+        self._drop = drop
         self._up = asyncio.Event()
         self._up.set()
         self._mending: asyncio.Task[None] | None = None
         self.stopped = False
-        self.down_since = 0.0  # time.monotonic(); of the last outage
+        self.heard_at = time.monotonic()  # when a call came through
+        self.down_since = 0.0  # time.monotonic(); of the last outage: what came through before it, did
+        self._stale = False
         self._failed: BaseException | None = None
         self._again = False
 
@@ -81,7 +96,9 @@ class Link:
             if self._failed is not None:
                 raise self._failed
             try:
-                return await what(*args, **named)
+                found = await what(*args, **named)
+                self.heard_at = time.monotonic()
+                return found
             except (RedisError, OSError) as error:
                 if self.stopped or not is_away(error):
                     raise
@@ -96,8 +113,9 @@ class Link:
     def _down(self, error: Exception) -> None:
         self._up.clear()
         self._again = True
+        self._stale = self._stale or is_elsewhere(error)
         if self._mending is None or self._mending.done():
-            self.down_since = time.monotonic()
+            self.down_since = self.heard_at  # not now: a server that lost its power is silent for half a minute
             log.warning("redis is away: %s", error)
             self._mending = asyncio.create_task(self._mend(), name="link")
 
@@ -105,12 +123,16 @@ class Link:
         wait = 0.05
         while True:
             await asyncio.sleep(wait)
-            self._again = False
+            if self._stale:
+                self._drop()
+                await asyncio.sleep(0)  # who waited on these says so before it counts
+            self._again = self._stale = False
             try:
                 await self._recover()
             except (RedisError, OSError) as error:
                 if not is_away(error):
                     log.error("redis is back, and: %s", error)
+                self._stale = is_elsewhere(error)
                 wait = min(wait * 2, 2.0)
                 continue
             except Exception as error:  # what no waiting mends: whoever calls is told, and the worker ends

@@ -156,7 +156,7 @@ class Worker:
         self.publisher.known = self._know
         lines = sum(way.connections for way in ways.values())
         self.hand = Hand(self.settings.in_hand, HELD_PER_LINE * lines)
-        self.link = Link(self._recover)
+        self.link = Link(self._recover, self.spool.drop)
         self.spool.on_lost(self.link.lost)
         self.missed: asyncio.Queue[list[str]] = asyncio.Queue()
         self.outboxes = {name: Outbox() for name in ways}

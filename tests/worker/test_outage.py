@@ -26,6 +26,7 @@ from streamq.settings import load_settings
 from streamq.worker import Worker
 
 OwnServer = Callable[..., Server]
+GIVEN = ("id", "b", "from", "s@example.com", "to", "b@example.net", "subject", "Hi", "text", "x")
 ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -109,10 +110,55 @@ async def test_a_server_that_lost_its_last_second_sends_nothing_twice(own_server
     assert await _left(server) == []
 
 
+async def test_a_server_without_power_says_nothing_and_its_mails_are_not_sent_twice(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection ends: they are silent, the reader's, too."""
+    monkeypatch.setattr("streamq.queue.connection.WRITE_SECONDS", 2.0)
+    server = own_server(*ALWAYS)
+    async with Line(str(server.socket)) as line, crew(server.url) as c:
+        for number in range(50):
+            await c.add(id=f"m{number}")
+        worker = Worker(load_settings(relay=c.sink.url), f"redis://127.0.0.1:{line.port}")
+        worker.others_seconds = 0
+        async with _forgotten(server):
+            await c.started(worker)
+            await c.until("email.relayed", many=50)
+            await _empty(c)
+            for joint in list(line.joints):
+                joint.stall("there")
+                joint.stall("back")
+        await c.add(id="after")
+        c._last = "0"
+        await c.until("email.relayed", "after")
+        assert await c.count("resettled") == 50
+        assert len(c.sink.received) == 51, "a mail was sent again"
+    assert await _left(server) == []
+
+
+async def test_a_master_that_was_demoted_keeps_nobody(own_server: OwnServer) -> None:
+    """It closes no connection, and its name leads to another one by now."""
+    old, new = own_server(), own_server()
+    async with Line(str(old.socket)) as line, crew(old.url) as c:
+        worker = await c.started(Worker(load_settings(relay=c.sink.url), f"redis://127.0.0.1:{line.port}"))
+        worker.others_seconds = 0
+        await c.add(id="before")
+        await c.until("email.relayed", "before")
+        line.target = str(new.socket)
+        redis, other = connect(old.url), connect(new.url)
+        await command(other, "XADD", "{streamq}:normal", "*", *GIVEN)
+        await command(redis, "REPLICAOF", "127.0.0.1", 1)
+        await c.sink.wait_for(2)
+        await command(redis, "REPLICAOF", "NO", "ONE")
+        await redis.aclose()
+        await other.aclose()
+    assert await _left(old) == []
+
+
 async def test_who_is_back_first_waits_for_the_others(own_server: OwnServer) -> None:
     """What another worker had settled is there again, and that one has not said so yet."""
     server = own_server(*ALWAYS)
-    async with crew(server.url) as c, Line(str(server.socket)) as line:
+    async with Line(str(server.socket)) as line, crew(server.url) as c:
         for number in range(50):
             await c.add(id=f"m{number}")
         later = Worker(load_settings(relay=c.sink.url), f"redis://127.0.0.1:{line.port}")
