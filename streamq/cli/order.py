@@ -22,7 +22,7 @@ from streamq.queue.spool import Spool
 from streamq.queue.steer import Selector, apply, has_rule, id_rule, intended, select, set_rule, unable, unset_rule
 from streamq.queue.walk import STATES, MailView, is_entry
 from streamq.queue.why import ended_somewhere, why
-from streamq.queue.wording import plural, waits_words
+from streamq.queue.wording import plural, shown_ms, waits_words
 
 __all__ = ["Order"]
 
@@ -91,6 +91,9 @@ class Order:
     async def _carried_out(self) -> bool:
         async with open_queue() as spool:
             await known_choice(spool, self.choice)
+            if self.after_ms is not None and self.after_ms > spool.settings.max_age:
+                most = shown_ms(spool.settings.max_age)
+                raise SettingsError(f"{self.verb}: --in: longer than a mail may get old (STREAMQ_MAX_AGE, {most})")
             return await (self._by_name(spool) if self.ids else self._by_choice(spool))
 
     # -- by id, or address -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from streamq.mail.fields import knows
 from streamq.mail.rules import Given
 from streamq.mail.several import OF
 
-__all__ = ["Sure", "addressee", "read_sure"]
+__all__ = ["Sure", "addressee", "moments", "read_sure"]
 
 TO = frozenset({b"envelope_to", b"to", b"raw", b"recipients", b"cc", b"bcc"})  # what says who gets it
 MANY = frozenset({b"raw", b"cc", b"bcc"})  # beside `to` alone: `envelope_to` outranks them
@@ -56,6 +56,13 @@ def read_sure(
     # What a child shares is gone where `@of` still stands, and its tenant with it
     is_known = OF not in given and b"tenant" not in twice and (carried.tenant is not None) == (b"tenant" in given)
     return Sure(_sure(lambda: rules.key(given, b"id")) if is_known else None, carried.tenant, event)
+
+
+def moments(fields: Mapping[bytes, bytes], twice: Collection[bytes], at_ms: int) -> tuple[int | None, int | None]:
+    """When it may go first, and when it is over by its own word (Unix ms); None where it says nothing that is sure. It
+    counts for a mail that waits for a later version, too."""
+    given = {name: value for name, value in fields.items() if value and name not in twice}
+    return _sure(lambda: rules.send_at_ms(given, at_ms)), _sure(lambda: rules.expires_at_ms(given, at_ms))
 
 
 def addressee(given: Given) -> Address | None:

@@ -12,7 +12,7 @@ from streamq.mail.effort import Heavy
 from streamq.mail.identity import collapse_digest, content_hash, digest
 from streamq.mail.labour import LIGHT_US
 from streamq.mail.rules import collapse
-from streamq.mail.sure import Sure, addressee, read_sure
+from streamq.mail.sure import Sure, addressee, moments, read_sure
 from streamq.mail.template import Template
 from streamq.queue.lanes import lane_of
 from streamq.queue.rows import AdmitRow
@@ -175,7 +175,12 @@ class Intake:
         rules are asked of it, which they are not of a dead letter."""
         sure = sure or self._sure(entry)
         said = why(reason=reason, fields=fields, **{"class": klass})
-        return AdmitRow("hold", entry.entry, id=sure.id or entry.entry, tail=sure.event, why=said)
+        starts, ends = moments(entry.fields, entry.twice, time_ms(entry.parent or entry.entry))
+        end = max(time_ms(entry.entry), starts or 0) + self.settings.max_age
+        end = min(end, ends if ends is not None else end)
+        own = end if starts is not None or ends is not None else 0
+        id_ = sure.id or entry.entry
+        return AdmitRow("hold", entry.entry, deadline=end, expires=own, id=id_, tail=sure.event, why=said)
 
     def _sure(self, entry: Entry) -> Sure:
         return read_sure(entry.fields, entry.twice, parent=entry.parent, pii=self.settings.pii)

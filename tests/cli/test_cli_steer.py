@@ -284,6 +284,8 @@ async def test_a_rule_has_one_part(queue: Mailroom) -> None:
 
 @pytest.mark.usefixtures("queue")
 async def test_a_wrong_time_is_named() -> None:
+    said = await streamq("unhold", "--all", "--in", "40d")
+    assert (said.code, "--in: longer than a mail may get old (STREAMQ_MAX_AGE, 5.0 d)" in said.err) == (2, True), said
     said = await streamq("unhold", "--all", "--in", "soon")
     assert (said.code, said.err) == (2, "streamq: --in: not a duration (write 90s, 5m, 1h, 5d): 'soon'\n")
 

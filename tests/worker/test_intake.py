@@ -131,6 +131,25 @@ def test_unknown_fields_are_held() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("times", "end"),
+    [
+        ({"ttl": "60"}, AT + 60_000),
+        ({"delay": "864000"}, AT + 15 * DAY),
+        ({"delay": "864000", "expires_at": str(AT + 12 * DAY)}, AT + 12 * DAY),
+        ({"ttl": "soon"}, 0),
+        ({}, 0),
+    ],
+)
+def test_what_is_held_ends_when_it_says(times: dict[str, str], end: int) -> None:
+    """Of the mail's own times those count that can be read, whatever it is held for; else its age."""
+    for more in ({"colour": "red"}, {"route": "nowhere"}):
+        row = judged(entry(**GOOD, **more, **times))
+        if times.get("ttl") != "soon" or "colour" in more:
+            assert (row.kind, row.expires) == ("hold", end)
+            assert row.deadline == (end or AT + 5 * DAY)
+
+
 def test_a_template_that_is_not_stored_holds_the_mail() -> None:
     fields = {name: value for name, value in GOOD.items() if name not in {"subject", "text"}}
     row = judged(entry(**fields, template="welcome"))
