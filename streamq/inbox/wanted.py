@@ -11,6 +11,7 @@ from decimal import Decimal
 from streamq.errors import NotFound
 from streamq.inbox.box import Kept
 from streamq.inbox.reader import Reader
+from streamq.mail.domain import to_wire
 
 __all__ = ["Unclear", "Wanted", "moment"]
 
@@ -48,9 +49,13 @@ class Wanted:
         text = {
             name: " ".join(given.get(name, "").casefold().split()) for name in ("to", "from", "subject", "text", "q")
         }
+        for name in ("to", "from"):
+            if " " in text[name] and '"' not in text[name]:
+                got = given[name][:80]
+                raise Unclear(f"{name}: a blank, which no address has: in a URL + is one, write %2B (got {got!r})")
         return cls(
-            to=text["to"],
-            from_=text["from"],
+            to=_on_the_wire(text["to"]),
+            from_=_on_the_wire(text["from"]),
             subject=text["subject"],
             text=text["text"],
             q=text["q"],
@@ -91,8 +96,19 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def _on_the_wire(address: str) -> str:
+    """An address, or a domain, in A-labels, as mails go out; what is none stays as it is."""
+    if address.isascii():
+        return address
+    local, at, domain = address.rpartition("@")
+    try:
+        return f"{local}{at}{to_wire(domain).lower()}"
+    except ValueError:
+        return address
+
+
 def _is(wish: str, address: str) -> bool:
-    address = address.casefold()
+    address = _on_the_wire(address.casefold())
     return address == wish or (
         "@" not in wish.removeprefix("@") and address.rpartition("@")[2] == wish.removeprefix("@")
     )
@@ -101,7 +117,7 @@ def _is(wish: str, address: str) -> bool:
 def _has(words: list[str], kept: Kept, reader: Reader) -> bool:
     """The text is read only where a word is nowhere in the head."""
     head = _folded(" ".join([reader.head(kept).subject, *(text for each in reader.people(kept) for text in each)]))
-    rest = [word for word in words if word not in head]
+    rest = [word for word in words if word not in head and _on_the_wire(word) not in head]
     return not rest or all(word in reader.words(kept) for word in rest)
 
 

@@ -143,6 +143,25 @@ def test_the_boards_queries_and_the_scalers_are_queries(tmp_path: Path) -> None:
     _ran("promtool", "check", "rules", path)
 
 
+@promtool
+def test_the_board_shows_a_provider_that_takes_nothing(tmp_path: Path) -> None:
+    """A worker exports no outcome that it never met: no `relayed` of who refuses all."""
+    [query] = [each for each in _board_queries() if "by (provider)" in each and "/" in each]
+    query = query.replace("$__rate_interval", "5m").replace("$job", ".*").replace("$queue", ".*")
+
+    def attempts(provider: str, outcome: str) -> dict[str, str]:
+        labels = f'queue="q", job="w", provider="{provider}", outcome="{outcome}"'
+        return {"series": f"streamq_attempts_total{{{labels}}}", "values": "0+60x10"}
+
+    series = [("google", "bounced"), ("google", "unjudged"), ("yahoo", "relayed"), ("yahoo", "deferred")]
+    seen = [{"labels": '{provider="google"}', "value": 1}, {"labels": '{provider="yahoo"}', "value": 0.5}]
+    test: dict[str, Any] = {"interval": "1m", "input_series": [attempts(*each) for each in series]}
+    test["promql_expr_test"] = [{"expr": query, "eval_time": "10m", "exp_samples": seen}]
+    path = tmp_path / "board.yml"
+    path.write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
+    _ran("promtool", "test", "rules", path)
+
+
 def test_the_board_and_the_scaler_tell_queues_apart() -> None:
     """Of workers, too: each metric names its queue (tests/web/webbed.py)."""
     for query in _board_queries():
@@ -223,7 +242,16 @@ def test_selectors_select_and_ports_are_there() -> None:
         assert len(fits) == 1
     for each in _of("PodDisruptionBudget").values():
         labels = each["spec"]["selector"]["matchLabels"]
+        assert "minAvailable" not in each["spec"], "a queue that is idle has one worker: no node would ever be drained"
         assert labels == deployments[each["metadata"]["name"]]["spec"]["selector"]["matchLabels"]
+
+
+def test_who_is_scaled_is_counted_by_the_scaler_alone() -> None:
+    """`replicas` would set it back, each time that the manifests are applied."""
+    scaled = {each["spec"]["scaleTargetRef"]["name"] for each in _of("ScaledObject").values()}
+    deployments = _of("Deployment")
+    assert scaled == {"streamq-worker"}
+    assert [name for name, each in deployments.items() if "replicas" not in each["spec"]] == sorted(scaled)
 
 
 async def test_what_pods_run_and_answer_is_there(server_url: str) -> None:

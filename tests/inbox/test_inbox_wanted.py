@@ -65,6 +65,25 @@ def test_filters(inbox: Inbox, given: dict[str, str], found: list[int]) -> None:
     assert [kept.number for kept in wanted.those(inbox, Reader(), 10)] == found
 
 
+@pytest.mark.parametrize("name", ["to", "from", "q"])
+@pytest.mark.parametrize(
+    "word", ["anna@bücher.example", "Anna@BÜCHER.example", "anna@xn--bcher-kva.example", "bücher.example"]
+)
+def test_an_address_is_found_as_it_was_sent(name: str, word: str) -> None:
+    """On the wire it has A-labels."""
+    made = Inbox(100, 10**7)
+    anna = "anna@xn--bcher-kva.example"
+    known: dict[str, Any] = {"message_id": b"", "monotonic_ns": 0, "mail_ns": 0, "peer": "", "helo": ""}
+    content = f"From: {anna}\r\nTo: {anna}\r\n\r\nHi\r\n".encode()
+    made.add(Received(anna, (anna,), content, at_ns=10, eight_bit=False, smtputf8=False, **known))
+    assert [kept.number for kept in Wanted.read({name: word}).those(made, Reader(), 10)] == [10]
+
+
+def test_a_plus_that_became_a_blank_is_said() -> None:
+    with pytest.raises(Unclear, match=r"to: a blank, which no address has: in a URL \+ is one, write %2B"):
+        Wanted.read({"to": "ok tag@example.net"})
+
+
 def test_no_more_than_asked_for(inbox: Inbox) -> None:
     assert [kept.number for kept in Wanted().those(inbox, Reader(), 1)] == [20]
 
