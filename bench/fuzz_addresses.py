@@ -19,7 +19,7 @@ from streamq.smtp.connection import Offer
 from streamq.smtp.envelope import Unfit, envelope
 from streamq.smtp.letter import Letter
 
-__all__ = ["addresses"]
+__all__ = ["addresses", "mailbox"]
 
 OFFER = Offer(pipelining=True, sizes=True, eight_bit=True, smtputf8=True, chunking=True, dsn=True, require_tls=True)
 ASKED = Dsn("SUCCESS,FAILURE", "HDRS", "Q 1+1=2")
@@ -47,7 +47,7 @@ NAMES = (
 BETWEEN = (", ", ",", ",,", " , ", ";", " ", "\t", "(x)", "(", ")", "<", ">", '"', ":", "\r\n ", "\0", ".", "@")
 
 
-def _mailbox(chance: random.Random) -> str:
+def mailbox(chance: random.Random) -> str:
     spec = (
         chance.choice(LOCALS) + chance.choice(("@", "@", "@", "@", "@", "", "@@", " @", "@ ")) + chance.choice(DOMAINS)
     )
@@ -63,9 +63,9 @@ def _list(chance: random.Random, number: int) -> str:
             ("bob@example.net, ", "(", "((x)) ", '"a" ', "ü@ü.de,", "a." * 30 + "a@x.de,", "[", "<", "\\", "Bob B ")
         )
         return part * (100_000 // len(part)) + chance.choice(("", "bob@example.net", ")"))
-    parts = [_mailbox(chance)]
+    parts = [mailbox(chance)]
     for _ in range(chance.choice((0, 0, 0, 1, 1, 3))):
-        parts += [chance.choice(BETWEEN) if chance.random() < 0.3 else ", ", _mailbox(chance)]
+        parts += [chance.choice(BETWEEN) if chance.random() < 0.3 else ", ", mailbox(chance)]
     text = "".join(parts)
     for _ in range(chance.choice((0, 0, 0, 0, 1, 3)) if text else 0):
         at = chance.randrange(len(text))

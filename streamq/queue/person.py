@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from streamq.queue.walk import MailView
 
 __all__ = ["Person", "person", "recipients_of"]
 
+HEAD_END = re.compile(rb"\r?\n\r?\n")
 ADDRESSED = (b"to", b"cc", b"bcc", b"envelope_to", b"recipients", b"raw")
 
 
@@ -33,10 +35,14 @@ class Person:
         return any(each.lower() == self.spec for each in recipients)
 
     def may_stand_in(self, fields: Mapping[bytes, bytes]) -> bool:
-        """Without reading who gets it: of a million mails nearly all are to others. JSON may escape any sign."""
+        """Without reading who gets it: of a million mails nearly all are to others. True of each mail to them, however
+        the address is spelt there: JSON and quotes may escape any sign, a domain in Unicode has many forms."""
+        local, domain = self.local.encode(), self.domain.encode()
         for name in ADDRESSED:
-            value = fields.get(name, b"").lower()
-            if b"\\u" in value or any(form in value for form in self.forms):
+            value = fields.get(name, b"")
+            value = (HEAD_END.split(value, 1)[0] if name == b"raw" else value).lower()
+            is_spelt = local in value or b'"' in value  # "a"."b"@ is a.b@
+            if b"\\" in value or (is_spelt and (domain in value or not value.isascii())):
                 return True
         return False
 
@@ -59,8 +65,10 @@ class Person:
         return event.text("rcpt").lower() in {self.spec, hashed_address(self.spec)}
 
     def is_named_in(self, event: Event) -> bool:
-        """As a recipient, or in a reply."""
-        return self.gets(event) or any(form in event.raw.lower() for form in self.forms)
+        """As a recipient, in a reply, or as the producer's id."""
+        return self.gets(event) or any(
+            form in event.raw.lower() or form in event.id.lower().encode() for form in self.forms
+        )
 
 
 def person(text: str) -> Person:
@@ -71,7 +79,16 @@ def person(text: str) -> Person:
     address = addresses[0]
     spec = f"{address.local}@{address.domain}".lower()
     given = text.strip().lower()
-    return Person(spec, tuple({each.encode() for each in (spec, given if "@" in given else spec)}))
+    shown = f"{address.local}@{_unicode(address.domain)}".lower()
+    return Person(spec, tuple({each.encode() for each in (spec, shown, given if "@" in given else spec)}))
+
+
+def _unicode(domain: str) -> str:
+    """As people write it."""
+    try:
+        return domain.encode("ascii").decode("idna")
+    except UnicodeError:
+        return domain
 
 
 def recipients_of(view: MailView) -> list[str]:
