@@ -69,7 +69,7 @@ async def refused(url: str, *parts: str | int) -> bool:
 def test_nobody_gets_in_without_a_password_of_his_own() -> None:
     assert {name.removeprefix("streamq-") for name in ROLES} == OWN
     for rules in ROLES.values():
-        assert rules[:4] == ["on", "resetpass", "resetchannels", "-@all"]
+        assert rules[:5] == ["on", "resetpass", "resetchannels", "resetkeys", "-@all"]
         assert not [rule for rule in rules if rule.startswith((">", "<", "nopass", "+@", "allkeys", "~*"))]
 
 
