@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 import uvloop
@@ -65,8 +66,17 @@ def options(
 
 
 def settings(**flags: Any) -> Settings:
-    """The settings with this command's flags."""
-    return load_settings(**{**given, **{name: value for name, value in flags.items() if value is not None}})
+    """The settings with this command's flags. Raises `SettingsError`, also for a flag whose URL has a password."""
+    named = {**given, **{name: value for name, value in flags.items() if value is not None}}
+    known = load_settings(**named)
+    for name in ("redis_url", "relay"):
+        if urlsplit(str(named.get(name) or "")).password:
+            flag = f"--{name.replace('_', '-')}"
+            raise SettingsError(
+                f"{flag}: a password on a command line is in `ps` for whoever is on this machine: "
+                f"STREAMQ_{name.upper()}, or a file (STREAMQ_CONFIG), keeps it"
+            )
+    return known
 
 
 @asynccontextmanager

@@ -77,6 +77,14 @@ async def test_wrong_settings_are_one_line_and_exit_2(
     [
         (["--redis-url", f"redis://:{SECRET}/@h", "status"], "--redis-url: not an address"),
         (["--redis-url", f"http://:{SECRET}@h", "status"], "--redis-url: not an address"),
+        (
+            ["--redis-url", f"redis://:{SECRET}@127.0.0.1:1", "status"],
+            "--redis-url: a password on a command line is in `ps`",
+        ),
+        (
+            ["worker", "--relay", f"smtp://u:{SECRET}@127.0.0.1:1"],
+            "STREAMQ_RELAY, or a file (STREAMQ_CONFIG), keeps it",
+        ),
         (["--queue", "a{b}", "status"], "'a{b}'"),
         (["--config", "/nowhere/streamq.toml", "status"], "/nowhere/streamq.toml: No such file or directory"),
         (["worker", "--relay", f"smtp://u:{SECRET}"], "--relay: not a"),
