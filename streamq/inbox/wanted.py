@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ __all__ = ["Unclear", "Wanted", "moment"]
 LONGEST = 1000  # characters of a filter
 FILTERS = ("to", "from", "subject", "text", "q", "after", "before", "unread")
 NS = 1_000_000_000
+# RFC 5890, section 2.3.2.1: 63 octets at most; of longer ones decoding would take its time.
+_A_LABEL = re.compile(r"\bxn--([a-z0-9-]{1,59})(?![a-z0-9-])", re.ASCII | re.IGNORECASE)
 
 
 class Unclear(ValueError):
@@ -46,16 +49,11 @@ class Wanted:
         unread = given.get("unread", "").strip().lower()
         if unread not in {"", "true", "false", "1", "0"}:
             raise Unclear(f"unread: true or false (got {unread[:80]!r})")
-        text = {
-            name: " ".join(given.get(name, "").casefold().split()) for name in ("to", "from", "subject", "text", "q")
-        }
-        for name in ("to", "from"):
-            if " " in text[name] and '"' not in text[name]:
-                got = given[name][:80]
-                raise Unclear(f"{name}: a blank, which no address has: in a URL + is one, write %2B (got {got!r})")
+        text = {name: _folded(given.get(name, "")) for name in ("subject", "text", "q")}
+        people = {name: _person(name, given.get(name, "")) for name in ("to", "from")}
         return cls(
-            to=_on_the_wire(text["to"]),
-            from_=_on_the_wire(text["from"]),
+            to=people["to"],
+            from_=people["from"],
             subject=text["subject"],
             text=text["text"],
             q=text["q"],
@@ -96,19 +94,40 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def _person(name: str, text: str) -> str:
+    """What `to` or `from` asks for. Raises `Unclear`."""
+    text = text.rstrip()
+    if '"' not in text and re.search(r"\s", text):
+        raise Unclear(f"{name}: a blank, which no address has: in a URL + is one, write %2B (got {text[:80]!r})")
+    return _on_the_wire(" ".join(text.split()))
+
+
 def _on_the_wire(address: str) -> str:
-    """An address, or a domain, in A-labels, as mails go out; what is none stays as it is."""
+    """An address, or a domain, in A-labels, as mails go out, in small letters; what is none stays as it is.
+
+    Not of folded text: that has `ss` for `ß`, which is somebody else's domain.
+    """
     if address.isascii():
-        return address
+        return address.casefold()
     local, at, domain = address.rpartition("@")
-    try:
-        return f"{local}{at}{to_wire(domain).lower()}"
-    except ValueError:
-        return address
+    with contextlib.suppress(ValueError):
+        domain = to_wire(domain)
+    return f"{local}{at}{domain}".casefold()
+
+
+def _in_letters(text: str) -> str:
+    """With its A-labels as people write them."""
+
+    def letters(found: re.Match[str]) -> str:
+        with contextlib.suppress(ValueError):
+            return found[1].encode("ascii").decode("punycode")
+        return found[0]
+
+    return _A_LABEL.sub(letters, text)
 
 
 def _is(wish: str, address: str) -> bool:
-    address = _on_the_wire(address.casefold())
+    address = _on_the_wire(address)
     return address == wish or (
         "@" not in wish.removeprefix("@") and address.rpartition("@")[2] == wish.removeprefix("@")
     )
@@ -116,8 +135,9 @@ def _is(wish: str, address: str) -> bool:
 
 def _has(words: list[str], kept: Kept, reader: Reader) -> bool:
     """The text is read only where a word is nowhere in the head."""
-    head = _folded(" ".join([reader.head(kept).subject, *(text for each in reader.people(kept) for text in each)]))
-    rest = [word for word in words if word not in head and _on_the_wire(word) not in head]
+    head = " ".join([reader.head(kept).subject, *(text for each in reader.people(kept) for text in each)])
+    folded = _folded(f"{head} {_in_letters(head)}" if "xn--" in head.casefold() else head)
+    rest = [word for word in words if word not in folded and _on_the_wire(word) not in folded]
     return not rest or all(word in reader.words(kept) for word in rest)
 
 
