@@ -79,7 +79,7 @@ async def test_status_warns(queue: Mailroom) -> None:
     await queue.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     said = await streamq("status")
     await queue.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    assert "maxmemory-policy noeviction` (it is volatile-lru)\n" in said.out
+    assert "maxmemory-policy noeviction` (it is volatile-lru)" in said.out
 
 
 async def test_status_says_how_many_keys_are_gone(queue: Mailroom) -> None:

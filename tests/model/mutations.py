@@ -1,8 +1,8 @@
 """Each script broken once, where it keeps the law: `python tests/model/mutations.py [NAME …]`.
 
 A mutation is red when the state machine fails on it; where that can't see it, because no law of the model is
-touched, the conformance tests of tests/queue must. One that stays green means that an assertion is missing.
-Without names all of them run, some seconds each; exit 1 where any stays green.
+touched, the conformance tests of tests/queue and tests/webhooks must. One that stays green means that an assertion is
+missing. Without names all of them run, some seconds each; exit 1 where any stays green.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def hunted(mutation: Mutation, *, conformance: bool = True) -> str:
     if _is_red(mutation, [HERE / "test_machine.py"]):
         return "machine"
     by_verb = sorted(path for path in (HERE.parent / "queue").glob("test_*.py") if path.stem != "test_script")
+    by_verb += sorted((HERE.parent / "webhooks").glob("test_*.py"))
     one_server = ["-k", "not 6.2 and not 8.1 and not path"]
     return "conformance" if conformance and _is_red(mutation, [*by_verb, *one_server]) else ""
 
