@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from streamq.mail.several import KIN
 from streamq.queue.connection import command
-from streamq.queue.events import event_from
+from streamq.queue.events import event_from, newest_pages
 from streamq.queue.look import before, of_tenants, placed
 from streamq.queue.spool import Spool
 from streamq.queue.walk import MailView, Pages, filled, is_entry
@@ -33,7 +33,6 @@ __all__ = [
 
 EXPANDED = "email.expanded"
 REQUEUED = b"email.requeued"
-EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which requeues are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +123,9 @@ async def _made(spool: Spool, family: Family) -> AsyncIterator[list[str]]:
 async def _again(spool: Spool, parent: str) -> list[str]:
     """What those became that were requeued, the first first; also of those that died and were requeued once more."""
     found: list[tuple[str, str, bool]] = []  # the new entry, the old one, whether that was a child
-    last = "+"
-    for _ in range(EVENTS_PAGES):
-        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
+    async for rows in newest_pages(spool):
         events = [event_from(row) for row in rows if REQUEUED in row[1]]
         found += [(each.text("entry"), each.text("of"), each.text("parent") == parent) for each in events]
-        if len(rows) < EVENTS_PAGE:
-            break
-        last = f"({rows[-1][0].decode()}"
     again: dict[str, None] = {}
     for entry, of, is_child in reversed(found):
         if (is_child or of in again) and is_entry(entry) and int(entry[0]) < len(spool.priorities):

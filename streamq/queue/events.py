@@ -28,10 +28,12 @@ __all__ = [
     "follow_events",
     "hidden",
     "last_events",
+    "newest_pages",
     "with_code",
 ]
 
 PAGE = 1000  # of half a kilobyte each
+NEWEST_PAGES = 20
 BLOCK_MS = 5000
 TEXT_MOST = 10_000  # of a text in which addresses are looked for
 AWAY_SECONDS = 1.0
@@ -117,6 +119,17 @@ class EventFilter:
         if self.tenant is not None and event.text("tenant") != self.tenant:
             return False
         return self.domain in ("", event.text("site")) and self.klass in ("", event.text("class"))
+
+
+async def newest_pages(spool: Spool) -> AsyncIterator[list[Any]]:
+    """Rows of the newest 20,000 events, the newest first, for who looks for what may be none of them."""
+    last = "+"
+    for _ in range(NEWEST_PAGES):
+        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", PAGE)
+        yield rows
+        if len(rows) < PAGE:
+            return
+        last = f"({rows[-1][0].decode()}"
 
 
 def with_code(code: object, reply: str) -> str:

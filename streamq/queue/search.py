@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any
 
 from streamq.mail.event import hashed_address
-from streamq.queue.connection import command
-from streamq.queue.events import DEAD, Event, event_from
+from streamq.queue.events import DEAD, Event, event_from, newest_pages
 from streamq.queue.letters import dead_letter
 from streamq.queue.look import placed
 from streamq.queue.person import Person, recipients_of
@@ -30,7 +29,6 @@ __all__ = [
 
 BEGINNING = "0:"
 PLACE = re.compile(r"([0-9]):(?:[0-9]{1,20}-[0-9]{1,20})?")
-EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which ends are looked for
 LETTERS_LOOKED = 100_000  # the newest
 NOT_ENDS = frozenset({"deferred", "throttled", "held", "ambiguous", "requeued", "expanded"})
 
@@ -168,17 +166,14 @@ async def _last_ends(
 ) -> dict[str, End]:
     """By entry; `events`: those that are meant, of rows of the events' stream."""
     found: dict[str, End] = {}
-    last = "+"
-    for _ in range(EVENTS_PAGES):
-        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
+    async for rows in newest_pages(spool):
         for event in events(rows):
             entry = event.text("entry")
             theirs = tenant is None or event.text("tenant") == tenant
             if theirs and event.kind.removeprefix("email.") not in NOT_ENDS:
                 found.setdefault(entry, End(event.kind, event.at_ms, event.id, entry, event.data, event.at))
-        if len(rows) < EVENTS_PAGE or len(found) >= most:
+        if len(found) >= most:
             break
-        last = f"({rows[-1][0].decode()}"
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from streamq.queue.connection import command, pipelined
-from streamq.queue.events import OPERATOR
+from streamq.queue.events import OPERATOR, newest_pages
 from streamq.queue.gauge import Gauge, LaneGauge, Rule, gauges, in_use, rules_of
 from streamq.queue.letters import dead_letters
 from streamq.queue.look import age_ms, now_ms, of_tenants, show, status
@@ -25,7 +25,6 @@ __all__ = ["Ended", "Why", "ended", "ended_somewhere", "ends", "letter_end", "wh
 
 UNREAD_MOST = 1000
 ANY = "*\n"  # whatever tenant: no name has a line's end
-EVENTS_PAGE, EVENTS_PAGES = 1000, 20  # the newest, in which the end of a mail is looked for
 
 
 @dataclass(slots=True)
@@ -244,16 +243,11 @@ async def _is_past_dot(spool: Spool, view: MailView) -> bool:
 async def ends(spool: Spool, names: Sequence[str], tenant: str | None = None) -> AsyncIterator[Ended]:
     """Events of any of these ids and entries, the newest first, among the newest 20,000 of all. `tenant`: whose id it
     is."""
-    last = "+"
-    for _ in range(EVENTS_PAGES):
-        rows = await command(spool.redis, "XREVRANGE", spool.keys.events, last, "-", "COUNT", EVENTS_PAGE)
+    async for rows in newest_pages(spool):
         for _, flat in rows:
             found = end_in(dict(zip(flat[::2], flat[1::2], strict=True)), names, tenant)
             if found is not None:
                 yield found
-        if len(rows) < EVENTS_PAGE:
-            break
-        last = f"({rows[-1][0].decode()}"
 
 
 async def ended(spool: Spool, names: Sequence[str], tenant: str | None = None) -> Ended | None:
