@@ -19,7 +19,7 @@ from streamq.settings import Place
 from streamq.web.listener import listening
 from streamq.web.serve import queue_app
 
-__all__ = ["Open", "cells", "filled", "shown", "unlock"]
+__all__ = ["Open", "cells", "confirmed", "filled", "shown", "unlock"]
 
 CELLS = "[...document.querySelectorAll('#{} tbody tr')].map((tr) => [...tr.children].map((c) => c.innerText.trim()))"
 
@@ -31,6 +31,16 @@ async def unlock(page: Page) -> None:
     await page.write(TOKEN)
     await page.key("Enter")
     await page.until("return document.querySelector('#lock').innerText === 'Lock'")
+
+
+async def confirmed(page: Page, **fields: str) -> None:
+    """What a dialog asks: filled in, said yes to, and it is gone."""
+    await page.until("return document.querySelector('#dialog').open")
+    for name, value in fields.items():
+        await page.run(f"document.querySelector('#field-{name}').focus()")
+        await page.write(value)
+    await page.click("#dialog-yes")
+    await page.until("return !document.querySelector('#dialog').open")
 
 
 class Open:

@@ -6,20 +6,11 @@ import json
 
 import paged
 import pytest
-from chromium import BROWSER, WHY_NOT, Page
-from paged import Open, cells, filled
+from chromium import BROWSER, WHY_NOT
+from paged import Open, cells, confirmed, filled
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
 shown = paged.shown
-
-
-async def _confirm(page: Page, **fields: str) -> None:
-    await page.until("return document.querySelector('#dialog').open")
-    for name, value in fields.items():
-        await page.run(f"document.querySelector('#field-{name}').focus()")
-        await page.write(value)
-    await page.click("#dialog-yes")
-    await page.until("return !document.querySelector('#dialog').open")
 
 
 async def test_without_the_token_there_is_nothing_to_press(shown: Open) -> None:
@@ -45,17 +36,17 @@ async def test_a_route_is_paused_limited_and_resumed(shown: Open) -> None:
     await room.parked(lane="relay|example.net")
     page = await shown.unlocked()
     await page.click("#routes button[aria-label='Pause route relay']")
-    await _confirm(page, reason="moving house", **{"for": "2h"})
+    await confirmed(page, reason="moving house", **{"for": "2h"})
     await page.until("return document.querySelector('#routes').innerText.includes('moving house')")
     known = json.loads(await room.do("HGET", "{streamq}:pauses", "relay"))["asked"]
     assert known["reason"] == "moving house"
     assert abs(int(known["till"]) - int(known["since"]) - 7_200_000_000) < 200_000_000  # the test's own clock is behind
     await page.click("#routes button[aria-label='Resume route relay']")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelector('#routes').innerText.includes('open')")
     assert await room.do("HGET", "{streamq}:pauses", "relay") is None
     await page.click("#routes button[aria-label='Limit route relay']")
-    await _confirm(page, rate="50/s, 60000/h")
+    await confirmed(page, rate="50/s, 60000/h")
     await page.until("return document.querySelector('#routes').innerText.includes('50/s, 60000/h (operator)')")
     assert await room.do("HGET", "{streamq}:limits:operator", "relay") == b"50:1000000,60000:3600000000"
 
@@ -90,10 +81,10 @@ async def test_a_standing_rule_is_ended(shown: Open) -> None:
     words = await page.run("document.querySelector('#dialog-words').innerText")
     assert words.endswith("What it has held stays held; streamq unhold --domain gmail.com lets that go, too.")
     assert await room.do("HLEN", "{streamq}:holds") == 3
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelectorAll('#rules li').length === 2")
     await page.click("#rules button[aria-label*='<i>']")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelectorAll('#rules li').length === 1")
     assert await room.do("HGETALL", "{streamq}:holds") == [b"rule:tag:a b", b"cancel"]
     await room.do("DEL", "{streamq}:holds")  # somebody else was quicker
@@ -110,7 +101,7 @@ async def test_a_site_is_paused_and_a_wrong_limit_is_said(shown: Open) -> None:
     await page.run("document.querySelector('#site-name').focus()")
     await page.write("Example.ORG")
     await page.click("#site-form button[value=pause]")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelector('#sites').innerText.includes('example.org')")
     assert await room.do("HEXISTS", "{streamq}:pauses", "*|example.org") == 1
     await page.click("#sites button[aria-label='Limit site example.org']")
@@ -138,12 +129,12 @@ async def test_dead_letters_are_looked_at_requeued_and_discarded(shown: Open) ->
     assert "<script>document.title='pwned'</script>" in text
     assert "policy-1" in text
     await page.click("#dead button[aria-label='Requeue all of policy corp.example']")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 1")
     again = await room.do("XREVRANGE", "{streamq}:normal", "+", "-", "COUNT", 1)
     assert b"policy-1" in again[0][1]
     await page.click("#dead button[aria-label='Discard all of bad_address icloud.com']")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelector('#dead').innerText.includes('none')")
     assert await room.do("XLEN", "{streamq}:dead") == 0
 
@@ -168,10 +159,10 @@ async def test_the_domains_of_a_reason_are_behind_it_and_each_is_acted_on_alone(
         ["c.example", "1"],
     ]
     await page.click("#dead button[aria-label='Discard all of policy b.example']")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelectorAll('#dead tbody tr[data-key]').length === 3")
     assert await room.do("XLEN", "{streamq}:dead") == 4
     await page.click("#dead button[aria-label^='Requeue all of policy rcpt']")
-    await _confirm(page)
+    await confirmed(page)
     await page.until("return document.querySelector('#dead').innerText.includes('none')")
     assert await room.do("XLEN", "{streamq}:dead") == 0

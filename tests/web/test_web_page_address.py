@@ -8,7 +8,7 @@ import paged
 import pytest
 from chromium import BROWSER, WHY_NOT, Page
 from mailroom import DAY, LANE
-from paged import Open
+from paged import Open, confirmed
 
 from streamq.queue import story
 
@@ -62,8 +62,7 @@ async def test_two_clicks_from_an_address_to_send_a_dead_one_again(shown: Open) 
         await page.click("#search button")
         await page.until(f"return document.querySelector('{place} button[aria-label^=Requeue]')")
     await page.click("#story-mail button[aria-label='Requeue gone']")
-    await page.until("return document.querySelector('#dialog').open")
-    await page.click("#dialog-yes")
+    await confirmed(page)
     await page.until("return document.querySelector('#said').innerText === '1 letter requeued'")
     await page.until("return !document.querySelector('#story-mail button')")
     assert await room.letters() == []

@@ -8,7 +8,7 @@ import paged
 import pytest
 from chromium import BROWSER, WHY_NOT
 from family import TO, end, expanded, parent
-from paged import Open
+from paged import Open, confirmed
 
 pytestmark = [pytest.mark.leaves_mail, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
 shown = paged.shown
@@ -34,15 +34,14 @@ async def test_what_it_became_is_there_and_one_button_is_for_all(shown: Open) ->
     await page.until("return document.querySelector('#found-ended #letter-card')")
     assert TO[0] in await page.text("#letter-card")
     await page.click(f"#found [data-entry='{children[1]}'] button[aria-label='Cancel: a1#2']")
-    await page.click("#dialog-yes")
+    await confirmed(page)
     await page.until("return document.querySelector('#said').innerText.startsWith('a1#2: ')")
-    await page.until("return !document.querySelector('#dialog').open")
     await page.click("#story-family .buttons button:last-child")
     await page.until("return document.querySelector('#dialog').open")
     assert "one mail for each of its 5 recipients" in await page.text("#dialog")
     names = await page.run("[...document.querySelectorAll('#dialog button')].map((e) => e.innerText)")
     assert names == ["Back", "Cancel"]
-    await page.click("#dialog-yes")
+    await confirmed(page)
     await page.until("return document.querySelector('#said').innerText.startsWith('a1: 4 ')")
     asked = await room.do("HGETALL", room.keys.holds)
     assert set(await room.states()) == {name.decode().removeprefix("intent:") for name in asked[::2]}
