@@ -25,10 +25,11 @@ __all__ = ["REST_MS", "Sifter", "row"]
 
 LEAST = 10  # mails that say something
 MEAN_MOST = 65_536  # bytes: larger mails are read one by one
-PAGE = 200  # mails of a look: 2 to 4 ms of the server's time in the script
+PAGE = 400  # mails of a look
+PART = 200  # mails of a script: 2 to 4 ms of the server's time
 CHAIN = 400  # mails of one read, in half pages: what is urgent waits so long to be read
-AHEAD = 3  # pages, or halves: the server sends a look's megabyte bit by bit, between scripts that were asked for later
-PAGE_BYTES = 1_000_000
+AHEAD = 3  # pages, or halves: the server sends a look's megabytes bit by bit, between scripts that were asked for later
+PAGE_BYTES = 2_000_000
 REST_MS = 5  # where another worker sifts
 PATIENCE = 3  # rests in a row in which nothing was parked: the other one may have been held up for a moment
 BULK = 50  # mails that others have parked meanwhile: who has a full hand passes a few at a time, and hinders nobody
@@ -64,8 +65,11 @@ class _Page:
             return None
         return _Page(self.found[many - 1][0].decode(), self.seen_at, self.found[many:], self.rows[many:])
 
-    def halves(self) -> list[_Page]:
-        """Two, where there is more than one mail."""
+    def parts(self, *, alone: bool) -> list[_Page]:
+        """Halves, so that the server has one while this process looks at the other; one that goes `alone` only where it
+        is too large for a script."""
+        if alone and len(self.found) <= PART:
+            return [self]
         many = (len(self.found) + 1) // 2
         rest = self.rest(many)
         return [_Page(self.behind, self.seen_at, self.found[:many], self.rows[:many]), *([rest] if rest else [])]
@@ -266,11 +270,12 @@ class Sifter:
         page = await self._looking.pop(name)
         if not page.found or page.behind != last:
             return []
-        return page.halves() if name in self._pure else [page]
+        return page.parts(alone=name not in self._pure)
 
     async def _look(self, name: str, behind: str) -> _Page:
         now = asyncio.get_running_loop().time()
-        found = await self.spool.peek(name, behind, self._many) if behind else []
+        many = self._many if name in self._pure else min(self._many, PART)
+        found = await self.spool.peek(name, behind, many) if behind else []
         size = sum(len(value) for _, flat in found for value in flat)
         if size > PAGE_BYTES:  # the next ones may be as large
             self._many = max(1, min(self._many, len(found) * PAGE_BYTES // size))

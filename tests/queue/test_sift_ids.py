@@ -137,9 +137,9 @@ def bucket(name: str) -> int:
 
 
 async def test_a_bucket_that_is_new_among_many_old_ones_expires_like_them(room: Mailroom) -> None:
-    """Which of a batch's buckets are there is asked by halves, where most are: 300 ids of 40 buckets, and five more."""
+    """Which of a batch's buckets are there is asked by halves, where most are: 290 ids of 40 buckets, and five more."""
     await slow(room)
-    ids = [f"a{n}" for n in range(60_000)]
+    ids = [f"a{n}" for n in range(400_000)]
     known = [name for name in ids if bucket(name) < 40][:290]
     new = [next(name for name in ids if bucket(name) == 100 + n) for n in range(5)]
     first, batch = known[:195], known[195:]

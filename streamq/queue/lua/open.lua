@@ -1,6 +1,6 @@
 -- open: makes a queue ready: priorities' digits, salt, groups. Again whenever a group is missing.
 -- needs: base
--- KEYS: {streamq}: absent bell meta stream
+-- KEYS: {streamq}: absent bell counts meta stream
 -- ARGV: format salt events_kept priorities
 --   format      version of the keys' layout      salt  random bytes, kept if there is one already
 --   events_kept  about how many events the stream keeps
@@ -25,7 +25,8 @@ if #NAMES > 10 then
   return redis.error_reply('ERR a queue has at most ten priorities, ever: ' .. table.concat(NAMES, ','))
 end
 redis.call('HSET', K.meta, 'format', format, 'events_kept', kept, 'priorities', table.concat(NAMES, ','))
-redis.call('HSETNX', K.meta, 'salt', salt)
+local is_made = redis.call('HSETNX', K.meta, 'salt', salt) == 1
+if is_made and not has(K.counts) then redis.call('HSET', K.meta, 'ids', '-') end -- a new queue knows none (lib/seen)
 
 -- At id 0, not $: producers may have come first. A group that is made again re-reads what lies in its stream:
 -- up to the id that is last now, nothing may be taken back from an index (lib/lease).

@@ -52,47 +52,62 @@ local function lane_for(site)
   return lanes[site]
 end
 
+local holds_any = has(K.holds)
 local function is_ordered(id, producer) -- by an operator, of this mail
-  if not has(K.holds) then return false end
   return intent_of(digit .. id) or redis.call('HEXISTS', K.holds, 'id:' .. producer) == 1
 end
-
-local digests = {}
-for at = HEAD + 3, #ARGV, EACH do
-  if ARGV[at] ~= '' then digests[#digests + 1] = ARGV[at] end
-end
-local is_new, nth = register_of(digests, now, window), 0
 
 local admitted = redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0'
 local oldest = text(math.max(now_ms - max_age, 0)) .. '-' .. text(2 ^ 63)
 local in_time = false -- ids grow: behind the first that is new to admission, and not too old, all are
-local letters, taken = {}, {}
-local passed, highest -- of all, of those that are parked
-local next = 0
-for at = HEAD + 1, #ARGV, EACH do
-  local id, site, digest, producer = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+
+-- What may park, and up to which row at most: the others among them are more than this consumer takes.
+local may_park, times, seqs = {}, {}, {} -- nth row → its lane, the parts of its id
+local digests, owners, named = {}, {}, {} -- named: nth row → which digest
+local argv = ARGV -- a global is looked for by its name, each time
+local many, others, nth = (#argv - HEAD) / EACH, 0, 0
+for at = HEAD + 1, #argv, EACH do
+  local id, site, digest = argv[at], argv[at + 1], argv[at + 2]
   in_time = in_time or (before(admitted, id) and before(oldest, id))
   local lane = lanes[site]
   if lane == nil then lane = lane_for(site) end
-  local ms, seq
-  if digest ~= '' then nth = nth + 1 end
-  if lane and in_time and not is_ordered(id, producer) then
-    ms, seq = id_parts(id)
-    if digest ~= '' and not is_new(nth, pack_id(UNHASHED, digit, ms, seq)) then lane = false end
+  nth = nth + 1
+  if lane and in_time and not (holds_any and is_ordered(id, argv[at + 3])) then
+    local ms, seq = id_parts(id)
+    may_park[nth], times[nth], seqs[nth] = lane, ms, seq
+    if digest ~= '' then
+      local last = #digests + 1
+      digests[last], owners[last], named[nth] = digest, pack_id(UNHASHED, digit, ms, seq), last
+    end
+  elseif others >= room then
+    many = nth - 1
+    break
   else
-    lane = false
+    others = others + 1
   end
-  if lane then
+end
+local known = see_all(digests, owners, now, window)
+
+local letters, taken = {}, {}
+local passed, highest -- of all, of those that are parked
+local next = 0
+for nth = 1, many do
+  local id, lane, which = argv[HEAD + 1 + (nth - 1) * EACH], may_park[nth], named[nth]
+  if lane and not (which and known[which]) then
     local rows = lane.rows
     local filled = #rows
-    rows[filled + 1], rows[filled + 2], rows[filled + 3] = id, ms, seq
+    rows[filled + 1], rows[filled + 2], rows[filled + 3] = id, times[nth], seqs[nth]
     highest = id
-    letters[#letters + 1] = 'p'
-  elseif #taken >= room then
+    letters[nth] = 'p'
+  elseif #taken >= room then -- what stands behind it is as it was
+    for behind = nth, many do
+      which = named[behind]
+      if which and not known[which] then disclaim(digests[which], now, window) end
+    end
     break
   else
     taken[#taken + 1] = id
-    letters[#letters + 1] = 't'
+    letters[nth] = 't'
   end
   passed = id
 end

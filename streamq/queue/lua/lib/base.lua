@@ -26,7 +26,7 @@ local function text(number) return string.format('%.0f', number) end
 -- The same of a whole one below 2^53, for a fifth of what that costs.
 local function digits(number) return string.format('%d', number) end
 
-local settings = redis.call('HMGET', K.meta, 'priorities', 'events_kept')
+local settings = redis.call('HMGET', K.meta, 'priorities', 'events_kept', 'ids')
 local NAMES = {} -- digit + 1 → priority; the digit's order is the order of urgency
 local STREAMS = {} -- digit + 1 → its key
 for name in string.gmatch(settings[1] or '', '[^,]+') do

@@ -55,19 +55,40 @@ local function digits_of(number)
   return string.char(48 + rest, 48 + hundreds, 48 + tens, 48 + ones)
 end
 
+-- Which generations have ids stands in `meta`: '<window> <the latest> <the one before it>', '?' where nobody knows; '-': of
+-- a new queue none has. So the last one is asked only where it can know an id.
 local this_generation, last_generation -- key names up to the bucket
 local two_windows -- ms, as text
+local last_is_empty -- known to have no ids
+local ids_now -- what `meta` has to say before an id is taken; nil where it says so
 local function generations(now, window)
   local generation = math.floor(now / 1000 / window)
-  this_generation, last_generation = K.seen(text(generation), ''), K.seen(text(generation - 1), '')
+  local this, last, length = text(generation), text(generation - 1), text(window)
+  this_generation, last_generation = K.seen(this, ''), K.seen(last, '')
   two_windows = text(window * 2)
+  local of, latest, earlier = string.match(settings[3] or '', '^(%d+) (%d+) (%S+)$')
+  if settings[3] == '-' then
+    last_is_empty, ids_now = true, length .. ' ' .. this .. ' -'
+  elseif of ~= length or tonumber(latest) > generation then
+    last_is_empty, ids_now = false, length .. ' ' .. this .. ' ?'
+  elseif latest == this then
+    last_is_empty, ids_now = earlier ~= last and earlier ~= '?', nil
+  else
+    last_is_empty, ids_now = latest ~= last, length .. ' ' .. this .. ' ' .. latest
+  end
+end
+
+local function note_generation(now, window)
+  if not this_generation then generations(now, window) end
+  if ids_now then redis.call('HSET', K.meta, 'ids', ids_now) end
+  ids_now = nil
 end
 
 local function seen_keys(digest, now, window)
   if not this_generation then generations(now, window) end
   local high, low = byte(digest, 1, 2)
   local slot = digits_of((high * 256 + low) % SEEN_BUCKETS)
-  return this_generation .. slot, last_generation .. slot
+  return this_generation .. slot, not last_is_empty and last_generation .. slot
 end
 
 -- Bytes that all ids take, about: digests fall evenly, so that some buckets, each second others, stand for all.
@@ -86,7 +107,7 @@ end
 -- entry, content hash of the owner; nil where the id is new
 local function seen(digest, now, window)
   local this, last = seen_keys(digest, now, window)
-  local found = redis.call('HGET', this, digest) or redis.call('HGET', last, digest)
+  local found = redis.call('HGET', this, digest) or last and redis.call('HGET', last, digest)
   if found then return unpack_entry(found:sub(5)), found:sub(1, 4) end
   return nil
 end
@@ -101,8 +122,9 @@ end
 
 -- As `seen`, and a new id gets this owner.
 local function see(digest, owner, now, window)
+  note_generation(now, window)
   local this, last = seen_keys(digest, now, window)
-  local found = redis.call('HGET', last, digest)
+  local found = last and redis.call('HGET', last, digest)
   if not found then
     if own(this, digest, owner) then return nil end
     found = redis.call('HGET', this, digest)
@@ -125,27 +147,62 @@ local function ask_made(keys, from, to, made)
   end
 end
 
--- Takes ids of a batch, one after the other: (place in it, owner) → whether it is new, and has this owner now. What few
--- commands tell of all their buckets need not be asked of each: that the last generation has none of them, and which ones
--- this one has. (Of a first generation a few ids are mostly of new ones.)
-local MANY_IDS = 50
-local function register_of(digests, now, window)
-  if #digests == 0 then return nil end
-  local these, lasts, made = {}, {}, {}
-  for at, digest in ipairs(digests) do these[at], lasts[at] = seen_keys(digest, now, window) end
-  local is_first = redis.call('EXISTS', unpack(lasts)) == 0
-  if not is_first or #these >= MANY_IDS then ask_made(these, 1, #these, made) end
-  return function(at, owner)
-    if not is_first and redis.call('HGET', lasts[at], digests[at]) then return false end
-    return own(these[at], digests[at], owner, made[at])
+-- Ids of one bucket, which share two commands: places of those in the batch.
+local function see_together(key, last, places, digests, owners, known, made)
+  local asked, command, filled, mine = {'HMGET', key}, {'HSET', key}, 2, {}
+  for nth, at in ipairs(places) do asked[nth + 2] = digests[at] end
+  local found, before = redis.call(unpack(asked)), {}
+  if last then
+    asked[2] = last
+    before = redis.call(unpack(asked))
   end
+  for nth, at in ipairs(places) do
+    local digest = digests[at]
+    if found[nth] or before[nth] or mine[digest] then
+      known[at] = true
+    else
+      mine[digest] = true
+      command[filled + 1], command[filled + 2] = digest, owners[at]
+      filled = filled + 2
+    end
+  end
+  if filled == 2 then return end
+  local added = redis.call(unpack(command))
+  if not made and redis.call('HLEN', key) == added then redis.call('PEXPIRE', key, two_windows) end
 end
 
--- Those of many that are known already: place → true. The others have their owners now.
+-- Those of many that are known already: place → true. The others have their owners now. Ids that count up share buckets
+-- (`digest_of`), and their commands; and one command tells which buckets this generation has. (Of a first one a few ids
+-- are mostly of new ones.)
+local MANY_IDS = 50
 local function see_all(digests, owners, now, window)
-  local known, is_new = {}, register_of(digests, now, window)
-  for at, owner in ipairs(owners) do
-    if not is_new(at, owner) then known[at] = true end
+  local known = {}
+  if #digests == 0 then return known end
+  note_generation(now, window)
+  local places, keys, lasts = {}, {}, {} -- bucket's key → places; keys in order of their first
+  local nth_of, nth = {}, 0 -- two bytes → which bucket
+  for at, digest in ipairs(digests) do
+    local kin = sub(digest, 1, 2)
+    local which = nth_of[kin]
+    if which then
+      local there = places[which]
+      there[#there + 1] = at
+    else
+      nth = nth + 1
+      nth_of[kin], places[nth] = nth, {at}
+      keys[nth], lasts[nth] = seen_keys(digest, now, window)
+    end
+  end
+  local made = {}
+  if not last_is_empty or #digests >= MANY_IDS then ask_made(keys, 1, nth, made) end
+  for which, key in ipairs(keys) do
+    local here, last = places[which], lasts[which]
+    local at = here[1]
+    if here[2] then
+      see_together(key, last, here, digests, owners, known, made[which])
+    elseif last and redis.call('HGET', last, digests[at]) or not own(key, digests[at], owners[at], made[which]) then
+      known[at] = true
+    end
   end
   return known
 end
@@ -153,11 +210,14 @@ end
 -- A mail that was parked unlooked-at (sift): its content's hash is not known yet.
 local UNHASHED = '\0\0\0\0'
 
+-- It was taken by this script, for nothing.
+local function disclaim(digest, now, window) redis.call('HDEL', seen_keys(digest, now, window), digest) end
+
 -- Its hash, once it was looked at.
 local function hashed(digest, hash, entry, now, window)
   local this, last = seen_keys(digest, now, window)
   local packed = pack_entry(entry)
-  for _, key in ipairs({this, last}) do
+  for _, key in ipairs({this, last or nil}) do
     if redis.call('HGET', key, digest) == UNHASHED .. packed then redis.call('HSET', key, digest, hash .. packed) end
   end
 end
@@ -194,14 +254,17 @@ end
 local function unsee(digest, entry, now, window)
   local this, last = seen_keys(digest, now, window)
   local packed = pack_entry(entry)
-  for _, key in ipairs({this, last}) do
+  for _, key in ipairs({this, last or nil}) do
     local found = redis.call('HGET', key, digest)
     if found and found:sub(5) == packed then redis.call('HDEL', key, digest) end
   end
 end
 
--- As mail.py does it: the first ten bytes of SHA-1 over tenant, NUL, id.
+-- As identity.py does it: two bytes of SHA-1 over tenant, NUL, and the id without its last digit, so that ids which count
+-- up stand together; and eight over tenant, NUL, id.
 local function digest_of(tenant, id)
-  local hex = redis.sha1hex((tenant or '') .. '\0' .. id)
-  return struct.pack('>I5I5', tonumber(sub(hex, 1, 10), 16), tonumber(sub(hex, 11, 20), 16))
+  local whose = (tenant or '') .. '\0'
+  local head, tail = id:match('^(.*)%d(%D*)$')
+  local kin, whole = redis.sha1hex(whose .. (head and head .. tail or id)), redis.sha1hex(whose .. id)
+  return struct.pack('>I5I5', tonumber(sub(kin, 1, 4) .. sub(whole, 1, 6), 16), tonumber(sub(whole, 7, 16), 16))
 end
