@@ -9,6 +9,7 @@ from mailroom import DAY, START, Mailroom
 
 from streamq.queue.rows import Sifted, SiftRow
 from streamq.queue.spool import Spool
+from streamq.queue.stow import stowage
 from streamq.worker.sifter import row
 
 __all__ = ["SLOW", "Passed", "passed", "sift", "slow"]
@@ -40,15 +41,21 @@ async def slow(room: Mailroom) -> None:
 
 async def passed(
     spool: Spool, consumer: str, p: int, *, room: int, route: str = "main", max_bytes: int = 25_000_000,
-    max_age_ms: int = 5 * DAY, most: int = 100,
+    max_age_ms: int = 5 * DAY, most: int = 100, stows: bool = False,
 ) -> Passed:  # fmt: skip
-    """What waits is looked at, and offered, behind whatever was passed last."""
+    """What waits is looked at, and offered, behind whatever was passed last; `stows`: as a page that parks as a whole,
+    if it is one."""
     known: dict[str, Any] = {"route": route, "room": room, "max_age_ms": max_age_ms}
     name = spool.priorities[p]
     behind = await spool.passed(name)
     found = await spool.peek(name, behind, most) if behind else []
     rows: list[SiftRow] = [row(id_.decode(), flat, max_bytes) for id_, flat in found]
-    said = await spool.scripts.sift(consumer, p, rows, behind=behind, **known)
+    page = stowage(rows, p, route) if stows and rows else None
+    said = None
+    if page is not None:
+        said = await spool.scripts.stow(p, page, route=route, max_age_ms=max_age_ms, behind=behind)
+    if said is None:
+        said = await spool.scripts.sift(consumer, p, rows, behind=behind, **known)
     seen = zip(found, said.letters, strict=False)
     return Passed(said, [(f"{p}{id_.decode()}", flat) for (id_, flat), letter in seen if letter == "t"])
 

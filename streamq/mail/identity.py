@@ -7,11 +7,12 @@ from functools import lru_cache
 from hashlib import sha1
 from zlib import crc32
 
-__all__ = ["child_digest", "collapse_digest", "content_hash", "digest"]
+__all__ = ["NOBODYS", "child_digest", "collapse_digest", "content_hash", "digest", "digest_of"]
 
 UNHASHED = frozenset({b"id", b"traceparent"})
 NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 KINS = 1024
+NOBODYS = b"\0"  # whose: of no tenant
 
 
 def digest(tenant: str, mail_id: str) -> bytes:
@@ -19,7 +20,11 @@ def digest(tenant: str, mail_id: str) -> bytes:
 
     The first two, which choose the bucket (lib/seen.lua), are of the id without its last digit: ids that count up stand
     together there, ten of them, and are looked for and taken by one command."""
-    whose, name = f"{tenant}\0".encode(), mail_id.encode()
+    return digest_of(f"{tenant}\0".encode(), mail_id.encode())
+
+
+def digest_of(whose: bytes, name: bytes) -> bytes:
+    """The same; `whose`: the tenant and a NUL."""
     counted = name.rstrip(NO_DIGITS)
     return _kin(whose + counted[:-1] + name[len(counted) :]) + _sha1(whose + name)[:8]
 

@@ -45,6 +45,7 @@ from streamq.queue.rows import (
     TurnRow,
 )
 from streamq.queue.script import Caller
+from streamq.queue.stow import Stowage
 
 __all__ = ["Scripts", "why"]
 
@@ -118,6 +119,14 @@ class Scripts:
         lanes is parked, `room` others at most are taken."""
         head = (self.now, consumer, self.window_ms, p, route, room, max_age_ms, behind)
         now, closed, coming, at, letters = await self.caller.call("sift", head, rows)
+        return Sifted(int(now), int(closed), int(coming), at.decode(), letters.decode())
+
+    async def stow(self, p: int, page: Stowage, *, route: str, max_age_ms: int, behind: str) -> Sifted | None:
+        """As `sift`, of a page that parks as a whole; None where it does not: nothing was done, `sift` decides."""
+        head = (self.now, self.window_ms, p, route, max_age_ms, behind, *page.head)
+        now, closed, coming, at, letters = await self.caller.call("stow", head, page.rows)
+        if letters == b"s":
+            return None
         return Sifted(int(now), int(closed), int(coming), at.decode(), letters.decode())
 
     async def settle(self, consumer: str, rows: Sequence[SettleRow]) -> Settled:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from streamq.mail import site_and_id
-from streamq.mail.identity import digest
+from streamq.mail.identity import NOBODYS, digest_of
 from streamq.queue.connection import command
 from streamq.queue.rows import Sifted, SiftRow
 from streamq.queue.spool import Entry, Spool
+from streamq.queue.stow import Stowage, stowage
 from streamq.settings import Settings
 from streamq.worker.admission import Admission
 from streamq.worker.link import Link
@@ -30,22 +32,24 @@ PART = 200  # mails of a script: 2 to 4 ms of the server's time
 CHAIN = 400  # mails of one read, in half pages: what is urgent waits so long to be read
 AHEAD = 3  # pages, or halves: the server sends a look's megabytes bit by bit, between scripts that were asked for later
 PAGE_BYTES = 2_000_000
-REST_MS = 5  # where another worker sifts
+REST_MS = 10  # where another worker sifts
 PATIENCE = 3  # rests in a row in which nothing was parked: the other one may have been held up for a moment
 BULK = 50  # mails that others have parked meanwhile: who has a full hand passes a few at a time, and hinders nobody
 TRIES = 3
+REFUSED_SECONDS = 1.0  # so long no page is stowed, where the last one could not be
 OLD_SECONDS = 1.0  # a look that is older: somebody may have deleted what it saw
 
 
 @dataclass(slots=True)
 class _Page:
     """What stands in a stream behind an id, none left out: id and fields as the server gave them; `rows` of them as the
-    script takes them, once they are needed."""
+    script takes them, once they are needed, and `stowed`, where all of them may park."""
 
     behind: str
     seen_at: float
     found: list[tuple[bytes, list[bytes]]]
     rows: list[SiftRow] = field(default_factory=list)
+    stowed: Stowage | None = None
 
     @property
     def last(self) -> str:
@@ -54,6 +58,10 @@ class _Page:
     def glance(self, max_bytes: int) -> None:
         if not self.rows:
             self.rows = [row(name.decode(), flat, max_bytes) for name, flat in self.found]
+
+    def stow(self, p: int, route: str) -> None:
+        if self.stowed is None:
+            self.stowed = stowage(self.rows, p, route)
 
     def is_parked(self, said: Sifted) -> bool:
         """All of it."""
@@ -87,7 +95,7 @@ class _Rest:
 def row(name: str, flat: list[bytes], max_bytes: int) -> SiftRow:
     """Of what stands in a stream under an id."""
     site, producer = site_and_id(flat, max_bytes)
-    return SiftRow(name, site, digest("", producer.decode()) if producer else b"", producer)
+    return SiftRow(name, site, digest_of(NOBODYS, producer) if producer else b"", producer)
 
 
 def _heard(looking: asyncio.Task[_Page]) -> None:
@@ -121,6 +129,7 @@ class Sifter:
         self._looking: dict[str, asyncio.Task[_Page]] = {}  # priority → what comes behind them
         self._resting: dict[str, _Rest] = {}  # priorities that another worker sifts
         self._pure: set[str] = set()  # priorities of whose last page all was parked
+        self._refused: dict[str, float] = {}  # priority → loop time at which a page was none to be stowed
         self._many = PAGE
 
     def note(self, name: str, read: int, parked: int) -> None:
@@ -231,6 +240,8 @@ class Sifter:
                     self._begin_look(name, ahead[-1].last)
                     await asyncio.sleep(0)  # it is on its way, like all that is asked for
                 ahead[0].glance(self.settings.max_mail_bytes)  # the server works on what was sent
+                if self._stows(name):
+                    ahead[0].stow(self.spool.digit(name), self._route)
                 if sent and (name not in self._pure or sum(len(page.found) for page in sent) >= CHAIN):
                     break
                 if len(asked) > 1 and not sent[-2].is_parked(await asked[-2]):
@@ -276,19 +287,32 @@ class Sifter:
         now = asyncio.get_running_loop().time()
         many = self._many if name in self._pure else min(self._many, PART)
         found = await self.spool.peek(name, behind, many) if behind else []
-        size = sum(len(value) for _, flat in found for value in flat)
+        size = sum(sum(map(len, flat)) for _, flat in found)
         if size > PAGE_BYTES:  # the next ones may be as large
             self._many = max(1, min(self._many, len(found) * PAGE_BYTES // size))
         return _Page(behind, now, found)
 
     async def _ask(self, name: str, page: _Page, room: int) -> Sifted:
-        route = self.admission.intake.plain_route
-        assert route is not None
+        p = self.spool.digit(name)
+        known: dict[str, Any] = {"route": self._route, "max_age_ms": self.settings.max_age, "behind": page.behind}
 
         async def ask() -> Sifted:
-            return await self.spool.scripts.sift(
-                self.consumer, self.spool.digit(name), page.rows,
-                route=route, room=room, max_age_ms=self.settings.max_age, behind=page.behind,
-            )  # fmt: skip
+            if page.stowed is not None and self._stows(name):
+                said = await self.spool.scripts.stow(p, page.stowed, **known)
+                if said is not None:
+                    return said
+                self._refused[name] = asyncio.get_running_loop().time()
+            return await self.spool.scripts.sift(self.consumer, p, page.rows, room=room, **known)
 
         return await self.link.call(ask)
+
+    @property
+    def _route(self) -> str:
+        route = self.admission.intake.plain_route
+        assert route is not None
+        return route
+
+    def _stows(self, name: str) -> bool:
+        """Whether a page may park as a whole, as the last one did."""
+        refused = self._refused.get(name)
+        return name in self._pure and (refused is None or asyncio.get_running_loop().time() - refused > REFUSED_SECONDS)

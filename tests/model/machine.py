@@ -148,9 +148,17 @@ class Machine(RuleBasedStateMachine):
     def read(self, who: int, shares: tuple[int, ...]) -> None:
         self.rig.read(self.worker(who), shares)
 
-    @act(3, when=lies("waiting"), who=WHO, p=DIGITS, room=st.sampled_from([3, 1, 20]), most=st.sampled_from([20, 2]))
-    def sift(self, who: int, p: int, room: int, most: int) -> None:
-        self.rig.sift(self.worker(who), p, room, most)
+    @act(
+        3,
+        when=lies("waiting"),
+        who=WHO,
+        p=DIGITS,
+        stows=st.booleans(),
+        room=st.sampled_from([3, 1, 20]),
+        most=st.sampled_from([20, 2]),
+    )
+    def sift(self, who: int, p: int, stows: bool, room: int, most: int) -> None:
+        self.rig.sift(self.worker(who), p, room, most, stows=stows)
 
     @act(2, when=has("hand"), who=WHO, many=st.sampled_from([1, 3, 12]), pick=PICKS)
     def admit(self, who: int, many: int, pick: int) -> None:

@@ -56,8 +56,8 @@ class Working(Ground):
                 self.book.cursor[p] = order(mail.entry)
                 worker.take(mail.entry, None)
 
-    def sift(self, worker: Worker, p: int, room: int, most: int) -> None:
-        known: dict[str, Any] = {"route": USUAL_ROUTE, "max_age_ms": AGE_MS, "max_bytes": 10_000}
+    def sift(self, worker: Worker, p: int, room: int, most: int, *, stows: bool) -> None:
+        known: dict[str, Any] = {"route": USUAL_ROUTE, "max_age_ms": AGE_MS, "max_bytes": 10_000, "stows": stows}
         reply = self.run(passed(self.spool, worker.name, p, room=room, most=most, **known))
         predictions.sift(self.book, worker.name, p, room, most, reply)
         for entry, _ in reply.taken:

@@ -112,8 +112,8 @@ def expands(verb: str) -> Step:
     )
 
 
-def sifts() -> Step:
-    return lambda room, *_: sift(room, room_for=1)
+def sifts(*, stows: bool = False) -> Step:
+    return lambda room, *_: sift(room, room_for=1, stows=stows)
 
 
 def settles(op: str, **arg: Any) -> Step:
@@ -146,6 +146,7 @@ ARROWS = [
     Arrow("unknown field", "admit", "read", "held", admits(kind="hold", why=wrong("unknown_field", fields=["colour"]))),
     Arrow("no slot", "admit", "read", "parked", admits(), slots_used_up),
     Arrow("no slot, seen from its stream", "sift", "waiting", "parked", sifts(), slots_used_up),
+    Arrow("no slot, of a page that parks", "stow", "waiting", "parked", sifts(stows=True), slots_used_up),
     Arrow("passed over, for a worker to judge", "sift", "waiting", "leased", sifts()),
     Arrow("slot free", "release", "parked", "leased", lambda room, *_: room.release(), a_day_passes),
     Arrow("send_at ahead", "admit", "read", "scheduled", admits(due=1_700_000_090_000)),

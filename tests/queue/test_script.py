@@ -31,6 +31,7 @@ from streamq.queue.rows import (
 )
 from streamq.queue.script import VERBS, Caller, load
 from streamq.queue.scripts import Scripts
+from streamq.queue.stow import Stowage
 
 ROWS: dict[str, Any] = {
     "admit": AdmitRow,
@@ -79,6 +80,7 @@ STUBS: dict[str, Callable[[Scripts], Awaitable[Any]]] = {
     "expire": lambda stubs: stubs.expire([1], "", {"11-1": b"-"}),
     "resettle": lambda stubs: stubs.resettle([ResettleRow("11-1", "", "email.relayed", b"", b"", "")]),
     "check": lambda stubs: stubs.check("stream"),
+    "stow": lambda stubs: stubs.stow(1, Stowage([("11-1", "m", b"", b"")]), route="main", max_age_ms=1000, behind=""),
     "sift": lambda stubs: stubs.sift("w1", 1, [SiftRow("1-1")], route="main", room=10, max_age_ms=1000, behind=""),
     "start": lambda stubs: stubs.start("w1", [StartRow("11-1", "main|x.de", 1, b"")]),
     "finish": lambda stubs: stubs.finish("w1", [FinishRow("11-1", 16, "main|x.de", "", "email.relayed", b"")]),

@@ -48,7 +48,7 @@ async def test_all_are_passed_once_each_page_for_two_commands(room: Mailroom) ->
     while (last := await one.read("normal", 10)) != ([], 0):
         found.append(last)
     assert sum(parked for _, parked in found) == PART + 2 * CHAIN
-    sifts = room.spool.caller.calls["sift"]
+    sifts = passes(room)
     assert sifts <= 2 + 2 * CHAIN // HALF
     assert await calls(room, "xrange") - before <= sifts + 3
     assert one.sifts == set()  # nothing is left: who reads on, blocks
@@ -62,19 +62,22 @@ async def test_two_pages_are_on_their_way_and_no_more(room: Mailroom) -> None:
     for n in range(2 * PART + CHAIN):
         await room.add(to=f"{n}@slow.example")
     one = sifter(room, "w1")
-    asked = room.spool.scripts.sift
     under_way, seen = 0, []
 
-    async def counted(*args: Any, **known: Any) -> Any:
-        nonlocal under_way
-        under_way += 1
-        seen.append(under_way)
-        try:
-            return await asked(*args, **known)
-        finally:
-            under_way -= 1
+    def counted(asked: Callable[..., Awaitable[Any]]) -> Any:
+        async def counts(*args: Any, **known: Any) -> Any:
+            nonlocal under_way
+            under_way += 1
+            seen.append(under_way)
+            try:
+                return await asked(*args, **known)
+            finally:
+                under_way -= 1
 
-    room.spool.scripts.sift = counted  # type: ignore[method-assign]
+        return counts
+
+    room.spool.scripts.sift = counted(room.spool.scripts.sift)  # type: ignore[method-assign]
+    room.spool.scripts.stow = counted(room.spool.scripts.stow)  # type: ignore[method-assign]
     assert await one.read("normal", 10) == ([], PART)
     assert seen == [1]
     await one.read("normal", 10)
@@ -97,7 +100,8 @@ async def test_a_read_ends_with_the_page_that_holds_something_for_this_one(room:
     taken = list(taken)
     while len(taken) < len(wanted):
         entries, more = await one.read("normal", 2)
-        assert len(entries) in (1, 2)
+        assert len(entries) <= 2
+        assert entries or more
         taken += entries
         parked += more
     assert [entry.entry for entry in taken] == wanted
@@ -129,9 +133,9 @@ async def test_who_was_overtaken_by_many_rests_and_goes_on_behind_the_other(room
     assert await two.read("normal", 10) == ([], CHAIN)
     assert await one.read("normal", 10) == ([], 0)  # what it looked at is gone
     assert one.rests() == {"normal"}
-    asked = room.spool.caller.calls["sift"]
+    asked = passes(room)
     assert await one.read("normal", 10) == ([], 0)
-    assert room.spool.caller.calls["sift"] == asked  # it does not ask while it rests
+    assert passes(room) == asked  # it does not ask while it rests
     assert await two.read("normal", 10) == ([], CHAIN)
     one._resting["normal"].until = 0.0
     assert await one.read("normal", 10) == ([], 0)  # the other one is still at it
@@ -209,7 +213,12 @@ async def test_after_large_mails_it_looks_at_few(room: Mailroom) -> None:
     assert parked == PART
     assert [len(page.found) for page in one._pages["normal"]] == [39]
     assert one.takes("normal", 500.0)
-    assert one._many == 38
+    assert one._many == 78
+
+
+def passes(room: Mailroom) -> int:
+    """Pages that were handed to the server."""
+    return sum(room.spool.caller.calls.get(verb, 0) for verb in ("sift", "stow"))
 
 
 async def calls(room: Mailroom, name: str) -> int:

@@ -2,7 +2,7 @@
 -- its order: plain mails of closed lanes go from waiting to parked, all others become this consumer's, as XREADGROUP
 -- would have made them. No slot is taken here. A mail that was read before, that a rule is for, whose id is known
 -- already, or whose time is over is left to admission.
--- needs: base lease index child notes seen route slots pace limit
+-- needs: base lease index child notes seen route slots pace limit shut
 -- KEYS: {streamq}: absent clock counts due held holds lane limit limits meta parked pauses seen slots stream
 --   throttled
 -- ARGV: now consumer window p route room max_age from
@@ -36,18 +36,10 @@ local function is_ruled(site)
   return found[1] or found[2] or found[3]
 end
 
--- µs at which the lane may be visited; nil where it is open: admission takes its slots.
-local function wait_of(lane)
-  local queue = queue_of(lane)
-  local slot, scope = next_slot(lane, now)
-  if queue.urgency and queue.urgency <= p then return math.max(slot, queue.visit, now) end
-  return slot > now and not (scope == 'queue' or scope == 'route') and slot or nil
-end
-
 -- A site's lane, where its mails park; false where only admission can tell.
 local lanes = {['']=false}
 local function lane_for(site)
-  local wait = not is_ruled(site) and wait_of(route .. '|' .. site)
+  local wait = not is_ruled(site) and shut_until(route .. '|' .. site, p, now)
   lanes[site] = wait and {name = route .. '|' .. site, wait = wait, rows = {}} or false
   return lanes[site]
 end
@@ -65,8 +57,8 @@ local in_time = false -- ids grow: behind the first that is new to admission, an
 local may_park, times, seqs = {}, {}, {} -- nth row → its lane, the parts of its id
 local digests, owners, named = {}, {}, {} -- named: nth row → which digest
 local argv = ARGV -- a global is looked for by its name, each time
-local many, others, nth = (#argv - HEAD) / EACH, 0, 0
-for at = HEAD + 1, #argv, EACH do
+local many, others, nth = (#ARGV - HEAD) / EACH, 0, 0
+for at = HEAD + 1, #ARGV, EACH do
   local id, site, digest = argv[at], argv[at + 1], argv[at + 2]
   in_time = in_time or (before(admitted, id) and before(oldest, id))
   local lane = lanes[site]

@@ -84,11 +84,15 @@ local function note_generation(now, window)
   ids_now = nil
 end
 
-local function seen_keys(digest, now, window)
+-- In this generation, and in the last one, where that may know an id; bucket: as text
+local function bucket_keys(bucket, now, window)
   if not this_generation then generations(now, window) end
+  return this_generation .. bucket, not last_is_empty and last_generation .. bucket
+end
+
+local function seen_keys(digest, now, window)
   local high, low = byte(digest, 1, 2)
-  local slot = digits_of((high * 256 + low) % SEEN_BUCKETS)
-  return this_generation .. slot, not last_is_empty and last_generation .. slot
+  return bucket_keys(digits_of((high * 256 + low) % SEEN_BUCKETS), now, window)
 end
 
 -- Bytes that all ids take, about: digests fall evenly, so that some buckets, each second others, stand for all.
@@ -169,6 +173,12 @@ local function see_together(key, last, places, digests, owners, known, made)
   if filled == 2 then return end
   local added = redis.call(unpack(command))
   if not made and redis.call('HLEN', key) == added then redis.call('PEXPIRE', key, two_windows) end
+end
+
+-- Ids of one bucket that are known to be new; command: 'HSET', the bucket, digests and owners
+local function own_all(key, command, now, window)
+  note_generation(now, window)
+  if redis.call(unpack(command)) == redis.call('HLEN', key) then redis.call('PEXPIRE', key, two_windows) end
 end
 
 -- Those of many that are known already: place → true. The others have their owners now. Ids that count up share buckets
