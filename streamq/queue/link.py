@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 __all__ = ["link"]
 
@@ -23,12 +24,13 @@ CONSTANTS = re.compile(rf"^local ({NAME}(?:, {NAME})*) = ({LITERAL}(?:, {LITERAL
 LOCAL = re.compile(r"^local (?:function (\w+)\(|(\w+(?:, \w+)*)( =|(?= *(?:--|$))))", re.M)  # at the top
 BETWEEN = "\n-- part --\n"
 OPENS, CLOSES = "do -- a part", "end -- of a part"
-TOKEN = re.compile(r"'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|--[^\n]*|[A-Za-z_]\w*")
+OTHERS = r"'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"|--[^\n]*"  # texts and comments, in which a name is none
 
 
-def _words(text: str) -> set[str]:
+@lru_cache(2048)  # each part is linked into many scripts, before a worker's first mail
+def _words(text: str) -> frozenset[str]:
     """Names that it mentions; comments mention nothing."""
-    return set(WORD.findall(re.sub(r"--.*", "", text)))
+    return frozenset(WORD.findall(re.sub(r"--.*", "", text)))
 
 
 def link(parts: Iterable[str], body: str) -> str:
@@ -75,4 +77,7 @@ def inlined(text: str) -> str:
         for name, literal in zip(names.split(", "), literals, strict=True):
             if constants.setdefault(name, literal) != literal:
                 raise ValueError(f"constant {name} is {constants[name]} and {literal}")
-    return TOKEN.sub(lambda found: constants.get(found[0], found[0]), CONSTANTS.sub("", text))
+    if not constants:
+        return text
+    token = rf"{OTHERS}|\b(?:{'|'.join(constants)})\b"
+    return re.sub(token, lambda found: constants.get(found[0], found[0]), CONSTANTS.sub("", text))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 
 from streamq.queue.rows import Grant, GrantRow
 from streamq.queue.spool import Spool
@@ -65,6 +66,7 @@ class Allowances:
         self._stood: dict[str, int] = {}  # connections of all workers, as last told
         self._passed: set[str] = set()  # routes of which a mail may have been left to others, for want of a connection
         self._spare = False
+        self._read_at = -inf  # loop time
         self._short = asyncio.Event()
         self._lapse: asyncio.TimerHandle | None = None
 
@@ -77,6 +79,11 @@ class Allowances:
         what it read would go to lanes, a stream of millions within minutes."""
         used = [name for name in self.couriers if self._is_used(name)]  # asks for a connection of each that is not
         return bool(used)
+
+    def reads(self) -> None:
+        """This process takes mails from their streams. Who does keeps a connection of each route that it has any of,
+        though all that it reads should park: another one would have it a moment later, and nobody reads meanwhile."""
+        self._read_at = asyncio.get_running_loop().time()
 
     def _is_used(self, name: str) -> bool:
         if name in self._alone:
@@ -166,7 +173,8 @@ class Allowances:
 
     def _row(self, name: str) -> GrantRow:
         courier = self.couriers[name]
-        want = max(courier.wanted, int(name in self._passed))
+        reads = asyncio.get_running_loop().time() - self._read_at < RENEW_SECONDS and self.allowed.get(name, 0) > 0
+        want = max(courier.wanted, int(name in self._passed or reads))
         route = courier.route
         return GrantRow(name, route.connections, route.mails_per_connection, want, courier.connections, *courier.news())
 

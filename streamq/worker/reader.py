@@ -78,6 +78,7 @@ class Reader:
         sifter: Sifter,
         rang: Callable[[list[str]], None],
         serves: Callable[[], bool] = lambda: True,
+        reads: Callable[[], object] = lambda: None,
     ) -> None:
         self.spool = spool
         self.link = link
@@ -89,6 +90,7 @@ class Reader:
         self.sifter = sifter
         self.rang = rang
         self.serves = serves
+        self.reads = reads
         self.stopping = False
         self.reopened = asyncio.Event()  # a route that was closed has spoken
         self._blocked = False
@@ -139,6 +141,8 @@ class Reader:
         self._read_at = asyncio.get_running_loop().time()
         got = Counter(self.spool.priorities[int(entry.entry[0])] for entry in entries)
         shares.used(asked, got + parked)
+        if entries or parked:
+            self.reads()
         if entries:
             await self._admit(entries)
         if self.turns:

@@ -228,6 +228,7 @@ class Worker:
             sifter,
             self.releaser.rang,
             self.allowances.serves,
+            self.allowances.reads,
         )
         self.marker = Marker(self.spool, self.link, self.hand, self.consumer, self._at_work)
         self.keeper = Keeper(
