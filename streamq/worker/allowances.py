@@ -143,7 +143,7 @@ class Allowances:
         self._short.clear()
         loop = asyncio.get_running_loop()
         rows = [self._row(name) for name in self.couriers]
-        self._passed.clear()
+        left, self._passed = self._passed, set()
 
         async def grant() -> tuple[float, list[Grant]]:
             asked_at = loop.time()  # of the call that came through: its lease is not older than that
@@ -161,7 +161,7 @@ class Allowances:
             self.allowed[row.route] = granted.allowance
             self._stood[row.route] = row.works + granted.elsewhere
             courier = self.couriers[row.route]
-            self._spare |= granted.allowance > 0 and row.want > courier.wanted == 0
+            self._spare |= granted.allowance > 0 and row.route in left and courier.wanted == 0
             courier.allow(
                 granted.allowance,
                 until=until, mails=granted.mails, elsewhere=granted.elsewhere, careful=granted.careful,

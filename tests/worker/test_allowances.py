@@ -74,3 +74,28 @@ async def test_connections_are_closed_before_the_lease_is_over(monkeypatch: pyte
     assert told.allowed[2][1] > until
     share.stop()
     await link.stop()
+
+
+async def test_who_reads_keeps_a_connection_though_all_that_it_reads_should_park(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be another one's a moment later, which asks once a second: nobody read meanwhile."""
+    wants: list[int] = []
+
+    async def grant(_: str, ttl_ms: int, rows: Sequence[GrantRow]) -> tuple[int, list[Grant]]:
+        wants.extend(row.want for row in rows)
+        return 0, [Grant(allowance=1, closed_us=0, elsewhere=0, mails=100, careful=False) for _ in rows]
+
+    spool = cast(Spool, SimpleNamespace(scripts=SimpleNamespace(grant=grant)))
+    link = Link(recovered)
+    share = Allowances(spool, link, "w1", lambda: None, lambda _: None)
+    share.couriers["main"] = cast(Courier, Told())
+    share.reads()
+    await share.ask()  # it had none
+    await share.ask()
+    assert not share._spare  # it left nothing to others
+    monkeypatch.setattr(allowances, "RENEW_SECONDS", 0.0)
+    await share.ask()
+    assert wants == [0, 1, 0]
+    share.stop()
+    await link.stop()
