@@ -96,7 +96,8 @@ def site_and_id(flat: Sequence[bytes], max_bytes: int) -> tuple[str, bytes]:
     """Of a mail's fields as they stand in its stream (name, value, …): where it goes, and its producer's id (b""
     without one). ("", b"") where only `parse` can tell, where a field stands there twice, or where a mail is large and
     has an id: a hundred under the id of one of 25 MB, each compared with it, would hold up the server for seconds."""
-    where = _places(tuple(flat[::2])) if len(flat) <= 2 * len(PLAIN) else None
+    names = tuple(flat[::2])
+    where = _places(names) if len(names) <= len(PLAIN) and PLAIN.issuperset(names) else None
     if where is None:
         return "", b""
     first, second, named = where
@@ -111,9 +112,10 @@ def site_and_id(flat: Sequence[bytes], max_bytes: int) -> tuple[str, bytes]:
 
 @lru_cache(64)
 def _places(names: tuple[bytes, ...]) -> tuple[int, int, int] | None:
-    """Of a mail with these fields, where among names and values its recipient stands, or else does, and its id; 0:
-    nowhere. None where it is not plain. (Most mails of a producer have the same fields.)"""
-    if len(set(names)) < len(names) or not PLAIN.issuperset(names):
+    """Of a mail with these fields, all of them plain (no other name is kept here), where among names and values its
+    recipient stands, or else does, and its id; 0: nowhere. None where one stands there twice. (Most mails of a producer
+    have the same fields.)"""
+    if len(set(names)) < len(names):
         return None
     places = {name: 2 * at + 1 for at, name in enumerate(names)}
     to = 0 if b"raw" in places else places.get(b"to", 0)

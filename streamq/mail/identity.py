@@ -19,7 +19,7 @@ def digest(tenant: str, mail_id: str) -> bytes:
     """10 bytes; neither text holds a NUL. SHA-1, as no attacker gains by a collision of their own two ids.
 
     The first two, which choose the bucket (lib/seen.lua), are of the id without its last digit: ids that count up stand
-    together there, ten of them, and are looked for and taken by one command."""
+    together there, by tens, and are looked for and taken by one command."""
     return digest_of(f"{tenant}\0".encode(), mail_id.encode())
 
 

@@ -42,7 +42,8 @@ def _listed(runs: Sequence[Sequence[int]]) -> str:
 
 
 def stowage(rows: Sequence[SiftRow], p: int, route: str) -> Stowage | None:
-    """Of a page of the stream of priority `p`; None where one of its mails is for `sift` to look at."""
+    """Of a page of the stream of priority `p`; None where one of its mails is for `sift` to look at, and where their
+    ids do not count up: those it takes for less."""
     digests = [row.digest for row in rows if row.digest]
     if not all(row.site for row in rows) or len(set(digests)) < len(digests):
         return None
@@ -76,4 +77,4 @@ def stowage(rows: Sequence[SiftRow], p: int, route: str) -> Stowage | None:
         kin = digest[:2]
         found.rows.append((digit + id_, head + seq.zfill(SEQUENCE_DIGITS), digest, owner))
     found.sites = list(places)
-    return found
+    return found if 2 * len(found.ids) <= len(digests) + 1 else None

@@ -214,7 +214,8 @@ class Sifter:
             del self._resting[name]
         behind = await self.link.call(self.spool.passed, name)
         self._behind[name] = behind
-        self._pages[name] = [await self.link.call(self._look, name, behind)]
+        page = await self.link.call(self._look, name, behind)
+        self._pages[name] = page.parts(alone=name not in self._pure)
         return True
 
     async def _rest(self, name: str) -> _Rest:

@@ -98,9 +98,31 @@ async def test_of_a_queue_that_did_not_note_it_the_last_window_is_asked(room: Ma
         else:
             await room.do("HSET", room.keys.meta, "ids", wrong)
         assert await come(room, names) == names, wrong
-        assert await noted(room) == "t?"
+        assert await noted(room) == ("o?" if wrong and "9999" in wrong else "t?")  # what is ahead stays
         assert await come(room, names) == names, wrong
         await room.do("HSET", room.keys.meta, "ids", "-")
+
+
+async def test_what_came_while_the_clock_was_ahead_is_known_when_its_window_is_the_last(room: Mailroom) -> None:
+    await slow(room)
+    await room.do("HSET", room.keys.limit("main|slow.example"), "60000000", f"{(room.now + 9 * DAY) * 1000}:62499999")
+    this, top, many = room.now // DAY, room.now + 3 * DAY, 0
+
+    async def letters(*names: str) -> str:
+        """What becomes of mails of these ids, whose entries' ids grow, whatever the clock does."""
+        nonlocal many
+        for name in names:
+            many += 1
+            await room.do("XADD", room.keys.stream("normal"), f"{top}-{many}", "to", "b@slow.example", "id", name)
+        return (await sift(room)).said.letters
+
+    room.to((this + 1) * DAY + 100)
+    assert await letters("a1", "a2") == "pp"
+    room.to((this + 1) * DAY - 3_600_000)
+    assert await letters("b1") == "p"
+    assert await room.do("HGET", room.keys.meta, "ids") == f"{DAY} {this + 1} ?".encode()
+    room.to((this + 2) * DAY + 100)
+    assert await letters("a1", "a2", "b1") == "ttp"
 
 
 async def test_a_queue_that_lost_what_it_is_asks_too(room: Mailroom) -> None:

@@ -101,8 +101,16 @@ async def known_in_the_last_window(room: Mailroom) -> None:
     room.tick(DAY)
 
 
-async def a_word_about_another(room: Mailroom) -> None:
-    await room.do("HSET", room.keys.holds, "rule:domain:elsewhere.example", "hold")
+def word(name: str) -> Callable[[Mailroom], Awaitable[None]]:
+    async def stands(room: Mailroom) -> None:
+        await room.do("HSET", room.keys.holds, name, "hold")
+
+    stands.__name__ = name
+    return stands
+
+
+async def many_words(room: Mailroom) -> None:
+    await room.do("HSET", room.keys.holds, *[part for n in range(101) for part in (f"rule:domain:{n}.example", "hold")])
 
 
 async def open_lane(room: Mailroom) -> None:
@@ -117,12 +125,14 @@ async def was_admitted(room: Mailroom) -> None:
     await room.do("HSET", room.keys.meta, "admitted:1", f"{room.now + 10}-0")
 
 
-WORDS = [known, known_in_the_last_window, a_word_about_another, open_lane, old, was_admitted]
+ABOUT_THEM = ["rule:all", "rule:priority:normal", "rule:domain:slow.example", "id:zz", "intent:11-1"]
+CAUSES = [known, known_in_the_last_window, open_lane, old, was_admitted, many_words, *map(word, ABOUT_THEM)]
 
 
-@pytest.mark.parametrize("cause", WORDS, ids=lambda cause: cause.__name__)
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.__name__)
 async def test_another_page_is_left_alone(room: Mailroom, cause: Callable[[Mailroom], Awaitable[None]]) -> None:
     await slow(room)
+    await room.do("HSET", room.keys.limit(SLOW), "60000000", f"{(START + 9 * DAY) * 1000}:62499999")  # all the while
     now = room.now
     await cause(room)
     for name in ("a0", "a1", "b1"):
@@ -132,6 +142,27 @@ async def test_another_page_is_left_alone(room: Mailroom, cause: Callable[[Mailr
     before = await contents(room)
     assert await stow(room, *await page(room)) is None
     assert await contents(room) == before
+    await room.do("DEL", room.keys.holds)  # of no mail
+
+
+async def test_words_about_others_are_none(room: Mailroom) -> None:
+    await slow(room)
+    for name in ("need:colour", "rule:domain:elsewhere.example", "rule:priority:low", "rule:tenant:t", "rule:tag:news"):
+        await word(name)(room)
+    await room.add(to="bob@slow.example", id="a1")
+    assert await stow(room, *await page(room)) is not None
+
+
+async def test_while_the_stream_is_read_again_nothing_passes(room: Mailroom) -> None:
+    await slow(room)
+    entries = [await room.add(to="bob@slow.example") for _ in range(2)]
+    behind, rows = await page(room)
+    await room.do("HSET", room.keys.meta, "reread:1", entries[1][1:])
+    said = await stow(room, behind, rows)
+    assert said is not None
+    assert (said.letters, said.behind) == ("", "")
+    assert set((await room.states()).values()) == {"waiting"}
+    await room.do("HDEL", room.keys.meta, "reread:1")
 
 
 async def test_behind_another_one_it_says_where(room: Mailroom) -> None:
@@ -168,6 +199,12 @@ def test_what_is_no_such_page(odd: SiftRow) -> None:
     good = SiftRow("1700000000002-0", "slow.example", b"0123456789", b"a1")
     assert stowage([good], 1, "main") is not None
     assert stowage([good, odd], 1, "main") is None
+
+
+def test_ids_that_do_not_count_up_are_for_sift() -> None:
+    rows = [SiftRow(f"1700000000002-{n}", "slow.example", bytes([n // 2] * 10) + bytes([n])) for n in range(8)]
+    assert stowage(rows, 1, "main") is not None
+    assert stowage(rows[::2], 1, "main") is None
 
 
 async def test_ids_end_by_themselves(room: Mailroom) -> None:

@@ -1,5 +1,5 @@
 -- stow: sift's way for a page of which all parks: plain mails of closed lanes, with new ids or none, while no operator's word
--- stands about any mail. What a row needs was made by who looked at it (stow.py), so that little is done for each here.
+-- stands about them, or about any single mail. What a row needs was made by who looked at it (stow.py), so that little is done for each here.
 -- If one of them is anything else nothing is done: sift decides.
 -- needs: base lease index seen route slots pace limit shut
 -- KEYS: {streamq}: absent clock counts due held holds lane limit limits meta parked pauses seen slots stream throttled
@@ -26,7 +26,21 @@ if not way then return {text(now), text(closed), '0', '', ''} end
 local last = delivered(stream)
 if not last or is_rereading(p, stream) then return {text(now), '0', '0', '', ''} end
 if last ~= from then return {text(now), '0', '0', last, ''} end -- another one has read on
-if has(K.holds) then return UNDECIDED end
+local is_of, sites = {}, ARGV[7]
+for site in sites:gmatch('[^,]+') do is_of['rule:domain:' .. site] = true end
+is_of['rule:all'], is_of['rule:priority:' .. NAMES[p + 1]] = true, true
+
+-- Whether an operator's word may be about one of them: standing rules by what they are of, and any word about a mail.
+local FEW_WORDS = 100
+local function is_spoken_of()
+  if not has(K.holds) then return false end
+  if redis.call('HLEN', K.holds) > FEW_WORDS then return true end
+  for _, word in ipairs(redis.call('HKEYS', K.holds)) do
+    if is_of[word] or word:match('^intent:') or word:match('^id:') then return true end
+  end
+  return false
+end
+if is_spoken_of() then return UNDECIDED end
 
 local first_id, last_id = sub(argv[HEAD + 1], 2), sub(argv[#argv - EACH + 1], 2) -- ids grow
 local oldest = text(math.max(math.floor(now / 1000) - tonumber(ARGV[5]), 0)) .. '-' .. text(2 ^ 63)
@@ -35,7 +49,7 @@ if not before(redis.call('HGET', K.meta, 'admitted:' .. p) or '0-0', first_id) o
 end
 
 local lanes, waits = {}, {}
-for site in ARGV[7]:gmatch('[^,]+') do
+for site in sites:gmatch('[^,]+') do
   local lane = route .. '|' .. site
   local wait = shut_until(lane, p, now)
   if not wait then return UNDECIDED end

@@ -79,7 +79,7 @@ local function park(entry, lane, next, p, id)
   count('parked:' .. p, 1)
 end
 
--- At most 100 of one lane without a tenant, of one priority, in one command where that goes; rows: flat, id and its parts.
+-- Those of a page, of one lane without a tenant, of one priority, in one command where that goes; rows: flat, id and its parts.
 local function park_all(lane, rows, next, p)
   has_now(K.parked)
   -- Numbers become text through printf, each time they are joined: a sixth of what this loop cost.

@@ -3,7 +3,7 @@
 -- A generation is as long as the window; the one before it is asked too, so an id is known for one to two windows.
 -- needs: base
 
-local SEEN_BUCKETS = 8192 -- listpacks up to four million ids a window
+local SEEN_BUCKETS = 8192 -- listpacks up to two and a half million ids a window, four where they do not count up
 
 local function bytes_of(number, many) -- big-endian, `many` bytes or as few as it needs; up to 7
   local bytes, first = {0, 0, 0, 0, 0, 0, 0}, many and 8 - many or 8
@@ -69,8 +69,11 @@ local function generations(now, window)
   local of, latest, earlier = string.match(settings[3] or '', '^(%d+) (%d+) (%S+)$')
   if settings[3] == '-' then
     last_is_empty, ids_now = true, length .. ' ' .. this .. ' -'
-  elseif of ~= length or tonumber(latest) > generation then
+  elseif of ~= length then
     last_is_empty, ids_now = false, length .. ' ' .. this .. ' ?'
+  elseif tonumber(latest) > generation then -- the clock went back: what it was ahead of stays on record
+    last_is_empty, ids_now = false, length .. ' ' .. latest .. ' ?'
+    if earlier == '?' then ids_now = nil end
   elseif latest == this then
     last_is_empty, ids_now = earlier ~= last and earlier ~= '?', nil
   else
@@ -95,8 +98,9 @@ local function seen_keys(digest, now, window)
   return bucket_keys(digits_of((high * 256 + low) % SEEN_BUCKETS), now, window)
 end
 
--- Bytes that all ids take, about: digests fall evenly, so that some buckets, each second others, stand for all.
-local SAMPLED = 16
+-- Bytes that all ids take, about: digests fall evenly, tens of them where they count up, so that some buckets, each second
+-- others, stand for all.
+local SAMPLED = 64
 local function ids_bytes(now, window)
   generations(now, window)
   local step, used = SEEN_BUCKETS / SAMPLED, 0
