@@ -59,9 +59,10 @@ class _Page:
         if not self.rows:
             self.rows = [row(name.decode(), flat, max_bytes) for name, flat in self.found]
 
-    def stow(self, p: int, route: str) -> None:
-        if self.stowed is None:
-            self.stowed = stowage(self.rows, p, route)
+    def stow(self, p: int, route: str) -> bool:
+        """Whether that goes."""
+        self.stowed = self.stowed or stowage(self.rows, p, route)
+        return self.stowed is not None
 
     def is_parked(self, said: Sifted) -> bool:
         """All of it."""
@@ -241,8 +242,8 @@ class Sifter:
                     self._begin_look(name, ahead[-1].last)
                     await asyncio.sleep(0)  # it is on its way, like all that is asked for
                 ahead[0].glance(self.settings.max_mail_bytes)  # the server works on what was sent
-                if self._stows(name):
-                    ahead[0].stow(self.spool.digit(name), self._route)
+                if self._stows(name) and not ahead[0].stow(self.spool.digit(name), self._route):
+                    self._refused[name] = asyncio.get_running_loop().time()
                 if sent and (name not in self._pure or sum(len(page.found) for page in sent) >= CHAIN):
                     break
                 if len(asked) > 1 and not sent[-2].is_parked(await asked[-2]):
