@@ -3,8 +3,8 @@
 idle      XADD to acceptance by the sink, one worker, nothing else to do: 100 mails, one at a time
 schedule  how late a mail leaves whose `send_at` is a moment
 drain     20,000 mails of 4 KB that wait already, two worker processes: mails a second, CPU seconds per 1,000
-blocked   3,000 mails to healthy sites alone; then behind 30,000 to a site at 50 a second, parked already; then
-          with those 30,000 still unread in front of them (`--blocked`, `--healthy`, `--rate` for others)
+blocked   3,000 mails to healthy sites alone; then behind 30,000 to a site at 50 a second that are unread in front of
+          them; 3,000 that come to waiting workers; and when 30,000 are parked (`--blocked`, `--healthy`, `--rate`)
 """
 
 from __future__ import annotations
@@ -138,12 +138,14 @@ async def _healthy(p: Programs, many: int, already: int) -> tuple[float, float]:
 
 
 async def blocked(folder: Path, how: str, case: Blocked) -> dict[str, Any]:
-    """how: alone, parked, unread."""
+    """how: alone and unread, where all waits before the workers start; fed and parked, where the healthy mails come to
+    workers that are there: by themselves, and when all others are parked."""
     async with programs(folder) as p:
         await p.sink()
         spool = await _spool(p)
-        if how == "parked":
-            await feed(spool, case.blocked, domain="slow.example", name="slow")
+        if how in ("fed", "parked"):
+            if how == "parked":
+                await feed(spool, case.blocked, domain="slow.example", name="slow")
             await p.worker(case.config)
             await p.worker(case.config)
 
@@ -152,6 +154,7 @@ async def blocked(folder: Path, how: str, case: Blocked) -> dict[str, Any]:
                 return now.sum("waiting") == 0 and now.sum("leased") == 0
 
             await until(all_parked)
+            await rested(spool)
             begun = time.time_ns()
             before = await _server_stats(spool)
             await feed(spool, case.healthy, domain="ok*.example", name="ok")
@@ -172,8 +175,8 @@ async def blocked(folder: Path, how: str, case: Blocked) -> dict[str, Any]:
 
 
 async def _rounds(folder: Path, rounds: int, case: Blocked) -> dict[str, Any]:
-    """Alone, parked, unread, by turns; the medians and what is promised of them."""
-    results: dict[str, list[dict[str, Any]]] = {"alone": [], "parked": [], "unread": []}
+    """Alone, unread, fed, parked, by turns; the medians and what is promised of them."""
+    results: dict[str, list[dict[str, Any]]] = {"alone": [], "unread": [], "fed": [], "parked": []}
     for number in range(rounds):
         for how, found in results.items():
             place = folder / f"{how}{number}"
@@ -185,7 +188,7 @@ async def _rounds(folder: Path, rounds: int, case: Blocked) -> dict[str, Any]:
     return {
         **asdict(case),
         "median_seconds": middle,
-        "parked_ratio": middle["parked"] / middle["alone"],
+        "parked_ratio": middle["parked"] / middle["fed"],
         "unread_us_per_blocked_beyond_1.2": (middle["unread"] - 1.2 * middle["alone"]) * 1e6 / case.blocked,
         "redis_cpu_us_per_blocked": (cpu["unread"] - cpu["alone"]) * 1e3 / case.blocked,
         "commands_per_blocked": (sent["unread"] - sent["alone"]) / case.blocked,
