@@ -32,6 +32,20 @@ async def test_ids_of_open_lanes_take_no_place_among_those_that_park(room: Mailr
     assert await room.scripts.find([("", f"f{n}") for n in range(3)]) == [""] * 3
 
 
+async def test_of_those_behind_other_mails_the_known_one_is_passed(room: Mailroom) -> None:
+    await slow(room)
+    await room.add(to="bob@slow.example", id="a1")
+    await sift(room)
+    fast = await room.add(to="bob@fast.example", id="f1")
+    known = await room.add(to="bob@slow.example", id="a1")
+    nameless, new = [await room.add(to="bob@slow.example", **fields) for fields in ({}, {"id": "a2"})]
+    found = await sift(room)
+    assert [entry for entry, _ in found.taken] == [fast, known]
+    assert found.parked == 2
+    assert await room.scripts.find([("", "a2")]) == [new]
+    assert (await room.states())[nameless] == "parked"
+
+
 async def test_the_same_id_with_other_content_is_a_conflict(room: Mailroom) -> None:
     await slow(room)
     first = await room.add(to="bob@slow.example", subject="Hi", id="a1")
@@ -139,7 +153,7 @@ def bucket(name: str) -> int:
 async def test_a_bucket_that_is_new_among_many_old_ones_expires_like_them(room: Mailroom) -> None:
     """Which of a batch's buckets are there is asked by halves, where most are: 290 ids of 40 buckets, and five more."""
     await slow(room)
-    ids = [f"a{n}" for n in range(400_000)]
+    ids = [f"a{n}5" for n in range(60_000)]  # each by itself in its bucket
     known = [name for name in ids if bucket(name) < 40][:290]
     new = [next(name for name in ids if bucket(name) == 100 + n) for n in range(5)]
     first, batch = known[:195], known[195:]
