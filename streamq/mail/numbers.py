@@ -16,7 +16,7 @@ __all__ = ["exact", "packed", "written"]
 DEEPEST = 254  # levels, as orjson writes
 SHORT = 18  # digits that 64 bits hold, whatever they are
 # Numbers that may come out otherwise; in a text they do no harm but to take a slower way
-ODD = re.compile(rb"[:,\[ \t\r\n](?:-0|-?[0-9](?:[0-9]{18}|[0-9]*[.eE]))")
+ODD = re.compile(rb"(?:\A|[:,\[ \t\r\n])(?:-0|-?[0-9](?:[0-9]{18}|[0-9]*[.eE]))")
 
 
 class Number:
