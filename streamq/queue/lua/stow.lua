@@ -86,7 +86,8 @@ for bucket, row, many in ARGV[8]:gmatch('(%d+):(%d+):(%d+)') do
   if any_in(this, digests) or before_it and any_in(before_it, digests) then return UNDECIDED end
   ids[#ids + 1] = {this, row, many}
 end
-for _, each in ipairs(ids) do own_all(each[1], fields_in({'HSET', each[1]}, each[2], each[3], 3, 4), now, window) end
+if #ids > 0 then note_generation(now, window) end
+for _, each in ipairs(ids) do own_all(each[1], fields_in({'HSET', each[1]}, each[2], each[3], 3, 4)) end
 
 local members, filled = {'ZADD', K.parked}, 2
 for at = HEAD + 1, #ARGV, EACH do

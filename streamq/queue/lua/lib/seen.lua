@@ -155,6 +155,12 @@ local function ask_made(keys, from, to, made)
   end
 end
 
+-- Ids of one bucket that are known to be new; command: 'HSET', the bucket, digests and owners
+local function own_all(key, command, made)
+  local added = redis.call(unpack(command))
+  if not made and redis.call('HLEN', key) == added then redis.call('PEXPIRE', key, two_windows) end
+end
+
 -- Ids of one bucket, which share two commands: places of those in the batch.
 local function see_together(key, last, places, digests, owners, known, made)
   local asked, command, filled, mine = {'HMGET', key}, {'HSET', key}, 2, {}
@@ -174,15 +180,7 @@ local function see_together(key, last, places, digests, owners, known, made)
       filled = filled + 2
     end
   end
-  if filled == 2 then return end
-  local added = redis.call(unpack(command))
-  if not made and redis.call('HLEN', key) == added then redis.call('PEXPIRE', key, two_windows) end
-end
-
--- Ids of one bucket that are known to be new; command: 'HSET', the bucket, digests and owners
-local function own_all(key, command, now, window)
-  note_generation(now, window)
-  if redis.call(unpack(command)) == redis.call('HLEN', key) then redis.call('PEXPIRE', key, two_windows) end
+  if filled > 2 then own_all(key, command, made) end
 end
 
 -- Those of many that are known already: place → true. The others have their owners now. Ids that count up share buckets
